@@ -1,0 +1,1 @@
+"""Fully connected networks trained by backpropagation, every step of the algorithm its own GPU kernel."""

@@ -1,0 +1,1 @@
+"""The cross-validation of the kernels: cases, error bounds, report."""

@@ -1,0 +1,1 @@
+"""The bundled data; see ATTRIBUTION.md beside this file."""

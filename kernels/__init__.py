@@ -1,0 +1,1 @@
+"""The kernels, and the plans that choose among them."""

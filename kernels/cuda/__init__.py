@@ -1,0 +1,1 @@
+"""The primitives in CUDA C++, one .cu file each."""

@@ -1,0 +1,1 @@
+"""The primitives in Numba CUDA, one module each."""
