@@ -1,0 +1,92 @@
+# make help lists the targets. The first run of each makes .venv and installs what the target needs; later runs re-use it.
+
+VENV ?= .venv
+# Options for the command behind a target: make train ARGS="--epochs 5", make test ARGS="-k network".
+ARGS ?=
+# Test processes at once; auto is one a core.
+JOBS ?= auto
+
+python := $(VENV)/bin/python
+typed := .cache/typed
+# A stamp is the last thing an installation writes, so one that was cut off is started again.
+core := $(VENV)/.installed-core
+test := $(VENV)/.installed-test
+bench := $(VENV)/.installed-bench
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help train test quick lint types format bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+train: $(core)  ## train a network on the bundled handwritten digits
+	@$(VENV)/bin/gpubp train $(ARGS)
+
+# One BLAS thread a test process: the processes fill the cores already.
+test: lint  ## check style and types, then run every test
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+quick: $(test)  ## run the tests that are not marked slow
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
+
+lint: $(test) types  ## check style and types
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+
+# mypy sees gpubp.kernels only where the wheel has put it. The old build goes first: setuptools keeps deleted modules.
+types: $(test)
+	@rm -rf build $(typed)
+	@$(python) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --target $(typed) .
+	@rm -rf build gpubp.egg-info
+	cd $(typed) && $(abspath $(python)) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
+
+format: $(test)  ## rewrite the code in the project's style
+	$(python) -m ruff check --fix
+	$(python) -m ruff format
+
+bench: $(bench)  ## run the benchmarks
+	$(python) -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
+
+clean:  ## remove what the other targets made, but not runs/
+	rm -rf $(VENV) .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist gpubp.egg-info
+	find gpubp kernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(core): pyproject.toml
+	$(call install,.)
+	@touch $@
+
+$(test): pyproject.toml
+	$(call install,.[test])
+	@touch $(core) $@
+
+$(bench): pyproject.toml
+	$(call install,.[bench])
+	@touch $(core) $@
+
+# A virtual environment whose pip does not run (its making was cut off, or its Python has gone) is made afresh.
+define install
+	@if ! $(python) -m pip --version >/dev/null 2>&1; then \
+	    $(find_python); \
+	    echo "Making $(VENV) with $$found"; "$$found" -m venv --clear $(VENV) || exit 1; \
+	fi
+	@echo "Installing gpubp$(patsubst .%,%,$(1)) into $(VENV): a minute or more the first time"
+	@$(python) -m pip install -q --disable-pip-version-check --no-input -e "$(1)"
+endef
+
+# The first Python that is new enough and can make a virtual environment (Debian's needs python3-venv for that).
+# Each candidate is run: a launcher may be there for a version that is not.
+define find_python
+found=; \
+for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14); do \
+    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+        found=$$candidate; break; \
+    fi; \
+done; \
+if [ -z "$$found" ]; then \
+    echo "gpubp needs Python 3.11 or later with the modules venv and ensurepip; none among:" \
+         "$(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)." >&2; \
+    echo "Install one (on Debian: apt-get install python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+    exit 1; \
+fi
+endef
