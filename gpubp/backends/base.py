@@ -1,0 +1,188 @@
+"""The protocol that every backend meets: the algorithm's primitives and a few array functions.
+
+`network.py` uses an array library through this page alone, and treats the arrays it gets as opaque but for four things
+that NumPy, CuPy, Numba's device arrays and the emulated device all offer: `shape`, `dtype`, slices of leading rows
+(`a[:n]`, `flat[i:j]`) and `reshape`, both as views.
+
+Conventions, for every method:
+
+- Rows are examples. B is the batch size, n_l the width of layer l. Every array is C-contiguous.
+- Results go into arrays that the caller made; the parameter that is written stands last. Inputs never alias outputs,
+  except for what `update`, `weight_step`, `clip_value` and `scale` change in place.
+- Nothing waits for the device, except `asnumpy` and `synchronize`.
+- What changes from step to step is read from `control`, a small float64 array on the device (see `Control`), so that
+  a step can be captured once and replayed with other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gpubp.activations import Activation
+    from gpubp.losses import Loss
+    from gpubp.optimizers import Optimizer
+
+Array = Any
+"""An array of the backend's own library."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Data types by role, as NumPy's names.
+
+    master: what the optimiser updates, and its state and the gradients.
+    storage: weights and activations as the products read them.
+    accumulator: what a product sums in.
+    """
+
+    master: str = "float32"
+    storage: str = "float32"
+    accumulator: str = "float32"
+
+
+class Control(IntEnum):
+    """The places of the `control` array. The host writes the first two, kernels write the others."""
+
+    LEARNING_RATE = 0
+    BATCH_OFFSET = 1
+    STEP = 2  # updates made so far: t of Adam's bias correction, once `prepare_update` has counted this one
+    SQUARED_NORM = 3  # of the whole gradient, from `squared_norm`
+    GRADIENT_SCALE = 4  # what `update` multiplies every gradient by: clipping by the global norm
+
+
+HOST_CONTROLS = 2
+"""How many leading places of `control` the host writes."""
+
+
+class Losses(IntEnum):
+    """The places of the `losses` array, float64."""
+
+    BATCH = 0  # L of the last batch, reduced as the loss says
+    TOTAL = 1  # running sum of the examples' losses; the caller sets it to zero
+
+
+class Backend(Protocol):
+    """One array library and one implementation of every primitive."""
+
+    name: str
+    device: str
+
+    # --- arrays -----------------------------------------------------------------------------------------------------
+    def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
+        """x as an array of this backend with this dtype; without a copy where x is one already."""
+
+    def asnumpy(self, x: Array) -> np.ndarray:
+        """A copy of x on the host. Waits for the device."""
+
+    def empty(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
+        """An array of this shape with undefined contents."""
+
+    def zeros(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
+        """An array of this shape, all zeros."""
+
+    def upload(self, host: np.ndarray, out: Array) -> None:
+        """out ← host, of the same shape and dtype, without an allocation on the device."""
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out ← source, of the same shape and dtype."""
+
+    def cast(self, source: Array, out: Array) -> None:
+        """out ← source rounded to out's dtype; same shape."""
+
+    def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
+        """out[i] ← source[order[o + i]] for every row of out, with o = control[BATCH_OFFSET].
+
+        source: (N, ...) of out's dtype, order: (N,) int64, out: (B, ...) with B ≤ N − o.
+        """
+
+    def squared_norm(self, x: Array, out: Array) -> None:
+        """out[0] ← Σ x², summed in float64 in a fixed order; out: (1,) float64. x has any shape."""
+
+    def scale(self, x: Array, factor: float) -> None:
+        """x ← factor · x."""
+
+    def row_argmax(self, x: Array, out: Array) -> None:
+        """out[i] ← the first j of the largest x[i, j]; a NaN counts as the largest, as in NumPy.
+
+        x: (B, n), out: (B,) int64.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked for is done; raise what went wrong."""
+
+    # --- forward ----------------------------------------------------------------------------------------------------
+    def dense_forward(
+        self, a_prev: Array, w: Array, b: Array | None, activation: Activation, z: Array | None, a: Array
+    ) -> None:
+        """z = a_prev wᵀ + b ; a = σ(z).
+
+        a_prev: (B, n_{l-1}), w: (n_l, n_{l-1}), b: (n_l,) or None, a: (B, n_l);
+        z: (B, n_l) where the caller keeps it (σ' reads it), else None. σ is elementwise: softmax has a method.
+        """
+
+    def softmax(self, z: Array, a: Array) -> None:
+        """a[i] = exp(z[i] − max z[i]) / Σ exp(z[i] − max z[i]); z, a: (B, n)."""
+
+    # --- backward ---------------------------------------------------------------------------------------------------
+    def output_delta(
+        self, loss: Loss, activation: Activation, output: Array, saved: Array, y: Array, losses: Array, delta: Array
+    ) -> None:
+        """δ^L = ∂L/∂a ⊙ σ'(z), and the loss: losses[BATCH] ← L, losses[TOTAL] ← losses[TOTAL] + Σ of the examples'.
+
+        output: (B, n_L), what the loss reads: the logits z for a loss from logits, else a.
+        saved: (B, n_L), what σ' reads (a or z, as the activation says); for a loss from logits, z again.
+        y: (B, n_L) of output's dtype, or (B,) int64 labels where the loss takes labels.
+        losses: (2,) float64 (see `Losses`), delta: (B, n_L).
+        """
+
+    def hidden_delta(
+        self, delta_next: Array, w_next: Array, activation: Activation, saved: Array, delta: Array
+    ) -> None:
+        """δ^l = (δ^{l+1} w^{l+1}) ⊙ σ'(z^l).
+
+        delta_next: (B, n_{l+1}), w_next: (n_{l+1}, n_l), saved: (B, n_l), a or z as the activation says;
+        delta: (B, n_l).
+        """
+
+    def transpose_product(self, delta_next: Array, w_next: Array, product: Array) -> None:
+        """product = δ^{l+1} w^{l+1}, the first half of `hidden_delta`."""
+
+    def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
+        """delta = product ⊙ σ'(z^l), the second half of `hidden_delta`."""
+
+    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array) -> None:
+        """∂L/∂w = δᵀ a_prev; delta: (B, n_l), a_prev: (B, n_{l-1}), gradient: (n_l, n_{l-1})."""
+
+    def bias_gradient(self, delta: Array, gradient: Array) -> None:
+        """∂L/∂b = Σ_batch δ, a column sum; delta: (B, n_l), gradient: (n_l,)."""
+
+    # --- update -----------------------------------------------------------------------------------------------------
+    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array) -> None:
+        """w ← w − η δᵀ a_prev with η = control[LEARNING_RATE]: the weight gradient and plain SGD in one product."""
+
+    def prepare_update(self, max_norm: float | None, control: Array) -> None:
+        """Count the update, and set the gradient's scale: STEP ← STEP + 1 and
+
+        GRADIENT_SCALE ← min(1, max_norm / √SQUARED_NORM), or 1 where max_norm is None.
+        """
+
+    def update(
+        self,
+        optimizer: Optimizer,
+        gradients: Array,
+        decayed: int,
+        control: Array,
+        state: Sequence[Array],
+        parameters: Array,
+    ) -> None:
+        """One step of the optimiser's recurrence over all parameters at once.
+
+        gradients, parameters and each array of state: (P,), the first `decayed` of them subject to weight decay;
+        reads LEARNING_RATE, STEP and GRADIENT_SCALE. Gradients are scaled, then clipped by value, then used.
+        """

@@ -1,0 +1,58 @@
+"""Choosing one of several frozen dataclasses by name: activations, losses, initialisers, optimisers, schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpubp.errors import ArgumentError, unknown_name
+
+Kind = TypeVar("Kind")
+
+
+def choose(argument: str, kinds: Mapping[str, type[Kind]], chosen: str | Mapping[str, Any] | Kind) -> Kind:
+    """Make the object that `chosen` stands for: a name, a config (`{"name": ..., **fields}`), or the object itself.
+
+    Raises ArgumentError, naming `argument`, for an unknown name (with the nearest right one) or an unknown field.
+    """
+    if isinstance(chosen, tuple(kinds.values())):
+        return chosen
+    settings = dict(chosen) if isinstance(chosen, Mapping) else {"name": chosen}
+    name = settings.pop("name", None)
+    if not isinstance(name, str) or name not in kinds:
+        raise unknown_name(argument, name, kinds)
+    kind = kinds[name]
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for setting in settings:
+        if setting not in names:
+            raise unknown_name(f"a field of {argument} {name!r}", setting, names)
+    return kind(**settings)
+
+
+def require_number(argument: str, value: object, *, above: float | None = None, least: float | None = None,
+                   below: float | None = None, most: float | None = None) -> None:
+    """Raise ArgumentError unless `value` is a finite real number within the bounds (above, below: exclusive)."""
+    bounds = [("> ", above), ("≥ ", least), ("< ", below), ("≤ ", most)]
+    expected = "a finite number" + "".join(
+        f"{' and' if i else ''} {sign}{bound:g}"
+        for i, (sign, bound) in enumerate([pair for pair in bounds if pair[1] is not None])
+    )
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if (
+        not number
+        or not np.isfinite(value)
+        or (above is not None and value <= above)
+        or (least is not None and value < least)
+        or (below is not None and value >= below)
+        or (most is not None and value > most)
+    ):
+        raise ArgumentError(argument, value, expected)
+
+
+def require_count(argument: str, value: object, least: int = 1) -> None:
+    """Raise ArgumentError unless `value` is an integer ≥ `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ArgumentError(argument, value, f"a whole number ≥ {least}")
