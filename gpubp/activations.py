@@ -241,8 +241,7 @@ class Softmax(Activation):
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {
-    kind.name: kind
-    for kind in (Identity, ReLU, LeakyReLU, ELU, Softplus, Sigmoid, Tanh, GELU, GELUTanh, SiLU, Softmax)
+    kind.name: kind for kind in (Identity, ReLU, LeakyReLU, ELU, Softplus, Sigmoid, Tanh, GELU, GELUTanh, SiLU, Softmax)
 }
 """Every activation by its name."""
 

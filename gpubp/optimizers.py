@@ -195,7 +195,9 @@ class SGD(Optimizer):
     def is_plain_sgd(self) -> bool:
         return self.weight_decay == 0 and self.clip_norm is None and self.clip_value is None
 
-    def update(self, g, rate, t, state, w, work):  # noqa: D102
+    def update(
+        self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
+    ) -> None:
         np.multiply(g, rate, out=g)
         np.subtract(w, g, out=w)
 
@@ -214,7 +216,9 @@ class Momentum(Optimizer):
         super().__post_init__()
         require_number("momentum", self.momentum, least=0, below=1)
 
-    def update(self, g, rate, t, state, w, work):  # noqa: D102
+    def update(
+        self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
+    ) -> None:
         (v,) = state
         np.multiply(v, self.momentum, out=v)
         np.add(v, g, out=v)
@@ -228,7 +232,9 @@ class Nesterov(Momentum):
 
     name = "nesterov"
 
-    def update(self, g, rate, t, state, w, work):  # noqa: D102
+    def update(
+        self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
+    ) -> None:
         (v,) = state
         np.multiply(v, self.momentum, out=v)
         np.add(v, g, out=v)
@@ -254,7 +260,9 @@ class RMSProp(Optimizer):
         require_number("decay", self.decay, least=0, below=1)
         require_number("epsilon", self.epsilon, above=0)
 
-    def update(self, g, rate, t, state, w, work):  # noqa: D102
+    def update(
+        self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
+    ) -> None:
         (s,) = state
         _average_squares(self.decay, g, s, work)
         np.sqrt(s, out=work)
@@ -285,7 +293,9 @@ class Adam(Optimizer):
         require_number("beta2", self.beta2, least=0, below=1)
         require_number("epsilon", self.epsilon, above=0)
 
-    def update(self, g, rate, t, state, w, work):  # noqa: D102
+    def update(
+        self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
+    ) -> None:
         m, s = state
         _average_squares(self.beta2, g, s, work)
         np.multiply(m, self.beta1, out=m)

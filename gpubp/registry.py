@@ -32,8 +32,15 @@ def choose(argument: str, kinds: Mapping[str, type[Kind]], chosen: str | Mapping
     return kind(**settings)
 
 
-def require_number(argument: str, value: object, *, above: float | None = None, least: float | None = None,
-                   below: float | None = None, most: float | None = None) -> None:
+def require_number(
+    argument: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
     """Raise ArgumentError unless `value` is a finite real number within the bounds (above, below: exclusive)."""
     bounds = [("> ", above), ("≥ ", least), ("< ", below), ("≤ ", most)]
     expected = "a finite number" + "".join(

@@ -1,0 +1,107 @@
+"""Model files: safetensors with the configuration as JSON in the metadata. Reading one runs no code from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+from gpubp.errors import CheckpointError, GpubpError
+
+if TYPE_CHECKING:
+    from gpubp.backends.base import Backend
+    from gpubp.network import Network
+
+KEY = "gpubp"
+"""Of the metadata entry that holds the JSON."""
+
+
+def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all: whenever the process dies, the old file or the new one is there.
+
+    Raises CheckpointError where the folder cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_bytes(path, serialize(arrays, {KEY: json.dumps(metadata)}))
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Replace a file's contents in one move that survives a kill and a power cut."""
+    path = Path(path)
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    _sync_folder(path.parent)
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors and the metadata of a file that `write` made.
+
+    Raises CheckpointError where there is none, or where it is damaged or something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no model file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {})[KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged, or not a file that gpubp wrote ({error})") from error
+    return tensors, metadata
+
+
+def network_from(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    backend: str | Backend = "auto",
+    device: str | None = None,
+) -> Network:
+    """The network that a file's contents describe; `path` is for messages."""
+    from gpubp.network import Network
+
+    config = metadata.get("network")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no network")
+    try:
+        network = Network.from_config(config, backend, device)
+        network.set_weights(tensors)
+    except (GpubpError, TypeError) as error:
+        raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
+    return network
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name in the folder durable; where folders cannot be opened (Windows), the system does it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,640 @@
+"""The algorithm: a fully connected network, its forward pass and its backpropagation, once, for every backend.
+
+Layers are numbered as in the books: a[0] is the input x, layer l = 1 .. L has weights w[l] (n_l, n_{l-1}), bias b[l]
+(n_l,), pre-activation z[l], activation a[l] and delta[l] = ∂L/∂z[l], each (B, n_l). Rows are examples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpubp import activations, backends, initializers, losses, model_file, optimizers
+from gpubp.activations import Activation, Identity, Softmax
+from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses, Precision
+from gpubp.errors import ArgumentError
+from gpubp.initializers import Initializer
+from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
+from gpubp.optimizers import SGD, Optimizer
+from gpubp.registry import require_count
+
+DTYPES = ("float32", "float64")
+ALIGNMENT = 128
+"""Bytes: each layer's weights and bias start at a multiple, so that kernels may load 16 bytes at once."""
+CHUNK = 4096
+"""Rows: predictions and evaluations of more run in parts of this size."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """∂L/∂w[l] and ∂L/∂b[l] on the host, indexed by layer as the network's; entry 0 is None, b is None without bias."""
+
+    w: list[np.ndarray | None]
+    b: list[np.ndarray | None]
+
+    def norms(self) -> list[float]:
+        """The Euclidean norm of each layer's gradient, weights and bias together, layers 1 to L."""
+        return [
+            float(np.sqrt(sum(np.sum(np.square(part, dtype=np.float64)) for part in layer if part is not None)))
+            for layer in zip(self.w[1:], self.b[1:], strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss over a data set (mean or sum over the examples, as the loss says), and the accuracy, if it has one."""
+
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A data set on the backend's device, and the order in which steps visit its rows."""
+
+    x: Array
+    y: Array
+    order: Array
+    backend: Backend
+
+    @property
+    def rows(self) -> int:
+        """The number of examples."""
+        return int(self.x.shape[0])
+
+    def visit(self, order: np.ndarray) -> None:
+        """Set the order: (rows,) integers, each a row."""
+        order = np.ascontiguousarray(order, np.int64)
+        if order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
+            raise ArgumentError("order", f"an array of shape {order.shape}", f"{self.rows} row numbers")
+        self.backend.upload(order, self.order)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The arrays of a pass over `rows` examples, indexed by layer."""
+
+    rows: int
+    a: list[Array]
+    z: list[Array | None]
+    delta: list[Array]
+    saved: list[Array]  # what σ' of the layer reads: a[l] or z[l]
+
+
+class Network:
+    """A fully connected network.
+
+    sizes: the widths n_0, ..., n_L, at least two.
+    hidden_activation: one for all hidden layers, or a sequence with one for each.
+    output_activation: None takes the one that the loss fixes, else identity.
+    initializer: None takes each layer's by its activation (He for rectifiers, Glorot for the others).
+    dtype: "float32" or "float64".
+    backend, device: see `gpubp.backends.get`.
+    seed: a whole number ≥ 0; the same seed gives the same weights on every backend.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        hidden_activation: str
+        | Activation
+        | Mapping[str, Any]
+        | Sequence[str | Activation | Mapping[str, Any]] = "relu",
+        output_activation: str | Activation | Mapping[str, Any] | None = None,
+        loss: str | Loss | Mapping[str, Any] = "softmax_cross_entropy",
+        initializer: str | Initializer | Mapping[str, Any] | None = None,
+        bias: bool = True,
+        dtype: str = "float32",
+        backend: str | Backend = "auto",
+        device: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sizes = _checked_sizes(sizes)
+        self.depth = len(self.sizes) - 1
+        self.loss = losses.get(loss)
+        self.activations = [
+            None,
+            *_hidden_activations(hidden_activation, self.depth - 1),
+            _output_activation(output_activation, self.loss),
+        ]
+        self.initializer = None if initializer is None else initializers.get(initializer)
+        self.bias = bool(bias)
+        if dtype not in DTYPES:
+            raise ArgumentError("dtype", dtype, f"one of {', '.join(DTYPES)}")
+        self.precision = Precision(dtype, dtype, dtype)
+        require_count("seed", seed, 0)
+        self.seed = int(seed)
+        self.backend = backends.get(backend, device) if isinstance(backend, str) else backend
+
+        self._make_parameters()
+        self.control = self.backend.zeros(len(Control), "float64")
+        self.losses = self.backend.zeros(len(Losses), "float64")
+        self._host_control = np.zeros(HOST_CONTROLS)
+        self._capacity = 0
+        self.optimizer = SGD()
+
+    # --- parameters -------------------------------------------------------------------------------------------------
+    def _make_parameters(self) -> None:
+        """One flat array: the weights of all layers, then the biases, each aligned; w[l] and b[l] are views of it."""
+        shapes = [(n, m) for m, n in itertools.pairwise(self.sizes)]
+        if self.bias:
+            shapes += [(n,) for n in self.sizes[1:]]
+        unit = ALIGNMENT // np.dtype(self.dtype).itemsize
+        self._parts: list[tuple[int, tuple[int, ...]]] = []
+        end = 0
+        for shape in shapes:
+            self._parts.append((end, shape))
+            end += -(-int(np.prod(shape)) // unit) * unit
+        self._bias_start = self._parts[self.depth][0] if self.bias else end
+
+        host = np.zeros(end, self.dtype)
+        generator = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(1)[0])
+        for (start, shape), activation in zip(self._parts[: self.depth], self.activations[1:], strict=True):
+            initializer = self.initializer or initializers.default_for(activation)
+            host[start : start + int(np.prod(shape))] = initializer.draw(*shape, generator).ravel()
+        self.parameters = self.backend.zeros(end, self.dtype)
+        self.backend.upload(host, self.parameters)
+        self.w, self.b = self._layers_of(self.parameters)
+        self._gradients: Array | None = None
+
+    def _layers_of(self, flat: Array) -> tuple[list[Array], list[Array]]:
+        """Views of a flat array of the parameters' layout: (weights, biases), indexed by layer."""
+        views = [flat[start : start + int(np.prod(shape))].reshape(shape) for start, shape in self._parts]
+        weights, biases = views[: self.depth], views[self.depth :]
+        return [None, *weights], [None, *(biases or [None] * self.depth)]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of weights, activations and gradients."""
+        return self.precision.storage
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights and biases."""
+        return sum(int(np.prod(shape)) for _, shape in self._parts)
+
+    # --- the arrays of a pass ---------------------------------------------------------------------------------------
+    def _batch(self, rows: int) -> _Batch:
+        """The arrays for a batch of this size: the leading rows of those for the largest batch so far."""
+        if rows > self._capacity:
+            self._make_arrays(rows)
+        batch = self._batches.get(rows)
+        if batch is None:
+            batch = self._batches[rows] = self._leading_rows(rows)
+        return batch
+
+    def _make_arrays(self, rows: int) -> None:
+        def new(width: int) -> Array:
+            return self.backend.empty((rows, width), self.dtype)
+
+        self._a = [new(n) for n in self.sizes]
+        self._delta = [None, *(new(n) for n in self.sizes[1:])]
+        self._z = [None] + [new(n) if self._keeps_z(layer) else None for layer, n in enumerate(self.sizes[1:], start=1)]
+        self._targets = {self.dtype: new(self.sizes[-1])}
+        if self.loss.takes_labels:
+            self._targets["int64"] = self.backend.empty((rows,), "int64")
+        self._capacity = rows
+        self._batches: dict[int, _Batch] = {}
+
+    def _keeps_z(self, layer: int) -> bool:
+        activation = self.activations[layer]
+        return activation.reads == "z" or (isinstance(activation, Softmax) and not self.loss.from_logits)
+
+    def _leading_rows(self, rows: int) -> _Batch:
+        a, z, delta = ([None if x is None else x[:rows] for x in arrays] for arrays in (self._a, self._z, self._delta))
+        saved = [None] + [
+            z[layer] if self.activations[layer].reads == "z" else a[layer] for layer in range(1, self.depth + 1)
+        ]
+        return _Batch(rows, a, z, delta, saved)
+
+    # --- forward pass -----------------------------------------------------------------------------------------------
+    def _forward(self, batch: _Batch) -> None:
+        """z[l] = a[l-1] w[l]ᵀ + b[l] ; a[l] = σ(z[l]). For a loss from logits, a[L] holds z[L]."""
+        backend, a, z = self.backend, batch.a, batch.z
+        for l in range(1, self.depth):
+            backend.dense_forward(a[l - 1], self.w[l], self.b[l], self.activations[l], z[l], a[l])
+        L = self.depth
+        sigma = self.activations[L]
+        if self.loss.from_logits:
+            backend.dense_forward(a[L - 1], self.w[L], self.b[L], Identity(), None, a[L])
+        elif isinstance(sigma, Softmax):
+            backend.dense_forward(a[L - 1], self.w[L], self.b[L], Identity(), None, z[L])
+            backend.softmax(z[L], a[L])
+        else:
+            backend.dense_forward(a[L - 1], self.w[L], self.b[L], sigma, z[L], a[L])
+
+    def _output_delta(self, batch: _Batch, y: Array) -> None:
+        """δ[L] = ∂L/∂a ⊙ σ'(z[L]), and the loss."""
+        L = self.depth
+        self.backend.output_delta(
+            self.loss, self.activations[L], batch.a[L], batch.saved[L], y, self.losses, batch.delta[L]
+        )
+
+    # --- backpropagation --------------------------------------------------------------------------------------------
+    def _backward(self, batch: _Batch, fold: bool) -> None:
+        """From δ[L], layer by layer: the deltas, and the gradients of weights and bias.
+
+        With `fold`, the step of plain SGD is made in the product of the weight gradient; the delta of the layer below
+        has used the old weights by then.
+        """
+        backend, a, delta = self.backend, batch.a, batch.delta
+        dw, db = self._gradient_layers()
+        for l in range(self.depth, 0, -1):
+            if l > 1:
+                # δ[l-1] = (δ[l] w[l]) ⊙ σ'(z[l-1])
+                backend.hidden_delta(delta[l], self.w[l], self.activations[l - 1], batch.saved[l - 1], delta[l - 1])
+            if fold:
+                # w[l] ← w[l] − η δ[l]ᵀ a[l-1]
+                backend.weight_step(delta[l], a[l - 1], self.control, self.w[l])
+            else:
+                # ∂L/∂w[l] = δ[l]ᵀ a[l-1]
+                backend.weight_gradient(delta[l], a[l - 1], dw[l])
+            if self.bias:
+                # ∂L/∂b[l] = Σ_batch δ[l]
+                backend.bias_gradient(delta[l], db[l])
+
+    def _gradient_layers(self) -> tuple[list[Array], list[Array]]:
+        if self._gradients is None:
+            self._gradients = self.backend.zeros(self.parameters.shape, self.precision.master)
+            self._gradient_views = self._layers_of(self._gradients)
+        return self._gradient_views
+
+    # --- update -----------------------------------------------------------------------------------------------------
+    @property
+    def optimizer(self) -> Optimizer:
+        """How gradients become steps. Setting it makes fresh state and sets `steps` to 0."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | Optimizer | Mapping[str, Any]) -> None:
+        self._optimizer = optimizers.get(optimizer)
+        self._state = [self.backend.zeros(self.parameters.shape, self.precision.master) for _ in self._optimizer.state]
+        self._set_steps(0)
+
+    def _set_steps(self, steps: int) -> None:
+        self.steps = steps
+        values = np.zeros(len(Control))
+        values[Control.STEP] = steps
+        self.backend.upload(values, self.control)
+
+    def _update(self, fold: bool) -> None:
+        """w ← w − η ∂L/∂w, or the optimiser's recurrence; with `fold` only the biases are left to do."""
+        backend, control, optimizer = self.backend, self.control, self._optimizer
+        if optimizer.clip_norm is not None:
+            backend.squared_norm(self._gradients, control[Control.SQUARED_NORM : Control.SQUARED_NORM + 1])
+        backend.prepare_update(optimizer.clip_norm, control)
+        start = self._bias_start if fold else 0
+        if start < self.parameters.shape[0]:
+            backend.update(
+                optimizer,
+                self._gradients[start:],
+                self._bias_start - start,
+                control,
+                [slot[start:] for slot in self._state],
+                self.parameters[start:],
+            )
+
+    # --- training steps ---------------------------------------------------------------------------------------------
+    def train_step(self, x: Any, y: Any) -> None:
+        """One step of the optimiser on this batch: x (B, n_0); y (B, n_L), or (B,) labels where the loss takes them.
+
+        Waits for nothing: `last_loss` reads the loss. The values are not looked at; shapes and dtypes are.
+        """
+        batch, target = self._load(x, y)
+        self._set_host_controls(0)
+        self._step(batch, target)
+
+    def feed(self, x: Any, y: Any) -> Feed:
+        """Put a data set on the backend's device, for `train_rows`."""
+        x, y = self._checked_input(x), self._checked_target(y)
+        _require_same_rows(x, y)
+        order = self.backend.asarray(np.arange(len(x)), "int64")
+        return Feed(self.backend.asarray(x, self.dtype), self.backend.asarray(y, y.dtype), order, self.backend)
+
+    def train_rows(self, feed: Feed, start: int, rows: int) -> None:
+        """One step on the feed's rows order[start : start + rows], gathered on the device."""
+        batch = self._batch(rows)
+        target = self._targets[str(feed.y.dtype)][:rows]
+        self._set_host_controls(start)
+        self.backend.gather_rows(feed.x, feed.order, self.control, batch.a[0])
+        self.backend.gather_rows(feed.y, feed.order, self.control, target)
+        self._step(batch, target)
+
+    def _set_host_controls(self, offset: int) -> None:
+        self._host_control[Control.LEARNING_RATE] = self._optimizer.rate(self.steps)
+        self._host_control[Control.BATCH_OFFSET] = offset
+        self.backend.upload(self._host_control, self.control[:HOST_CONTROLS])
+
+    def _step(self, batch: _Batch, y: Array) -> None:
+        fold = self._optimizer.is_plain_sgd
+        self._forward(batch)
+        self._output_delta(batch, y)
+        self._backward(batch, fold)
+        self._update(fold)
+        self.steps += 1
+
+    def last_loss(self) -> float:
+        """The loss of the last batch. Waits for the device."""
+        return float(self.backend.asnumpy(self.losses)[Losses.BATCH])
+
+    def take_total_loss(self) -> float:
+        """The sum of the examples' losses since the last call, before the steps that followed them; then 0 again."""
+        total = float(self.backend.asnumpy(self.losses)[Losses.TOTAL])
+        self.backend.upload(np.zeros(len(Losses)), self.losses)
+        return total
+
+    # --- gradients --------------------------------------------------------------------------------------------------
+    def gradients(self, x: Any, y: Any) -> tuple[float, Gradients]:
+        """The loss of this batch and all its gradients, without an update."""
+        x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
+        batch, target = self._load(x, y)
+        kept = self.backend.asnumpy(self.losses)
+        self._forward(batch)
+        self._output_delta(batch, target)
+        self._backward(batch, fold=False)
+        loss = self.last_loss()
+        self.backend.upload(kept, self.losses)
+        dw, db = self._layers_of(self.backend.asnumpy(self._gradients))
+        return loss, Gradients([None, *(part.copy() for part in dw[1:])], [None if p is None else p.copy() for p in db])
+
+    # --- predictions ------------------------------------------------------------------------------------------------
+    @property
+    def classifies(self) -> bool:
+        """Whether predictions are classes: with softmax cross-entropy, and with binary cross-entropy."""
+        return isinstance(self.loss, SoftmaxCrossEntropy | BinaryCrossEntropy)
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """The output activations a[L], (B, n_L): probabilities for the losses that classify."""
+        return self._outputs(x, self._activate_output)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Class numbers (B,) int64 with softmax cross-entropy; 0 or 1, (B, n_L) int64, with binary cross-entropy
+        ((B,) where n_L = 1); else the values a[L], (B, n_L)."""
+        if isinstance(self.loss, SoftmaxCrossEntropy):
+            return self._outputs(x, self._classify)
+        outputs = self.predict_proba(x)
+        if isinstance(self.loss, BinaryCrossEntropy):
+            classes = (outputs > 0.5).astype(np.int64)
+            return classes[:, 0] if self.sizes[-1] == 1 else classes
+        return outputs
+
+    def hidden_activations(self, x: Any) -> list[np.ndarray]:
+        """a[1] .. a[L-1] for x: for diagnostics, on as many rows as fit into memory."""
+        x = self._checked_input(x, finite=True)
+        batch, _ = self._load(x, None)
+        self._forward(batch)
+        return [self.backend.asnumpy(a) for a in batch.a[1:-1]]
+
+    def evaluate(self, x: Any, y: Any) -> Evaluation:
+        """The loss over (x, y), and the accuracy for losses that classify. Any number of rows."""
+        x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
+        _require_same_rows(x, y)
+        kept = self.backend.asnumpy(self.losses)
+        self.take_total_loss()
+        classes = []
+        for start in range(0, len(x), CHUNK):
+            part = slice(start, start + CHUNK)
+            batch, target = self._load(x[part], y[part])
+            self._forward(batch)
+            self._output_delta(batch, target)
+            if isinstance(self.loss, SoftmaxCrossEntropy):
+                classes.append(self._classify(batch))
+            elif self.classifies:
+                classes.append(self.backend.asnumpy(batch.a[-1]) > 0)  # logits
+        loss = self.take_total_loss() / self.loss.divisor(len(x))
+        self.backend.upload(kept, self.losses)
+        return Evaluation(loss, self._accuracy(np.concatenate(classes), y) if classes else None)
+
+    def score(self, x: Any, y: Any) -> float:
+        """Accuracy for losses that classify, else the coefficient of determination R² over all outputs."""
+        accuracy = self.evaluate(x, y).accuracy
+        if accuracy is not None:
+            return accuracy
+        y = self._checked_target(y).astype(np.float64)
+        residual = np.sum((self.predict_proba(x) - y) ** 2)
+        total = np.sum((y - y.mean(axis=0)) ** 2)
+        return float(1 - residual / total) if total > 0 else float(residual == 0)
+
+    @staticmethod
+    def _accuracy(classes: np.ndarray, y: np.ndarray) -> float:
+        if classes.ndim == 1:
+            truth = y if y.ndim == 1 else y.argmax(axis=1)
+        else:
+            truth = y > 0.5
+        return float(np.mean(classes == truth))
+
+    def _outputs(self, x: Any, read: Any) -> np.ndarray:
+        x = self._checked_input(x, finite=True)
+        parts = []
+        for start in range(0, len(x), CHUNK):
+            batch, _ = self._load(x[start : start + CHUNK], None)
+            self._forward(batch)
+            parts.append(read(batch))
+        return np.concatenate(parts)
+
+    def _classify(self, batch: _Batch) -> np.ndarray:
+        labels = self._targets["int64"][: batch.rows]
+        self.backend.row_argmax(batch.a[-1], labels)
+        return self.backend.asnumpy(labels)
+
+    def _activate_output(self, batch: _Batch) -> np.ndarray:
+        """a[L] on the host; for a loss from logits, the activation that `_forward` left out."""
+        output, scratch = batch.a[-1], batch.delta[-1]
+        if isinstance(self.loss, SoftmaxCrossEntropy):
+            self.backend.softmax(output, scratch)
+            output = scratch
+        elif self.loss.from_logits:
+            sigma = self.activations[-1]
+            self.backend.dense_forward(batch.a[-2], self.w[-1], self.b[-1], sigma, None, scratch)
+            output = scratch
+        return self.backend.asnumpy(output)
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+    def _load(self, x: Any, y: Any) -> tuple[_Batch, Array]:
+        """Copy a batch from the host, or the backend's own arrays, into the arrays of a pass."""
+        x = x if self._is_device_array(x) else self._checked_input(x)
+        batch = self._batch(int(x.shape[0]))
+        self._fill(x, batch.a[0])
+        if y is None:
+            return batch, None
+        y = y if self._is_device_array(y) else self._checked_target(y)
+        _require_same_rows(x, y)
+        target = self._targets[str(y.dtype)][: batch.rows]
+        self._fill(y, target)
+        return batch, target
+
+    def _is_device_array(self, x: Any) -> bool:
+        return not isinstance(x, np.ndarray) and type(x) is type(self.parameters)
+
+    def _fill(self, source: Any, out: Array) -> None:
+        if self._is_device_array(source):
+            self.backend.copy(source, out)
+        else:
+            self.backend.upload(source, out)
+
+    def _checked_input(self, x: Any, finite: bool = False) -> np.ndarray:
+        x = _real_array("x", x)
+        if x.ndim != 2 or x.shape[1] != self.sizes[0] or len(x) == 0:
+            raise ArgumentError("x", f"an array of shape {x.shape}", f"of shape (B, {self.sizes[0]}) with B ≥ 1")
+        x = np.ascontiguousarray(x, self.dtype)
+        if finite and not np.isfinite(x).all():
+            raise ArgumentError("x", "an array with NaN or infinity in it", f"finite in {self.dtype}")
+        return x
+
+    def _checked_target(self, y: Any, values: bool = False) -> np.ndarray:
+        """y as (B, n_L) of the network's dtype, or as (B,) int64 labels. `values`: look at the values too."""
+        y = _real_array("y", y)
+        width = self.sizes[-1]
+        if self.loss.takes_labels and y.ndim == 1:
+            if y.dtype.kind not in "iu":
+                raise ArgumentError("y", f"an array of {y.dtype} labels", "of integers, or one-hot rows")
+            if values and len(y) and (y.min() < 0 or y.max() >= width):
+                raise ArgumentError("y", f"labels from {y.min()} to {y.max()}", f"labels from 0 to {width - 1}")
+            return np.ascontiguousarray(y, np.int64)
+        if y.ndim == 1 and width == 1:
+            y = y[:, None]
+        if y.ndim != 2 or y.shape[1] != width:
+            raise ArgumentError("y", f"an array of shape {y.shape}", f"of shape (B, {width})")
+        y = np.ascontiguousarray(y, self.dtype)
+        if values:
+            self._check_target_values(y)
+        return y
+
+    def _check_target_values(self, y: np.ndarray) -> None:
+        if not np.isfinite(y).all():
+            raise ArgumentError("y", "an array with NaN or infinity in it", f"finite in {self.dtype}")
+        if self.classifies and (y.min() < 0 or y.max() > 1):
+            raise ArgumentError("y", f"values from {y.min():g} to {y.max():g}", f"from 0 to 1 for {self.loss.name}")
+        if isinstance(self.loss, SoftmaxCrossEntropy) and np.abs(y.sum(axis=1) - 1).max() > 1e-4:
+            raise ArgumentError("y", "rows that do not sum to 1", "one-hot rows or probabilities")
+
+    # --- saving -----------------------------------------------------------------------------------------------------
+    def config(self) -> dict[str, Any]:
+        """All that `from_config` needs to make a network of this architecture; JSON can hold it."""
+        return {
+            "sizes": list(self.sizes),
+            "hidden_activation": [activation.config() for activation in self.activations[1:-1]],
+            "output_activation": self.activations[-1].config(),
+            "loss": self.loss.config(),
+            "initializer": None if self.initializer is None else self.initializer.config(),
+            "bias": self.bias,
+            "dtype": self.dtype,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], backend: str | Backend = "auto", device: str | None = None
+    ) -> Network:
+        """A fresh network of the architecture that `config()` said."""
+        return cls(**config, backend=backend, device=device)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of all weights and biases on the host, by names such as "layer1.weight" and "layer1.bias"."""
+        w, b = self._layers_of(self.backend.asnumpy(self.parameters))
+        named = {f"layer{l}.weight": w[l] for l in range(1, self.depth + 1)}
+        if self.bias:
+            named |= {f"layer{l}.bias": b[l] for l in range(1, self.depth + 1)}
+        return named
+
+    def set_weights(self, named: Mapping[str, np.ndarray]) -> None:
+        """Take all weights and biases from arrays named and shaped as `weights` gives them."""
+        host = np.zeros(self.parameters.shape, self.dtype)
+        w, b = self._layers_of(host)
+        for l in range(1, self.depth + 1):
+            for name, view in ((f"layer{l}.weight", w[l]), (f"layer{l}.bias", b[l])):
+                if view is None:
+                    continue
+                if name not in named or named[name].shape != view.shape:
+                    was = f"of shape {named[name].shape}" if name in named else "missing"
+                    raise ArgumentError(name, was, f"of shape {view.shape}")
+                view[...] = named[name]
+        self.backend.upload(host, self.parameters)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that changes in training, on the host: weights, the optimiser's state, the number of steps."""
+        slots = {
+            f"optimizer.{name}": self.backend.asnumpy(slot)
+            for name, slot in zip(self._optimizer.state, self._state, strict=True)
+        }
+        return {**self.weights(), **slots, "steps": np.array(self.steps, np.int64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state` gave, with the same architecture and optimiser."""
+        for name, slot in zip(self._optimizer.state, self._state, strict=True):
+            key = f"optimizer.{name}"
+            if key not in state or state[key].shape != tuple(slot.shape):
+                raise ArgumentError(key, "missing or of another shape", f"of shape {tuple(slot.shape)}")
+        self.set_weights(state)
+        for name, slot in zip(self._optimizer.state, self._state, strict=True):
+            self.backend.upload(np.ascontiguousarray(state[f"optimizer.{name}"], self.precision.master), slot)
+        self._set_steps(int(state["steps"]))
+
+    def save(
+        self,
+        path: str | Path,
+        tensors: Mapping[str, np.ndarray] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write weights and configuration to a safetensors file, whole or not at all; extra tensors and metadata
+        (anything that JSON can hold) ride along."""
+        model_file.write(path, {**self.weights(), **(tensors or {})}, {**(metadata or {}), "network": self.config()})
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str | Backend = "auto", device: str | None = None) -> Network:
+        """Read what `save` wrote. Runs no code from the file. Raises CheckpointError for any other file."""
+        tensors, metadata = model_file.read(path)
+        return model_file.network_from(path, tensors, metadata, backend, device)
+
+
+def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    try:
+        widths = tuple(sizes)
+    except TypeError:
+        raise ArgumentError("sizes", sizes, "a sequence of widths, such as [64, 32, 10]") from None
+    if len(widths) < 2:
+        raise ArgumentError("sizes", sizes, "at least two widths, such as [64, 10]")
+    for width in widths:
+        require_count("sizes", width)
+    return tuple(int(width) for width in widths)
+
+
+def _hidden_activations(chosen: Any, count: int) -> list[Activation]:
+    if isinstance(chosen, str | Activation | Mapping):
+        chosen = [chosen] * count
+    if len(chosen) != count:
+        raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
+    made = [activations.get(each) for each in chosen]
+    if any(isinstance(each, Softmax) for each in made):
+        raise ArgumentError("hidden_activation", "softmax", "an elementwise activation; softmax is for the output")
+    return made
+
+
+def _output_activation(chosen: Any, loss: Loss) -> Activation:
+    if chosen is None:
+        return activations.get(loss.output_activation or "identity")
+    activation = activations.get(chosen)
+    if loss.from_logits and activation.name != loss.output_activation:
+        raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
+    return activation
+
+
+def _real_array(name: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ArgumentError(name, "ragged", "an array of numbers") from None
+    if array.dtype.kind not in "biuf":
+        raise ArgumentError(name, f"an array of dtype {array.dtype}", "an array of real numbers")
+    return array
+
+
+def _require_same_rows(x: Array, y: Array) -> None:
+    if x.shape[0] != y.shape[0]:
+        raise ArgumentError("y", f"an array of {y.shape[0]} rows", f"of as many rows as x, {x.shape[0]}")
