@@ -178,8 +178,9 @@ class Scaler:
         peak[peak == 0] = 1.0
         relative = x / peak
         mean, deviation = relative.mean(axis=0), relative.std(axis=0)
-        # The mean of equal numbers is off by a few roundings, and so is their deviation from 0.
-        constant = deviation <= 8 * np.finfo(np.float64).eps
+        # What differs by rounding alone, or by less than can be divided by, counts as constant.
+        limits = np.finfo(np.float64)
+        constant = (deviation <= 8 * limits.eps) | (deviation * peak < limits.tiny)
         offset = np.where(constant, x[0], mean * peak)
         return cls(offset, 1.0 / np.where(constant, 1.0, deviation * peak))
 
@@ -269,6 +270,7 @@ def load(
     test_fraction: float = 0.2,
     seed: Any = 0,
     classes: Sequence[str] | None = None,
+    feature_names: Sequence[str] = (),
 ) -> Dataset:
     """Load a data set by name or from a file or folder.
 
@@ -282,6 +284,8 @@ def load(
         test_fraction: the share set aside for testing, 0 <= test_fraction < 1, where the source has no test part.
         seed: seed or NumPy Generator of that split.
         classes: the classes of an existing model, by name, in its order; a label that is none of them is an error.
+        feature_names: the columns that an existing model was trained on: a CSV file's columns are picked by these
+            names, in this order.
 
     Raises:
         ArgumentError: an argument is out of range or does not apply to this source.
@@ -291,7 +295,7 @@ def load(
         raise unknown_name("task", task, TASKS)
     if not (isinstance(test_fraction, (int, float)) and 0 <= test_fraction < 1):
         raise ArgumentError("test_fraction", test_fraction, "at least 0 and below 1")
-    source = _read(spec, label, task=task)
+    source = _read(spec, label, task=task, feature_names=feature_names)
     if source.y is None:
         raise DataError(f"{source.name}: there are no labels; it must hold y beside x")
     task = task or source.task
@@ -335,7 +339,7 @@ def load_inputs(
     Raises:
         DataError: the data is missing, damaged or empty, or a column is missing.
     """
-    source = _read(spec, label, feature_names=tuple(feature_names), inputs_only=True)
+    source = _read(spec, label, feature_names=feature_names, inputs_only=True)
     x, what = (source.x, "x") if source.x_test is None else (source.x_test, "x_test")
     x = _checked_inputs(_as_rows(x, f"{source.name}: {what}")[0], f"{source.name}: {what}")
     if not len(x):
@@ -428,8 +432,9 @@ def _class_labels(y: np.ndarray, what: str) -> np.ndarray:
         raise DataError(f"{what} has shape {y.shape}; it must be (examples,)")
     if y.dtype.kind == "f":
         _check_finite(y, what)
-        if (y != np.round(y)).any():
-            raise DataError(f"{what} holds {y[y != np.round(y)][0]}; class labels must be whole numbers or text")
+        bad = y[(y != np.round(y)) | (np.abs(y) > 2**53)]
+        if len(bad):
+            raise DataError(f"{what} holds {bad[0]}; class labels must be whole numbers or text")
         return y.astype(np.int64)
     if y.dtype.kind not in "uibU":
         raise DataError(f"{what} holds {y.dtype}; class labels must be whole numbers or text")

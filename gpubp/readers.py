@@ -122,9 +122,13 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
 IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
+DATA_FOLDERS = ("data", "/usr/share/datasets")
+"""Where sets known by name are looked for, after $GPUBP_DATA: beside the user, and where Debian's packages put them."""
+
+
 def find_idx_folder(name: str) -> Path:
-    """Return the folder of a set known by name: under $GPUBP_DATA, ./data, or where Debian's packages put data sets."""
-    places = [Path(root) / name for root in (os.environ.get("GPUBP_DATA"), "data", "/usr/share/datasets") if root]
+    """Return the folder of a set known by name: under $GPUBP_DATA or one of `DATA_FOLDERS`."""
+    places = [Path(root) / name for root in (os.environ.get("GPUBP_DATA"), *DATA_FOLDERS) if root]
     for place in places:
         if place.is_dir():
             return place
@@ -244,7 +248,7 @@ def _csv_lines(path: Path, file: Any) -> Iterator[_Line]:
     """Yield the lines that are not blank; each must have as many cells as the first."""
     first = file.readline()
     file.seek(0)
-    reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
+    reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True, strict=True)
     columns = None
     try:
         for cells in reader:

@@ -1,0 +1,290 @@
+"""The package as its users get it: the wheel, the editable install, the top level, and the Makefile's set-up.
+
+Each install goes into an environment of its own that holds the core dependencies and nothing else, made of links to
+the ones that the tests run with: no network, and nothing that hides a missing dependency.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+TOP_LEVEL = {"gpubp", "kernels", "benchmarks", "tests", "pyproject.toml", "README.md", "Makefile", "LICENSE"}
+OPTIONAL = {"cupy", "numba", "cuda", "autograd", "sklearn", "torch", "pytest", "hypothesis"}
+
+
+def run(*command, **options):
+    """Run a command and return its output; a failure shows what it printed."""
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def tracked(repository, *paths):
+    """The files under version control that exist."""
+    names = run("git", "ls-files", "-z", "--", *paths, cwd=repository).split("\0")
+    return [name for name in names if name and (repository / name).is_file()]
+
+
+def closure(names):
+    """The names of these distributions and of all that they require, without extras."""
+    found, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop().lower().replace("_", "-")
+        if name in found:
+            continue
+        found.add(name)
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return found
+
+
+def make_environment(folder, distributions):
+    """Make a virtual environment that has these distributions, as links, and no others."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    for name in distributions:
+        distribution = metadata.distribution(name)
+        for top in {Path(file).parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            link = site / top
+            if not link.exists():
+                link.symlink_to(distribution.locate_file(top))
+    return python
+
+
+@pytest.fixture(scope="session")
+def core():
+    """The names of the core dependencies' distributions, with theirs."""
+    with open(Path(__file__).resolve().parents[1] / "pyproject.toml", "rb") as file:
+        dependencies = tomllib.load(file)["project"]["dependencies"]
+    return closure(Requirement(line).name for line in dependencies)
+
+
+@pytest.fixture(scope="session")
+def source(repository, tmp_path_factory):
+    """A clean copy of the sources: neither build leftovers nor files that are not under version control."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in tracked(repository, "gpubp", "kernels", "pyproject.toml", "README.md", "LICENSE"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(repository / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", folder, source)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, core, tmp_path_factory):
+    """The Python of an environment with the wheel and the core dependencies."""
+    python = make_environment(tmp_path_factory.mktemp("installed"), core)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", wheel)
+    return python
+
+
+@pytest.fixture(scope="session")
+def editable(source, core, tmp_path_factory):
+    """The Python of an environment with an editable install and the core dependencies."""
+    python = make_environment(tmp_path_factory.mktemp("editable"), core | closure(["setuptools", "wheel"]))
+    run(
+        *(sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps"),
+        *("--no-build-isolation", "-e", source),
+    )
+    return python
+
+
+def test_the_visible_top_level_is_what_the_map_says(repository):
+    names = {name.split("/")[0] for name in tracked(repository)}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_every_folder_with_modules_is_in_the_list_of_packages(repository):
+    with open(repository / "pyproject.toml", "rb") as file:
+        setup = tomllib.load(file)["tool"]["setuptools"]
+    folders = {str(Path(name).parent) for name in tracked(repository, "gpubp", "kernels") if name.endswith(".py")}
+    packages = {re.sub(r"^kernels", "gpubp/kernels", folder).replace("/", ".") for folder in folders}
+    assert packages == set(setup["packages"])
+
+
+@pytest.mark.slow
+def test_every_tracked_file_is_in_the_wheel(source, wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        info = {name.split(".dist-info/")[1] for name in archive.namelist() if ".dist-info/" in name}
+    files = {str(path.relative_to(source)) for top in ("gpubp", "kernels") for path in (source / top).rglob("*.*")}
+    files = {re.sub(r"^kernels/", "gpubp/kernels/", name) for name in files if "__pycache__" not in name}
+    assert packed == files
+    assert {"METADATA", "entry_points.txt", "licenses/LICENSE"} <= info
+    for name in ("gpubp/datasets/digits.npz", "gpubp/datasets/ATTRIBUTION.md", "gpubp/kernels/__init__.py"):
+        assert name in packed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["installed", "editable"])
+def test_every_package_imports_from_anywhere(kind, request, source, tmp_path):
+    python = request.getfixturevalue(kind)
+    code = "import gpubp, gpubp.kernels, gpubp.kernels.cuda, gpubp.kernels.numba; print(gpubp.kernels.__file__)"
+    for folder in (tmp_path, source):
+        path = Path(run(python, "-c", code, cwd=folder).strip())
+        if kind == "editable":
+            assert path == source / "kernels" / "__init__.py"
+    assert (
+        run(python, "-c", "import gpubp.data; print(len(gpubp.data.load('digits').x_train))", cwd=tmp_path) == "1438\n"
+    )
+
+
+@pytest.mark.slow
+def test_no_package_called_kernels_is_installed(installed, tmp_path):
+    code = "import importlib.util; print(importlib.util.find_spec('kernels'))"
+    assert run(installed, "-c", code, cwd=tmp_path) == "None\n"
+
+
+@pytest.mark.slow
+def test_the_core_dependencies_are_enough(installed, tmp_path):
+    code = f"""
+import importlib.util, sys
+import gpubp
+assert not [name for name in {sorted(OPTIONAL)} if importlib.util.find_spec(name)], "the environment is not bare"
+network = gpubp.Network([4, 3, 2], backend="numpy", seed=0)
+print(network.predict([[1.0, 2.0, 3.0, 4.0]]).shape)
+"""
+    assert run(installed, "-c", code, cwd=tmp_path) == "(1,)\n"
+
+
+@pytest.mark.slow
+def test_the_command_is_installed_and_trains_with_the_core_dependencies(installed, tmp_path):
+    command = installed.with_name("gpubp")
+    assert "train" in run(command, "--help", cwd=tmp_path)
+    run(command, "train", "--epochs", "1", "--out", tmp_path / "run", cwd=tmp_path)
+    assert (tmp_path / "run").is_dir()
+
+
+def test_importing_gpubp_loads_nothing_that_is_optional():
+    code = f"import sys, gpubp; print(*({sorted(OPTIONAL | {'matplotlib', 'rich'})} & sys.modules.keys()))"
+    code = code.replace("[", "{").replace("]", "}")
+    assert run(sys.executable, "-c", code).split() == []
+
+
+def test_no_module_of_the_core_imports_a_gpu_library_at_its_top(repository):
+    allowed = ("gpubp/backends/", "gpubp/emulator/", "kernels/numba/", "kernels/cuda/")
+    for name in tracked(repository, "gpubp", "kernels"):
+        if not name.endswith(".py") or name.startswith(allowed):
+            continue
+        for node in ast.parse((repository / name).read_text(encoding="utf-8")).body:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not {module.split(".")[0] for module in names} & OPTIONAL, name
+
+
+# --- the Makefile ---------------------------------------------------------------------------------------------------
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> "{log}"
+case "$1 $2" in
+"-m venv") mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+"-m pip") [ "$3" = "--version" ] && [ ! -e "{broken}" ] || [ "$3" = install ] && {install} ;;
+esac
+"""
+
+
+@pytest.fixture
+def make(repository, tmp_path):
+    """Run make on a copy of the Makefile with a Python that only notes what it is asked to do."""
+    (tmp_path / "pyproject.toml").write_text("")
+    shutil.copy(repository / "Makefile", tmp_path)
+    log = tmp_path / "log"
+
+    def run_make(*arguments, install="true", python="./python", expect=0):
+        fake = tmp_path / "python"
+        fake.write_text(FAKE_PYTHON.format(log=log, broken=tmp_path / "broken", install=install))
+        fake.chmod(0o755)
+        venv_python = tmp_path / ".venv" / "bin" / "python"
+        if venv_python.exists():
+            shutil.copy(fake, venv_python)
+        log.write_text("")
+        environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "VENV")}
+        result = subprocess.run(
+            ["make", f"PYTHON={python}", *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment
+        )
+        assert result.returncode == expect, result.stdout + result.stderr
+        installs = [line for line in log.read_text().splitlines() if line.startswith("-m pip install")]
+        return installs, result.stdout + result.stderr
+
+    return run_make
+
+
+@pytest.mark.parametrize(("stamp", "what"), [("core", "."), ("test", ".[test]"), ("bench", ".[bench]")])
+def test_a_second_run_installs_nothing(make, stamp, what):
+    installs, _ = make(f".venv/.installed-{stamp}")
+    assert [line.split()[-1] for line in installs] == [what]
+    installs, _ = make(f".venv/.installed-{stamp}")
+    assert installs == []
+
+
+def test_the_test_set_up_serves_train_too(make):
+    make(".venv/.installed-test")
+    assert make(".venv/.installed-core")[0] == []
+
+
+def test_a_change_of_pyproject_installs_again(make, tmp_path):
+    make(".venv/.installed-core")
+    later = (tmp_path / ".venv" / ".installed-core").stat().st_mtime + 10
+    os.utime(tmp_path / "pyproject.toml", (later, later))
+    assert len(make(".venv/.installed-core")[0]) == 1
+
+
+@pytest.mark.parametrize("death", ["exit 1", "kill -9 $$"])
+def test_an_install_that_died_is_not_taken_as_done(make, death):
+    installs, _ = make(".venv/.installed-core", install=death, expect=2)
+    assert len(installs) == 1
+    assert len(make(".venv/.installed-core")[0]) == 1
+
+
+def test_an_environment_that_does_not_run_is_made_again(make, tmp_path):
+    make(".venv/.installed-core")
+    (tmp_path / ".venv" / ".installed-core").unlink()
+    (tmp_path / "broken").touch()
+    _, output = make(".venv/.installed-core")
+    assert "Making .venv" in output
+
+
+def test_no_suitable_python_is_a_clear_error(make):
+    _, output = make(".venv/.installed-core", python="./nonesuch", expect=2)
+    assert "gpubp needs Python 3.11 or later" in output
+    assert "./nonesuch" in output
+    assert "make PYTHON=" in output
+
+
+def test_help_lists_every_target(make, repository):
+    targets = re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    _, output = make("help")
+    for target in set(targets) - {"types"}:
+        assert f"make {target} " in output
+
+
+def test_the_ci_script_is_executable_and_fails_with_the_tests(repository, tmp_path):
+    script = repository / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(script, tmp_path / ".ci" / "run")
+    for status, expected in ((0, 0), (1, 2)):
+        (tmp_path / "Makefile").write_text(f"test:\n\texit {status}\n")
+        result = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True)
+        assert result.returncode == expected
