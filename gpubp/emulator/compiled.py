@@ -1,9 +1,9 @@
 """Float arithmetic that NumPy lacks, as ufuncs that Numba compiles for this CPU when first asked for.
 
 NumPy has no fused multiply-add, and the sign of a zero that its minimum gives is left open. Numba keeps what it
-compiled on disk (next to this file, or in the user's cache folder), keyed by this file and the CPU, so the cost of about
-0.3 seconds a ufunc is paid once. LLVM's fma becomes one instruction where the CPU has it, and else a call of the C
-library's fma, which is exact as well. None of these functions reorders or contracts anything (no fast-math).
+compiled on disk (next to this file, or in the user's cache folder), keyed by this file and the CPU, so the cost of
+about 0.3 seconds a ufunc is paid once. LLVM's fma becomes one instruction where the CPU has it, and else a call of the
+C library's fma, which is exact as well. None of these functions reorders or contracts anything (no fast-math).
 
 A NaN that comes out of arithmetic is the canonical one, which also makes its bits independent of where in a vector its
 lane stands: 0x7fffffff in float32 (PTX ISA, "Floating-Point Instructions"), and 0xfff8000000000000 in float64 (CUDA's
@@ -15,8 +15,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import vectorize
+from numba import guvectorize, vectorize
 from numba.extending import intrinsic
 
 CANONICAL_NAN_BITS = {"float": 0x7FFFFFFF, "double": 0xFFF8000000000000}
@@ -95,3 +96,23 @@ def compiled(name: str) -> Any:
     return vectorize([f"{dtype}({', '.join([dtype] * arity)})" for dtype in ("float32", "float64")], cache=True)(
         function
     )
+
+
+@functools.cache
+def _matrix_product_ufunc() -> Any:
+    @guvectorize(["float32[:,:], float32[:,:], float32[:,:], float64[:,:]"], "(m,k),(k,n),(m,n)->(m,n)", cache=True)
+    def product(a, b, c, d):  # type: ignore[no-untyped-def]
+        for i in range(a.shape[0]):
+            for j in range(b.shape[1]):
+                d[i, j] = c[i, j]
+            for k in range(a.shape[1]):
+                factor = np.float64(a[i, k])
+                for j in range(b.shape[1]):
+                    d[i, j] += factor * np.float64(b[k, j])
+
+    return product
+
+
+def matrix_product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """A B + C of float32 stacks (..., m, k), (..., k, n), (..., m, n), in float64, summed in the order of k."""
+    return _matrix_product_ufunc()(a, b, c)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpubp.emulator.floats import flush, lane_pairs, rectify, saturate
+from gpubp.emulator.floats import flush, rectify, saturate
 from gpubp.emulator.operations import DTYPES, Form, Operation, function_operation
 from gpubp.emulator.rounding import (
     BF16,
@@ -77,13 +77,13 @@ def integer_to_float(form: Form, target: str, source: str) -> Operation:
     sat = target != "f64" and form.flag("sat")
     form.end()
     format_ = FLOATS[target]
-    if not sat and (mode in ("rn", "none") or exact_in_float64) and target in ("f32", "f64"):
-        if mode in ("rn", "none") or target == "f64":
+    nearest = mode in ("rn", "none") and target in ("f32", "f64") and not sat
+    if nearest or (target == "f64" and exact_in_float64):
 
-            def apply(d: np.ndarray, a: np.ndarray) -> None:
-                np.copyto(d, a, casting="unsafe")
+        def apply(d: np.ndarray, a: np.ndarray) -> None:
+            np.copyto(d, a, casting="unsafe")
 
-            return Operation((DTYPES[target],), (DTYPES[source],), apply, "conversion")
+        return Operation((DTYPES[target],), (DTYPES[source],), apply, "conversion")
     if target == "f64":
         return function_operation(lambda a: directed_float64(a, mode), target, (source,), "conversion")
 
@@ -149,7 +149,7 @@ def float_to_float(form: Form, target: str, source: str) -> Operation:
     else:
         mode = form.choice(FLOAT_ROUNDINGS)
     ftz = "f32" in (source, target) and form.flag("ftz")
-    sat = "f64" != target and form.flag("sat")
+    sat = target != "f64" and form.flag("sat")
     relu = target in ("f16", "bf16") and source == "f32" and mode in ("rn", "rz") and form.flag("relu")
     satfinite = target in ("f16", "bf16") and source == "f32" and mode in ("rn", "rz") and form.flag("satfinite")
     form.end()

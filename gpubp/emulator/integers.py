@@ -1,8 +1,8 @@
 """Integer and bit instructions (PTX ISA, "Integer Arithmetic", "Extended-Precision Integer Arithmetic",
 "Logic and Shift Instructions").
 
-Each function below takes the opcode's Form and gives its Operation. Wrapping is NumPy's own; so is the rule that a shift
-by the width or more gives zero (or the sign).
+Each function below takes the opcode's Form and gives its Operation. Wrapping is NumPy's own; so is the rule that a
+shift by the width or more gives zero (or the sign).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import numpy as np
 from gpubp.emulator.errors import UnsupportedInstruction
 
 BOOL = np.dtype(bool)
-# The dtype in which a register is viewed for each PTX type. 16-bit and packed floats stay raw bits: NumPy has no bfloat16,
-# and its float16 arithmetic knows no rounding modes, so the functions decode them.
+# The dtype in which a register is viewed for each PTX type. 16-bit and packed floats stay raw bits: NumPy has no
+# bfloat16, and its float16 arithmetic knows no rounding modes, so the functions decode them.
 DTYPES = {
     "pred": BOOL,
     **{f"u{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},

@@ -1,0 +1,191 @@
+"""Warp instructions as functions of arrays (PTX ISA, shfl.sync, vote.sync, match.sync, redux.sync, elect.sync).
+
+Every array has the shape (warps, 32), lane by lane; `active` says which lanes execute the instruction together, and
+`member_mask` is the instruction's mask operand, one uint32 a lane (or a 0-d array: the same for all). Values of
+inactive lanes take no part, and what inactive lanes get back means nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp.emulator.errors import UnsupportedInstruction
+
+LANES = np.arange(32, dtype=np.int32)
+FULL_MASK = 0xFFFFFFFF
+CANONICAL_NAN = np.uint32(0x7FFFFFFF)
+
+
+def lane_mask(lanes: np.ndarray) -> np.ndarray:
+    """Booleans of shape (..., 32) as masks, uint32 of shape (...): lane 0 is the lowest bit."""
+    return np.packbits(lanes, axis=-1, bitorder="little").view(np.uint32)[..., 0]
+
+
+def lanes_of(masks: np.ndarray) -> np.ndarray:
+    """Masks, uint32 of shape (...), as booleans of shape (..., 32)."""
+    return (np.asarray(masks, np.uint32)[..., np.newaxis] >> LANES.astype(np.uint32) & np.uint32(1)).astype(bool)
+
+
+def unmet_members(member_mask: np.ndarray, active: np.ndarray, exited: np.ndarray | None = None) -> np.ndarray:
+    """For each active lane, the lanes that its mask asks for and that do not execute with it, as a mask; a lane whose
+    mask leaves itself out has its own bit set.
+
+    The ISA wants every thread named in the mask that has not exited; the result for all others is undefined.
+    Returns uint32 of shape (warps, 32): 0 where all is well, and in inactive lanes.
+    """
+    wanted = np.broadcast_to(np.asarray(member_mask, np.uint32), active.shape)
+    present = lane_mask(active)[:, np.newaxis]
+    if exited is not None:
+        present = present | lane_mask(exited)[:, np.newaxis]
+    own = (np.uint32(1) << LANES.astype(np.uint32))[np.newaxis]
+    return np.where(active, (wanted & ~present) | (own & ~wanted), np.uint32(0))
+
+
+def _participants(member_mask: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Which lanes take part in each lane's result; shape (warps, 32 or 1, 32), 1 where a warp shares one mask."""
+    masks = np.asarray(member_mask, np.uint32)
+    if masks.ndim == 0:
+        return (active & lanes_of(masks))[:, np.newaxis, :]
+    first = masks[np.arange(len(masks)), active.argmax(axis=1)]
+    if (masks == first[:, np.newaxis])[active].all():
+        return (active & lanes_of(first))[:, np.newaxis, :]
+    return active[:, np.newaxis, :] & lanes_of(masks)
+
+
+def _spread(per_group: np.ndarray) -> np.ndarray:
+    """One value a group, shape (warps, 32 or 1), given to every lane."""
+    return np.broadcast_to(per_group, (per_group.shape[0], 32))
+
+
+# --- shuffle
+
+
+def shuffle(
+    mode: str, value: np.ndarray, b: np.ndarray, c: np.ndarray, active: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """shfl: each lane takes `value` from another lane of its segment, or keeps its own if that is out of range.
+
+    Args:
+        mode: "up", "down", "bfly" or "idx".
+        value: (warps, 32), of any dtype.
+        b: source lane or offset, uint32, (warps, 32) or 0-d; its low five bits count.
+        c: clamp value in bits 0 to 4, segment mask in bits 8 to 12, uint32, (warps, 32) or 0-d.
+
+    Returns (result, valid, reads_inactive), each (warps, 32): valid is the second destination, p; reads_inactive marks
+    active lanes whose source lane is not active, which makes the result undefined.
+    """
+    offset = (np.asarray(b, np.uint32) & np.uint32(31)).astype(np.int32)
+    clamp = (np.asarray(c, np.uint32) & np.uint32(31)).astype(np.int32)
+    segment = (np.asarray(c, np.uint32) >> np.uint32(8) & np.uint32(31)).astype(np.int32)
+    least = LANES & segment
+    most = least | (clamp & ~segment)
+    if mode == "up":
+        source = LANES - offset
+        valid = source >= most
+    else:
+        candidates = {"down": LANES + offset, "bfly": LANES ^ offset, "idx": least | (offset & ~segment)}
+        if mode not in candidates:
+            raise UnsupportedInstruction(f"shfl.{mode}")
+        source = candidates[mode]
+        valid = source <= most
+    source = np.broadcast_to(np.where(valid, source, LANES), active.shape)
+    valid = np.broadcast_to(valid, active.shape)
+    result = np.take_along_axis(value, source, axis=1)
+    reads_inactive = active & ~np.take_along_axis(active, source, axis=1)
+    return result, valid, reads_inactive
+
+
+# --- vote, match, elect
+
+
+def vote(mode: str, predicate: np.ndarray, member_mask: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """vote: "all", "any" or "uni" (all agree) of a predicate as bool, or "ballot" as a mask, uint32; (warps, 32)."""
+    members = _participants(member_mask, active)
+    true = members & predicate[:, np.newaxis, :]
+    if mode == "ballot":
+        return _spread(lane_mask(true))
+    some, every = true.any(axis=2), (true == members).all(axis=2)
+    results = {"any": some, "all": every, "uni": every | ~some}
+    if mode not in results:
+        raise UnsupportedInstruction(f"vote.{mode}")
+    return _spread(results[mode])
+
+
+def match_any(value: np.ndarray, member_mask: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """match.any: the mask of the members whose value equals the lane's own; uint32, (warps, 32)."""
+    members = _participants(member_mask, active)
+    return lane_mask(members & (value[:, np.newaxis, :] == value[:, :, np.newaxis]))
+
+
+def match_all(value: np.ndarray, member_mask: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """match.all: (the mask of the members if their values are all equal, else 0; whether they are), (warps, 32)."""
+    members = _participants(member_mask, active)
+    equal = (~members | (value[:, np.newaxis, :] == value[:, :, np.newaxis])).all(axis=2)
+    return np.where(equal, _spread(lane_mask(members)), np.uint32(0)), equal
+
+
+def elect(member_mask: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """elect: (the leader's lane number, whether the lane is it). The ISA leaves the choice open; here the lowest member
+    leads."""
+    leader = _spread(_participants(member_mask, active).argmax(axis=2)).astype(np.uint32)
+    return leader, leader == LANES.astype(np.uint32)
+
+
+# --- reductions
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """redux.sync: the operation "add", "min", "max", "and", "or" or "xor" on u32, s32, b32 or (min, max) f32."""
+
+    operator: str
+    type: str
+    absolute: bool = False
+    nan_wins: bool = False
+
+    def __call__(self, value: np.ndarray, member_mask: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """value: raw registers, uint32, (warps, 32). Returns the same, every member holding the result."""
+        members = _participants(member_mask, active)
+        if self.type == "f32":
+            return _spread(self._of_floats(value, members))
+        dtype = np.dtype(np.int32 if self.type == "s32" else np.uint32)
+        ufunc, neutral = {
+            "add": (np.add, 0),
+            "min": (np.minimum, np.iinfo(dtype).max),
+            "max": (np.maximum, np.iinfo(dtype).min),
+            "and": (np.bitwise_and, 0xFFFFFFFF),
+            "or": (np.bitwise_or, 0),
+            "xor": (np.bitwise_xor, 0),
+        }[self.operator]
+        terms = np.where(members, value.view(dtype)[:, np.newaxis, :], dtype.type(neutral))
+        return _spread(ufunc.reduce(terms, axis=2, dtype=dtype).view(np.uint32))
+
+    def _of_floats(self, value: np.ndarray, members: np.ndarray) -> np.ndarray:
+        bits = value & np.uint32(0x7FFFFFFF) if self.absolute else value
+        nan = np.isnan(bits.view(np.float32))[:, np.newaxis, :] & members
+        # Integers in the order of the floats, so that -0 < +0: negative ones have their other bits flipped.
+        signed = bits.view(np.int32)
+        key = signed ^ ((signed >> 31) & np.int32(0x7FFFFFFF))
+        ufunc, neutral = (np.minimum, 2**31 - 1) if self.operator == "min" else (np.maximum, -(2**31))
+        best = ufunc.reduce(np.where(members & ~nan, key[:, np.newaxis, :], np.int32(neutral)), axis=2)
+        result = (best ^ ((best >> 31) & np.int32(0x7FFFFFFF))).view(np.uint32)
+        no_number = nan.any(axis=2) if self.nan_wins else (nan == members).all(axis=2)
+        return np.where(no_number, CANONICAL_NAN, result)
+
+
+def reduction(modifiers: tuple[str, ...]) -> Reduction:
+    """The reduction of redux.sync with these modifiers, ("sync", "add", "s32"); raises UnsupportedInstruction."""
+    left = [modifier for modifier in modifiers if modifier != "sync"]
+    absolute, nan_wins = "abs" in left, "NaN" in left
+    left = [modifier for modifier in left if modifier not in ("abs", "NaN")]
+    known = {
+        *((operator, type_) for operator in ("add", "min", "max") for type_ in ("u32", "s32")),
+        *((operator, "b32") for operator in ("and", "or", "xor")),
+        ("min", "f32"),
+        ("max", "f32"),
+    }
+    if tuple(left) not in known or ((absolute or nan_wins) and left[1] != "f32"):
+        raise UnsupportedInstruction(".".join(("redux", *modifiers)))
+    return Reduction(left[0], left[1], absolute, nan_wins)
