@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 KEY = "gpubp"
 """Of the metadata entry that holds the JSON."""
+CHECKSUM = "crc32"
+"""Of the metadata entry that holds the checksum of the JSON and of all tensors: safetensors has none."""
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -29,7 +32,8 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
     Raises CheckpointError where the folder cannot be written.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_bytes(path, serialize(arrays, {KEY: json.dumps(metadata)}))
+    text = json.dumps(metadata)
+    write_bytes(path, serialize(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)}))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -87,6 +91,14 @@ def network_from(
     except (GpubpError, TypeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
     return network
+
+
+def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    value = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8), value)
+    return f"{value:08x}"
 
 
 def _umask() -> int:

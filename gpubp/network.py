@@ -343,9 +343,13 @@ class Network:
         """The loss of the last batch. Waits for the device."""
         return float(self.backend.asnumpy(self.losses)[Losses.BATCH])
 
+    def total_loss(self) -> float:
+        """The sum of the examples' losses, each before its step, since `take_total_loss`. Waits for the device."""
+        return float(self.backend.asnumpy(self.losses)[Losses.TOTAL])
+
     def take_total_loss(self) -> float:
-        """The sum of the examples' losses since the last call, before the steps that followed them; then 0 again."""
-        total = float(self.backend.asnumpy(self.losses)[Losses.TOTAL])
+        """`total_loss`, which then starts from 0 again."""
+        total = self.total_loss()
         self.backend.upload(np.zeros(len(Losses)), self.losses)
         return total
 
@@ -558,12 +562,13 @@ class Network:
         self.backend.upload(host, self.parameters)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that changes in training, on the host: weights, the optimiser's state, the number of steps."""
+        """All that changes in training, on the host: weights, the optimiser's state, the number of steps, the losses."""
         slots = {
             f"optimizer.{name}": self.backend.asnumpy(slot)
             for name, slot in zip(self._optimizer.state, self._state, strict=True)
         }
-        return {**self.weights(), **slots, "steps": np.array(self.steps, np.int64)}
+        losses = self.backend.asnumpy(self.losses)
+        return {**self.weights(), **slots, "steps": np.array(self.steps, np.int64), "losses": losses}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state` gave, with the same architecture and optimiser."""
@@ -575,6 +580,7 @@ class Network:
         for name, slot in zip(self._optimizer.state, self._state, strict=True):
             self.backend.upload(np.ascontiguousarray(state[f"optimizer.{name}"], self.precision.master), slot)
         self._set_steps(int(state["steps"]))
+        self.backend.upload(state["losses"], self.losses)
 
     def save(
         self,
