@@ -65,11 +65,15 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise CheckpointError(f"there is no model file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {})[KEY])
+            entries = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged, or not a file that gpubp wrote ({error})") from error
-    return tensors, metadata
+        if KEY not in entries:
+            raise CheckpointError(f"{path} is not a file that gpubp wrote")
+        if entries.get(CHECKSUM) != _checksum(entries[KEY], tensors):
+            raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
+        return tensors, json.loads(entries[KEY])
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
 
 
 def network_from(
