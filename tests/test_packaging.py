@@ -141,10 +141,10 @@ def test_every_tracked_file_is_in_the_wheel(source, wheel):
 def test_every_package_imports_from_anywhere(kind, request, source, tmp_path):
     python = request.getfixturevalue(kind)
     code = "import gpubp, gpubp.kernels, gpubp.kernels.cuda, gpubp.kernels.numba; print(gpubp.kernels.__file__)"
-    for folder in (tmp_path, source):
+    # From the source folder, `gpubp` is found there and only the editable install knows where gpubp.kernels is.
+    for folder in (tmp_path, source) if kind == "editable" else (tmp_path,):
         path = Path(run(python, "-c", code, cwd=folder).strip())
-        if kind == "editable":
-            assert path == source / "kernels" / "__init__.py"
+        assert path.is_relative_to(source if kind == "editable" else python.parents[1])
     assert (
         run(python, "-c", "import gpubp.data; print(len(gpubp.data.load('digits').x_train))", cwd=tmp_path) == "1438\n"
     )
