@@ -246,6 +246,6 @@ ACTIVATIONS: dict[str, type[Activation]] = {
 """Every activation by its name."""
 
 
-def get(activation: str | Mapping[str, Any] | Activation) -> Activation:
-    """The activation with this name, from this `config()`, or itself."""
-    return choose("activation", ACTIVATIONS, activation)
+def get(activation: str | Mapping[str, Any] | Activation, argument: str = "activation") -> Activation:
+    """The activation with this name, from this `config()`, or itself; errors call it `argument`."""
+    return choose(argument, ACTIVATIONS, activation)

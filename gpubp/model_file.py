@@ -31,7 +31,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
 
     Raises CheckpointError where the folder cannot be written.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps(metadata)
     write_bytes(path, serialize(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)}))
 
@@ -71,7 +71,10 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise CheckpointError(f"{path} is not a file that gpubp wrote")
         if entries.get(CHECKSUM) != _checksum(entries[KEY], tensors):
             raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
-        return tensors, json.loads(entries[KEY])
+        metadata = json.loads(entries[KEY])
+        if not isinstance(metadata, dict):
+            raise CheckpointError(f"{path} is not a file that gpubp wrote: its metadata is no table")
+        return tensors, metadata
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
 
@@ -84,8 +87,11 @@ def network_from(
     device: str | None = None,
 ) -> Network:
     """The network that a file's contents describe; `path` is for messages."""
+    from gpubp import backends
     from gpubp.network import Network
 
+    if isinstance(backend, str):
+        backend, device = backends.get(backend, device), None  # first, so that what is wrong with it is said as such
     config = metadata.get("network")
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no network")

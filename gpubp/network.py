@@ -17,7 +17,7 @@ import numpy as np
 from gpubp import activations, backends, initializers, losses, model_file, optimizers
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses, Precision
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, unknown_name
 from gpubp.initializers import Initializer
 from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 from gpubp.optimizers import SGD, Optimizer
@@ -110,7 +110,7 @@ class Network:
         loss: str | Loss | Mapping[str, Any] = "softmax_cross_entropy",
         initializer: str | Initializer | Mapping[str, Any] | None = None,
         bias: bool = True,
-        dtype: str = "float32",
+        dtype: str | np.dtype | type[np.floating] = "float32",
         backend: str | Backend = "auto",
         device: str | None = None,
         seed: int = 0,
@@ -125,12 +125,11 @@ class Network:
         ]
         self.initializer = None if initializer is None else initializers.get(initializer)
         self.bias = bool(bias)
-        if dtype not in DTYPES:
-            raise ArgumentError("dtype", dtype, f"one of {', '.join(DTYPES)}")
+        dtype = _checked_dtype(dtype)
         self.precision = Precision(dtype, dtype, dtype)
         require_count("seed", seed, 0)
         self.seed = int(seed)
-        self.backend = backends.get(backend, device) if isinstance(backend, str) else backend
+        self.backend = _made_backend(backend, device)
 
         self._make_parameters()
         self.control = self.backend.zeros(len(Control), "float64")
@@ -304,21 +303,24 @@ class Network:
     def train_step(self, x: Any, y: Any) -> None:
         """One step of the optimiser on this batch: x (B, n_0); y (B, n_L), or (B,) labels where the loss takes them.
 
-        Waits for nothing: `last_loss` reads the loss. The values are not looked at; shapes and dtypes are.
+        Waits for nothing: `last_loss` reads the loss. Shapes, dtypes and the labels of an array on the host are
+        checked; that numbers are finite is not.
         """
         batch, target = self._load(x, y)
         self._set_host_controls(0)
         self._step(batch, target)
 
     def feed(self, x: Any, y: Any) -> Feed:
-        """Put a data set on the backend's device, for `train_rows`."""
-        x, y = self._checked_input(x), self._checked_target(y)
+        """Put a data set on the backend's device, for `train_rows`. Its values are looked at, once."""
+        x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
         _require_same_rows(x, y)
         order = self.backend.asarray(np.arange(len(x)), "int64")
         return Feed(self.backend.asarray(x, self.dtype), self.backend.asarray(y, y.dtype), order, self.backend)
 
     def train_rows(self, feed: Feed, start: int, rows: int) -> None:
         """One step on the feed's rows order[start : start + rows], gathered on the device."""
+        if start < 0 or rows < 1 or start + rows > feed.rows:
+            raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {feed.rows}")
         batch = self._batch(rows)
         target = self._targets[str(feed.y.dtype)][:rows]
         self._set_host_controls(start)
@@ -380,13 +382,10 @@ class Network:
     def predict(self, x: Any) -> np.ndarray:
         """Class numbers (B,) int64 with softmax cross-entropy; 0 or 1, (B, n_L) int64, with binary cross-entropy
         ((B,) where n_L = 1); else the values a[L], (B, n_L)."""
-        if isinstance(self.loss, SoftmaxCrossEntropy):
-            return self._outputs(x, self._classify)
-        outputs = self.predict_proba(x)
-        if isinstance(self.loss, BinaryCrossEntropy):
-            classes = (outputs > 0.5).astype(np.int64)
-            return classes[:, 0] if self.sizes[-1] == 1 else classes
-        return outputs
+        if not self.classifies:
+            return self.predict_proba(x)
+        classes = self._outputs(x, self._classify)
+        return classes[:, 0] if classes.shape[1:] == (1,) else classes
 
     def hidden_activations(self, x: Any) -> list[np.ndarray]:
         """a[1] .. a[L-1] for x: for diagnostics, on as many rows as fit into memory."""
@@ -396,7 +395,8 @@ class Network:
         return [self.backend.asnumpy(a) for a in batch.a[1:-1]]
 
     def evaluate(self, x: Any, y: Any) -> Evaluation:
-        """The loss over (x, y), and the accuracy for losses that classify. Any number of rows."""
+        """The loss over (x, y), and the accuracy for losses that classify: the share of right classes, with binary
+        cross-entropy over all outputs. Any number of rows."""
         x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
         _require_same_rows(x, y)
         kept = self.backend.asnumpy(self.losses)
@@ -407,10 +407,8 @@ class Network:
             batch, target = self._load(x[part], y[part])
             self._forward(batch)
             self._output_delta(batch, target)
-            if isinstance(self.loss, SoftmaxCrossEntropy):
+            if self.classifies:
                 classes.append(self._classify(batch))
-            elif self.classifies:
-                classes.append(self.backend.asnumpy(batch.a[-1]) > 0)  # logits
         loss = self.take_total_loss() / self.loss.divisor(len(x))
         self.backend.upload(kept, self.losses)
         return Evaluation(loss, self._accuracy(np.concatenate(classes), y) if classes else None)
@@ -443,6 +441,9 @@ class Network:
         return np.concatenate(parts)
 
     def _classify(self, batch: _Batch) -> np.ndarray:
+        """The classes that the logits in a[L] say: (B,) the largest one's, or (B, n_L) 1 where a probability is > ½."""
+        if isinstance(self.loss, BinaryCrossEntropy):
+            return (self.backend.asnumpy(batch.a[-1]) > 0).astype(np.int64)
         labels = self._targets["int64"][: batch.rows]
         self.backend.row_argmax(batch.a[-1], labels)
         return self.backend.asnumpy(labels)
@@ -486,26 +487,34 @@ class Network:
         x = _real_array("x", x)
         if x.ndim != 2 or x.shape[1] != self.sizes[0] or len(x) == 0:
             raise ArgumentError("x", f"an array of shape {x.shape}", f"of shape (B, {self.sizes[0]}) with B ≥ 1")
-        x = np.ascontiguousarray(x, self.dtype)
+        with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
+            x = np.ascontiguousarray(x, self.dtype)
         if finite and not np.isfinite(x).all():
             raise ArgumentError("x", "an array with NaN or infinity in it", f"finite in {self.dtype}")
         return x
 
     def _checked_target(self, y: Any, values: bool = False) -> np.ndarray:
-        """y as (B, n_L) of the network's dtype, or as (B,) int64 labels. `values`: look at the values too."""
+        """y as (B, n_L) of the network's dtype, or as (B,) int64 labels. `values`: look at the numbers too.
+
+        Labels are looked at always: one out of range would be an index outside the output's row.
+        """
         y = _real_array("y", y)
         width = self.sizes[-1]
         if self.loss.takes_labels and y.ndim == 1:
             if y.dtype.kind not in "iu":
                 raise ArgumentError("y", f"an array of {y.dtype} labels", "of integers, or one-hot rows")
-            if values and len(y) and (y.min() < 0 or y.max() >= width):
+            if len(y) == 0:
+                raise ArgumentError("y", "empty", "an array of at least one label")
+            if y.min() < 0 or y.max() >= width:
                 raise ArgumentError("y", f"labels from {y.min()} to {y.max()}", f"labels from 0 to {width - 1}")
             return np.ascontiguousarray(y, np.int64)
         if y.ndim == 1 and width == 1:
             y = y[:, None]
-        if y.ndim != 2 or y.shape[1] != width:
-            raise ArgumentError("y", f"an array of shape {y.shape}", f"of shape (B, {width})")
-        y = np.ascontiguousarray(y, self.dtype)
+        if y.ndim != 2 or y.shape[1] != width or len(y) == 0:
+            labels = " or (B,) integer labels," if self.loss.takes_labels else ""
+            raise ArgumentError("y", f"an array of shape {y.shape}", f"of shape (B, {width}){labels} with B ≥ 1")
+        with np.errstate(over="ignore"):
+            y = np.ascontiguousarray(y, self.dtype)
         if values:
             self._check_target_values(y)
         return y
@@ -555,8 +564,8 @@ class Network:
             for name, view in ((f"layer{l}.weight", w[l]), (f"layer{l}.bias", b[l])):
                 if view is None:
                     continue
-                if name not in named or named[name].shape != view.shape:
-                    was = f"of shape {named[name].shape}" if name in named else "missing"
+                if name not in named or np.shape(named[name]) != view.shape:
+                    was = f"of shape {np.shape(named[name])}" if name in named else "missing"
                     raise ArgumentError(name, was, f"of shape {view.shape}")
                 view[...] = named[name]
         self.backend.upload(host, self.parameters)
@@ -576,6 +585,8 @@ class Network:
             key = f"optimizer.{name}"
             if key not in state or state[key].shape != tuple(slot.shape):
                 raise ArgumentError(key, "missing or of another shape", f"of shape {tuple(slot.shape)}")
+        if "steps" not in state:
+            raise ArgumentError("steps", "missing", "the number of updates made")
         self.set_weights(state)
         for name, slot in zip(self._optimizer.state, self._state, strict=True):
             self.backend.upload(np.ascontiguousarray(state[f"optimizer.{name}"], self.precision.master), slot)
@@ -611,12 +622,33 @@ def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(width) for width in widths)
 
 
+def _checked_dtype(dtype: Any) -> str:
+    try:
+        name = np.dtype(dtype).name if dtype is not None else None
+    except TypeError:
+        name = dtype
+    if name not in DTYPES:
+        raise unknown_name("dtype", dtype if name is None else name, DTYPES)
+    return name
+
+
+def _made_backend(backend: str | Backend, device: str | None) -> Backend:
+    if isinstance(backend, str):
+        return backends.get(backend, device)
+    if not hasattr(backend, "dense_forward"):
+        raise ArgumentError("backend", backend, "a backend or the name of one")
+    if device not in (None, backend.device):
+        raise ArgumentError("device", device, f"{backend.device!r}, that of the backend that was given")
+    return backend
+
+
 def _hidden_activations(chosen: Any, count: int) -> list[Activation]:
-    if isinstance(chosen, str | Activation | Mapping):
-        chosen = [chosen] * count
-    if len(chosen) != count:
+    one_for_all = isinstance(chosen, str | Activation | Mapping)
+    if not one_for_all and (not isinstance(chosen, Sequence) or len(chosen) != count):
         raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
-    made = [activations.get(each) for each in chosen]
+    made = [activations.get(each, "hidden_activation") for each in ([chosen] if one_for_all else chosen)]
+    if one_for_all:
+        made *= count  # made once before: a wrong name is an error in a network without hidden layers too
     if any(isinstance(each, Softmax) for each in made):
         raise ArgumentError("hidden_activation", "softmax", "an elementwise activation; softmax is for the output")
     return made
@@ -625,7 +657,7 @@ def _hidden_activations(chosen: Any, count: int) -> list[Activation]:
 def _output_activation(chosen: Any, loss: Loss) -> Activation:
     if chosen is None:
         return activations.get(loss.output_activation or "identity")
-    activation = activations.get(chosen)
+    activation = activations.get(chosen, "output_activation")
     if loss.from_logits and activation.name != loss.output_activation:
         raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
     return activation

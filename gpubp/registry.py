@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +16,8 @@ Kind = TypeVar("Kind")
 def choose(argument: str, kinds: Mapping[str, type[Kind]], chosen: str | Mapping[str, Any] | Kind) -> Kind:
     """Make the object that `chosen` stands for: a name, a config (`{"name": ..., **fields}`), or the object itself.
 
-    Raises ArgumentError, naming `argument`, for an unknown name (with the nearest right one) or an unknown field.
+    Raises ArgumentError, naming `argument`, for an unknown name (with the nearest right one), an unknown field, or a
+    field that has no default and was left out.
     """
     if isinstance(chosen, tuple(kinds.values())):
         return chosen
@@ -25,11 +26,18 @@ def choose(argument: str, kinds: Mapping[str, type[Kind]], chosen: str | Mapping
     if not isinstance(name, str) or name not in kinds:
         raise unknown_name(argument, name, kinds)
     kind = kinds[name]
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for setting in settings:
-        if setting not in names:
-            raise unknown_name(f"a field of {argument} {name!r}", setting, names)
+        if setting not in known:
+            raise unknown_name(f"a field of {argument} {name!r}", setting, known)
+    for field in known.values():
+        if field.name not in settings and _has_no_default(field):
+            raise ArgumentError(argument, chosen, f"given with a value for {field.name!r}, which has no default")
     return kind(**settings)
+
+
+def _has_no_default(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def require_number(
