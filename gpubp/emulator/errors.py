@@ -1,0 +1,35 @@
+"""What the emulated device reports: every error names the kernel and, where known, source line, block and thread."""
+
+from __future__ import annotations
+
+
+class EmulatorError(RuntimeError):
+    """Any fault found by the emulated device; the kinds below say which."""
+
+
+class PTXSyntaxError(EmulatorError):
+    """PTX text that the parser does not understand; the message has the line of the PTX."""
+
+
+class UnsupportedInstruction(EmulatorError):
+    """A PTX instruction, modifier or feature outside what the emulated device executes."""
+
+
+class LaunchError(EmulatorError):
+    """A launch that no GPU would accept: grid, block, shared memory, or arguments that do not fit the kernel."""
+
+
+class MemoryAccessError(EmulatorError):
+    """An access out of bounds, misaligned, or to memory that was freed."""
+
+
+class DeadlockError(EmulatorError):
+    """Threads that wait at a barrier which the others never reach."""
+
+
+class DivergenceError(EmulatorError):
+    """A warp-wide instruction whose named threads do not execute it together."""
+
+
+class TrapError(EmulatorError):
+    """The kernel stopped itself: a failed assert or a trap instruction."""

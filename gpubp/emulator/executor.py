@@ -1,0 +1,84 @@
+"""Instructions to closures: binds each basic block of a program to a machine, once, when it is first reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpubp.emulator import accesses
+from gpubp.emulator.cfg import Block
+from gpubp.emulator.errors import TrapError
+from gpubp.emulator.lanewise import Bound, Step, always, bind_lanewise
+from gpubp.emulator.machine import Active, Machine
+from gpubp.emulator.ptx import Instruction, Register
+
+#: Nothing that these do can be seen on a device that runs one wave in order and measures no time.
+_NO_EFFECT = frozenset("membar fence prefetch prefetchu nanosleep discard applypriority griddepcontrol pmevent".split())
+
+
+class BoundBlock(NamedTuple):
+    """A block's instructions for when no living lane stands aside, and for when some do."""
+
+    full: list[tuple[Callable[..., Any], tuple[Any, ...]]]
+    masked: list[Step]
+
+
+def bind_block(machine: Machine, block: Block) -> BoundBlock:
+    """Bind the instructions of a block, without the one that ends it."""
+    full: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+    masked: list[Step] = []
+    if machine.observer is not None:
+        for step in machine.observer.block_steps(machine, block):
+            full.append((step, ()))
+            masked.append(step)
+    for instruction in block.instructions:
+        bound = bind(machine, instruction)
+        if bound is None:
+            continue
+        if instruction.guard is not None:
+            step = _guarded(machine, instruction.guard, bound.masked)
+            bound = Bound(step, (), step)
+        full.append((bound.function, bound.arguments))
+        masked.append(bound.masked)
+    return BoundBlock(full, masked)
+
+
+def bind(machine: Machine, instruction: Instruction) -> Bound | None:
+    """Bind one instruction, its guard apart; None if it has no effect. Raises UnsupportedInstruction."""
+    if instruction.opcode in _NO_EFFECT:
+        return None
+    factory = _FACTORIES.get(instruction.opcode)
+    bound = factory(machine, instruction) if factory is not None else bind_lanewise(machine, instruction)
+    if bound is None:
+        raise machine.unsupported(instruction)
+    return bound
+
+
+def _guarded(machine: Machine, guard: Register, step: Step) -> Step:
+    predicate = machine.row(guard)
+    chosen = np.empty(machine.lanes, bool)
+
+    def run() -> None:
+        outer = machine.active
+        if guard.negated:
+            np.greater(outer.mask, predicate, chosen)
+        else:
+            np.logical_and(outer.mask, predicate, chosen)
+        inner = Active(chosen)
+        if inner.count:
+            machine.active = inner
+            step()
+            machine.active = outer
+
+    return run
+
+
+_FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
+    "ld": accesses.bind_load,
+    "ldu": accesses.bind_load,
+    "st": accesses.bind_store,
+    "atom": accesses.bind_atomic,
+    "red": accesses.bind_atomic,
+}

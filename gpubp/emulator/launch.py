@@ -1,0 +1,317 @@
+"""Loading PTX and launching kernels: the checks a driver makes, then wave after wave."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp.emulator import cfg, ptx, registers
+from gpubp.emulator.errors import EmulatorError, LaunchError
+from gpubp.emulator.machine import WARP, Machine
+from gpubp.emulator.memory import MEMORY, Layout, layout
+from gpubp.emulator.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
+from gpubp.emulator.scheduler import Wave
+
+#: Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache.
+LANES = 4096
+
+#: Largest shared memory of a block in bytes, by compute capability (CUDA C++ Programming Guide, "Technical
+#: Specifications per Compute Capability"; what a kernel may opt in to).
+_KIB = 1024
+SHARED_LIMITS = {
+    **dict.fromkeys((50, 52, 53, 60, 61, 62), 48 * _KIB),
+    **dict.fromkeys((70, 72), 96 * _KIB),
+    75: 64 * _KIB,
+    **dict.fromkeys((80, 87), 163 * _KIB),
+    **dict.fromkeys((86, 88, 89, 120, 121), 99 * _KIB),
+    **dict.fromkeys((90, 100, 101, 103, 110), 227 * _KIB),
+}
+STATIC_SHARED_LIMIT = 48 * _KIB
+MAX_THREADS = 1024
+MAX_BLOCK = (1024, 1024, 64)
+MAX_GRID = (2**31 - 1, 65535, 65535)
+_MACHINES = 8  # machines that a kernel keeps for its next launches
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A kernel's parameter as its PTX declares it, such as "u64", "f32" or "b8[24]" (a structure)."""
+
+    name: str
+    type: str
+    size: int
+    align: int
+
+
+class Kernel:
+    """A kernel of a loaded module."""
+
+    def __init__(self, module: LoadedModule, function: Function) -> None:
+        self.module = module
+        self.name = function.name
+        self.max_threads = function.max_threads
+        self.required_block = function.required_block
+        self.parameters = tuple(
+            Parameter(p.name, f"{p.type}[{p.count}]" if p.is_array else p.type, p.nbytes, p.align)
+            for p in function.parameters
+        )
+        self._function = function
+        self._decoded: _Decoded | None = None
+        self._waves: OrderedDict[tuple[object, ...], Wave] = OrderedDict()
+
+    @property
+    def static_shared_bytes(self) -> int:
+        """Bytes of shared memory that the kernel declares."""
+        return layout(self.decoded().shared).nbytes
+
+    @property
+    def local_bytes(self) -> int:
+        """Bytes of local memory of a thread."""
+        return self.decoded().local.nbytes
+
+    def decoded(self) -> _Decoded:
+        """The flattened program; made when first asked for. Raises UnsupportedInstruction."""
+        if self._decoded is None:
+            self._decoded = _Decoded(self.module, self._function)
+        return self._decoded
+
+    def wave(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: object = None) -> Wave:
+        """A wave of so many blocks, from the last launches where one fits."""
+        if observer is not None:
+            return Wave(self.decoded().machine(block, blocks, shared_bytes, observer))
+        key = (block, blocks, shared_bytes)
+        if key not in self._waves:
+            self._waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, None))
+            if len(self._waves) > _MACHINES:
+                self._waves.popitem(last=False)
+        self._waves.move_to_end(key)
+        return self._waves[key]
+
+
+class _Decoded:
+    """What all machines of a kernel share."""
+
+    def __init__(self, module: LoadedModule, function: Function) -> None:
+        self.module = module
+        self.program = cfg.build(module.parsed, function)
+        self.slots = registers.allocate(self.program)
+        variables = self.program.variables.values()
+        named = _symbols_of(self.program)
+        outer = [v for v in module.parsed.variables.values() if v.space == "shared" and v.name in named]
+        every_shared = [*outer, *(v for v in variables if v.space == "shared")]
+        self.dynamic = [v for v in every_shared if v.nbytes == 0]
+        self.shared = [v for v in every_shared if v.nbytes > 0]
+        self.local = layout([v for v in variables if v.space in ("local", "param")])
+        self.parameter_offsets, size = _parameter_offsets(function.parameters)
+        self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}")
+        self.parameter_bytes = MEMORY.view(self.parameter_address, size)
+
+    def machine(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: object) -> Machine:
+        shared: Layout = layout(self.shared, self.dynamic, shared_bytes)
+        return Machine(
+            self.program,
+            self.slots,
+            self.module.addresses,
+            (self.parameter_address, self.parameter_bytes, self.parameter_offsets),
+            shared,
+            self.local,
+            block,
+            blocks,
+            observer,
+        )
+
+
+def _symbols_of(program: cfg.Program) -> set[str]:
+    """The variables that a program names."""
+    found: set[str] = set()
+
+    def visit(operand: object) -> None:
+        if isinstance(operand, Symbol):
+            found.add(operand.name)
+        elif isinstance(operand, ptx.Address):
+            visit(operand.base)
+        elif isinstance(operand, ptx.Vector):
+            for item in operand.items:
+                visit(item)
+
+    for block in program.blocks:
+        for instruction in block.instructions:
+            for operand in instruction.operands:
+                visit(operand)
+    return found
+
+
+def _parameter_offsets(parameters: Sequence[Variable]) -> tuple[dict[str, int], int]:
+    offsets, end = {}, 0
+    for parameter in parameters:
+        end = -(-end // parameter.align) * parameter.align
+        offsets[parameter.name] = end
+        end += parameter.nbytes
+    return offsets, end
+
+
+class LoadedModule:
+    """A PTX module with its variables in device memory."""
+
+    def __init__(self, parsed: Module) -> None:
+        self.parsed = parsed
+        self.addresses: dict[str, int] = {}
+        self._load_variables()
+        self.kernels = {f.name: Kernel(self, f) for f in parsed.functions.values() if f.entry and f.defined}
+
+    def kernel(self, name: str) -> Kernel:
+        """The kernel of that name. Raises EmulatorError that lists the names there are."""
+        if name not in self.kernels:
+            raise EmulatorError(f"no kernel {name!r} in the module; it has {', '.join(self.kernels) or 'none'}")
+        return self.kernels[name]
+
+    def global_address(self, name: str) -> int:
+        """Device address of a __device__ or __constant__ variable. Raises EmulatorError if there is none."""
+        if name not in self.addresses:
+            raise EmulatorError(f"no variable {name!r} in the module; it has {', '.join(self.addresses) or 'none'}")
+        return self.addresses[name]
+
+    def global_size(self, name: str) -> int:
+        """Size in bytes of a __device__ or __constant__ variable."""
+        self.global_address(name)
+        return self.parsed.variables[name].nbytes
+
+    def _load_variables(self) -> None:
+        variables = [v for v in self.parsed.variables.values() if v.space in ("global", "const")]
+        for variable in variables:
+            self.addresses[variable.name] = MEMORY.allocate(variable.nbytes, variable.name)
+        for variable in variables:
+            view = MEMORY.view(self.addresses[variable.name], variable.nbytes)
+            view[:] = 0  # variables without an initialiser are zero
+            if variable.initial is not None:
+                data = self._initial_bytes(variable)
+                view[: len(data)] = np.frombuffer(data, np.uint8)
+            MEMORY.mark_written(self.addresses[variable.name], variable.nbytes)
+
+    def _initial_bytes(self, variable: Variable) -> bytes:
+        size = TYPE_BYTES[variable.type]
+        assert variable.initial is not None
+        parts = []
+        for value in variable.initial:
+            if isinstance(value, Symbol):
+                value = self.global_address(value.name) + value.offset
+            if variable.type in ("f32", "f64"):
+                parts.append(np.array(value, np.float32 if size == 4 else np.float64).tobytes())
+            else:
+                parts.append((int(value) & ((1 << 8 * size) - 1)).to_bytes(size, "little"))
+        return b"".join(parts)
+
+
+def load(text: str) -> LoadedModule:
+    """Parse PTX and place its variables in device memory. Raises PTXSyntaxError."""
+    return LoadedModule(ptx.parse(text))
+
+
+def launch(
+    kernel: Kernel,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    params: Sequence[bytes],
+    shared_bytes: int = 0,
+    arch: str = "sm_90",
+    lanes: int | None = None,
+) -> None:
+    """Run a kernel to its end.
+
+    Args:
+        kernel: of a loaded module.
+        grid: blocks in x, y, z.
+        block: threads in x, y, z.
+        params: each parameter's value as the bytes the kernel expects.
+        shared_bytes: dynamic shared memory of a block.
+        arch: the chip whose limits hold, such as "sm_90".
+        lanes: threads that a wave aims at (default LANES); the result does not depend on it.
+
+    Raises LaunchError for a launch that no GPU would accept, and the other kinds of EmulatorError for what the kernel
+    does wrong.
+    """
+    check_launch(kernel, grid, block, params, shared_bytes, arch)
+    decoded = kernel.decoded()
+    for parameter, value in zip(kernel.parameters, params, strict=True):
+        start = decoded.parameter_offsets[parameter.name]
+        decoded.parameter_bytes[start : start + parameter.size] = np.frombuffer(value, np.uint8)
+    total = grid[0] * grid[1] * grid[2]
+    padded = -(-block[0] * block[1] * block[2] // WARP) * WARP
+    most = max(1, (lanes or LANES) // padded)
+    per_wave = -(-total // -(-total // most))  # waves of about one size
+    observer = current_observer()
+    wave = kernel.wave(block, per_wave, shared_bytes, observer)
+    machine = wave.machine
+    try:
+        with np.errstate(all="ignore"):
+            for first in range(0, total, per_wave):
+                machine.begin(grid, first, total)
+                wave.run()
+    finally:
+        machine.active = machine.nobody
+        if machine.output:
+            sys.stdout.write("".join(machine.output))
+            machine.output.clear()
+
+
+def current_observer() -> object:
+    """The observer in force, if any."""
+    return None
+
+
+def check_launch(
+    kernel: Kernel,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    params: Sequence[bytes],
+    shared_bytes: int,
+    arch: str,
+) -> None:
+    """Raise LaunchError for what a driver refuses."""
+
+    def refuse(what: str) -> LaunchError:
+        return LaunchError(f"kernel {kernel.name}: {what}")
+
+    for name, sides, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
+        if len(sides) != 3:
+            raise refuse(f"{name} is {sides}; it must have three sides")
+        for axis, side, limit in zip("xyz", sides, limits, strict=True):
+            if not 1 <= side <= limit:
+                raise refuse(f"{name}.{axis} is {side}; it must be 1 to {limit:,}")
+    threads = block[0] * block[1] * block[2]
+    if threads > MAX_THREADS:
+        raise refuse(f"block {block} has {threads:,} threads; a block has at most {MAX_THREADS:,}")
+    if kernel.max_threads is not None and threads > kernel.max_threads:
+        raise refuse(f"block {block} has {threads:,} threads; the kernel was compiled for at most {kernel.max_threads:,}")
+    if kernel.required_block is not None and tuple(block) != kernel.required_block:
+        raise refuse(f"block is {block}; the kernel requires {kernel.required_block}")
+    _check_shared(kernel, shared_bytes, arch)
+    if len(params) != len(kernel.parameters):
+        raise refuse(f"{len(params)} arguments given; it takes {len(kernel.parameters)}")
+    for index, (parameter, value) in enumerate(zip(kernel.parameters, params, strict=True)):
+        if len(value) != parameter.size:
+            raise refuse(f"argument {index} has {len(value)} bytes; its type {parameter.type} has {parameter.size}")
+
+
+def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:
+    digits = "".join(character for character in arch.removeprefix("sm_") if character.isdigit())
+    limit = SHARED_LIMITS.get(int(digits) if digits else 0)
+    if limit is None:
+        raise LaunchError(f"arch is {arch!r}; it must be one of {', '.join(f'sm_{sm}' for sm in SHARED_LIMITS)}")
+    static = kernel.static_shared_bytes
+    if shared_bytes < 0:
+        raise LaunchError(f"kernel {kernel.name}: shared_bytes is {shared_bytes}; it must not be negative")
+    if static > STATIC_SHARED_LIMIT:
+        raise LaunchError(
+            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED_LIMIT:,} are allowed"
+        )
+    needed = layout(kernel.decoded().shared, kernel.decoded().dynamic, shared_bytes).nbytes
+    if needed > limit:
+        raise LaunchError(
+            f"kernel {kernel.name}: {needed:,} bytes of shared memory ({static:,} static); a block on {arch} has at most "
+            f"{limit:,}"
+        )

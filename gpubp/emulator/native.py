@@ -1,0 +1,239 @@
+"""The inner loops over lanes that NumPy has no fast form for, compiled by Numba: address checks, gather, scatter, atomics.
+
+Everywhere: `lanes` are the active lanes and `whole` says that all lanes are active, so that `lanes` need not be read. Array
+positions named `i` count active lanes, `lane` is a lane itself. Pointers are host addresses, one an active lane.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _load(typingctx: Any, pointer: Any, like: Any) -> Any:
+    """The value at a host address, of the type of `like`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(like)
+        return builder.load(builder.inttoptr(args[0], ir.PointerType(kind)), align=1)
+
+    return like(types.int64, like), codegen
+
+
+@intrinsic
+def _store(typingctx: Any, pointer: Any, value: Any) -> Any:
+    """Write a value at a host address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(value)
+        builder.store(args[1], builder.inttoptr(args[0], ir.PointerType(kind)), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+# -- addresses --------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def resolve_window(  # type: ignore[no-untyped-def]
+    addresses, offset, nbytes, bases, valid, bits, lanes, whole, count, out
+):
+    """Check addresses of shared or local memory and turn them into pointers; the first bad position, or -1.
+
+    `bases` has each lane's own host address of the window, `valid` the valid bytes of each granule of 2**bits.
+    """
+    bad = -1
+    extent = np.int64(valid.size) << bits
+    inside = (np.int64(1) << bits) - 1
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        address = np.int64(addresses[lane]) + offset
+        ok = 0 <= address < extent and address & (nbytes - 1) == 0
+        if not ok or (address & inside) + nbytes > valid[address >> bits]:
+            if not ok or nbytes <= inside + 1 or not _spans(address, nbytes, valid, bits):
+                bad = i
+                break
+        out[i] = bases[lane] + address
+    return bad
+
+
+@njit(cache=True, nogil=True)
+def _spans(address, nbytes, valid, bits):  # type: ignore[no-untyped-def]
+    """Whether an access wider than a granule is valid."""
+    step = np.int64(1) << bits
+    for start in range(address, address + nbytes, step):
+        if valid[start >> bits] < step:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def resolve_global(  # type: ignore[no-untyped-def]
+    addresses, offset, nbytes, base, host, valid, bits, lanes, whole, count, out
+):
+    """Check addresses of global memory (an arena at `base`) and turn them into pointers; the first bad position, or -1."""
+    extent = np.int64(valid.size) << bits
+    inside = (np.int64(1) << bits) - 1
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        address = np.int64(addresses[lane]) + offset - base
+        if address < 0 or address >= extent or address & (nbytes - 1) != 0:
+            return i
+        if (address & inside) + nbytes > valid[address >> bits]:
+            return i
+        out[i] = host + address
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def spaces(addresses, offset, windows, lanes, whole, count):  # type: ignore[no-untyped-def]
+    """Bit set of the spaces that generic addresses lie in: 1 global, 2 shared, 4 local."""
+    found = 0
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        address = np.int64(addresses[lane]) + offset
+        if address < windows[0]:
+            found |= 1
+        elif address < windows[1]:
+            found |= 2
+        else:
+            found |= 4
+    return found
+
+
+# -- plain accesses ---------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def gather(pointers, displacement, out, lanes, whole, count):  # type: ignore[no-untyped-def]
+    """out[lane] = *(pointer + displacement)"""
+    like = out[0]
+    for i in range(count):
+        out[i if whole else lanes[i]] = _load(pointers[i] + displacement, like)
+
+
+@njit(cache=True, nogil=True)
+def gather2(pointers, out0, out1, lanes, whole, count):  # type: ignore[no-untyped-def]
+    like = out0[0]
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        pointer = pointers[i]
+        out0[lane] = _load(pointer, like)
+        out1[lane] = _load(pointer + out0.itemsize, like)
+
+
+@njit(cache=True, nogil=True)
+def gather4(pointers, out0, out1, out2, out3, lanes, whole, count):  # type: ignore[no-untyped-def]
+    like = out0[0]
+    size = out0.itemsize
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        pointer = pointers[i]
+        out0[lane] = _load(pointer, like)
+        out1[lane] = _load(pointer + size, like)
+        out2[lane] = _load(pointer + 2 * size, like)
+        out3[lane] = _load(pointer + 3 * size, like)
+
+
+@njit(cache=True, nogil=True)
+def scatter(pointers, displacement, values, lanes, whole, count):  # type: ignore[no-untyped-def]
+    """*(pointer + displacement) = values[lane], in the order of the lanes"""
+    for i in range(count):
+        _store(pointers[i] + displacement, values[i if whole else lanes[i]])
+
+
+@njit(cache=True, nogil=True)
+def copy_masked(target, source, mask):  # type: ignore[no-untyped-def]
+    """target[mask] = source[mask], for arrays of any one length"""
+    for i in range(mask.size):
+        if mask[i]:
+            target[i] = source[i]
+
+
+@njit(cache=True, nogil=True)
+def copy_bytes(targets, sources, sizes, nbytes, count):  # type: ignore[no-untyped-def]
+    """Copy sizes[i] bytes from source to target pointer and zero the rest of nbytes (cp.async)."""
+    zero = np.uint8(0)
+    for i in range(count):
+        for byte in range(nbytes):
+            value = _load(sources[i] + byte, zero) if byte < sizes[i] else zero
+            _store(targets[i] + byte, value)
+
+
+@njit(cache=True, nogil=True)
+def fill_halfwords(targets, nbytes, count, value):  # type: ignore[no-untyped-def]
+    """Fill nbytes (even) at each pointer with a halfword."""
+    for i in range(count):
+        for byte in range(0, nbytes, 2):
+            _store(targets[i] + byte, value)
+
+
+# -- atomics: one lane after the other, in the order of the lanes ------------------------------------------------------
+
+ATOMIC_ADD, ATOMIC_MIN, ATOMIC_MAX, ATOMIC_AND, ATOMIC_OR, ATOMIC_XOR, ATOMIC_EXCH, ATOMIC_INC, ATOMIC_DEC = range(9)
+
+
+@njit(cache=True, nogil=True)
+def atomic_integer(pointers, operation, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
+    """Read-modify-write of integers; old[lane] gets the value before. inc and dec wrap at the operand (PTX ISA, atom)."""
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        value = values[lane]
+        before = _load(pointers[i], value)
+        after = before
+        if operation == ATOMIC_ADD:
+            after = before + value
+        elif operation == ATOMIC_MIN:
+            after = min(before, value)
+        elif operation == ATOMIC_MAX:
+            after = max(before, value)
+        elif operation == ATOMIC_AND:
+            after = before & value
+        elif operation == ATOMIC_OR:
+            after = before | value
+        elif operation == ATOMIC_XOR:
+            after = before ^ value
+        elif operation == ATOMIC_EXCH:
+            after = value
+        elif operation == ATOMIC_INC:
+            after = _as(0, value) if before >= value else before + _as(1, value)
+        elif operation == ATOMIC_DEC:
+            after = value if before == 0 or before > value else before - _as(1, value)
+        old[lane] = before
+        _store(pointers[i], _as(after, value))
+
+
+@intrinsic
+def _as(typingctx: Any, value: Any, like: Any) -> Any:
+    """The value converted to the type of `like`, so that 32-bit arithmetic widened to 64 bits wraps around."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], value, like)
+
+    return like(value, like), codegen
+
+
+@njit(cache=True, nogil=True)
+def atomic_add_float(pointers, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        value = values[lane]
+        before = _load(pointers[i], value)
+        old[lane] = before
+        _store(pointers[i], before + value)
+
+
+@njit(cache=True, nogil=True)
+def atomic_cas(pointers, compare, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        before = _load(pointers[i], values[lane])
+        if before == compare[lane]:
+            _store(pointers[i], values[lane])
+        old[lane] = before

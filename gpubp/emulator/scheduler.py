@@ -1,0 +1,143 @@
+"""Runs one wave: which lanes execute which block next, and who waits at barriers.
+
+Lanes that are at the same block form a group. The group furthest back in the program's running order runs first; groups
+that meet merge. Lanes at a barrier wait until no group can run, and then every complete barrier opens at once, which
+keeps the blocks of a wave together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpubp.emulator.barriers import Barriers
+from gpubp.emulator.cfg import EXIT
+from gpubp.emulator.errors import TrapError
+from gpubp.emulator.executor import BoundBlock, bind_block
+from gpubp.emulator.machine import Active, Array, Machine
+from gpubp.emulator.ptx import Instruction, Register
+
+#: After so many blocks in a row the group furthest ahead gets a turn, so that threads that spin until another thread has
+#: done something do not spin forever.
+FAIRNESS = 10_000
+
+
+class Wave:
+    """Scheduling state of a machine; `run` executes the wave that the machine was made ready for."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.blocks = machine.program.blocks
+        self.bound: list[BoundBlock | None] = [None] * len(self.blocks)
+        self.groups: dict[int, Array] = {}
+        self.live = np.zeros(machine.lanes, bool)
+        self.live_count = 0
+        self.barriers = Barriers(machine)
+
+    def run(self) -> None:
+        """Run all lanes to their end. Raises what the kernel's faults raise."""
+        machine = self.machine
+        self.live[:] = machine.launched_lanes
+        self.live_count = int(np.count_nonzero(self.live))
+        self.groups = {0: self.live.copy()}
+        self.barriers.begin(self.live)
+        turns = 0
+        while self.groups or self._open_barriers():
+            turns += 1
+            position = max(self.groups) if turns % FAIRNESS == 0 else min(self.groups)
+            active = Active(self.groups.pop(position))
+            # As long as the group stays together and nobody waits further back, it just goes on.
+            while position != EXIT and position is not None:
+                position = self._run_block(position, active)
+                turns += 1
+                if position is not None and self.groups and (position >= min(self.groups) or turns % FAIRNESS == 0):
+                    self._join(position, active.mask)
+                    position = None
+            if turns % FAIRNESS == 0 and self.barriers.anyone:
+                self._open_barriers(required=False)
+
+    def _run_block(self, position: int, active: Active) -> int | None:
+        """Execute a block; where the group goes as a whole, or None if it was taken apart, ended or parked."""
+        machine = self.machine
+        machine.active = active
+        bound = self.bound[position]
+        if bound is None:
+            bound = self.bound[position] = bind_block(machine, self.blocks[position])
+        if active.count == self.live_count:
+            for function, arguments in bound.full:
+                function(*arguments)
+        else:
+            for step in bound.masked:
+                step()
+        block = self.blocks[position]
+        end = block.end
+        if end is None:
+            return block.successors[0]
+        if end.opcode in ("bra", "ret", "exit"):
+            if end.guard is None:
+                return self._go(block.successors[0], active)
+            return self._branch(end.guard, block.successors, active)
+        if end.opcode == "brx":
+            return self._indexed_branch(end, block.successors, active)
+        if end.opcode == "trap":
+            lane = int(active.lanes[0])
+            raise TrapError(f"{machine.where(end, lane)}: the kernel executed a trap instruction")
+        if self.barriers.arrive(end, active, block.successors[0], self.live_count):
+            return block.successors[0]
+        return None
+
+    def _go(self, target: int, active: Active) -> int | None:
+        if target != EXIT:
+            return target
+        self._end(active.mask, active.count)
+        return None
+
+    def _branch(self, guard: Register, successors: tuple[int, ...], active: Active) -> int | None:
+        predicate = self.machine.row(guard)
+        if active.whole:
+            taken, count = predicate, int(np.count_nonzero(predicate))
+        else:
+            taken = predicate & active.mask
+            count = int(np.count_nonzero(taken))
+        if guard.negated:
+            count = active.count - count
+        if count == active.count:
+            return self._go(successors[0], active)
+        if count == 0:
+            return self._go(successors[1], active)
+        mask = active.mask & ~predicate if guard.negated else active.mask & predicate
+        self._send(successors[0], mask, count)
+        self._send(successors[1], active.mask & ~mask, active.count - count)
+        return None
+
+    def _indexed_branch(self, end: Instruction, successors: tuple[int, ...], active: Active) -> int | None:
+        machine = self.machine
+        index = machine.lanes_of(end.operands[0], np.dtype(np.uint32))
+        outside = active.mask & (index >= len(successors))
+        if outside.any():
+            lane = int(np.flatnonzero(outside)[0])
+            raise TrapError(f"{machine.where(end, lane)}: branch index {index[lane]} of a table of {len(successors)}")
+        for number in np.unique(index[active.mask]):
+            mask = active.mask & (index == number)
+            self._send(successors[number], mask, int(np.count_nonzero(mask)))
+        return None
+
+    def _send(self, target: int, mask: Array, count: int) -> None:
+        if target == EXIT:
+            self._end(mask, count)
+        else:
+            self._join(target, mask)
+
+    def _join(self, position: int, mask: Array) -> None:
+        there = self.groups.get(position)
+        self.groups[position] = mask if there is None else there | mask
+
+    def _end(self, mask: Array, count: int) -> None:
+        self.live &= ~mask
+        self.live_count -= count
+        self.barriers.ended(self.live)
+
+    def _open_barriers(self, required: bool = True) -> bool:
+        """Let the lanes at complete barriers go on; False if nobody waits. Raises DeadlockError if none is complete."""
+        for position, mask in self.barriers.open(required):
+            self._join(position, mask)
+        return bool(self.groups)
