@@ -181,8 +181,7 @@ class Scaler:
         # What differs by rounding alone, or by less than can be divided by, counts as constant.
         limits = np.finfo(np.float64)
         constant = (deviation <= 8 * limits.eps) | (deviation * peak < limits.tiny)
-        offset = np.where(constant, x[0], mean * peak)
-        return cls(offset, 1.0 / np.where(constant, 1.0, deviation * peak))
+        return cls(mean * peak, 1.0 / np.where(constant, 1.0, deviation * peak))
 
     def apply(self, x: np.ndarray, dtype: str | np.dtype = "float32") -> np.ndarray:
         """Return x (examples, features) scaled, as a new C-contiguous array; computed in float64, then rounded."""

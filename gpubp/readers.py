@@ -104,16 +104,17 @@ def read_npz(path: Path) -> Source:
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise DataError(f"{path}: it is not a whole .npz archive (numpy.savez makes them)")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+            is_archive = zipfile.is_zipfile(file)
+    except OSError as error:
+        raise DataError(f"{path}: it cannot be read: {_reason(error)}") from None
+    if not is_archive:
+        raise DataError(f"{path}: it is not a whole .npz archive (numpy.savez makes them)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile's, zlib's, tokenize's, ...: damage surfaces wherever the parsers meet it
         if "allow_pickle" in str(error):
             raise DataError(f"{path}: it holds Python objects; it must hold arrays of numbers or text") from None
-        raise DataError(f"{path}: it cannot be read: {_reason(error)}") from None
-    except (SyntaxError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: the archive is damaged: {_reason(error)}") from None
 
 
@@ -309,7 +310,7 @@ def _is_number(cell: str) -> bool:
 def _label_index(path: Path, header: list[str], label: str | int | None, *, optional: bool) -> int | None:
     """Return which column has the labels; None only where they are optional and there are none."""
     if label is None:
-        by_lower_case = {name.lower(): i for i, name in reversed(list(enumerate(header)))}
+        by_lower_case = {name.lower(): i for i, name in enumerate(header)}
         usual = [by_lower_case[name] for name in LABEL_COLUMNS if name in by_lower_case]
         return usual[0] if usual else None if optional else len(header) - 1
     if label in header:

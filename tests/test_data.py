@@ -390,7 +390,7 @@ def _single_array(path):
 
 def _not_an_array(path):
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00v\x00{'descr': broken")
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x18\x00{'descr': ('<f8', [broken ")
         archive.writestr("y.npy", b"")
 
 
@@ -422,6 +422,43 @@ def test_reading_an_npz_file_runs_no_code_from_it(tmp_path):
     with pytest.raises(DataError, match="Python objects"):
         load(path)
     assert not (tmp_path / "sprung").exists()
+
+
+def _load_or_explain(path):
+    """Load a damaged file: it gives a data set or a DataError, and no other error."""
+    try:
+        return load(path, test_fraction=0)
+    except DataError:
+        return None
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_byte_anywhere_in_an_npz_file_is_noticed_or_harmless(tmp_path, save):
+    path = tmp_path / "set.npz"
+    save(path, x=X, y=Y)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x55
+        path.write_bytes(bytes(damaged))
+        found = _load_or_explain(path)
+        if found is not None:
+            np.testing.assert_array_equal(found.x_train, X)
+            np.testing.assert_array_equal(found.y_train, Y)
+
+
+def test_a_flipped_byte_anywhere_in_a_gzip_file_is_noticed_or_harmless(tmp_path):
+    arrays = write_idx_folder(tmp_path, compress=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    for position in range(len(content)):
+        for flip in (0x01, 0x55, 0x80):
+            damaged = bytearray(content)
+            damaged[position] ^= flip
+            path.write_bytes(bytes(damaged))
+            found = _load_or_explain(tmp_path)
+            if found is not None:
+                np.testing.assert_array_equal(found.x_train, arrays["train-images-idx3-ubyte"].reshape(12, 12))
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
@@ -468,6 +505,12 @@ def test_a_header_of_numbers_is_told_by_its_label_column(tmp_path):
     found = load(path, test_fraction=0)
     assert found.class_names == ("cat", "dog")
     assert len(found.x_train) == 2
+
+
+def test_a_header_of_text_above_text_is_told_by_the_label_that_was_named(tmp_path):
+    path = write_csv(tmp_path / "t.csv", "0,1,kind\n5.1,1.4,cat\n6.4,4.5,dog\n")
+    found = load(path, label="kind", test_fraction=0)
+    assert found.class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -794,6 +837,11 @@ def test_a_constant_column_becomes_0(value):
 def test_columns_of_extreme_size_are_scaled_without_overflow(magnitude):
     x = np.array([[1.0], [2.0], [4.0]]) * magnitude
     np.testing.assert_allclose(Scaler.fit(x).apply(x, "float64").std(), 1, rtol=1e-12)
+
+
+def test_a_spread_too_small_to_divide_by_counts_as_constant():
+    scaler = Scaler.fit(np.array([[0.0], [5e-310]]))
+    assert scaler.scale.tolist() == [1.0]
 
 
 def test_a_small_change_on_a_large_value_survives_float32():
