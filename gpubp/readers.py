@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -104,13 +104,17 @@ def read_npz(path: Path) -> Source:
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
-            is_archive = zipfile.is_zipfile(file)
+            return _read_archive(path, file)
     except OSError as error:
         raise DataError(f"{path}: it cannot be read: {_reason(error)}") from None
-    if not is_archive:
+
+
+def _read_archive(path: Path, file: BinaryIO) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(file):
         raise DataError(f"{path}: it is not a whole .npz archive (numpy.savez makes them)")
+    file.seek(0)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile's, zlib's, tokenize's, ...: damage surfaces wherever the parsers meet it
         if "allow_pickle" in str(error):
@@ -245,7 +249,7 @@ def read_csv(
     return Source(str(path), x, y, task=task, feature_names=names)
 
 
-def _csv_lines(path: Path, file: Any) -> Iterator[_Line]:
+def _csv_lines(path: Path, file: TextIO) -> Iterator[_Line]:
     """Yield the lines that are not blank; each must have as many cells as the first."""
     first = file.readline()
     file.seek(0)
