@@ -72,6 +72,10 @@ class Backend(Protocol):
 
     name: str
     device: str
+    variants: tuple[str, ...]
+    """The rungs of the ladder that products come in, simplest first; empty where there is one way only."""
+    variant: str | None
+    """The rung that products take; None leaves it to the plan."""
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:

@@ -26,6 +26,8 @@ class NumpyBackend:
 
     name = "numpy"
     device = "cpu"
+    variants: tuple[str, ...] = ()
+    variant: str | None = None
 
     def __init__(self) -> None:
         self._work = {np.dtype(name): np.empty((2, BLOCK), name) for name in ("float32", "float64")}

@@ -1,0 +1,131 @@
+"""Error bounds: how far a correct kernel's result may lie from the reference. Every constant stands in this file.
+
+u is the unit roundoff of the arithmetic: 2⁻²⁴ for float32, 2⁻⁵³ for float64. A result that is stored is rounded once
+more, and near zero it can lose what lies under the smallest subnormal: `stored` adds both.
+
+For a product whose sum has K terms, with S the sum of the absolute terms,
+
+    |C − R| ≤ 4 g u S + u |R| + η,      g = √K for random signs, K for sums that may be biased.
+
+The worst case of any order of summation is g = K (Higham, "Accuracy and Stability of Numerical Algorithms", section
+3.1); rounding errors of random signs add up like √K (Higham & Mary, 2019), and a wrong index, a dropped term or a lower
+precision exceeds that at once.
+
+For anything else the error is c u T, with T the sum of absolute terms of the formula and c a small count of its
+roundings: `ROUNDINGS`, and for σ and σ' `SIGMA` and `SIGMA_PRIME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from gpubp.activations import GELU_CUBIC, INV_SQRT_2PI, SQRT_2_OVER_PI, Activation
+
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+HALF_SUBNORMAL = {"float32": 2.0**-150, "float64": 2.0**-1075 if 2.0**-1075 else 2.0**-1074}
+"""η: half the smallest subnormal; for float64 the smallest itself, as no narrower float holds the half."""
+
+REFERENCE = {"float32": np.float64, "float64": np.longdouble}
+"""The dtype that the reference for a kernel of this dtype is computed in."""
+
+PRODUCT = 4.0
+"""The factor of a product's bound: the loads are exact, so it covers the epilogue's own roundings."""
+
+ROUNDINGS = {
+    "output_delta": 12.0,  # a − y, a slope, the division by B, and two roundings of each
+    "softmax": 12.0,  # z − m, the exponential (2 u), the quotient
+    "loss": 12.0,  # an exponential and a logarithm, a few sums
+    "update": 16.0,  # Adam: both averages, both corrections, a root, a quotient, the step
+}
+"""c for what is no product."""
+
+
+@dataclass(frozen=True)
+class FunctionError:
+    """The error of a device function: c u T(x), with T the sum of absolute terms at x."""
+
+    roundings: float
+    terms: Callable[[np.ndarray], np.ndarray]
+
+
+def _gelu_tanh_derivative_terms(z: np.ndarray) -> np.ndarray:
+    inner = SQRT_2_OVER_PI * (z + GELU_CUBIC * z**3)
+    slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * z * z)
+    # 1 − tanh² is computed with an absolute error of u until tanh rounds to ±1, at |inner| = 19 in float64
+    return 1 + np.where(np.abs(inner) < 20, np.abs(z) * slope * (1 + np.abs(inner)), 0)
+
+
+def _density(z: np.ndarray) -> np.ndarray:
+    return INV_SQRT_2PI * np.exp(-0.5 * z * z)
+
+
+SIGMA: dict[str, FunctionError] = {
+    # the value: from z
+    "identity": FunctionError(0, np.abs),
+    "relu": FunctionError(0, np.abs),
+    "leaky_relu": FunctionError(1, np.abs),
+    "elu": FunctionError(4, np.abs),
+    "softplus": FunctionError(8, lambda z: np.logaddexp(0, z)),
+    "sigmoid": FunctionError(8, lambda z: 1 / (1 + np.exp(-np.clip(z, -700, 700)))),
+    "tanh": FunctionError(4, lambda z: np.abs(np.tanh(z))),
+    "gelu": FunctionError(8, np.abs),
+    "gelu_tanh": FunctionError(8, np.abs),
+    "silu": FunctionError(8, np.abs),
+}
+"""The error of σ, as a function of z."""
+
+SIGMA_PRIME: dict[str, FunctionError] = {
+    # the derivative: from a, or from z for the last three
+    "identity": FunctionError(0, np.ones_like),
+    "relu": FunctionError(0, np.ones_like),
+    "leaky_relu": FunctionError(1, np.ones_like),
+    "elu": FunctionError(2, lambda a: 1 + np.abs(a)),
+    "softplus": FunctionError(4, lambda a: np.abs(np.expm1(-a))),
+    "sigmoid": FunctionError(4, lambda a: np.abs(a) * (1 + np.abs(a))),
+    "tanh": FunctionError(4, lambda a: 1 + a * a),
+    "gelu": FunctionError(8, lambda z: ndtr(np.asarray(z, np.float64)) + np.abs(z) * _density(z) * (1 + z * z)),
+    "gelu_tanh": FunctionError(8, _gelu_tanh_derivative_terms),
+    "silu": FunctionError(8, lambda z: 1 + np.abs(z)),
+}
+"""The error of σ', as a function of the array that it reads."""
+
+LIPSCHITZ: dict[str, float] = {"sigmoid": 0.25, "gelu": 1.13, "gelu_tanh": 1.13, "silu": 1.1}
+"""The largest |σ'|, where it is not 1."""
+
+
+def lipschitz(activation: Activation) -> float:
+    """The largest |σ'| anywhere: how much an error in z can grow on its way to a."""
+    if activation.name in ("leaky_relu", "elu"):
+        return max(1.0, activation.parameter)
+    return LIPSCHITZ.get(activation.name, 1.0)
+
+
+def sigma_error(activation: Activation, z: np.ndarray, dtype: str) -> np.ndarray:
+    """The error of a kernel's σ at z, its argument being exact."""
+    entry = SIGMA[activation.name]
+    return entry.roundings * UNIT_ROUNDOFF[dtype] * entry.terms(z)
+
+
+def sigma_prime_error(activation: Activation, saved: np.ndarray, dtype: str) -> np.ndarray:
+    """The error of a kernel's σ' at the array that it reads, that array being exact."""
+    entry = SIGMA_PRIME[activation.name]
+    scale = max(1.0, activation.parameter)
+    return entry.roundings * UNIT_ROUNDOFF[dtype] * scale * entry.terms(saved)
+
+
+def product_error(absolute_sum: np.ndarray, terms: int, dtype: str, biased: bool = False) -> np.ndarray:
+    """The error of a sum of `terms` products before it is stored; `absolute_sum` is S.
+
+    biased: whether the terms may share a sign, as a user's data do.
+    """
+    growth = float(terms) if biased else float(terms) ** 0.5
+    return PRODUCT * growth * UNIT_ROUNDOFF[dtype] * absolute_sum
+
+
+def stored(error: np.ndarray | float, reference: np.ndarray, dtype: str) -> np.ndarray:
+    """The bound once the result is stored in this dtype: one more rounding, and half the smallest subnormal."""
+    return error + UNIT_ROUNDOFF[dtype] * np.abs(reference) + HALF_SUBNORMAL[dtype]

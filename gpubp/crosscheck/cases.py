@@ -1,0 +1,206 @@
+"""The cases of the cross-validation: what is varied, and which combinations run.
+
+A case is one call of one primitive. `all_cases` is every combination; `covering_cases` is a small subset in which every
+pair of choices of a primitive still occurs together (a pairwise covering array), since most defects show when two
+conditions meet.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from gpubp.activations import ACTIVATIONS
+from gpubp.errors import ArgumentError
+from gpubp.losses import LOSSES
+from gpubp.optimizers import OPTIMIZERS
+
+DTYPES = ("float32", "float64")
+SCALES = (1.0, 1e-4, 1e-8)
+SEEDS = (0, 1, 2)
+ELEMENTWISE = tuple(name for name in ACTIVATIONS if name != "softmax")
+
+TILE = 64
+"""The side around which the shapes of products are ragged: a divisor or a multiple of every tile."""
+
+PRODUCT_SHAPES = (
+    (1, 1, 1),
+    (1, 10, 64),
+    (TILE - 1, TILE + 1, TILE - 1),
+    (TILE, TILE, TILE),
+    (TILE + 1, TILE - 1, TILE + 1),
+    (2 * TILE, 2 * TILE, 32),
+    (17, 31, 13),
+    (3, 257, 5),
+    (257, 3, 7),
+    (37, 41, 1),
+    (5, 7, 1031),
+    (16, 16, 512),
+    (130, 132, 36),
+)
+"""M, N, K: sides of 1, around the tile, primes, tall, wide, K of 1 and K long."""
+
+ROW_SHAPES = ((1, 1), (1, 10), (33, 1), (32, 10), (129, 65), (7, 1031), (1031, 3), (64, 128))
+"""Rows and columns of what is no product."""
+
+FLAT_SIZES = ((1,), (5,), (128,), (1031,), (40_961,))
+"""Lengths of flat arrays."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one primitive.
+
+    option: the activation, the loss with its output activation ("huber+tanh"), or the optimiser, as the primitive asks.
+    mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
+    scale: the magnitude of deltas and gradients. values: "random", or "integers" small enough to be summed exactly.
+    offset: by how many elements every array starts off a 128-byte boundary.
+    """
+
+    primitive: str
+    variant: str
+    dtype: str
+    shape: tuple[int, ...]
+    option: str
+    mode: str
+    scale: float
+    values: str
+    offset: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Text that `parse` makes this case from again."""
+        shape = "x".join(map(str, self.shape))
+        return (
+            f"{self.primitive}:{self.variant}:{self.dtype}:{shape}:{self.option}:{self.mode}:{self.scale:g}:"
+            f"{self.values}:{self.offset}:{self.seed}"
+        )
+
+    def generator(self) -> np.random.Generator:
+        """The random numbers of this case: other for every case, and the same whenever it runs."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, *self.name.encode()]))
+
+
+def parse(name: str) -> Case:
+    """The case that `Case.name` names. Raises ArgumentError for other text."""
+    parts = name.split(":")
+    try:
+        primitive, variant, dtype, shape, option, mode, scale, values, offset, seed = parts
+        sides = tuple(int(side) for side in shape.split("x"))
+        case = Case(primitive, variant, dtype, sides, option, mode, float(scale), values, int(offset), int(seed))
+    except ValueError:
+        fields_text = ":".join(field.name for field in fields(Case))
+        raise ArgumentError("case", name, fields_text) from None
+    if primitive not in OPTIONS:
+        raise ArgumentError("case", name, f"of a primitive that there is: {', '.join(OPTIONS)}")
+    return case
+
+
+def _loss_options() -> tuple[str, ...]:
+    pairs = []
+    for loss, kind in LOSSES.items():
+        outputs = [kind.output_activation] if kind.output_activation else [*ELEMENTWISE, "softmax"]
+        pairs += [f"{loss}+{output}" for output in outputs]
+    return (*pairs, "softmax_cross_entropy+softmax+labels")
+
+
+_NONE = ("-",)
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "dense_forward": ELEMENTWISE,
+    "softmax": _NONE,
+    "output_delta": _loss_options(),
+    "hidden_delta": ELEMENTWISE,
+    "transpose_product": _NONE,
+    "hadamard_derivative": ELEMENTWISE,
+    "weight_gradient": _NONE,
+    "weight_step": _NONE,
+    "bias_gradient": _NONE,
+    "update": tuple(OPTIMIZERS),
+    "squared_norm": _NONE,
+    "gather_rows": ("float", "labels"),
+    "row_argmax": _NONE,
+    "scale": _NONE,
+}
+"""Every primitive, with the options that it comes in."""
+
+MODES: dict[str, tuple[str, ...]] = {
+    "dense_forward": ("bias", "no_bias", "keep_z"),
+    "output_delta": ("mean", "sum"),
+    "update": ("first", "late", "decay", "clip_norm", "clip_value"),
+}
+"""What else some primitives can be asked; the others have the mode "-" alone."""
+
+PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
+"""The primitives that are products: the ones with rungs of the ladder, and with shapes M, N, K."""
+
+
+def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[object]]:
+    """What is varied for a primitive, in the order of `Case`'s fields after the first."""
+    product = primitive in PRODUCTS
+    flat = primitive in ("update", "squared_norm", "scale")
+    shapes: Sequence[tuple[int, ...]] = PRODUCT_SHAPES if product else FLAT_SIZES if flat else ROW_SHAPES
+    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax")
+    return [
+        tuple(variants) if product and variants else _NONE,
+        DTYPES,
+        shapes,
+        OPTIONS[primitive],
+        MODES.get(primitive, _NONE),
+        SCALES if scaled else (1.0,),
+        ("random", "integers") if product or primitive == "bias_gradient" else ("random",),
+        (0, 1),
+        SEEDS,
+    ]
+
+
+def all_cases(primitive: str, variants: Sequence[str]) -> Iterator[Case]:
+    """Every combination."""
+    for values in itertools.product(*choices(primitive, variants)):
+        yield _case(primitive, values)
+
+
+def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
+    """A subset in which every two choices of `choices` occur together at least once."""
+    return [_case(primitive, values) for values in _covering_array(choices(primitive, variants))]
+
+
+def _case(primitive: str, values: Iterable[object]) -> Case:
+    case = Case(primitive, *values)  # type: ignore[arg-type]
+    # integers stay integers: a scale would round them
+    return case if case.values == "random" else Case(**{**vars(case), "scale": 1.0})
+
+
+def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ...]]:
+    """Rows of one choice for each parameter that cover every pair of choices, found greedily.
+
+    Each row starts from the pair that is missing most often and then takes, parameter by parameter, the choice that
+    covers the most missing pairs. Ties go to the choice used least so far, then to the first: no randomness.
+    """
+    sizes = [len(parameter) for parameter in parameters]
+    missing = {
+        (i, p, j, q)
+        for i, j in itertools.combinations(range(len(sizes)), 2)
+        for p in range(sizes[i])
+        for q in range(sizes[j])
+    }
+    used = [[0] * size for size in sizes]
+    rows = []
+    while missing:
+        i, p, j, q = min(missing)
+        row = {i: p, j: q}
+        for k in sorted(set(range(len(sizes))) - {i, j}, key=lambda k: -sizes[k]):
+            row[k] = min(range(sizes[k]), key=lambda c: (-_gain(missing, row, k, c), used[k][c], c))
+        for k, choice in row.items():
+            used[k][choice] += 1
+        missing -= {(a, row[a], b, row[b]) for a, b in itertools.combinations(sorted(row), 2)}
+        rows.append(tuple(parameters[k][row[k]] for k in range(len(sizes))))
+    return rows
+
+
+def _gain(missing: set[tuple[int, int, int, int]], row: dict[int, int], k: int, choice: int) -> int:
+    """How many missing pairs the choice for parameter k would cover, given the row so far."""
+    return sum((((k, choice, a, b) if k < a else (a, b, k, choice)) in missing) for a, b in row.items())

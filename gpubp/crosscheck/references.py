@@ -1,0 +1,53 @@
+"""The references: each primitive in a wider float, from inputs that are already rounded to the kernel's dtype.
+
+They share no code with the backends, but for σ, σ' and the losses of `gpubp.activations` and `gpubp.losses`, whose own
+tests hold them against independent differentiation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpubp.activations import GELU, Activation
+from gpubp.losses import Loss
+
+
+def sigma(activation: Activation, z: np.ndarray) -> np.ndarray:
+    """σ(z), in z's dtype."""
+    return _apply(activation, "apply", z)
+
+
+def sigma_prime(activation: Activation, saved: np.ndarray) -> np.ndarray:
+    """σ', from the array that the activation reads, in that array's dtype."""
+    return _apply(activation, "derivative", saved)
+
+
+def _apply(activation: Activation, method: str, x: np.ndarray) -> np.ndarray:
+    # SciPy's normal distribution stops at float64: GELU's bound covers its rounding
+    narrow = isinstance(activation, GELU) and x.dtype == np.longdouble
+    x_work = x.astype(np.float64) if narrow else x
+    out = np.empty_like(x_work)
+    getattr(activation, method)(x_work, out)
+    return out.astype(x.dtype)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """softmax of each row."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def output_delta(
+    loss: Loss, activation: Activation, output: np.ndarray, saved: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """δ^L, the sum of the examples' losses, and g = ∂ℓ/∂output before any reduction."""
+    g = np.empty_like(output)
+    total = loss.evaluate(output, y, g)
+    divisor = loss.divisor(len(output))
+    if loss.from_logits:
+        return g / divisor, total, g
+    if activation.name == "softmax":
+        delta = saved * (g - (g * saved).sum(axis=1, keepdims=True))
+    else:
+        delta = g * sigma_prime(activation, saved)
+    return delta / divisor, total, g

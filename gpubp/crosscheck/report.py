@@ -1,0 +1,154 @@
+"""What a run of the cross-validation says: a table for the terminal, Markdown, and JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpubp.crosscheck.runner import Outcome
+from gpubp.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass
+class Row:
+    """One primitive with one variant and one dtype: how many cases, how many failed, the largest share of a bound."""
+
+    cases: int = 0
+    failed: int = 0
+    share: float = 0.0
+    worst: str = ""
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.cases += 1
+        self.failed += not outcome.passed
+        if outcome.share >= self.share:
+            self.share, self.worst = outcome.share, outcome.case.name
+
+
+@dataclass
+class Report:
+    """The outcomes of a run on one backend and device."""
+
+    backend: str
+    device: str
+    rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    failures: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        case = outcome.case
+        self.rows.setdefault((case.primitive, case.variant, case.dtype), Row()).add(outcome)
+        if not outcome.passed:
+            self.failures.append(outcome)
+
+    @property
+    def cases(self) -> int:
+        """How many cases ran."""
+        return sum(row.cases for row in self.rows.values())
+
+    @property
+    def passed(self) -> bool:
+        """Whether cases ran, and all passed."""
+        return self.cases > 0 and not self.failures
+
+    @property
+    def worst(self) -> Outcome | None:
+        """The failure furthest from its bound."""
+        return max(self.failures, key=lambda outcome: outcome.share, default=None)
+
+    def command(self, outcome: Outcome) -> str:
+        """The command that runs one case again."""
+        return f"gpubp check --backend {self.backend} --device {self.device} --case {outcome.case.name}"
+
+    def table(self) -> Table:
+        """The rows, for a terminal."""
+        from rich.table import Table
+
+        table = Table(title=f"gpubp check: {self.backend} on {self.device}", title_justify="left")
+        for header in ("primitive", "variant", "dtype"):
+            table.add_column(header)
+        for header in ("cases", "failed", "largest error / bound"):
+            table.add_column(header, justify="right")
+        for cells, row in self.rows.items():
+            style = "red" if row.failed else None
+            table.add_row(*cells, str(row.cases), str(row.failed), _share(row.share), style=style)
+        return table
+
+    def markdown(self) -> str:
+        """The rows and the failures, as a Markdown page."""
+        lines = [
+            f"# gpubp check: {self.backend} on {self.device}",
+            "",
+            f"{self.cases} cases, {len(self.failures)} failed.",
+            "",
+            "| primitive | variant | dtype | cases | failed | largest error / bound |",
+            "| --- | --- | --- | ---: | ---: | ---: |",
+        ]
+        lines += [
+            f"| {' | '.join(cells)} | {row.cases} | {row.failed} | {_share(row.share)} |"
+            for cells, row in self.rows.items()
+        ]
+        if self.failures:
+            lines += ["", "## Failures", ""]
+        for outcome in self.failures:
+            lines += [f"`{self.command(outcome)}`", "", "```", outcome.complaint(), "```", ""]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def to_json(self) -> str:
+        """The rows and the failures, as JSON. An infinite share is null."""
+        return json.dumps(
+            {
+                "backend": self.backend,
+                "device": self.device,
+                "cases": self.cases,
+                "failed": len(self.failures),
+                "rows": [
+                    {
+                        "primitive": primitive,
+                        "variant": variant,
+                        "dtype": dtype,
+                        "cases": row.cases,
+                        "failed": row.failed,
+                        "share": _json_number(row.share),
+                        "worst": row.worst,
+                    }
+                    for (primitive, variant, dtype), row in self.rows.items()
+                ],
+                "failures": [
+                    {"case": each.case.name, "complaint": each.complaint(), "command": self.command(each)}
+                    for each in self.failures
+                ],
+            },
+            indent=2,
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the report in the format that the file's name ends in: .md or .json. See `check_path`."""
+        from gpubp.model_file import write_bytes
+
+        text = self.markdown() if check_path(path).suffix == ".md" else self.to_json()
+        write_bytes(path, text.encode())
+
+
+def check_path(path: str | Path) -> Path:
+    """The path, if a report can be written to it; raises ArgumentError before any case has run."""
+    path = Path(path)
+    if path.suffix not in (".md", ".json"):
+        raise ArgumentError("report", str(path), "a file name that ends in .md or .json")
+    if not path.parent.is_dir():
+        raise ArgumentError("report", str(path), "in a folder that exists")
+    return path
+
+
+def _share(share: float) -> str:
+    return "exact" if share == 0 else f"{share:.3g}"
+
+
+def _json_number(share: float) -> Any:
+    return share if share != float("inf") else None

@@ -1,0 +1,178 @@
+"""Running cases: one in this process, or many in worker processes, where a crashed kernel is one failed case."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from gpubp import backends
+from gpubp.backends.base import Backend
+from gpubp.crosscheck import buffers, problems
+from gpubp.crosscheck.cases import Case
+from gpubp.crosscheck.comparator import Comparison, compare
+
+PATIENCE = 120.0
+"""Seconds that a case may take in a worker before it counts as hung."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case.
+
+    comparisons: of each output. faults: what else was wrong, a line each: an exception, a damaged guard zone, a finding
+    of the emulated device's observers. seconds: on the host's clock, compilation included.
+    """
+
+    case: Case
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output is within its bound, and nothing else was wrong."""
+        return not self.faults and bool(self.comparisons) and all(each.passed for each in self.comparisons.values())
+
+    @property
+    def share(self) -> float:
+        """The largest error of any output as a share of its bound; infinite where there is no output."""
+        return max((each.share for each in self.comparisons.values()), default=float("inf"))
+
+    def complaint(self) -> str:
+        """What was wrong, in one line a fault; "" for nothing."""
+        wrong = [f"{name} {each}" for name, each in self.comparisons.items() if not each.passed]
+        return "\n".join([*self.faults, *wrong])
+
+
+def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
+    """Run one case on a backend, in this process.
+
+    observe: on the emulated device, report races, reads of memory that nothing wrote, and the like as faults.
+    """
+    started = time.perf_counter()
+    problem = problems.make(case)
+    watched = _observer(backend) if observe else nullcontext()
+    try:
+        arrays = {name: buffers.filled(backend, values, case.offset) for name, values in problem.inputs.items()}
+        outputs = {name: buffers.filled(backend, values, case.offset) for name, values in problem.started.items()}
+        outputs |= {
+            name: buffers.poisoned(backend, shape, dtype, case.offset) for name, (shape, dtype) in problem.made.items()
+        }
+        backend.variant = None if case.variant == "-" else case.variant
+        with watched as report:
+            problem.call(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
+            backend.synchronize()
+        faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend, False))]
+        faults += [f"{name}: {text}" for name, each in outputs.items() if (text := each.damage(backend, True))]
+        faults += [str(finding) for finding in getattr(report, "findings", ())]
+        comparisons = {
+            name: compare(outputs[name].read(backend), expected.reference, expected.bound)
+            for name, expected in problem.expected.items()
+        }
+    except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
+        faults, comparisons = [f"{type(error).__name__}: {error}"], {}
+    finally:
+        backend.variant = None
+    return Outcome(case, comparisons, tuple(faults), time.perf_counter() - started)
+
+
+def run_cases(
+    cases: Iterable[Case], backend: str, device: str | None = None, *, observe: bool = False, jobs: int | None = None
+) -> Iterator[Outcome]:
+    """Run cases on the named backend in worker processes, and give each outcome as it comes.
+
+    jobs: how many workers; None: one on a GPU, else one for each core. A worker that dies or hangs fails the case that
+    it was at; another takes its place.
+    """
+    workers = [_Worker(backend, device, observe) for _ in range(jobs or _default_jobs(device))]
+    waiting = iter(cases)
+    try:
+        busy = {worker for worker in workers if worker.start_next(waiting)}
+        while busy:
+            ready = wait([worker.connection for worker in busy], timeout=1.0)
+            for worker in list(busy):
+                outcome = worker.collect(worker.connection in ready)
+                if outcome is None:
+                    continue
+                yield outcome
+                if not worker.start_next(waiting):
+                    busy.discard(worker)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker:
+    """A process that runs one case at a time."""
+
+    def __init__(self, backend: str, device: str | None, observe: bool) -> None:
+        self._settings = (backend, device, observe)
+        self._case: Case | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, *self._settings), daemon=True)
+        self._process.start()
+        other.close()
+
+    def start_next(self, waiting: Iterator[Case]) -> bool:
+        """Take up the next case; False where none is left."""
+        self._case = next(waiting, None)
+        if self._case is None:
+            return False
+        self._since = time.monotonic()
+        self.connection.send(self._case)
+        return True
+
+    def collect(self, ready: bool) -> Outcome | None:
+        """The outcome of the case at hand; None while it runs."""
+        assert self._case is not None
+        if ready:
+            try:
+                return self.connection.recv()
+            except EOFError:
+                self._process.join()
+                fault = f"the process that ran it died (exit code {self._process.exitcode})"
+        elif time.monotonic() - self._since > PATIENCE:
+            fault = f"it did not end within {PATIENCE:g} s"
+        else:
+            return None
+        self.stop()
+        self._start()
+        return Outcome(self._case, faults=(fault,), seconds=time.monotonic() - self._since)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(connection: Connection, name: str, device: str | None, observe: bool) -> None:
+    """A worker's life: make the backend, then answer cases with outcomes until the other end closes."""
+    backend = backends.get(name, device)
+    while True:
+        try:
+            case = connection.recv()
+        except EOFError:
+            return
+        connection.send(run_case(backend, case, observe))
+
+
+def _default_jobs(device: str | None) -> int:
+    return 1 if device == "gpu" else len(os.sched_getaffinity(0))
+
+
+def _observer(backend: Backend) -> AbstractContextManager[Any]:
+    if backend.device != "emulator":
+        return nullcontext()
+    from gpubp import emulator
+
+    return emulator.observe(races=True, uninitialised=True)

@@ -1,0 +1,43 @@
+"""check_product: right functions pass in every form, wrong ones raise with the worst call."""
+
+import numpy as np
+import pytest
+
+from gpubp.crosscheck import ProductError, check_product
+from gpubp.errors import ArgumentError
+
+RIGHT = {
+    "NT": lambda a, b, c: np.matmul(a, b.T, out=c),
+    "NN": lambda a, b, c: np.matmul(a, b, out=c),
+    "TN": lambda a, b, c: np.matmul(a.T, b, out=c),
+}
+SHAPES = [(1, 1, 1), (5, 3, 17), (16, 16, 16)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", RIGHT)
+def test_right_products_pass(form, dtype):
+    outcomes = check_product(RIGHT[form], form, dtype=dtype, shapes=SHAPES)
+    assert len(outcomes) == len(SHAPES) * 12
+    assert max(outcome.comparison.share for outcome in outcomes) < 1
+
+
+def test_a_wrong_product_raises_with_the_worst_call():
+    def drops_the_last_term(a, b, c):
+        np.matmul(a[:, :-1], b[:-1], out=c)
+
+    with pytest.raises(ProductError, match="products are wrong; the worst: FAILED") as raised:
+        check_product(drops_the_last_term, "NN", shapes=SHAPES)
+    assert raised.value.outcomes
+
+
+def test_an_unwritten_product_raises():
+    with pytest.raises(ProductError):
+        check_product(lambda a, b, c: None, "NN", shapes=SHAPES)
+
+
+def test_unknown_forms_and_dtypes_are_named():
+    with pytest.raises(ArgumentError, match="form"):
+        check_product(RIGHT["NN"], "nn")
+    with pytest.raises(ArgumentError, match="dtype"):
+        check_product(RIGHT["NN"], dtype="float16")
