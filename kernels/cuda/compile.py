@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 KERNEL_DIRECTORY = Path(__file__).parent
 CACHE_FORMAT = "1"
@@ -201,7 +202,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def resources_from_log(log: str) -> dict[str, Resources]:
     """Read ptxas' verbose report (`-v`) into one `Resources` a kernel, keyed by the kernel's lowered name."""
-    reports = re.split(r"Compiling entry function '([^']+)'[^\n]*\n", log)
+    # nvJitLink adds a report of its own, without the spills: only the lines of ptxas count.
+    lines = "".join(f"{line}\n" for line in log.splitlines() if line.startswith("ptxas"))
+    reports = re.split(r"Compiling entry function '([^']+)'[^\n]*\n", lines)
     return {name: _resources_of(report) for name, report in zip(reports[1::2], reports[2::2], strict=True)}
 
 
@@ -234,7 +237,7 @@ def _nvrtc() -> ModuleType:
     return nvrtc
 
 
-def _checked(nvrtc: ModuleType, outcome: tuple) -> object:
+def _checked(nvrtc: ModuleType, outcome: tuple) -> Any:
     """The result of an NVRTC call, or RuntimeError with NVRTC's own words."""
     status, *results = outcome
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:

@@ -1,0 +1,46 @@
+"""The namespace `cuda` of kernel code: CuPy's `cupy.cuda` and Numba's `numba.cuda` in one place.
+
+`import gpubp.emulator as cp` gives CuPy code its `cp.cuda.Stream`; `from gpubp.emulator import cuda` gives Numba code
+its `cuda.jit`, `cuda.to_device` and, inside kernels, `cuda.grid` and all else that `numba.cuda` offers there. The two
+sets of names meet only in `MemoryPointer` and `runtime`, which are CuPy's here.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from gpubp.emulator import runtime
+from gpubp.emulator.arrays import Memory, MemoryPointer, UnownedMemory
+from gpubp.emulator.device import Device
+from gpubp.emulator.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
+
+__all__ = [
+    "Device",
+    "Event",
+    "ExternalStream",
+    "Graph",
+    "Memory",
+    "MemoryPointer",
+    "Stream",
+    "UnownedMemory",
+    "get_current_stream",
+    "get_elapsed_time",
+    "runtime",
+]
+
+
+class CudaModule(ModuleType):
+    """The class of this module, so that Numba's compiler can be told what it stands for."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Numba's names, loaded when the first of them is asked for."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        from gpubp.emulator import numba_frontend
+
+        return numba_frontend.lookup(name)
+
+
+sys.modules[__name__].__class__ = CudaModule

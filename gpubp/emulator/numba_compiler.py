@@ -1,0 +1,243 @@
+"""Python kernels to PTX by Numba's CUDA compiler, for a named architecture, with no driver.
+
+`numba.cuda.compile` needs no driver by itself. Compiling a device function does: Numba asks the current device for its
+compute capability. Here that one question is answered with the architecture in hand, for as long as the compiler runs.
+PTX is kept on disk under a fingerprint of everything it depends on: the bytecode of the kernel and of all it calls,
+the constants and globals they read, the types, the options, the compilers and the architecture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import re
+import types as python_types
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+import numba.cuda
+import numpy as np
+from numba.cuda import dispatcher as numba_dispatcher
+from numba.cuda import types
+from numba.cuda.core import config
+from numba.cuda.core.compiler_lock import global_compiler_lock
+from numba.cuda.cudadrv.nvvm import NVVM
+from numba.cuda.types import ext_types
+
+from gpubp.emulator.device import compute_capability, current_arch
+from gpubp.kernels.cuda.compile import cache_directory, write_atomically
+
+CACHE_FORMAT = "1"
+
+if config.ENABLE_CUDASIM:
+    raise RuntimeError("NUMBA_ENABLE_CUDASIM replaces Numba's compiler by its simulator: unset it to use the emulator")
+
+
+class DeviceFunction:
+    """A device function: what `jit(device=True)` returns.
+
+    It is compiled anew for each architecture, where Numba's own dispatcher keeps the code of the first one.
+
+    Args:
+        py_func: the Python function.
+        signatures: signatures to compile it for; for whatever types it is called with, if there are none.
+        targetoptions: keyword arguments for `numba.cuda.jit`.
+    """
+
+    def __init__(self, py_func: Callable, signatures: Any, targetoptions: Mapping[str, Any]) -> None:
+        functools.update_wrapper(self, py_func)
+        self.py_func = py_func
+        # Numba looks for "inline" in an attribute of this name.
+        self.targetoptions = dict(targetoptions)
+        self._signatures = signatures
+        self._dispatchers: dict[str, Any] = {}
+
+    def __call__(self, *arguments: object) -> None:
+        raise TypeError(f"{self.py_func.__name__} is a device function: only kernels can call it")
+
+    @property
+    def _numba_type_(self) -> ext_types.CUDADispatcher:
+        """What Numba's compiler asks a value in a kernel for."""
+        arch = current_arch()
+        if arch not in self._dispatchers:
+            with target(arch):
+                given = () if self._signatures is None else (self._signatures,)
+                make = numba.cuda.jit(*given, device=True, **self.targetoptions)
+                self._dispatchers[arch] = make(self.py_func)
+        return ext_types.CUDADispatcher(self._dispatchers[arch])
+
+
+@contextlib.contextmanager
+def target(arch: str) -> Iterator[None]:
+    """Let Numba's compiler take `arch` for the current device's architecture, in this block."""
+    device = SimpleNamespace(compute_capability=compute_capability(arch))
+    with global_compiler_lock:
+        asked = numba_dispatcher.get_current_device
+        numba_dispatcher.get_current_device = lambda: device
+        try:
+            yield
+        finally:
+            numba_dispatcher.get_current_device = asked
+
+
+def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, **options: Any) -> str:
+    """The PTX of a kernel, with line information; its one entry has the name of the Python function.
+
+    Args:
+        py_func: the Python function.
+        argument_types: Numba types of its arguments.
+        arch: such as "sm_90".
+        options: `fastmath`, `opt` and `launch_bounds`, as for `numba.cuda.jit`.
+
+    Raises:
+        numba.core.errors.NumbaError: Numba cannot compile it.
+    """
+    key = _cache_key(py_func, argument_types, arch, options)
+    path = None if key is None else cache_directory() / "numba" / f"{key}.json"
+    ptx = None if path is None else _read(path)
+    if ptx is None:
+        ptx = _compile(py_func, argument_types, arch, options)
+        if path is not None:
+            write_atomically(path, json.dumps({"ptx": ptx, "checksum": _digest(ptx)}).encode())
+    return ptx
+
+
+def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
+    with target(arch):
+        ptx, _ = numba.cuda.compile(
+            py_func,
+            types.void(*argument_types),
+            device=False,
+            abi="numba",
+            lineinfo=True,
+            cc=compute_capability(arch),
+            **options,
+        )
+    # The mangled name spells out every type: too long for a message.
+    (mangled,) = re.findall(r"\.entry\s+(\w+)\s*\(", ptx)
+    plain = re.sub(r"\W", "_", py_func.__name__)
+    return re.sub(rf"\b{mangled}(?=\b|_param_\d)", plain, ptx)
+
+
+def _read(path: Any) -> str | None:
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        return entry["ptx"] if entry["checksum"] == _digest(entry["ptx"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# The fingerprint
+
+
+class _Unknown(Exception):
+    """A value whose meaning for the compiled code has no known fingerprint."""
+
+
+def _cache_key(
+    py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
+) -> str | None:
+    """A hash of all that the PTX depends on, or None if something in it cannot be told from its value."""
+    try:
+        function = _of_function(py_func, set())
+    except _Unknown:
+        return None
+    return _digest([CACHE_FORMAT, arch, sorted(options.items()), str(argument_types), _compilers(), function])
+
+
+@functools.cache
+def _compilers() -> list[str]:
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "numba-cuda", "llvmlite")]
+    return [*versions, f"NVVM {NVVM().get_ir_version()}", importlib.metadata.version("nvidia-nvvm")]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
+
+
+def _of_function(function: Callable, seen: set[int]) -> Any:
+    """Bytecode, place in its file (for the line information), defaults, and the values of all names it reads."""
+    if id(function) in seen:
+        return ["recursion", function.__name__]
+    seen.add(id(function))
+    codes = list(_all_codes(function.__code__))
+    names = sorted({name for code in codes for name in code.co_names})
+    return [
+        function.__qualname__,
+        [_of_code(code) for code in codes],
+        _of_value(function.__defaults__, names, seen),
+        [_of_value(cell.cell_contents, names, seen) for cell in function.__closure__ or ()],
+        [(name, _of_value(function.__globals__[name], names, seen)) for name in names if name in function.__globals__],
+    ]
+
+
+def _all_codes(code: python_types.CodeType) -> Iterator[python_types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, python_types.CodeType):
+            yield from _all_codes(constant)
+
+
+def _of_code(code: python_types.CodeType) -> Any:
+    constants = [repr(constant) for constant in code.co_consts if not isinstance(constant, python_types.CodeType)]
+    lines = [line for _, _, line in code.co_lines()]
+    return [
+        code.co_code.hex(),
+        constants,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_filename,
+        code.co_firstlineno,
+        lines,
+    ]
+
+
+def _of_value(value: Any, names: list[str], seen: set[int]) -> Any:
+    """What a value that a kernel reads means to the compiler. `names` are the attributes that the code can ask for."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, Enum):
+        return f"{type(value).__qualname__} {value.name} {value.value!r}"
+    if isinstance(value, (tuple, list)):
+        return [type(value).__qualname__, [_of_value(item, names, seen) for item in value]]
+    if isinstance(value, np.ndarray):
+        return ["array", str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    if isinstance(value, types.Type):
+        return f"numba type {value}"
+    if hasattr(value, "py_func"):
+        options = {name: repr(option) for name, option in getattr(value, "targetoptions", {}).items()}
+        signatures = [str(signature) for signature in getattr(value, "nopython_signatures", ())]
+        given = str(getattr(value, "_signatures", None))
+        return ["dispatcher", sorted(options.items()), signatures, given, _of_function(value.py_func, seen)]
+    if isinstance(value, python_types.FunctionType):
+        return _of_function(value, seen)
+    if isinstance(value, python_types.ModuleType):
+        return _of_module(value, names, seen)
+    if isinstance(value, (type, python_types.BuiltinFunctionType, np.ufunc)):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
+    if type(value).__module__.startswith("numba."):
+        return f"{type(value).__module__}.{type(value).__qualname__}"
+    raise _Unknown(type(value))
+
+
+# Their versions are in the fingerprint, so what they hold need not be.
+_VERSIONED = ("numba", "math", "operator", "gpubp.emulator.cuda", "cuda")
+
+
+def _of_module(module: python_types.ModuleType, names: list[str], seen: set[int]) -> Any:
+    if module.__name__ == "numpy":
+        return f"numpy {np.__version__}"
+    if module.__name__.startswith(_VERSIONED):
+        return module.__name__
+    if id(module) in seen:
+        return module.__name__
+    seen.add(id(module))
+    held = [(name, _of_value(getattr(module, name), names, seen)) for name in names if hasattr(module, name)]
+    return [module.__name__, held]
