@@ -187,7 +187,7 @@ def fault(
     """The error for the access of the active lane at `position`."""
     lane = int(machine.active.lanes[position])
     address = int(addresses[lane]) + offset
-    verb = {"load": "reads", "store": "writes", "atomic": "updates"}[kind]
+    verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies"}[kind]
     what = f"{verb} {nbytes} bytes of {space} memory at {address:#x}"
     if address % nbytes:
         return MemoryAccessError(

@@ -29,19 +29,18 @@ class Barriers:
         self.at = np.zeros(lanes, np.int64)  # index into `instructions`
         self.instructions: list[Instruction] = []
         self.arrived = np.zeros((machine.blocks, BARRIERS), np.int64)  # by bar.arrive
-        self.live = np.zeros(lanes, bool)
+        self.live = machine.live
         self.some_exited = False
 
-    def begin(self, live: Array) -> None:
+    def begin(self) -> None:
         self.waiting[:] = False
         self.anyone = False
         self.arrived[:] = 0
-        self.ended(live)
+        self.lanes_ended()
 
-    def ended(self, live: Array) -> None:
-        """Lanes have exited; `live` are those left."""
-        self.live = live
-        counts = np.count_nonzero(live.reshape(self.machine.blocks, -1), axis=1)
+    def lanes_ended(self) -> None:
+        """Note that lanes have exited."""
+        counts = np.count_nonzero(self.live.reshape(self.machine.blocks, -1), axis=1)
         self.some_exited = bool(((counts > 0) & (counts < self.machine.threads)).any())
 
     # -- arriving -----------------------------------------------------------------------------------------------------

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpubp.emulator import accesses
+from gpubp.emulator import accesses, async_copies, runtime_calls, warp_instructions
 from gpubp.emulator.cfg import Block
-from gpubp.emulator.errors import TrapError
 from gpubp.emulator.lanewise import Bound, Step, always, bind_lanewise
 from gpubp.emulator.machine import Active, Machine
 from gpubp.emulator.ptx import Instruction, Register
@@ -75,10 +74,20 @@ def _guarded(machine: Machine, guard: Register, step: Step) -> Step:
     return run
 
 
+def _bind_arrive(machine: Machine, instruction: Instruction) -> Bound:
+    """bar.arrive; the barriers at which threads wait end their block, and are the scheduler's."""
+    return always(lambda: machine.barriers.arrive_only(instruction))
+
+
 _FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
     "ld": accesses.bind_load,
     "ldu": accesses.bind_load,
     "st": accesses.bind_store,
     "atom": accesses.bind_atomic,
     "red": accesses.bind_atomic,
+    "cp": async_copies.bind_async,
+    "call": runtime_calls.bind_call,
+    "bar": _bind_arrive,
+    "barrier": _bind_arrive,
+    **warp_instructions.FACTORIES,
 }

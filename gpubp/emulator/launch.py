@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.emulator import cfg, ptx, registers
-from gpubp.emulator.errors import EmulatorError, LaunchError
+from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.machine import WARP, Machine
 from gpubp.emulator.memory import MEMORY, Layout, layout
 from gpubp.emulator.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
@@ -101,6 +101,8 @@ class _Decoded:
         self.slots = registers.allocate(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
+        for name in named:
+            module.place(name)
         outer = [v for v in module.parsed.variables.values() if v.space == "shared" and v.name in named]
         every_shared = [*outer, *(v for v in variables if v.space == "shared")]
         self.dynamic = [v for v in every_shared if v.nbytes == 0]
@@ -160,7 +162,6 @@ class LoadedModule:
     def __init__(self, parsed: Module) -> None:
         self.parsed = parsed
         self.addresses: dict[str, int] = {}
-        self._load_variables()
         self.kernels = {f.name: Kernel(self, f) for f in parsed.functions.values() if f.entry and f.defined}
 
     def kernel(self, name: str) -> Kernel:
@@ -171,8 +172,9 @@ class LoadedModule:
 
     def global_address(self, name: str) -> int:
         """Device address of a __device__ or __constant__ variable. Raises EmulatorError if there is none."""
-        if name not in self.addresses:
-            raise EmulatorError(f"no variable {name!r} in the module; it has {', '.join(self.addresses) or 'none'}")
+        if not self.place(name):
+            known = [v.name for v in self.parsed.variables.values() if v.space in ("global", "const")]
+            raise EmulatorError(f"no variable {name!r} in the module; it has {', '.join(known) or 'none'}")
         return self.addresses[name]
 
     def global_size(self, name: str) -> int:
@@ -180,17 +182,23 @@ class LoadedModule:
         self.global_address(name)
         return self.parsed.variables[name].nbytes
 
-    def _load_variables(self) -> None:
-        variables = [v for v in self.parsed.variables.values() if v.space in ("global", "const")]
-        for variable in variables:
-            self.addresses[variable.name] = MEMORY.allocate(variable.nbytes, variable.name)
-        for variable in variables:
-            view = MEMORY.view(self.addresses[variable.name], variable.nbytes)
-            view[:] = 0  # variables without an initialiser are zero
-            if variable.initial is not None:
-                data = self._initial_bytes(variable)
-                view[: len(data)] = np.frombuffer(data, np.uint8)
-            MEMORY.mark_written(self.addresses[variable.name], variable.nbytes)
+    def place(self, name: str) -> bool:
+        """Give a variable its memory when it is first named: headers declare hundreds that no kernel uses."""
+        if name in self.addresses:
+            return True
+        variable = self.parsed.variables.get(name)
+        if variable is None or variable.space not in ("global", "const"):
+            return False
+        if variable.external:
+            raise UnsupportedInstruction(f"variable {name} is declared extern, and no other module can define it")
+        address = self.addresses[name] = MEMORY.allocate(variable.nbytes, name)
+        view = MEMORY.view(address, variable.nbytes)
+        view[:] = 0  # variables without an initialiser are zero
+        if variable.initial is not None:
+            data = self._initial_bytes(variable)
+            view[: len(data)] = np.frombuffer(data, np.uint8)
+        MEMORY.mark_written(address, variable.nbytes)
+        return True
 
     def _initial_bytes(self, variable: Variable) -> bytes:
         size = TYPE_BYTES[variable.type]

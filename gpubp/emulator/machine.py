@@ -69,6 +69,8 @@ class Machine:
         self.grid = (1, 1, 1)
         self.first_block = 0
         self.launched_lanes = np.zeros(self.lanes, bool)
+        self.live = np.zeros(self.lanes, bool)
+        self.barriers: Any = None  # set by the scheduler
         self.carry = np.zeros(self.lanes, bool)
         self.clock = 0
         self.output: list[str] = []

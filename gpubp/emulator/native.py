@@ -149,21 +149,35 @@ def scatter(pointers, displacement, values, lanes, whole, count):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def copy_masked(target, source, mask):  # type: ignore[no-untyped-def]
-    """target[mask] = source[mask], for arrays of any one length"""
-    for i in range(mask.size):
-        if mask[i]:
-            target[i] = source[i]
+def read_bytes(pointers, sizes, out):  # type: ignore[no-untyped-def]
+    """out[i, :sizes[i]] = the bytes at pointers[i]"""
+    for i in range(pointers.size):
+        for byte in range(min(sizes[i], out.shape[1])):
+            out[i, byte] = _load(pointers[i] + byte, out[i, byte])
 
 
 @njit(cache=True, nogil=True)
-def copy_bytes(targets, sources, sizes, nbytes, count):  # type: ignore[no-untyped-def]
-    """Copy sizes[i] bytes from source to target pointer and zero the rest of nbytes (cp.async)."""
-    zero = np.uint8(0)
-    for i in range(count):
-        for byte in range(nbytes):
-            value = _load(sources[i] + byte, zero) if byte < sizes[i] else zero
-            _store(targets[i] + byte, value)
+def write_bytes(pointers, values):  # type: ignore[no-untyped-def]
+    """The bytes at pointers[i] = values[i]"""
+    for i in range(pointers.size):
+        for byte in range(values.shape[1]):
+            _store(pointers[i] + byte, values[i, byte])
+
+
+@njit(cache=True, nogil=True)
+def read_rows(pointers, out):  # type: ignore[no-untyped-def]
+    """out[i] = the out.shape[1] elements at pointers[i]"""
+    for i in range(pointers.size):
+        for column in range(out.shape[1]):
+            out[i, column] = _load(pointers[i] + column * out.itemsize, out[0, 0])
+
+
+@njit(cache=True, nogil=True)
+def write_rows(pointers, values):  # type: ignore[no-untyped-def]
+    """The elements at pointers[i] = values[i]"""
+    for i in range(pointers.size):
+        for column in range(values.shape[1]):
+            _store(pointers[i] + column * values.itemsize, values[i, column])
 
 
 @njit(cache=True, nogil=True)

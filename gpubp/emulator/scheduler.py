@@ -29,9 +29,9 @@ class Wave:
         self.blocks = machine.program.blocks
         self.bound: list[BoundBlock | None] = [None] * len(self.blocks)
         self.groups: dict[int, Array] = {}
-        self.live = np.zeros(machine.lanes, bool)
+        self.live = machine.live
         self.live_count = 0
-        self.barriers = Barriers(machine)
+        self.barriers = machine.barriers = Barriers(machine)
 
     def run(self) -> None:
         """Run all lanes to their end. Raises what the kernel's faults raise."""
@@ -39,7 +39,7 @@ class Wave:
         self.live[:] = machine.launched_lanes
         self.live_count = int(np.count_nonzero(self.live))
         self.groups = {0: self.live.copy()}
-        self.barriers.begin(self.live)
+        self.barriers.begin()
         turns = 0
         while self.groups or self._open_barriers():
             turns += 1
@@ -134,7 +134,7 @@ class Wave:
     def _end(self, mask: Array, count: int) -> None:
         self.live &= ~mask
         self.live_count -= count
-        self.barriers.ended(self.live)
+        self.barriers.lanes_ended()
 
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if nobody waits. Raises DeadlockError if none is complete."""
