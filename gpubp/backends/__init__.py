@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from gpubp.backends.base import Backend
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 
 BACKENDS = {"numpy": ("cpu",), "cupy": ("gpu", "emulator"), "numba": ("gpu", "emulator")}
-"""Every backend by its name, with the devices that it can run on."""
+"""Every backend by its name, with the devices that it can run on, the usual one first."""
+
+_HOMES = {
+    "numpy": "numpy_backend:NumpyBackend",
+    "cupy": "cupy_backend:CupyBackend",
+    "numba": "numba_backend:NumbaBackend",
+}
 
 
 def get(name: str = "auto", device: str | None = None) -> Backend:
     """Make the backend with this name on this device; None: the device that the backend runs on first of all.
 
-    "auto" is the fastest that works here. A backend that was named and cannot run raises BackendError, which says what
-    is missing; nothing else is taken in its place.
+    "auto" is `cupy` on a GPU that has run a tiny kernel, else `numba` likewise, else `numpy`; never the emulated
+    device. A backend that was named and cannot run raises BackendError, which says what is missing and which command
+    mends it; nothing else is taken in its place.
     """
+    from gpubp.backends import detection
+
     if name == "auto":
-        if device not in (None, "cpu"):
-            raise ArgumentError("device", device, "left out, or 'cpu', with backend 'auto'")
-        name = "numpy"
+        name, device = _automatic(device)
     if name not in BACKENDS:
         raise unknown_name("backend", name, ("auto", *BACKENDS))
     devices = BACKENDS[name]
     device = device or devices[0]
     if device not in devices:
         raise ArgumentError("device", device, f"one of {', '.join(devices)} with backend {name!r}")
-    if name == "numpy":
-        from gpubp.backends.numpy_backend import NumpyBackend
+    found = detection.probe(name, device)
+    if not found.works:
+        raise BackendError(f"backend {name!r} cannot run on device {device!r}: {found}")
+    module, kind = _HOMES[name].split(":")
+    return getattr(import_module(f"{__name__}.{module}"), kind)(device)
 
-        return NumpyBackend()
-    raise BackendError(f"backend {name!r} is not part of this version of gpubp; use 'numpy'")
+
+def _automatic(device: str | None) -> tuple[str, str]:
+    """The backend and device that "auto" stands for; `device` limits the choice."""
+    from gpubp.backends import detection
+
+    if device not in (None, "cpu", "gpu"):
+        raise ArgumentError("device", device, "'cpu', 'gpu' or left out, with backend 'auto'")
+    faults = []
+    if device != "cpu":
+        for name in ("cupy", "numba"):
+            found = detection.probe(name, "gpu")
+            if found.works:
+                return name, "gpu"
+            faults.append(f"{name}: {found}")
+    if device == "gpu":
+        raise BackendError("no backend can run on device 'gpu': " + "; ".join(faults))
+    return "numpy", "cpu"

@@ -25,11 +25,11 @@ class NumpyBackend:
     """See `gpubp.backends.base.Backend`."""
 
     name = "numpy"
-    device = "cpu"
     variants: tuple[str, ...] = ()
     variant: str | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         self._work = {np.dtype(name): np.empty((2, BLOCK), name) for name in ("float32", "float64")}
 
     # --- arrays -----------------------------------------------------------------------------------------------------

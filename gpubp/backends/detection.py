@@ -1,0 +1,224 @@
+"""Can a backend run here, and if not, what is missing and which command mends it?
+
+A GPU counts as working once a tiny kernel has run on it and its result was right.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+EXTRAS = {12: "cuda12", 13: "cuda13"}
+"""The extra of gpubp for each major version of CUDA."""
+
+LEAST_DRIVER = {12: (12, 0), 13: (13, 0)}
+"""The oldest version of CUDA that the driver must offer for wheels of a major version."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend runs on a device.
+
+    detail: what was found, or what is missing. remedy: the command or the step that mends it; "" where it works.
+    """
+
+    backend: str
+    device: str
+    works: bool
+    detail: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.detail}; {self.remedy}" if self.remedy else self.detail
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What the NVIDIA driver says. version: the newest CUDA that it offers, (0, 0) without a driver."""
+
+    version: tuple[int, int] = (0, 0)
+    devices: tuple[str, ...] = ()
+    fault: str = ""
+
+
+class _Missing(Exception):
+    """Something that a backend needs is not there: what, and what mends it."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.remedy = remedy
+
+
+@cache
+def driver() -> Driver:
+    """Ask the NVIDIA driver, through its own library and nothing else."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Driver(fault="no NVIDIA driver is installed")
+    version = ctypes.c_int()
+    library.cuDriverGetVersion(ctypes.byref(version))
+    offered = (version.value // 1000, version.value % 1000 // 10)
+    status = library.cuInit(0)
+    if status:
+        return Driver(offered, fault=f"the NVIDIA driver does not start ({_error_name(library, status)})")
+    count = ctypes.c_int()
+    library.cuDeviceGetCount(ctypes.byref(count))
+    names = tuple(_device_name(library, ordinal) for ordinal in range(count.value))
+    return Driver(offered, names, "" if names else "the NVIDIA driver finds no GPU")
+
+
+def _device_name(library: ctypes.CDLL, ordinal: int) -> str:
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    library.cuDeviceGet(ctypes.byref(device), ordinal)
+    library.cuDeviceGetName(name, len(name), device)
+    return name.value.decode()
+
+
+def _error_name(library: ctypes.CDLL, status: int) -> str:
+    text = ctypes.c_char_p()
+    library.cuGetErrorName(status, ctypes.byref(text))
+    return (text.value or b"").decode() or f"error {status}"
+
+
+@cache
+def probe(backend: str, device: str) -> Availability:
+    """Find out whether the backend runs on the device, as far as running a tiny kernel."""
+    try:
+        detail = _PROBES[backend, device]()
+    except _Missing as missing:
+        return Availability(backend, device, False, missing.detail, missing.remedy)
+    return Availability(backend, device, True, detail)
+
+
+def _probe_numpy() -> str:
+    numpy = importlib.import_module("numpy")
+    blas = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"NumPy {numpy.__version__} with {blas['name']} {blas['version']}"
+
+
+def _probe_emulator(needs: dict[str, str]) -> str:
+    """needs: modules, each with what it is for."""
+    for module, purpose in needs.items():
+        _import(module, purpose, "pip install 'gpubp[emulator]'")
+    return "the emulated device: the kernels' PTX executed on the CPU, for checks and not for speed"
+
+
+def _probe_cupy() -> str:
+    found = _require_gpu()
+    cupy: Any = _import("cupy", "the array library of this backend", _install(found))
+    try:
+        runtime = cupy.cuda.runtime.runtimeGetVersion()
+    except Exception as error:  # CuPy raises errors of its own for each thing that a broken wheel lacks
+        raise _Missing(f"CuPy does not load its CUDA libraries ({_first_line(error)})", _install(found)) from error
+    _require_version("CuPy", runtime // 1000, found)
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:
+        raise _Missing(
+            f"NVRTC, which compiles the kernels, does not load ({_first_line(error)})", _install(found)
+        ) from error
+    _run_tiny_kernel(lambda: _tiny_cupy(cupy), found)
+    return f"{found.devices[0]}, CuPy {cupy.__version__}, CUDA {runtime // 1000}.{runtime % 1000 // 10}"
+
+
+def _tiny_cupy(cupy: Any) -> bool:
+    source = 'extern "C" __global__ void fill(int* x) { x[threadIdx.x] = 3 * threadIdx.x; }'
+    x = cupy.empty(32, "int32")
+    cupy.RawKernel(source, "fill")((1,), (32,), (x,))
+    return cupy.asnumpy(x).tolist() == list(range(0, 96, 3))
+
+
+def _probe_numba() -> str:
+    found = _require_gpu()
+    cuda: Any = _import("numba.cuda", "the compiler of this backend", _install(found))
+    try:
+        runtime = cuda.runtime.get_version()
+    except Exception as error:
+        raise _Missing(f"Numba does not load its CUDA libraries ({_first_line(error)})", _install(found)) from error
+    _require_version("Numba's CUDA toolkit", runtime[0], found)
+    _run_tiny_kernel(lambda: _tiny_numba(cuda), found)
+    return f"{found.devices[0]}, numba-cuda {cuda.__version__}, CUDA {runtime[0]}.{runtime[1]}"
+
+
+def _tiny_numba(cuda: Any) -> bool:
+    import numpy as np
+
+    @cuda.jit("void(int32[::1])")
+    def fill(x):
+        i = cuda.threadIdx.x
+        x[i] = 3 * i
+
+    x = cuda.device_array(32, np.int32)
+    fill[1, 32](x)
+    return x.copy_to_host().tolist() == list(range(0, 96, 3))
+
+
+_PROBES: dict[tuple[str, str], Callable[[], str]] = {
+    ("numpy", "cpu"): _probe_numpy,
+    ("cupy", "gpu"): _probe_cupy,
+    ("numba", "gpu"): _probe_numba,
+    ("cupy", "emulator"): lambda: _probe_emulator({"numba": "what runs the device", "cuda.bindings.nvrtc": "NVRTC"}),
+    ("numba", "emulator"): lambda: _probe_emulator({"numba": "what runs the device", "numba.cuda": "the compiler"}),
+}
+
+
+def _require_gpu() -> Driver:
+    found = driver()
+    if not found.version[0]:
+        raise _Missing(
+            found.fault, "install one: https://www.nvidia.com/drivers (on Debian: apt install nvidia-driver)"
+        )
+    if found.fault:
+        raise _Missing(found.fault, "see what nvidia-smi says; the driver may wait for a reboot")
+    if found.version < LEAST_DRIVER[min(LEAST_DRIVER)]:
+        raise _Missing(
+            f"the NVIDIA driver is too old: it offers CUDA {found.version[0]}.{found.version[1]}, not 12.0 or newer",
+            "install a newer one: https://www.nvidia.com/drivers",
+        )
+    return found
+
+
+def _require_version(what: str, major: int, found: Driver) -> None:
+    """Wheels of CUDA `major` need a driver that offers it."""
+    if found.version[0] < major:
+        raise _Missing(
+            f"{what} is built for CUDA {major}, and the driver offers {found.version[0]}.{found.version[1]}",
+            f"pip uninstall cupy-cuda{major}x, then {_install(found)}",
+        )
+
+
+def _install(found: Driver) -> str:
+    """The command that brings what fits the driver; a newer driver runs what the newest wheels need."""
+    major = max((major for major in EXTRAS if major <= found.version[0]), default=min(EXTRAS))
+    return f"pip install 'gpubp[{EXTRAS[major]}]'"
+
+
+def _import(module: str, purpose: str, remedy: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module.split(".")[0]
+        detail = "is not installed" if missing else f"does not load ({_first_line(error)})"
+        raise _Missing(f"{module}, {purpose}, {detail}", remedy) from error
+
+
+def _run_tiny_kernel(run: Callable[[], bool], found: Driver) -> None:
+    try:
+        right = run()
+    except Exception as error:
+        raise _Missing(
+            f"a tiny kernel does not run on {found.devices[0]} ({_first_line(error)})", _install(found)
+        ) from error
+    if not right:
+        raise _Missing(f"a tiny kernel gives wrong results on {found.devices[0]}", "see what nvidia-smi says")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

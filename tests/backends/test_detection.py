@@ -1,0 +1,126 @@
+"""Detection tells apart what can be missing, each with the command that mends it; and the switch acts on it."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gpubp import backends
+from gpubp.backends import detection
+from gpubp.errors import ArgumentError, BackendError
+
+GPU = detection.Driver((13, 0), ("NVIDIA H100",))
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    detection.probe.cache_clear()
+    yield
+    detection.probe.cache_clear()
+
+
+def use_driver(monkeypatch, found):
+    monkeypatch.setattr(detection, "driver", lambda: found)
+
+
+def fake_cupy(runtime=13000, run=lambda x: np.copyto(x, 3 * np.arange(32)), nvrtc=lambda: (13, 0)):
+    """As much of CuPy as detection asks for; `run` is what the tiny kernel does."""
+    cupy = ModuleType("cupy")
+    cupy.__version__ = "14.0"
+    cupy.cuda = SimpleNamespace(
+        runtime=SimpleNamespace(runtimeGetVersion=lambda: runtime), nvrtc=SimpleNamespace(getVersion=nvrtc)
+    )
+    cupy.empty = np.empty
+    cupy.asnumpy = np.asarray
+    cupy.RawKernel = lambda source, name: lambda grid, block, args: run(*args)
+    return cupy
+
+
+def fail(message):
+    def raises(*_):
+        raise RuntimeError(message)
+
+    return raises
+
+
+def test_a_working_gpu_is_named(monkeypatch):
+    use_driver(monkeypatch, GPU)
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    found = detection.probe("cupy", "gpu")
+    assert found.works
+    assert str(found) == "NVIDIA H100, CuPy 14.0, CUDA 13.0"
+
+
+@pytest.mark.parametrize(
+    ("driver", "cupy", "detail", "remedy"),
+    [
+        (detection.Driver(fault="no NVIDIA driver is installed"), None, "no NVIDIA driver", "nvidia.com/drivers"),
+        (detection.Driver((13, 0), fault="the NVIDIA driver finds no GPU"), None, "finds no GPU", "nvidia-smi"),
+        (detection.Driver((11, 8), ("GTX",)), None, "too old: it offers CUDA 11.8", "nvidia.com/drivers"),
+        (GPU, None, "cupy, .* is not installed", r"pip install 'gpubp\[cuda13\]'"),
+        (detection.Driver((12, 4), ("T4",)), None, "cupy, .* is not installed", r"pip install 'gpubp\[cuda12\]'"),
+        (
+            detection.Driver((12, 4), ("T4",)),
+            fake_cupy(runtime=13000),
+            "CuPy is built for CUDA 13, and the driver offers 12.4",
+            r"pip uninstall cupy-cuda13x, then pip install 'gpubp\[cuda12\]'",
+        ),
+        (GPU, fake_cupy(nvrtc=fail("libnvrtc.so.13: no such file")), "NVRTC.*libnvrtc", r"gpubp\[cuda13\]"),
+        (GPU, fake_cupy(run=fail("out of memory")), "tiny kernel does not run on NVIDIA H100 .out of memory", "gpubp"),
+        (GPU, fake_cupy(run=lambda x: x.fill(0)), "tiny kernel gives wrong results", "nvidia-smi"),
+    ],
+)
+def test_what_is_missing_is_told_apart(monkeypatch, driver, cupy, detail, remedy):
+    use_driver(monkeypatch, driver)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    found = detection.probe("cupy", "gpu")
+    assert not found.works
+    with pytest.raises(BackendError, match=f"cannot run on device 'gpu'.*{detail}.*{remedy}"):
+        backends.get("cupy")
+
+
+def test_no_extras_for_the_emulator(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(BackendError, match=r"numba.*is not installed.*pip install 'gpubp\[emulator\]'"):
+        backends.get("cupy", "emulator")
+
+
+def test_automatic_takes_numpy_without_a_gpu(monkeypatch):
+    use_driver(monkeypatch, detection.Driver(fault="no NVIDIA driver is installed"))
+    backend = backends.get("auto")
+    assert (backend.name, backend.device) == ("numpy", "cpu")
+
+
+def test_automatic_on_a_gpu_that_is_missing_says_why(monkeypatch):
+    use_driver(monkeypatch, detection.Driver(fault="no NVIDIA driver is installed"))
+    with pytest.raises(BackendError, match="no NVIDIA driver is installed"):
+        backends.get("auto", "gpu")
+
+
+def test_automatic_prefers_cupy_then_numba(monkeypatch):
+    works = {"cupy", "numba"}
+    monkeypatch.setattr(
+        detection, "probe", lambda name, device: detection.Availability(name, device, name in works, "found")
+    )
+    detection.probe.cache_clear = lambda: None
+    assert backends._automatic(None) == ("cupy", "gpu")
+    works.remove("cupy")
+    assert backends._automatic(None) == ("numba", "gpu")
+    assert backends._automatic("cpu") == ("numpy", "cpu")
+
+
+def test_automatic_never_takes_the_emulator():
+    with pytest.raises(ArgumentError, match="device"):
+        backends.get("auto", "emulator")
+
+
+@pytest.mark.parametrize(("name", "device"), [("nunpy", None), ("numpy", "gpu"), ("cupy", "cpu")])
+def test_unknown_names_are_named(name, device):
+    with pytest.raises(ArgumentError, match=r"backend|device"):
+        backends.get(name, device)
+
+
+def test_the_driver_is_asked_without_any_package():
+    found = detection.driver()
+    assert bool(found.fault) == (not found.devices)
