@@ -1,0 +1,111 @@
+"""What this machine has, and what each backend would use or lacks: `gpubp info`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpubp import backends
+from gpubp.backends import detection
+from gpubp.backends.detection import Availability
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PACKAGES = ("gpubp", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda", "nvidia-cuda-nvrtc")
+"""The distributions whose versions matter for a result."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found. memory: bytes, 0 where the system does not say. driver: the newest CUDA that it offers, or ""."""
+
+    python: str
+    system: str
+    processor: str
+    cores: int
+    memory: int
+    driver: str
+    gpus: tuple[str, ...]
+    packages: dict[str, str]
+    backends: tuple[Availability, ...]
+    automatic: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """All of it, for a terminal."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        table.add_row("Python", f"{self.python} on {self.system}")
+        memory = f", {self.memory / 2**30:.0f} GiB of memory" if self.memory else ""
+        table.add_row("CPU", f"{self.processor}, {self.cores} cores{memory}")
+        table.add_row("GPU", ", ".join(self.gpus) or f"none ({detection.driver().fault})")
+        table.add_row("driver", f"CUDA {self.driver}" if self.driver else "none")
+        table.add_row("packages", ", ".join(f"{name} {version}" for name, version in self.packages.items()))
+        for each in self.backends:
+            verdict = "[green]works[/]" if each.works else "[red]lacks[/]"
+            remedy = f"\n{escape(each.remedy)}" if each.remedy else ""
+            table.add_row(f"{each.backend} on {each.device}", f"{verdict}: {escape(each.detail)}{remedy}")
+        table.add_row("auto takes", self.automatic)
+        return table
+
+
+def look() -> Machine:
+    """Find out what this machine has. Runs a tiny kernel where there is a GPU."""
+    found = tuple(detection.probe(name, device) for name, devices in backends.BACKENDS.items() for device in devices)
+    driver = detection.driver()
+    automatic = next((each for each in found if each.works and each.device == "gpu"), None)
+    return Machine(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=_processor(),
+        cores=_cores(),
+        memory=_memory(),
+        driver="{}.{}".format(*driver.version) if driver.version[0] else "",
+        gpus=driver.devices,
+        packages=_versions(),
+        backends=found,
+        automatic=f"{automatic.backend} on gpu" if automatic else "numpy on cpu",
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
