@@ -571,7 +571,7 @@ class Network:
         self.backend.upload(host, self.parameters)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that changes in training, on the host: weights, the optimiser's state, the number of steps, the losses."""
+        """All that changes in training, on the host: weights, the optimiser's state, steps made, losses."""
         slots = {
             f"optimizer.{name}": self.backend.asnumpy(slot)
             for name, slot in zip(self._optimizer.state, self._state, strict=True)
