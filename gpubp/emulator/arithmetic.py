@@ -102,7 +102,7 @@ def operation(opcode: str, modifiers: tuple[str, ...], pair: bool = False) -> Op
         return comparisons.set_predicate(form, pair)
     if opcode in OTHER_OPCODES:
         return OTHER_OPCODES[opcode](form)
-    is_float = bool(modifiers) and modifiers[-1].startswith(("f", "bf"))
+    is_float = bool(modifiers) and modifiers[-1] in (*floats.SCALARS, *floats.PACKED)
     family = FLOAT_OPCODES if is_float else INTEGER_OPCODES
     if opcode in family:
         return family[opcode](form)

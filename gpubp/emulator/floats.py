@@ -350,7 +350,7 @@ def copy_sign(form: Form) -> Operation:
     """copysign d, a, b: b with the sign of a."""
     type_ = form.type(("f32", "f64"))
     form.end()
-    return ufunc_operation(lambda a, b, d: np.copysign(b, a, d), type_, (type_, type_), "float")
+    return ufunc_operation(lambda a, b, out: np.copysign(b, a, out=out), type_, (type_, type_), "float")
 
 
 def test_property(form: Form) -> Operation:

@@ -60,6 +60,8 @@ def wide_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def product(form: Form) -> Operation:
     """mul and mad, their low, high or full product."""
     adds = form.opcode == "mad"
+    if adds and form.flag("cc"):
+        return product_with_carry(form, writes=True)
     type_ = form.type(INTEGERS)
     part = form.choice(("lo", "hi", "wide"))
     saturates = adds and part == "hi" and type_ == "s32" and form.flag("sat")
@@ -198,12 +200,12 @@ def carrying(
     return Operation((DTYPES[word],), (DTYPES[word],) * arity, apply, "integer", carry_in=reads, carry_out=writes)
 
 
-def product_with_carry(form: Form) -> Operation:
+def product_with_carry(form: Form, writes: bool = False) -> Operation:
     """mad.{lo,hi}.cc and madc.{lo,hi}{.cc}."""
     type_ = form.type(CARRY_TYPES)
     part = form.choice(("lo", "hi"))
     reads = form.opcode == "madc"
-    writes = form.flag("cc")
+    writes = writes or form.flag("cc")
     form.end()
     word = as_unsigned(type_)
     dtype, unsigned = DTYPES[type_], DTYPES[word]
@@ -272,8 +274,8 @@ def negative(form: Form) -> Operation:
 def extremum(form: Form) -> Operation:
     """min and max, also of packed halves, also .relu (s32 and s16x2: not less than zero)."""
     ufunc = np.minimum if form.opcode == "min" else np.maximum
-    type_ = form.type((*INTEGERS, "u16x2", "s16x2"))
-    relu = type_ in ("s32", "s16x2") and form.flag("relu")
+    relu = form.flag("relu")  # NVRTC's headers write it behind the type, the ISA before
+    type_ = form.type(("s32", "s16x2") if relu else (*INTEGERS, "u16x2", "s16x2"))
     form.end()
     if type_.endswith("x2"):
         dtype = np.int16 if type_[0] == "s" else np.uint16

@@ -24,6 +24,7 @@ DTYPES = {
     "bf16": np.dtype(np.uint16),
     "f16x2": np.dtype(np.uint32),
     "bf16x2": np.dtype(np.uint32),
+    "f32x2": np.dtype(np.uint64),
     "u16x2": np.dtype(np.uint32),
     "s16x2": np.dtype(np.uint32),
     "tf32": np.dtype(np.uint32),
@@ -46,6 +47,7 @@ class Operation:
     flops: int = 0  # floating point operations a lane
     carry_in: bool = False  # apply takes the carry flag, a bool array, as its last source
     carry_out: bool = False  # apply writes the carry flag, a bool array, as its last out
+    ufunc: Callable[..., Any] | None = None  # where apply is one call of it: the same with sources before outs
 
 
 class Form:
@@ -95,19 +97,19 @@ def ufunc_operation(
     if len(sources) == 1:
 
         def apply(d: np.ndarray, a: np.ndarray) -> None:
-            ufunc(a, d)
+            ufunc(a, out=d)
 
     elif len(sources) == 2:
 
         def apply(d: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:  # type: ignore[misc]
-            ufunc(a, b, d)
+            ufunc(a, b, out=d)
 
     else:
 
         def apply(d: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:  # type: ignore[misc]
-            ufunc(a, b, c, d)
+            ufunc(a, b, c, out=d)
 
-    return Operation((DTYPES[result],), tuple(DTYPES[s] for s in sources), apply, kind, flops)
+    return Operation((DTYPES[result],), tuple(DTYPES[s] for s in sources), apply, kind, flops, ufunc=ufunc)
 
 
 def function_operation(
