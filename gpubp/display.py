@@ -1,0 +1,249 @@
+"""What a training run shows: live in a terminal, one plain line an epoch anywhere else, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from gpubp.plots import architecture
+from gpubp.training import HistoryRow, Interrupted, Listener, Result, Run
+
+REFRESH = 0.1
+"""Seconds between looks at the running loss: each look waits for the device."""
+EPOCHS_SHOWN = 10
+
+
+def display_for(console: Console) -> Display:
+    """The display that suits where the output goes."""
+    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay(console)
+
+
+class Display(Listener):
+    """What the two displays share: the opening lines, the clock, warnings, and the table at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def started(self, run: Run) -> None:
+        """Say what is trained, on what."""
+        self.clock = Clock(run)
+        network, config = run.network, run.config
+        self._say(run.dataset.describe())
+        optimizer = network.optimizer
+        self._say(
+            f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
+            f"batches of {min(config.batch_size, run.rows)}; {network.parameter_count:,} parameters"
+        )
+        self._say(f"backend {network.backend.name} on {network.backend.device}, {network.dtype}; run {run.folder}")
+        if run.epoch or run.batch:
+            position = f", batch {run.batch} of {run.batches}" if run.batch else ""
+            self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def warning(self, message: str) -> None:
+        """Say it on stderr, apart from the results."""
+        self.errors.print(f"[yellow]warning:[/] {escape(message)}")
+
+    def interrupted(self, stop: Interrupted) -> None:
+        """Say where the run stopped, and how to go on."""
+        position = f"epoch {stop.epoch}" + (f" and {stop.batch} batches" if stop.batch else "")
+        self._say(f"stopped after {position}, saved; continue with: gpubp train --resume {stop.folder}")
+
+    def finished(self, result: Result, folder: Path) -> None:
+        """The table at the end."""
+        self.console.print(summary(result, folder, self.clock))
+
+
+class Clock:
+    """How fast this process trains, and how long the rest of the run will take."""
+
+    def __init__(self, run: Run) -> None:
+        self.began = time.perf_counter()
+        self.batches_before = run.epoch * run.batches + run.batch
+
+    @property
+    def seconds(self) -> float:
+        """Since the first batch."""
+        return time.perf_counter() - self.began
+
+    def examples(self, run: Run) -> int:
+        """How many this process has trained on."""
+        batches = run.epoch * run.batches + run.batch - self.batches_before
+        return round(batches / run.batches * run.rows)
+
+    def rate(self, run: Run) -> float:
+        """Examples a second, everything included: evaluation, saving."""
+        return self.examples(run) / max(self.seconds, 1e-9)
+
+    def seconds_left(self, run: Run) -> float:
+        """At this pace, to the last epoch."""
+        left = run.config.epochs * run.rows - (run.epoch + run.batch / run.batches) * run.rows
+        return left / max(self.rate(run), 1e-9)
+
+
+class PlainDisplay(Display):
+    """One line an epoch, for logs."""
+
+    def epoch(self, run: Run, row: HistoryRow) -> None:
+        """The line."""
+        columns = [f"{name} {value}" for name, value in _columns(row)]
+        done = f"epoch {row.epoch:>{len(str(run.config.epochs))}}/{run.config.epochs}"
+        self._say(f"{done}  {'  '.join(columns)}  {self.clock.rate(run):,.0f} examples/s")
+
+
+class LiveDisplay(Display):
+    """The last epochs in a table, and below it a bar with the loss so far, the speed and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=None),
+            TextColumn("[progress.percentage]{task.percentage:>3.0f} %"),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[accuracy]}"),
+            TextColumn("{task.fields[rate]} examples/s"),
+            TextColumn("{task.fields[left]} left"),
+            console=console,
+            expand=True,
+        )
+        self.live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self.rows: list[HistoryRow] = []
+        self.looked = 0.0
+        self.accuracy = ""
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.stop()
+
+    def started(self, run: Run) -> None:
+        """Open the live part of the screen below the opening lines."""
+        super().started(run)
+        self.console.print()
+        self.rows = run.history[-EPOCHS_SHOWN:]
+        self.task = self.progress.add_task(
+            "", total=run.config.epochs * run.batches, loss="–", accuracy="", rate="–", left="–",
+            epoch=run.epoch + 1, epochs=run.config.epochs,
+        )  # fmt: skip
+        if not run.finished:
+            self.live.start()
+            self._show(run)
+
+    def batch(self, run: Run) -> None:
+        """Move the bar, a few times a second."""
+        if time.perf_counter() - self.looked >= REFRESH:
+            self._show(run)
+
+    def epoch(self, run: Run, row: HistoryRow) -> None:
+        """Add a row to the table."""
+        self.rows = [*self.rows, row][-EPOCHS_SHOWN:]
+        name, value = _held_out(row)
+        self.accuracy = f"{name} accuracy {value:.2%}" if value is not None else ""
+        self._show(run)
+
+    def warning(self, message: str) -> None:
+        """Above the live part: it scrolls up, and stays."""
+        self.live.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+    def _show(self, run: Run) -> None:
+        loss = run.running_loss() if run.batch else run.history[-1].train_loss if run.history else None
+        self.progress.update(
+            self.task,
+            completed=run.epoch * run.batches + run.batch,
+            epoch=min(run.epoch + 1, run.config.epochs),
+            loss="–" if loss is None else f"{loss:.4g}",
+            accuracy=self.accuracy,
+            rate=f"{self.clock.rate(run):,.0f}",
+            left=_duration(self.clock.seconds_left(run)),
+        )
+        parts = [_epochs_table(self.rows)] if self.rows else []
+        self.live.update(Group(*parts, self.progress), refresh=True)
+        self.looked = time.perf_counter()
+
+
+def _epochs_table(rows: list[HistoryRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("epoch", justify="right")
+    for name, _ in _columns(rows[-1]):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(str(row.epoch), *(value for _, value in _columns(row)))
+    return table
+
+
+def _columns(row: HistoryRow) -> list[tuple[str, str]]:
+    """What an epoch's line says: names and values. A part that is not there has no column."""
+    shown = [("loss", _number(row.train_loss))]
+    for part in ("validation", "test"):
+        shown.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
+        shown.append((f"{part} accuracy", _share(getattr(row, f"{part}_accuracy"))))
+    norms = row.gradient_norms
+    shown.append(("gradient norms", f"{norms[0]:.1e}" + (f" … {norms[-1]:.1e}" if len(norms) > 1 else "")))
+    return [(name, value) for name, value in shown if value]
+
+
+def _held_out(row: HistoryRow) -> tuple[str, float | None]:
+    """The accuracy that tells most about new data: of the first part that is there."""
+    for part in ("validation", "test"):
+        if getattr(row, f"{part}_loss") is not None:
+            return part, getattr(row, f"{part}_accuracy")
+    return "training", row.train_accuracy
+
+
+def summary(result: Result, folder: Path, clock: Clock) -> Table:
+    """The table at the end: how good the model is, how long it took, where everything is."""
+    row, history = result.row, result.history
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    epochs = f"{len(history)}"
+    if result.diverged:
+        epochs += ", then training diverged"
+    elif result.stopped_early:
+        epochs += f", stopped early; the weights are those of epoch {row.epoch}"
+    elif row.epoch != len(history):
+        epochs += f"; the weights are those of epoch {row.epoch}, the best"
+    table.add_row("epochs", epochs)
+    for part in ("train", "validation", "test"):
+        loss = getattr(row, f"{part}_loss")
+        if loss is not None:
+            table.add_row("training loss" if part == "train" else f"{part} loss", _number(loss))
+    for part in ("train", "validation", "test"):
+        accuracy = getattr(row, f"{part}_accuracy")
+        if accuracy is not None:
+            table.add_row("training accuracy" if part == "train" else f"{part} accuracy", _share(accuracy))
+    table.add_row("time", _duration(clock.seconds))
+    table.add_row("run folder", escape(str(folder)))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds to one decimal below ten, then minutes and hours."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min"

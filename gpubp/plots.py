@@ -1,0 +1,137 @@
+"""Every picture. Matplotlib is loaded when one is drawn, without a display; colours are told apart by all eyes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpubp.network import Network
+    from gpubp.training import HistoryRow
+
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C6D31", "#56B4E9", "#5A5A5A",
+)  # fmt: skip
+"""Okabe & Ito's palette, "Color Universal Design", 2008, with a brown and a grey in place of its yellow and black."""
+
+PARTS = {"train": (BLUE, "-"), "validation": (ORANGE, "-"), "test": (GREEN, "--")}
+"""How each part of the data is drawn: also the lines differ, not only the colours."""
+
+STYLE = {
+    "figure.facecolor": "white",
+    "figure.dpi": 160,
+    "savefig.dpi": 160,
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": "#333333",
+    "axes.edgecolor": "#999999",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@contextmanager
+def _figure(columns: int, height: float = 3.3, width: float = 11.0) -> Iterator[tuple[Any, Any]]:
+    """A figure in the project's style with a row of axes, 1,760 pixels wide: it fills a README's column."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def curves(history: Sequence[HistoryRow], *, title: str, out: str | Path | IO[bytes], loss: str = "loss") -> None:
+    """Draw how training went, as PNG: the loss, the accuracy where there is one, each layer's gradient norm.
+
+    history: at least one row; title: above everything; out: a path or an open file; loss: its name with its unit.
+    """
+    has_accuracy = history[-1].train_accuracy is not None
+    with _figure(3 if has_accuracy else 2) as (figure, axes):
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color="#333333")
+        _draw_parts(axes[0], history, "loss", 1.0)
+        axes[0].set(title="Loss", ylabel=loss)
+        _log_where_wide(axes[0])
+        if has_accuracy:
+            _draw_parts(axes[1], history, "accuracy", 100.0)
+            axes[1].set(title="Accuracy", ylabel="right answers, %")
+            axes[1].set_ylim(top=min(axes[1].get_ylim()[1], 100.5))
+        _draw_gradient_norms(axes[-1], history)
+        for ax in axes:
+            ax.set_xlabel("epoch")
+            _whole_epochs(ax, len(history))
+            _legend(ax)
+        figure.savefig(out, format="png")
+
+
+def _draw_parts(ax: Any, history: Sequence[HistoryRow], what: str, factor: float) -> None:
+    for part, (colour, line) in PARTS.items():
+        points = [(row.epoch, getattr(row, f"{part}_{what}")) for row in history]
+        points = [(epoch, value * factor) for epoch, value in points if value is not None and math.isfinite(value)]
+        if points:
+            label = "training" if part == "train" else part
+            ax.plot(*zip(*points, strict=True), line, color=colour, label=label, **_marker(len(points)))
+
+
+def _draw_gradient_norms(ax: Any, history: Sequence[HistoryRow]) -> None:
+    """A line a layer, from dark (the first) to light (the last)."""
+    import matplotlib as mpl
+
+    layers = len(history[0].gradient_norms)
+    colours = mpl.colormaps["viridis"]([0.85 * layer / max(1, layers - 1) for layer in range(layers)])
+    for layer in range(layers):
+        points = [(row.epoch, row.gradient_norms[layer]) for row in history]
+        points = [(epoch, norm) for epoch, norm in points if math.isfinite(norm) and norm > 0]
+        if points:
+            label = f"layer {layer + 1}" if layers <= 6 or layer in (0, layers // 2, layers - 1) else None
+            ax.plot(*zip(*points, strict=True), color=colours[layer], label=label, **_marker(len(points)))
+    if ax.lines:
+        ax.set_yscale("log")
+    ax.set(title="Gradient norm of each layer", ylabel="‖∂L/∂(w, b)‖")
+
+
+def _marker(points: int) -> dict[str, Any]:
+    """Dots where there are few points: a single one would not show."""
+    return {"marker": "o", "markersize": 3.5} if points <= 12 else {}
+
+
+def _log_where_wide(ax: Any) -> None:
+    """A log axis where the values span more than a factor of 30."""
+    values = [value for line in ax.lines for value in line.get_ydata()]
+    if values and min(values) > 0 and max(values) > 30 * min(values):
+        ax.set_yscale("log")
+
+
+def _whole_epochs(ax: Any, epochs: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    if epochs == 1:
+        ax.set_xlim(0.5, 1.5)
+
+
+def _legend(ax: Any) -> None:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="best")
+
+
+def architecture(network: Network) -> str:
+    """A network in a line: 64 → 128 → 10, relu."""
+    names = list(dict.fromkeys(activation.name for activation in network.activations[1:-1]))
+    return " → ".join(map(str, network.sizes)) + "".join(f", {name}" for name in names)
