@@ -61,6 +61,7 @@ def build(module: Module, kernel: Function) -> Program:
     """Flatten `kernel`: inline calls, split into blocks, order them. Raises UnsupportedInstruction on recursion."""
     flat = _Inliner(module, kernel).run()
     blocks = _split(flat)
+    _skip_empty(blocks)
     order = _running_order(blocks)
     position = {old: new for new, old in enumerate(order)}
     position[EXIT] = EXIT
@@ -283,6 +284,25 @@ def _guarded_ends(blocks: list[Block]) -> list[Block]:
         block.end = replace(end, opcode="bra", modifiers=(), operands=())
         block.successors = (len(blocks) + len(extra) - 1, *block.successors)
     return blocks + extra
+
+
+def _skip_empty(blocks: list[Block]) -> None:
+    """Lead edges past blocks that do nothing. A branch to a lone `ret` then ends its threads at once, so that after
+    `if (i >= n) return` the remaining threads are all there are, and run without a mask."""
+
+    def final(target: int) -> int:
+        seen = set()
+        while target != EXIT and target not in seen:
+            seen.add(target)
+            block = blocks[target]
+            plain = block.end is None or (block.end.opcode in ("bra", "ret", "exit") and block.end.guard is None)
+            if block.instructions or not plain:
+                break
+            target = block.successors[0]
+        return target
+
+    for block in blocks:
+        block.successors = tuple(final(target) for target in block.successors)
 
 
 # -- running order ----------------------------------------------------------------------------------------------------

@@ -59,7 +59,10 @@ def _bind_operation(machine: Machine, instruction: Instruction, found: Operation
     if found.carry_in:
         sources.append(machine.carry)
     results = [*outs, machine.carry] if found.carry_out else outs
-    return compose(machine, found.apply, results, sources, before, after)
+    bound = compose(machine, found.apply, results, sources, before, after)
+    if found.ufunc is not None and bound.function is found.apply:
+        return Bound(found.ufunc, (*sources, *results), bound.masked)
+    return bound
 
 
 def compose(

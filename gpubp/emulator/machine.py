@@ -66,7 +66,7 @@ class Machine:
         self.threads = block[0] * block[1] * block[2]
         self.padded = -(-self.threads // WARP) * WARP
         self.lanes = blocks * self.padded
-        self.grid = (1, 1, 1)
+        self.grid = (0, 0, 0)
         self.first_block = 0
         self.launched_lanes = np.zeros(self.lanes, bool)
         self.live = np.zeros(self.lanes, bool)
@@ -132,6 +132,16 @@ class Machine:
 
     def begin(self, grid: tuple[int, int, int], first_block: int, total: int) -> None:
         """Make ready for the blocks from `first_block` on, `total` being the blocks of the grid."""
+        if (grid, first_block) != (self.grid, self.first_block):
+            self._place_blocks(grid, first_block, total)
+        self.shared.view(np.uint16)[:] = POISON
+        if self.local_layout.extent:
+            self.local.view(np.uint16)[:] = POISON
+        if self.pending_copies:
+            self.pending_copies.clear()
+        self.commits[:] = 0
+
+    def _place_blocks(self, grid: tuple[int, int, int], first_block: int, total: int) -> None:
         self.grid = grid
         self.first_block = first_block
         number = first_block + self.block_of_lane
@@ -141,11 +151,6 @@ class Machine:
         for axis, side in zip("xyz", grid, strict=True):
             self.special[f"nctaid.{axis}"][...] = side
         np.logical_and(self.is_thread, number < total, out=self.launched_lanes)
-        self.shared.view(np.uint16)[:] = POISON
-        if self.local_layout.extent:
-            self.local.view(np.uint16)[:] = POISON
-        self.pending_copies.clear()
-        self.commits[:] = 0
 
     # -- operands as arrays -------------------------------------------------------------------------------------------
 
