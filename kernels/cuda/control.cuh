@@ -1,0 +1,6 @@
+// The places of `control`, the small float64 array on the device with what changes from step to step, and of `losses`.
+// They are those of gpubp/backends/base.py (Control, Losses), which a test compares with these.
+#pragma once
+
+enum Control { LEARNING_RATE = 0, BATCH_OFFSET = 1, STEP = 2, SQUARED_NORM = 3, GRADIENT_SCALE = 4 };
+enum Losses { BATCH = 0, TOTAL = 1 };

@@ -1,0 +1,105 @@
+// output_delta: δ^L = ∂L/∂a ⊙ σ'(z), and the loss L itself
+//
+//   output (B, n): a, or the logits z for a loss from logits; saved (B, n): what σ' reads; y (B, n), or (B,) labels;
+//   delta (B, n); scale: 1/B for the mean over the batch, 1 for the sum; losses: L, and the running sum of the examples'
+//
+// Each kernel adds the terms of the loss in float64, one part a block, and `total_loss` adds the parts: always in the
+// same order, so that the loss has the same bits every time.
+#include "activations.cuh"
+#include "control.cuh"
+#include "losses.cuh"
+#include "reductions.cuh"
+
+// elementwise: σ' is a function of one element. A loss from logits has σ' in its derivative already.
+template <typename T, template <typename> class Loss, template <typename> class Activation>
+__global__ void __launch_bounds__(SUM_THREADS) output_delta_elementwise(
+    const T* output, const T* saved, const T* y, T* delta, double* parts, int64 rows, int64 width, double scale,
+    T loss_parameter, T parameter) {
+    Loss<T> loss{loss_parameter, width};
+    Activation<T> sigma{parameter};
+    int64 size = rows * width, step = int64(gridDim.x) * SUM_THREADS;
+    double sum = 0;
+    for (int64 i = int64(blockIdx.x) * SUM_THREADS + threadIdx.x; i < size; i += step) {
+        T derivative = loss.derivative(output[i], y[i]);
+        sum += loss.term(output[i], y[i]);
+        if constexpr (!Loss<T>::from_logits) derivative *= sigma.derivative(saved[i]);
+        delta[i] = derivative * T(scale);
+    }
+    sum = team_reduce<SUM_THREADS>(sum, Sum{});
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+// softmax: a = softmax(z) couples the elements of a row: with g = ∂ℓ/∂a, δ = a ⊙ (g − Σ_j g_j a_j). A team of threads
+// takes a row: a warp for narrow rows, a block for wide ones. One part of the loss a row.
+template <typename T, template <typename> class Loss, int TEAM>
+__global__ void output_delta_softmax(
+    const T* a, const T* y, T* delta, double* parts, int64 rows, int64 width, double scale, T loss_parameter) {
+    int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    Loss<T> loss{loss_parameter, width};
+    a += row * width, y += row * width, delta += row * width;
+    double sum = 0;
+    T product = 0;
+    for (int64 j = threadIdx.x; j < width; j += TEAM) {
+        sum += loss.term(a[j], y[j]);
+        product += loss.derivative(a[j], y[j]) * a[j];
+    }
+    sum = team_reduce<TEAM>(sum, Sum{});
+    product = team_reduce<TEAM>(product, Sum{});
+    for (int64 j = threadIdx.x; j < width; j += TEAM)
+        delta[j] = (loss.derivative(a[j], y[j]) - product) * a[j] * T(scale);
+    if (threadIdx.x == 0) parts[row] = sum;
+}
+
+// What softmax cross-entropy compares a row with: the label of the row's class, or a row of probabilities.
+template <typename T>
+struct Labels {
+    const int64* y;  // (B,)
+    __device__ T target(int64 row, int64 j, int64) const { return T(y[row] == j); }
+    __device__ bool valid(int64 row, int64 width) const { return y[row] >= 0 && y[row] < width; }
+};
+template <typename T>
+struct Probabilities {
+    const T* y;  // (B, n), rows that sum to 1
+    __device__ T target(int64 row, int64 j, int64 width) const { return y[row * width + j]; }
+    __device__ bool valid(int64, int64) const { return true; }
+};
+
+// softmax cross-entropy from the logits, fused: with m = max z and s = Σ_j e^(z_j − m),
+//   ℓ = ln s − Σ_j y_j (z_j − m) ;  ∂ℓ/∂z = e^(z − m) / s − y
+// Nothing overflows, and no logarithm of a small a is taken. A label that is no class gives a NaN loss.
+template <typename T, template <typename> class Target, typename Y, int TEAM>
+__global__ void output_delta_softmax_cross_entropy(
+    const T* z, const Y* y, T* delta, double* parts, int64 rows, int64 width, double scale) {
+    int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    Target<T> expected{y};
+    z += row * width, delta += row * width;
+    T largest = z[0];
+    for (int64 j = threadIdx.x; j < width; j += TEAM) largest = Maximum{}(largest, z[j]);
+    largest = team_reduce<TEAM>(largest, Maximum{});
+    T sum = 0, chosen = 0;
+    for (int64 j = threadIdx.x; j < width; j += TEAM) {
+        sum += exp(z[j] - largest);
+        chosen += expected.target(row, j, width) * (z[j] - largest);
+    }
+    sum = team_reduce<TEAM>(sum, Sum{});
+    chosen = team_reduce<TEAM>(chosen, Sum{});
+    for (int64 j = threadIdx.x; j < width; j += TEAM)
+        delta[j] = (exp(z[j] - largest) / sum - expected.target(row, j, width)) * T(scale);
+    if (threadIdx.x == 0) {
+        double not_a_number = __longlong_as_double(0x7ff8000000000000ll);
+        parts[row] = expected.valid(row, width) ? double(log(sum)) - double(chosen) : not_a_number;
+    }
+}
+
+// The second stage of the loss, by one block: losses[BATCH] = Σ parts · scale, losses[TOTAL] += Σ parts.
+template <typename T>
+__global__ void __launch_bounds__(SUM_THREADS) total_loss(
+    const T* parts, int64 count, double scale, double* losses) {
+    double sum = sum_of_parts(parts, count);
+    if (threadIdx.x == 0) {
+        losses[BATCH] = sum * scale;
+        losses[TOTAL] += sum;
+    }
+}

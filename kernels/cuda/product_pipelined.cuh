@@ -1,0 +1,244 @@
+// pipelined: a thread computes a THREAD_M×THREAD_N piece of the product in registers, from tiles that arrive in shared
+// memory while the ones before them are being used.
+//
+//   Register blocking  A thread reads THREAD_M + THREAD_N values of each depth k and makes THREAD_M · THREAD_N
+//                      multiply-adds of them: 64 for 16 with 8×8, where `tiled` makes one for two.
+//   16-byte accesses   Global to shared and shared to registers: a quarter of the instructions.
+//   Pipelining         STAGES tiles are in shared memory: while one is used, the next STAGES − 1 are on their way, and
+//                      one barrier a tile is enough.
+//   No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
+//                      first, padded with zeros, before the loop. Rows and columns outside the operand are clamped to
+//                      its last ones: their sums are never stored.
+//   No bank conflicts  See OperandTile.
+//
+// Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time. Threads stand as
+// THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
+#pragma once
+
+#include "copies.cuh"
+#include "epilogues.cuh"
+#include "forms.cuh"
+
+// The plan of one kernel; gpubp/kernels/plans.py holds the same numbers and checks what they must fulfil.
+//   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
+//   not start on 16-byte boundaries, 1.
+template <int TILE_M_, int TILE_N_, int TILE_K_, int THREAD_M_, int THREAD_N_, int STAGES_, int VECTOR_>
+struct Pipeline {
+    static constexpr int TILE_M = TILE_M_, TILE_N = TILE_N_, TILE_K = TILE_K_;
+    static constexpr int THREAD_M = THREAD_M_, THREAD_N = THREAD_N_;
+    static constexpr int STAGES = GPUBP_CP_ASYNC ? STAGES_ : 2, VECTOR = VECTOR_;
+    static constexpr int THREADS_M = TILE_M / THREAD_M, THREADS_N = TILE_N / THREAD_N;
+    static constexpr int THREADS = THREADS_M * THREADS_N;
+    static_assert(TILE_M % THREAD_M == 0 && TILE_N % THREAD_N == 0, "threads cover the tile");
+    static_assert(THREADS_M % 8 == 0 && THREADS_N % 8 == 0, "a warp is 4x8 threads, the swizzle repeats every 8 rows");
+};
+
+// One operand's piece of a tile: SIDE rows (or columns) of the operand, TILE_K deep, PER_THREAD of them for a thread.
+//
+// In shared memory a side-contiguous operand lies as it does in global memory, [depth][side]. A depth-contiguous one
+// lies as [slot][depth], so that both can be copied 16 bytes at a time. A thread's PER_THREAD sides are THREADS slots
+// apart: neighbouring threads read neighbouring slots. The 16-byte units of a slot are permuted by an exclusive or with
+// the slot's number (`swizzle`), so that 8 neighbouring slots, read at one depth, lie in 8 different groups of banks.
+//
+// The side of slot t + i · THREADS is the one at `side_of(t, i)`: runs of W neighbours belong to one thread in either
+// layout, so that the epilogue can move them by one access.
+template <typename T, Layout LAYOUT, int SIDE, int PER_THREAD, int TILE_K, int VECTOR, int BLOCK_THREADS>
+struct OperandTile {
+    static constexpr bool by_depth = LAYOUT == Layout::depth_contiguous;
+    static constexpr int UNIT = WIDEST<T>;                         // elements of 16 bytes
+    static constexpr int UNITS = TILE_K / UNIT;                    // of a slot
+    static constexpr int SLOTS_A_LINE = UNITS < 8 ? 8 / UNITS : 1;  // slots in 128 bytes, one pass over all banks
+    static constexpr int THREADS = SIDE / PER_THREAD;
+    static constexpr int W = PER_THREAD < UNIT ? PER_THREAD : UNIT;
+    static constexpr int SIZE = SIDE * TILE_K;
+    static constexpr int COPIES = SIZE / VECTOR / BLOCK_THREADS;  // that a thread makes of each tile
+    static_assert(TILE_K % UNIT == 0 && PER_THREAD % W == 0, "16-byte units fit");
+    static_assert(SIZE % (VECTOR * BLOCK_THREADS) == 0, "every thread makes the same number of copies");
+
+    const T* source[COPIES];
+    int64 step;  // from a tile to the next, in elements of the source
+    AsyncCopy<T, VECTOR> copy[COPIES];
+
+    static __device__ __forceinline__ int side_of(int thread, int i) {
+        return (i / W) * (THREADS * W) + thread * W + i % W;
+    }
+
+    static __device__ __forceinline__ int swizzle(int slot) {
+        return slot / SLOTS_A_LINE % (UNITS < 8 ? UNITS : 8);
+    }
+
+    // Where copy number c of this thread goes in the tile, and which depth of the tile it holds first.
+    static __device__ __forceinline__ int target(int c) {
+        int q = threadIdx.x + c * BLOCK_THREADS;
+        if (!by_depth) return q * VECTOR;
+        int slot = q / (TILE_K / VECTOR), k = q % (TILE_K / VECTOR) * VECTOR;
+        return slot * TILE_K + (k / UNIT ^ swizzle(slot)) * UNIT + k % UNIT;
+    }
+    static __device__ __forceinline__ int depth_of(int c) {
+        int q = threadIdx.x + c * BLOCK_THREADS;
+        return by_depth ? q % (TILE_K / VECTOR) * VECTOR : q / (SIDE / VECTOR);
+    }
+
+    __device__ __forceinline__ OperandTile(const T* x, int64 first_side, int64 first_depth, int64 side, int64 depth) {
+        step = by_depth ? TILE_K : TILE_K * side;
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) {
+            int q = threadIdx.x + c * BLOCK_THREADS;
+            int slot = q / (TILE_K / VECTOR);
+            int s = by_depth ? side_of(slot % THREADS, slot / THREADS) : q % (SIDE / VECTOR) * VECTOR;
+            int64 last = by_depth ? side - 1 : side - VECTOR;
+            int64 clamped = first_side + s < last ? first_side + s : last;
+            source[c] = x + element_offset<LAYOUT>(clamped, first_depth + depth_of(c), side, depth);
+        }
+    }
+
+    // Fetch the first tile, of which only `present` of the depth exist; the tiles after it are whole.
+    __device__ __forceinline__ void fetch_first(T* tile, int present) {
+        int64 back = step / TILE_K * (TILE_K - present);
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) {
+            bool inside = depth_of(c) < present;
+            // what is not read still has an address: that of the tile's depth 0, which exists
+            const T* from = inside ? source[c] : source[c] - step / TILE_K * depth_of(c);
+            copy[c].issue_guarded(from, tile + target(c), inside);
+            source[c] += step - back;
+        }
+    }
+
+    __device__ __forceinline__ void fetch(T* tile) {
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) {
+            copy[c].issue(source[c], tile + target(c));
+            source[c] += step;
+        }
+    }
+
+    __device__ __forceinline__ void land(T* tile) {
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) copy[c].land(tile + target(c));
+    }
+
+    // values[i][v] = element (side_of(thread, i), unit · UNIT + v) of the tile.
+    static __device__ __forceinline__ void read(const T* tile, int thread, int unit, T (&values)[PER_THREAD][UNIT]) {
+        if constexpr (by_depth) {
+            // an exclusive or on the whole offset: thread · TILE_K has no bits where the unit's number lies
+            const T* mine = tile + (thread * TILE_K + swizzle(thread) * UNIT ^ unit * UNIT);
+#pragma unroll
+            for (int i = 0; i < PER_THREAD; ++i) load_run(values[i], mine + i * THREADS * TILE_K, UNIT, true);
+        } else {
+#pragma unroll
+            for (int v = 0; v < UNIT; ++v) {
+                const T* mine = tile + (unit * UNIT + v) * SIDE + thread * W;
+#pragma unroll
+                for (int g = 0; g < PER_THREAD / W; ++g) {
+                    T run[W];
+                    load_run(run, mine + g * THREADS * W, W, true);
+#pragma unroll
+                    for (int w = 0; w < W; ++w) values[g * W + w][v] = run[w];
+                }
+            }
+        }
+    }
+};
+
+// Which tile of the result block number `block` computes. Blocks that run at the same time should share operands in the
+// second-level cache: they go down GROUP rows of tiles before they go to the next column of tiles.
+struct TilePlace {
+    unsigned row, column;
+
+    __device__ __forceinline__ TilePlace(unsigned block, unsigned rows, unsigned columns) {
+        constexpr unsigned GROUP = 8;
+        unsigned group = block / (GROUP * columns);
+        unsigned height = rows - group * GROUP < GROUP ? rows - group * GROUP : GROUP;
+        unsigned place = block - group * GROUP * columns;
+        row = group * GROUP + place % height;
+        column = place / height;
+    }
+};
+
+// The product over depths first_depth .. last_depth − 1 of `depth`; at least one, and first_depth a multiple of 16 bytes.
+template <class Form, class P, typename T, class Epilogue>
+__device__ __forceinline__ void product_pipelined(
+    const T* a, const T* b, int64 m, int64 n, int64 depth, int64 first_depth, int64 last_depth,
+    const Epilogue& epilogue) {
+    using ATile = OperandTile<T, Form::a, P::TILE_M, P::THREAD_M, P::TILE_K, P::VECTOR, P::THREADS>;
+    using BTile = OperandTile<T, Form::b, P::TILE_N, P::THREAD_N, P::TILE_K, P::VECTOR, P::THREADS>;
+    constexpr int STAGE = ATile::SIZE + BTile::SIZE;
+    __shared__ __align__(128) T stages[P::STAGES * STAGE];  // each: the tile of A, then the tile of B
+
+    TilePlace place(blockIdx.x, unsigned((m + P::TILE_M - 1) / P::TILE_M), unsigned((n + P::TILE_N - 1) / P::TILE_N));
+    int64 first_row = int64(place.row) * P::TILE_M, first_column = int64(place.column) * P::TILE_N;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int thread_n = lane % 8 + warp % (P::THREADS_N / 8) * 8;  // 0 .. THREADS_N − 1
+    int thread_m = lane / 8 + warp / (P::THREADS_N / 8) * 4;  // 0 .. THREADS_M − 1
+
+    ATile a_tile(a, first_row, first_depth, m, depth);
+    BTile b_tile(b, first_column, first_depth, n, depth);
+    int tiles = int((last_depth - first_depth + P::TILE_K - 1) / P::TILE_K);
+    int present = int(last_depth - first_depth - int64(tiles - 1) * P::TILE_K);  // of the first tile's depth
+
+    a_tile.fetch_first(stages, present);
+    b_tile.fetch_first(stages + ATile::SIZE, present);
+    a_tile.land(stages);
+    b_tile.land(stages + ATile::SIZE);
+    commit_copies();
+#pragma unroll
+    for (int stage = 1; stage < P::STAGES - 1; ++stage) {
+        if (stage < tiles) {
+            a_tile.fetch(stages + stage * STAGE);
+            b_tile.fetch(stages + stage * STAGE + ATile::SIZE);
+        }
+        commit_copies();
+    }
+
+    T sums[P::THREAD_M][P::THREAD_N] = {};
+    int reading = 0, writing = (P::STAGES - 1) * STAGE;  // offsets in `stages`
+    for (int tile = 0; tile < tiles; ++tile) {
+        wait_for_copies<P::STAGES - 2>();
+        __syncthreads();  // this tile has arrived from every thread, and nobody reads the one that is overwritten next
+        bool more = tile + P::STAGES - 1 < tiles;
+        if (more) {
+            a_tile.fetch(stages + writing);
+            b_tile.fetch(stages + writing + ATile::SIZE);
+        }
+        commit_copies();
+
+#pragma unroll
+        for (int unit = 0; unit < ATile::UNITS; ++unit) {
+            T a_values[P::THREAD_M][ATile::UNIT], b_values[P::THREAD_N][ATile::UNIT];
+            ATile::read(stages + reading, thread_m, unit, a_values);
+            BTile::read(stages + reading + ATile::SIZE, thread_n, unit, b_values);
+#pragma unroll
+            for (int v = 0; v < ATile::UNIT; ++v)
+#pragma unroll
+                for (int i = 0; i < P::THREAD_M; ++i)
+#pragma unroll
+                    for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[i][v] * b_values[j][v];
+        }
+
+        if (more) {
+            a_tile.land(stages + writing);
+            b_tile.land(stages + writing + ATile::SIZE);
+        }
+        reading = reading + STAGE == P::STAGES * STAGE ? 0 : reading + STAGE;
+        writing = writing + STAGE == P::STAGES * STAGE ? 0 : writing + STAGE;
+    }
+
+    constexpr int W = BTile::W;
+    bool aligned = n % W == 0 && epilogue.template aligned<W>();
+#pragma unroll
+    for (int i = 0; i < P::THREAD_M; ++i) {
+        int64 row = first_row + ATile::side_of(thread_m, i);
+        if (row >= m) continue;
+#pragma unroll
+        for (int g = 0; g < P::THREAD_N / W; ++g) {
+            int64 column = first_column + BTile::side_of(thread_n, g * W);
+            if (column >= n) continue;
+            int count = n - column < W ? int(n - column) : W;
+            T run[W];
+#pragma unroll
+            for (int w = 0; w < W; ++w) run[w] = sums[i][g * W + w];
+            epilogue.finish(Run{row * n + column, column, count, aligned}, run);
+        }
+    }
+}

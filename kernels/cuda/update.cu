@@ -1,0 +1,142 @@
+// update: one step of an optimiser over all parameters, in one pass: w ← w − η g, and the other recurrences
+//
+//   gradients, parameters, first, second: `size` elements each (the optimiser's state: null where it has none);
+//   the first `decayed` parameters are subject to weight decay λ; η, the step t and the gradient's scale are in control
+//
+// A gradient is scaled, then clipped by value (clip_value may be infinite), then gets λ w added (but for AdamW).
+#include "control.cuh"
+#include "runs.cuh"
+
+// What changes from step to step, computed once a block in float64.
+template <typename T>
+struct Step {
+    T rate;            // η
+    T gradient_scale;  // of clipping by the global norm
+    T decay;           // AdamW: 1 − η λ
+    T mean_rate;       // Adam: η / (1 − β₁ᵗ)
+    T square_scale;    // Adam: 1 / (1 − β₂ᵗ)
+};
+
+// baseᵗ for t = 0, 1, ..., by squaring.
+__device__ inline double power(double base, int64 t) {
+    double result = 1;
+    for (; t > 0; t /= 2, base *= base)
+        if (t % 2) result *= base;
+    return result;
+}
+
+// Each optimiser: the change of one parameter w by its gradient g; h holds its own two numbers and ε.
+template <typename T>
+struct Hyper {
+    double first, second;  // μ ; ρ ; β₁, β₂
+    T epsilon;
+};
+
+// w ← w − η g
+template <typename T>
+struct SGD {
+    static constexpr bool decoupled = false, corrects_bias = false;
+    static constexpr int states = 0;
+    static __device__ void apply(T& w, T g, T&, T&, const Hyper<T>&, const Step<T>& step) { w -= step.rate * g; }
+};
+
+// v ← μ v + g ; w ← w − η v
+template <typename T>
+struct Momentum {
+    static constexpr bool decoupled = false, corrects_bias = false;
+    static constexpr int states = 1;
+    static __device__ void apply(T& w, T g, T& v, T&, const Hyper<T>& h, const Step<T>& step) {
+        v = T(h.first) * v + g;
+        w -= step.rate * v;
+    }
+};
+
+// v ← μ v + g ; w ← w − η (g + μ v)
+template <typename T>
+struct Nesterov {
+    static constexpr bool decoupled = false, corrects_bias = false;
+    static constexpr int states = 1;
+    static __device__ void apply(T& w, T g, T& v, T&, const Hyper<T>& h, const Step<T>& step) {
+        v = T(h.first) * v + g;
+        w -= step.rate * (g + T(h.first) * v);
+    }
+};
+
+// s ← ρ s + (1 − ρ) g² ; w ← w − η g / (√s + ε)
+template <typename T>
+struct RMSProp {
+    static constexpr bool decoupled = false, corrects_bias = false;
+    static constexpr int states = 1;
+    static __device__ void apply(T& w, T g, T& s, T&, const Hyper<T>& h, const Step<T>& step) {
+        s = T(h.first) * s + T(1 - h.first) * (g * g);
+        w -= step.rate * (g / (sqrt(s) + h.epsilon));
+    }
+};
+
+// m ← β₁ m + (1 − β₁) g ; s ← β₂ s + (1 − β₂) g² ; w ← w − η m̂ / (√ŝ + ε), m̂ = m / (1 − β₁ᵗ), ŝ = s / (1 − β₂ᵗ)
+template <typename T>
+struct Adam {
+    static constexpr bool decoupled = false, corrects_bias = true;
+    static constexpr int states = 2;
+    static __device__ void apply(T& w, T g, T& m, T& s, const Hyper<T>& h, const Step<T>& step) {
+        m = T(h.first) * m + T(1 - h.first) * g;
+        s = T(h.second) * s + T(1 - h.second) * (g * g);
+        w -= step.mean_rate * (m / (sqrt(s * step.square_scale) + h.epsilon));
+    }
+};
+
+// Adam with decoupled decay: w ← w − η λ w first, and no λ w in g
+template <typename T>
+struct AdamW : Adam<T> {
+    static constexpr bool decoupled = true;
+};
+
+template <typename T, template <typename> class Optimizer>
+__global__ void update(
+    const T* gradients, T* parameters, T* first, T* second, int64 size, int64 decayed, const double* control,
+    double weight_decay, T clip_value, double first_number, double second_number, T epsilon) {
+    using Rule = Optimizer<T>;
+    __shared__ Step<T> step;
+    if (threadIdx.x == 0) {
+        double rate = control[LEARNING_RATE];
+        step.rate = T(rate);
+        step.gradient_scale = T(control[GRADIENT_SCALE]);
+        step.decay = T(1 - rate * weight_decay);
+        if constexpr (Rule::corrects_bias) {
+            int64 t = int64(control[STEP]);
+            step.mean_rate = T(rate / (1 - power(first_number, t)));
+            step.square_scale = T(1 / (1 - power(second_number, t)));
+        }
+    }
+    __syncthreads();
+
+    constexpr int W = WIDEST<T>;
+    bool aligned = is_aligned<W>(gradients) && is_aligned<W>(parameters) && is_aligned<W>(first) && is_aligned<W>(second);
+    int64 i = (int64(blockIdx.x) * blockDim.x + threadIdx.x) * W;
+    if (i >= size) return;
+    int count = size - i < W ? int(size - i) : W;
+    bool vector = aligned && count == W;
+    T g[W], w[W], first_state[W] = {}, second_state[W] = {};
+    load_run(g, gradients + i, count, vector);
+    load_run(w, parameters + i, count, vector);
+    if constexpr (Rule::states > 0) load_run(first_state, first + i, count, vector);
+    if constexpr (Rule::states > 1) load_run(second_state, second + i, count, vector);
+
+    Hyper<T> hyper{first_number, second_number, epsilon};
+#pragma unroll
+    for (int v = 0; v < W; ++v) {
+        g[v] *= step.gradient_scale;
+        g[v] = g[v] < -clip_value ? -clip_value : g[v] > clip_value ? clip_value : g[v];  // a NaN stays one
+        if (i + v < decayed) {
+            if constexpr (Rule::decoupled)
+                w[v] *= step.decay;
+            else
+                g[v] += T(weight_decay) * w[v];
+        }
+        Rule::apply(w[v], g[v], first_state[v], second_state[v], hyper, step);
+    }
+
+    if constexpr (Rule::states > 0) store_run(first + i, first_state, count, vector);
+    if constexpr (Rule::states > 1) store_run(second + i, second_state, count, vector);
+    store_run(parameters + i, w, count, vector);
+}
