@@ -163,8 +163,10 @@ class Scaler:
     def fit(cls, x: np.ndarray, value_range: float | None = None) -> Scaler:
         """Return the scaler for training data x (examples, columns).
 
-        With a value range each value is divided by it, so that an image keeps its zeros and its contrasts. Without one
-        each column gets mean 0 and standard deviation 1; a column that is constant becomes 0.
+        Each column gets mean 0: inputs of one sign make ReLU units that are dead from the start (LeCun et al.,
+        "Efficient BackProp", 1998, section 4.3). With a value range, as for images, all columns are divided by the
+        same number, the standard deviation of all values, so that an image keeps its contrasts. Without one, each
+        column gets standard deviation 1; a column that is constant becomes 0.
         """
         x = _checked_inputs(x, "x")
         if not len(x):
@@ -172,7 +174,10 @@ class Scaler:
         if value_range is not None:
             if not (math.isfinite(value_range) and value_range > 0):
                 raise ArgumentError("value_range", value_range, "a finite number above 0")
-            return cls(np.zeros(x.shape[1]), np.full(x.shape[1], 1.0 / value_range))
+            mean = x.mean(axis=0, dtype=np.float64)
+            blocks = (x[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(x), ROWS_AT_ONCE))
+            deviation = math.sqrt(sum(np.square(block).sum() for block in blocks) / x.size)
+            return cls(mean, np.full(x.shape[1], 1.0 / (deviation or value_range)))
         # In units of each column's largest value, so that the squares cannot overflow.
         peak = np.abs(x, dtype=np.float64).max(axis=0)
         peak[peak == 0] = 1.0

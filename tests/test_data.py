@@ -808,11 +808,17 @@ def test_a_fraction_out_of_range_is_an_error(fraction):
 # --- the scaler -----------------------------------------------------------------------------------------------------
 
 
-def test_images_are_divided_by_their_range():
+def test_the_pixels_of_images_are_centred_and_share_one_scale():
     digits = load("digits")
     scaled = Scaler.fit(digits.x_train, digits.value_range).apply(digits.x_train)
     assert scaled.dtype == np.float32
-    np.testing.assert_array_equal(scaled, digits.x_train / np.float32(16))
+    centred = digits.x_train - digits.x_train.mean(axis=0)
+    np.testing.assert_allclose(scaled, centred / centred.std(), atol=1e-5)
+
+
+def test_images_that_are_all_alike_become_zeros():
+    x = np.full((3, 4), 7, np.uint8)
+    np.testing.assert_array_equal(Scaler.fit(x, 255).apply(x), np.zeros((3, 4)))
 
 
 def test_tables_get_mean_0_and_deviation_1_from_the_training_data_alone():
