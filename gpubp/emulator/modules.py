@@ -12,7 +12,7 @@ import functools
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ class RawKernel:
         params = pack_arguments(kernel, args)
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise LaunchError(
-                f"{kernel.name}: shared_mem is {shared_mem} bytes, and the kernel may have "
+                f"kernel {kernel.name}: shared_mem is {shared_mem} bytes, and the kernel may have "
                 f"{self.max_dynamic_shared_size_bytes}: set its max_dynamic_shared_size_bytes"
             )
         current(stream).submit(functools.partial(launch.launch, kernel, *sizes, params, shared_mem, arch))
@@ -295,7 +295,7 @@ class RawKernel:
         limit = shared_limit(current_arch()) - self.kernel.static_shared_bytes
         if not 0 <= bytes <= limit:
             raise LaunchError(
-                f"{self.kernel.name}: max_dynamic_shared_size_bytes is {bytes}: on {current_arch()} it must be within "
+                f"kernel {self.kernel.name}: max_dynamic_shared_size_bytes is {bytes}: on {current_arch()} it must be within "
                 f"0 and {limit}"
             )
         self._dynamic_limit = bytes
@@ -332,7 +332,14 @@ def _load_file(path: Path) -> _Binary:
         return _binary(compiled.ptx, compiled.resources, compiled.lowered_names)
     ptx = path.read_text(encoding="utf-8")
     _check_loads(_target(ptx), same_major=False)
-    return _binary(ptx, assemble(ptx, current_arch()).resources, {})
+    resources = assemble(ptx, current_arch()).resources
+    binary = _binary(ptx, resources, {})
+    # Shared memory that is declared outside of a kernel is not in ptxas' report of it.
+    counted = {
+        name: replace(used, shared_bytes=binary.module.kernel(name).static_shared_bytes)
+        for name, used in resources.items()
+    }
+    return replace(binary, resources=counted)
 
 
 def _binary(ptx: str, resources: Mapping[str, Resources], lowered_names: Mapping[str, str]) -> _Binary:
@@ -371,9 +378,9 @@ def pack_arguments(kernel: launch.Kernel, args: Sequence[Any]) -> list[bytes]:
         LaunchError: wrong count, size or kind; says which argument.
     """
     if len(args) != len(kernel.parameters):
-        raise LaunchError(f"{kernel.name}: {len(args)} arguments given, the kernel has {len(kernel.parameters)}")
+        raise LaunchError(f"kernel {kernel.name}: {len(args)} arguments given, the kernel has {len(kernel.parameters)}")
     return [
-        _pack(argument, parameter, f"{kernel.name}: argument {position}")
+        _pack(argument, parameter, f"kernel {kernel.name}: argument {position}")
         for position, (argument, parameter) in enumerate(zip(args, kernel.parameters, strict=True))
     ]
 

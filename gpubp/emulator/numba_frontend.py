@@ -12,6 +12,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -101,7 +102,8 @@ class Overload:
     @property
     def resources(self) -> Resources:
         """Registers and memory, from ptxas."""
-        return self.assembled.resources[self.kernel.name]
+        # Numba declares shared memory outside of the kernel, where ptxas does not count it.
+        return replace(self.assembled.resources[self.kernel.name], shared_bytes=self.kernel.static_shared_bytes)
 
 
 class Dispatcher:
@@ -184,7 +186,7 @@ class Dispatcher:
         """
         count = self.py_func.__code__.co_argcount
         if len(arguments) != count:
-            raise LaunchError(f"{self.py_func.__name__}: {len(arguments)} arguments given, the kernel has {count}")
+            raise LaunchError(f"kernel {self.py_func.__name__}: {len(arguments)} arguments given, the kernel has {count}")
         argument_types = tuple(typeof(argument, Purpose.argument) for argument in arguments)
         if not self._declared:
             return self.compile(argument_types)
@@ -195,7 +197,7 @@ class Dispatcher:
         best = context.resolve_overload(self.py_func.__name__, cases, argument_types, {})
         if best is None:
             raise LaunchError(
-                f"{self.py_func.__name__}: no signature fits arguments of types "
+                f"kernel {self.py_func.__name__}: no signature fits arguments of types "
                 f"({', '.join(map(str, argument_types))}); it has {[str(case) for case in cases]}"
             )
         return self.compile(best.args)
@@ -261,7 +263,7 @@ class Launcher:
         # Numba never asks the driver for more than a block gets without asking.
         limit = STATIC_SHARED_LIMIT - kernel.static_shared_bytes
         if self.sharedmem > limit:
-            raise LaunchError(f"{kernel.name}: {self.sharedmem} bytes of dynamic shared memory; Numba can have {limit}")
+            raise LaunchError(f"kernel {kernel.name}: {self.sharedmem} bytes of dynamic shared memory; Numba can have {limit}")
         packer = _Packer(self.stream, kernel.name)
         for position, (kind, value) in enumerate(zip(overload.argument_types, args, strict=True)):
             packer.add(kind, value, f"argument {position}")
@@ -302,7 +304,7 @@ class _Packer:
         elif isinstance(kind, (types.Integer, types.Float, types.Boolean)):
             self._add_number(numpy_support.as_dtype(kind).type, value, where)
         else:
-            raise LaunchError(f"{self._kernel_name}: {where} is of Numba type {kind}, which no kernel can take")
+            raise LaunchError(f"kernel {self._kernel_name}: {where} is of Numba type {kind}, which no kernel can take")
 
     def write_back(self) -> None:
         """Copy the arrays that came from the host back to it."""
@@ -312,10 +314,10 @@ class _Packer:
     def _add_number(self, dtype: type[np.generic], value: Any, where: str) -> None:
         if issubclass(dtype, np.integer):
             if not hasattr(value, "__index__"):
-                raise LaunchError(f"{self._kernel_name}: {where} is {value!r}: the kernel takes {dtype.__name__}")
+                raise LaunchError(f"kernel {self._kernel_name}: {where} is {value!r}: the kernel takes {dtype.__name__}")
             limits = np.iinfo(dtype)
             if not limits.min <= int(value) <= limits.max:
-                raise LaunchError(f"{self._kernel_name}: {where} is {value}: {dtype.__name__} cannot hold it")
+                raise LaunchError(f"kernel {self._kernel_name}: {where} is {value}: {dtype.__name__} cannot hold it")
         self.parameters.append(np.asarray(value).astype(dtype).tobytes())
 
     def _add_array(self, array: arrays.ndarray) -> None:
@@ -343,7 +345,7 @@ class _Packer:
         fits = array.ndim == kind.ndim and array.dtype == numpy_support.as_dtype(kind.dtype)
         contiguous = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}.get(kind.layout, True)
         if not fits or not contiguous:
-            raise LaunchError(f"{self._kernel_name}: {where} is {array!r}, and the kernel takes {kind}")
+            raise LaunchError(f"kernel {self._kernel_name}: {where} is {array!r}, and the kernel takes {kind}")
 
 
 def _argument_types(signature: Any) -> tuple[types.Type, ...]:
