@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,15 +84,86 @@ def _gpubp(
     pass
 
 
-# --- options that several verbs share ---------------------------------------------------------------------------------
-Backend = Annotated[
+# --- options ----------------------------------------------------------------------------------------------------------
+def _options(panel: str) -> Callable[..., Any]:
+    """What makes the options of one panel of the help."""
+
+    def option(help: str, *names: str) -> Any:
+        return typer.Option(*names, help=help, rich_help_panel=panel)
+
+    return option
+
+
+_data, _network, _optimiser, _training, _where, _output = map(
+    _options, ("Data", "Network", "Optimiser", "Training", "Where it runs", "Output")
+)
+
+Data = Annotated[str, _data("digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.")]
+Task = Annotated[str | None, _data("classification or regression.  [default: what the labels look like]")]
+Label = Annotated[
+    str | None, _data("The label column of a .csv, by name or number.  [default: label, class, target, y, or the last]")
+]
+TestFraction = Annotated[float, _data("Share of the data held out for testing, if it has no test part.")]
+
+Layers = Annotated[str, _network("Widths of the hidden layers, or none.")]
+Activation = Annotated[
     str,
-    typer.Option(help="auto, numpy, cupy or numba.", rich_help_panel="Where it runs"),
+    _network(
+        "Of the hidden layers, one for all or one for each: relu, leaky_relu, elu, softplus, sigmoid, tanh, gelu, "
+        "gelu_tanh, silu, identity."
+    ),
 ]
-Device = Annotated[
+OutputActivation = Annotated[
+    str | None, _network("Of the output layer.  [default: what the loss needs, else identity]")
+]
+Loss = Annotated[
     str | None,
-    typer.Option(help="cpu, gpu or emulator.  [default: the backend's first]", rich_help_panel="Where it runs"),
+    _network(
+        "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
+        "absolute_error or huber.  [default: the first for classes, mean_squared_error for values]"
+    ),
 ]
+Reduction = Annotated[str, _network("Of a batch's losses: mean or sum.")]
+Initializer = Annotated[
+    str | None,
+    _network(
+        "he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, normal or "
+        "zeros.  [default: he_normal for rectifiers, glorot_uniform for others]"
+    ),
+]
+Bias = Annotated[bool, _network("Whether layers have a bias.", "--bias/--no-bias")]
+DType = Annotated[str, _network("float32 or float64.", "--dtype")]
+
+OptimizerName = Annotated[str, _optimiser("sgd, momentum, nesterov, rmsprop, adam or adamw.")]
+LearningRate = Annotated[
+    float | None, _optimiser("Learning rate.  [default: sgd 0.1, momentum and nesterov 0.05, others 0.001]")
+]
+Momentum = Annotated[float | None, _optimiser("Of momentum and nesterov.  [default: 0.9]")]
+WeightDecay = Annotated[float | None, _optimiser("On the weights.  [default: adamw 0.01, others 0]")]
+ClipNorm = Annotated[float | None, _optimiser("Largest norm of the whole gradient.  [default: no limit]")]
+ClipValue = Annotated[float | None, _optimiser("Largest magnitude of one gradient.  [default: no limit]")]
+Schedule = Annotated[str, _optimiser("Of the learning rate: constant, step, exponential or cosine.")]
+Decay = Annotated[
+    float | None, _optimiser("Factor of schedule step (default 0.1), or of exponential an epoch (default 0.95).")
+]
+DecayEpochs = Annotated[int | None, _optimiser("Epochs between the steps of schedule step.  [default: a third of all]")]
+Warmup = Annotated[float, _optimiser("Epochs in which the rate rises to its full value.")]
+
+Epochs = Annotated[int, _training("Passes over the data; with --resume, the new total.")]
+BatchSize = Annotated[int, _training("Examples a step.")]
+Validation = Annotated[
+    float | None,
+    _training("Share of the training data set aside for validation.  [default: 0.1 with --patience, else 0]"),
+]
+Patience = Annotated[
+    int | None,
+    _training("Stop after this many epochs without a lower validation loss, and take the best epoch's weights."),
+]
+Seed = Annotated[int, _training("Of everything random.")]
+
+Backend = Annotated[str, _where("auto, numpy, cupy or numba.")]
+Device = Annotated[str | None, _where("cpu, gpu or emulator.  [default: the backend's first]")]
+
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
 
@@ -99,157 +171,38 @@ ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the fol
 @app.command()
 def train(
     ctx: typer.Context,
-    # --- data
-    data: Annotated[
-        str,
-        typer.Option(
-            help="digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.",
-            rich_help_panel="Data",
-        ),
-    ] = DEFAULT.data,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="classification or regression.  [default: what the labels look like]", rich_help_panel="Data"
-        ),
-    ] = DEFAULT.task,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="The label column of a .csv, by name or number.  [default: label, class, target, y, or the last]",
-            rich_help_panel="Data",
-        ),
-    ] = DEFAULT.label,
-    test_fraction: Annotated[
-        float,
-        typer.Option(help="Share of the data held out for testing, if it has no test part.", rich_help_panel="Data"),
-    ] = DEFAULT.test_fraction,
-    # --- network
-    layers: Annotated[
-        str, typer.Option(help="Widths of the hidden layers, or none.", rich_help_panel="Network")
-    ] = DEFAULT.layers,
-    activation: Annotated[
-        str,
-        typer.Option(
-            help="Of the hidden layers, one for all or one for each: relu, leaky_relu, elu, softplus, sigmoid, tanh, "
-            "gelu, gelu_tanh, silu, identity.",
-            rich_help_panel="Network",
-        ),
-    ] = DEFAULT.activation,
-    output_activation: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the output layer.  [default: what the loss needs, else identity]", rich_help_panel="Network"
-        ),
-    ] = DEFAULT.output_activation,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            help="softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
-            "absolute_error or huber.  [default: the first for classes, mean_squared_error for values]",
-            rich_help_panel="Network",
-        ),
-    ] = DEFAULT.loss,
-    reduction: Annotated[
-        str, typer.Option(help="Of a batch's losses: mean or sum.", rich_help_panel="Network")
-    ] = DEFAULT.reduction,
-    initializer: Annotated[
-        str | None,
-        typer.Option(
-            help="he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, "
-            "normal or zeros.  [default: he_normal for rectifiers, glorot_uniform for others]",
-            rich_help_panel="Network",
-        ),
-    ] = DEFAULT.initializer,
-    bias: Annotated[
-        bool, typer.Option("--bias/--no-bias", help="Whether layers have a bias.", rich_help_panel="Network")
-    ] = DEFAULT.bias,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.", rich_help_panel="Network")] = DEFAULT.dtype,
-    # --- optimiser
-    optimizer: Annotated[
-        str, typer.Option(help="sgd, momentum, nesterov, rmsprop, adam or adamw.", rich_help_panel="Optimiser")
-    ] = DEFAULT.optimizer,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Learning rate.  [default: sgd 0.1, momentum and nesterov 0.05, others 0.001]",
-            rich_help_panel="Optimiser",
-        ),
-    ] = DEFAULT.lr,
-    momentum: Annotated[
-        float | None,
-        typer.Option(help="Of momentum and nesterov.  [default: 0.9]", rich_help_panel="Optimiser"),
-    ] = DEFAULT.momentum,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(help="On the weights.  [default: adamw 0.01, others 0]", rich_help_panel="Optimiser"),
-    ] = DEFAULT.weight_decay,
-    clip_norm: Annotated[
-        float | None,
-        typer.Option(help="Largest norm of the whole gradient.  [default: no limit]", rich_help_panel="Optimiser"),
-    ] = DEFAULT.clip_norm,
-    clip_value: Annotated[
-        float | None,
-        typer.Option(help="Largest magnitude of one gradient.  [default: no limit]", rich_help_panel="Optimiser"),
-    ] = DEFAULT.clip_value,
-    schedule: Annotated[
-        str,
-        typer.Option(help="Of the learning rate: constant, step, exponential or cosine.", rich_help_panel="Optimiser"),
-    ] = DEFAULT.schedule,
-    decay: Annotated[
-        float | None,
-        typer.Option(
-            help="Factor of schedule step (default 0.1), or of exponential an epoch (default 0.95).",
-            rich_help_panel="Optimiser",
-        ),
-    ] = DEFAULT.decay,
-    decay_epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs between the steps of schedule step.  [default: a third of all]", rich_help_panel="Optimiser"
-        ),
-    ] = DEFAULT.decay_epochs,
-    warmup: Annotated[
-        float,
-        typer.Option(help="Epochs in which the rate rises to its full value.", rich_help_panel="Optimiser"),
-    ] = DEFAULT.warmup,
-    # --- training
-    epochs: Annotated[
-        int,
-        typer.Option(help="Passes over the data; with --resume, the new total.", rich_help_panel="Training"),
-    ] = DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Examples a step.", rich_help_panel="Training")] = DEFAULT.batch_size,
-    validation: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the training data set aside for validation.  [default: 0.1 with --patience, else 0]",
-            rich_help_panel="Training",
-        ),
-    ] = DEFAULT.validation,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop after this many epochs without a lower validation loss, and take the best epoch's weights.",
-            rich_help_panel="Training",
-        ),
-    ] = DEFAULT.patience,
-    seed: Annotated[int, typer.Option(help="Of everything random.", rich_help_panel="Training")] = DEFAULT.seed,
-    # --- where
+    data: Data = DEFAULT.data,
+    task: Task = DEFAULT.task,
+    label: Label = DEFAULT.label,
+    test_fraction: TestFraction = DEFAULT.test_fraction,
+    layers: Layers = DEFAULT.layers,
+    activation: Activation = DEFAULT.activation,
+    output_activation: OutputActivation = DEFAULT.output_activation,
+    loss: Loss = DEFAULT.loss,
+    reduction: Reduction = DEFAULT.reduction,
+    initializer: Initializer = DEFAULT.initializer,
+    bias: Bias = DEFAULT.bias,
+    dtype: DType = DEFAULT.dtype,
+    optimizer: OptimizerName = DEFAULT.optimizer,
+    lr: LearningRate = DEFAULT.lr,
+    momentum: Momentum = DEFAULT.momentum,
+    weight_decay: WeightDecay = DEFAULT.weight_decay,
+    clip_norm: ClipNorm = DEFAULT.clip_norm,
+    clip_value: ClipValue = DEFAULT.clip_value,
+    schedule: Schedule = DEFAULT.schedule,
+    decay: Decay = DEFAULT.decay,
+    decay_epochs: DecayEpochs = DEFAULT.decay_epochs,
+    warmup: Warmup = DEFAULT.warmup,
+    epochs: Epochs = DEFAULT.epochs,
+    batch_size: BatchSize = DEFAULT.batch_size,
+    validation: Validation = DEFAULT.validation,
+    patience: Patience = DEFAULT.patience,
+    seed: Seed = DEFAULT.seed,
     backend: Backend = DEFAULT.backend,
     device: Device = DEFAULT.device,
-    # --- output
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the run, a new one.  [default: runs/DATA-TIME]", rich_help_panel="Output"),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a run to continue, with its own settings.", rich_help_panel="Output"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Settings from a file, such as a run's config.toml.", rich_help_panel="Output"),
-    ] = None,
+    out: Annotated[Path | None, _output("Folder of the run, a new one.  [default: runs/DATA-TIME]")] = None,
+    resume: Annotated[Path | None, _output("Folder of a run to continue, with its own settings.")] = None,
+    config: Annotated[Path | None, _output("Settings from a file, such as a run's config.toml.")] = None,
 ) -> None:
     """Train a network; the run's folder gets the model, its history, curves, configuration and checkpoint."""
     from gpubp import runs
@@ -324,6 +277,42 @@ def predict(
     x = load_inputs(data, label=label, feature_names=loaded.feature_names)
     runs.write_predictions(loaded, x, out)
     typer.echo(f"{len(x):,} predictions in {out}")
+
+
+# --- gradcheck --------------------------------------------------------------------------------------------------------
+@app.command()
+def gradcheck(
+    data: Data = DEFAULT.data,
+    label: Label = DEFAULT.label,
+    layers: Layers = "16,8",
+    activation: Activation = "tanh",
+    output_activation: OutputActivation = DEFAULT.output_activation,
+    loss: Loss = DEFAULT.loss,
+    reduction: Reduction = DEFAULT.reduction,
+    initializer: Initializer = DEFAULT.initializer,
+    bias: Bias = DEFAULT.bias,
+    batch_size: Annotated[int, typer.Option(help="Examples of the batch that is differentiated.")] = 32,
+    tolerance: Annotated[float, typer.Option(help="Largest relative error that passes.")] = 1e-6,
+    seed: Annotated[int, typer.Option(help="Of the weights and of the directions.")] = DEFAULT.seed,
+) -> None:
+    """Check backpropagation against central differences in float64; exit code 1 where they differ."""
+    from gpubp import runs
+    from gpubp.diagnostics import gradient_check
+    from gpubp.display import gradient_check_table
+    from gpubp.registry import require_count
+
+    require_count("batch_size", batch_size)
+    settings = Settings(
+        data=data, label=label, layers=layers, activation=activation, output_activation=output_activation, loss=loss,
+        reduction=reduction, initializer=initializer, bias=bias, dtype="float64", backend="numpy", seed=seed,
+    )  # fmt: skip
+    network, x, y = runs.first_batch(settings, batch_size)
+    found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
+    console = _console()
+    console.print(gradient_check_table(network, found, len(x)))
+    if not found.passed:
+        console.print(f"backpropagation and finite differences differ by more than {tolerance:g}")
+        raise typer.Exit(1)
 
 
 # --- what every verb needs --------------------------------------------------------------------------------------------

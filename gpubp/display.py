@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from gpubp.diagnostics import GradientCheck
+from gpubp.model import Model
+from gpubp.network import Network
 from gpubp.plots import architecture
 from gpubp.training import HistoryRow, Interrupted, Listener, Result, Run
 
@@ -208,9 +212,7 @@ def _held_out(row: HistoryRow) -> tuple[str, float | None]:
 def summary(result: Result, folder: Path, clock: Clock) -> Table:
     """The table at the end: how good the model is, how long it took, where everything is."""
     row, history = result.row, result.history
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
+    table = _pairs_table()
     epochs = f"{len(history)}"
     if result.diverged:
         epochs += ", then training diverged"
@@ -232,6 +234,74 @@ def summary(result: Result, folder: Path, clock: Clock) -> Table:
     return table
 
 
+# --- evaluate, gradcheck ----------------------------------------------------------------------------------------------
+def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> Group:
+    """How good a model is on raw inputs and targets, class by class, or output by output."""
+    found = model.evaluate(x, y)
+    totals = _pairs_table()
+    totals.add_row("data", escape(f"{name}: {len(x):,} examples"))
+    totals.add_row("loss", f"{_number(found.loss)} ({model.network.loss.name})")
+    if model.task == "classification":
+        totals.add_row("accuracy", f"{_share(found.accuracy)} ({round(len(x) * found.accuracy):,} right)")
+        return Group(totals, _classes_table(model, y, model.predict(x)))
+    return Group(totals, _outputs_table(y, model.predict(x)))
+
+
+def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
+    """Recall: the share of a class that was found; precision: the share of what was called so that is."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("class")
+    for name in ("examples", "recall", "precision"):
+        table.add_column(name, justify="right")
+    for label, name in enumerate(model.class_names):
+        is_so, called_so = y == label, predicted == label
+        right = int((is_so & called_so).sum())
+        shares = [_share(right / count) if count else "–" for count in (int(is_so.sum()), int(called_so.sum()))]
+        table.add_row(escape(name), f"{int(is_so.sum()):,}", *shares)
+    return table
+
+
+def _outputs_table(y: np.ndarray, predicted: np.ndarray) -> Table:
+    """Errors in the data's own units, and the coefficient of determination R²."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("output", "root mean square error", "mean absolute error", "R²"):
+        table.add_column(name, justify="right")
+    for output in range(y.shape[1]):
+        error, spread = predicted[:, output] - y[:, output], y[:, output] - y[:, output].mean()
+        total = float(np.sum(spread**2))
+        r2 = f"{1 - float(np.sum(error**2)) / total:.4f}" if total > 0 else "–"
+        rms, absolute = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
+        table.add_row(str(output + 1), f"{rms:.4g}", f"{absolute:.4g}", r2)
+    return table
+
+
+def gradient_check_table(network: Network, found: GradientCheck, rows: int) -> Table:
+    """The largest relative error of each layer's weights and bias."""
+    title = f"{architecture(network)}; {network.loss.name}; a batch of {rows}"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, title=title, title_justify="left")
+    for name in ("layer", "", "parameters", "compared", "largest error", "allowed", ""):
+        table.add_column(name, justify="left" if name == "" else "right")
+    for array in found.arrays:
+        if array.method == "random directions":
+            compared = f"{array.checked:,} directions"
+        else:
+            compared = "all" if array.checked == array.size else f"{array.checked:,}"
+        verdict = "[green]agrees[/]" if array.passed else "[red]differs[/]"
+        table.add_row(
+            str(array.layer), array.kind, f"{array.size:,}", compared,
+            f"{array.error:.1e}", f"{array.tolerance:.0e}", verdict,
+        )  # fmt: skip
+    return table
+
+
+def _pairs_table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    return table
+
+
+# --- numbers as text --------------------------------------------------------------------------------------------------
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
 
@@ -241,9 +311,9 @@ def _share(value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds to one decimal below ten, then minutes and hours."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
+    """Seconds, to one decimal below ten; from a minute on as a clock shows them."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min"

@@ -45,7 +45,7 @@ STYLE = {
 
 
 @contextmanager
-def _figure(columns: int, height: float = 3.3, width: float = 11.0) -> Iterator[tuple[Any, Any]]:
+def _figure(columns: int, height: float = 3.5, width: float = 11.0) -> Iterator[tuple[Any, Any]]:
     """A figure in the project's style with a row of axes, 1,760 pixels wide: it fills a README's column."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,6 +53,7 @@ def _figure(columns: int, height: float = 3.3, width: float = 11.0) -> Iterator[
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.04)
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(1, columns, squeeze=False)[0]
 
@@ -64,7 +65,7 @@ def curves(history: Sequence[HistoryRow], *, title: str, out: str | Path | IO[by
     """
     has_accuracy = history[-1].train_accuracy is not None
     with _figure(3 if has_accuracy else 2) as (figure, axes):
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color="#333333")
+        figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
         _draw_parts(axes[0], history, "loss", 1.0)
         axes[0].set(title="Loss", ylabel=loss)
         _log_where_wide(axes[0])
@@ -103,6 +104,7 @@ def _draw_gradient_norms(ax: Any, history: Sequence[HistoryRow]) -> None:
             ax.plot(*zip(*points, strict=True), color=colours[layer], label=label, **_marker(len(points)))
     if ax.lines:
         ax.set_yscale("log")
+        _plain_numbers(ax)
     ax.set(title="Gradient norm of each layer", ylabel="‖∂L/∂(w, b)‖")
 
 
@@ -116,6 +118,18 @@ def _log_where_wide(ax: Any) -> None:
     values = [value for line in ax.lines for value in line.get_ydata()]
     if values and min(values) > 0 and max(values) > 30 * min(values):
         ax.set_yscale("log")
+        _plain_numbers(ax)
+
+
+def _plain_numbers(ax: Any) -> None:
+    """Write 0.1 in place of 10⁻¹, and 2 and 5 between where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = ax.get_ylim()
+    decades = math.log10(high / low)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=12))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _whole_epochs(ax: Any, epochs: int) -> None:

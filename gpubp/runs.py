@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import platform
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,14 @@ def make_network(settings: Settings, dataset: Dataset) -> Network:
         device=settings.device,
         seed=settings.seed,
     )
+
+
+def first_batch(settings: Settings, rows: int) -> tuple[Network, np.ndarray, np.ndarray]:
+    """A fresh network, and the first examples of the training data as it reads them."""
+    dataset = load_data(settings)
+    network = make_network(settings, dataset)
+    model = Model.for_data(network, dataset)
+    return network, model.inputs(dataset.x_train[:rows]), model.targets(dataset.y_train[:rows])
 
 
 def training_config(settings: Settings) -> TrainingConfig:
@@ -297,8 +306,6 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    import csv
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
