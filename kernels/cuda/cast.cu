@@ -1,6 +1,6 @@
 // cast: out = source, rounded to the type of out
 //
-//   source, out: `size` elements each; with one type it is a copy
+//   source, out: `size` elements each
 template <typename Source, typename T>
 __global__ void cast(const Source* source, T* out, long long size) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,0 +1,75 @@
+"""The names of the CUDA C++ kernels: which file holds one, and the C++ expression of each of its instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpubp.kernels.plans import Plan
+
+TYPES = {"float32": "float", "float64": "double", "int64": "int64"}
+"""C++ types by NumPy's names."""
+
+WORDS = {16: "uint4", 8: "uint2", 4: "unsigned"}
+"""C++ types for moving bytes, by their size."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One instance of a kernel: the file under kernels/cuda that holds it, and its C++ name expression."""
+
+    source: str
+    expression: str
+
+
+def entry(source: str, kernel: str, *arguments: str | int) -> Entry:
+    """The instance of `kernel` in `source`.cu with these template arguments."""
+    return Entry(f"{source}.cu", f"{kernel}<{', '.join(map(str, arguments))}>")
+
+
+@dataclass(frozen=True)
+class ProductKernels:
+    """The kernels of one primitive that is a product: one for each rung of the ladder, and the reduction of split-K.
+
+    source: the file. stem: what the kernels' names begin with. form: "NT", "NN" or "TN".
+    arguments: template arguments before the plan's; reduce_arguments: those of the reduction.
+    """
+
+    source: str
+    stem: str
+    form: str
+    arguments: tuple[str, ...]
+    reduce_arguments: tuple[str, ...]
+
+    def whole(self, plan: Plan, vector: int) -> Entry:
+        """The kernel that computes all of the primitive by this plan, with copies of `vector` elements."""
+        return entry(self.source, f"{self.stem}_{plan.variant}", *self.arguments, *plan_arguments(plan, vector))
+
+    def partial(self, plan: Plan, vector: int) -> Entry:
+        """The kernel that computes parts of the product, before the reduction."""
+        arguments = (TYPES[plan.dtype], self.form, *plan_arguments(plan, vector))
+        return entry("product", "partial_product_pipelined", *arguments)
+
+    def reduction(self) -> Entry:
+        """The kernel that adds the parts, and then does what the primitive does with a sum."""
+        return entry(self.source, f"{self.stem}_reduce", *self.reduce_arguments)
+
+
+def product_kernels(primitive: str, form: str, dtype: str, activation: str | None = None) -> ProductKernels:
+    """The kernels of a primitive whose file has its name."""
+    arguments = (TYPES[dtype],) if activation is None else (TYPES[dtype], activation)
+    return ProductKernels(primitive, primitive, form, arguments, arguments)
+
+
+def general_product_kernels(form: str, dtype: str) -> ProductKernels:
+    """The kernels of c = α A B + β c."""
+    return ProductKernels("product", "general_product", form, (TYPES[dtype], form), (TYPES[dtype],))
+
+
+def plan_arguments(plan: Plan, vector: int) -> tuple[str, ...]:
+    """A plan as template arguments."""
+    if plan.variant == "naive":
+        return ()
+    if plan.variant == "tiled":
+        return (str(plan.tile_m),)
+    sizes = (plan.tile_m, plan.tile_n, plan.tile_k, plan.thread_m, plan.thread_n, plan.stages, vector)
+    return (f"Pipeline<{', '.join(map(str, sizes))}>",)
