@@ -71,13 +71,32 @@ def bind_access(
     `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access unless
     an `out` is given.
     """
-    space = _space_of(machine, operand, space)
+    real_space = _space_of(machine, operand, space)
     addresses, offset = machine.addresses(operand)
     pointers = machine.pointers if out is None else out
-    resolve = _RESOLVERS[space](machine, instruction, addresses, offset, nbytes, kind, pointers)
+    arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
+    if real_space == "generic":
+        return _resolver_generic(*arguments)
+    # A const operand lies in the arena, but is no traffic of global memory.
+    return _watched(_RESOLVERS[real_space](*arguments), "const" if space in ("const", "param") else real_space, *arguments)
+
+
+def _watched(
+    access: Access, space: str, machine: Machine, instruction: Instruction, _: Array, __: int, nbytes: int, kind: str, ___: Array
+) -> Access:
+    """The access itself, or one that also tells the observer."""
     if machine.observer is None:
-        return resolve
-    return machine.observer.watch(machine, instruction, addresses, offset, space, nbytes, kind, resolve)
+        return access
+    watch = machine.observer.watch(machine, instruction, space, nbytes, kind)
+    if watch is None:
+        return access
+
+    def observed() -> Array:
+        pointers = access()
+        watch(pointers)
+        return pointers
+
+    return observed
 
 
 def _space_of(machine: Machine, operand: Operand, space: str) -> str:
@@ -139,9 +158,12 @@ def _resolver_generic(
     machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
 ) -> Access:
     part = np.zeros(machine.lanes, np.int64)
-    arguments = (machine, instruction, addresses, offset, nbytes, kind)
-    bound = {bit: _GENERIC[space](*arguments, out) for bit, space in ALL_SPACES.items()}
-    partial = {bit: _GENERIC[space](*arguments, part) for bit, space in ALL_SPACES.items()}
+
+    def bind(pointers: Array) -> dict[int, Access]:
+        arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
+        return {bit: _watched(_GENERIC[space](*arguments), space, *arguments) for bit, space in ALL_SPACES.items()}
+
+    bound, partial = bind(out), bind(part)
 
     def access() -> Array:
         active = machine.active

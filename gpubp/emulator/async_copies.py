@@ -28,6 +28,7 @@ class PendingCopy(NamedTuple):
     groups: Array  # the group of each lane that the copy belongs to
     targets: Array  # host pointers
     data: Array  # (lanes, nbytes)
+    instruction: Instruction
 
 
 def bind_async(machine: Machine, instruction: Instruction) -> Bound:
@@ -68,7 +69,7 @@ def _issue(machine: Machine, instruction: Instruction) -> Step:
         data = np.zeros((active.count, nbytes), np.uint8)
         reading(sizes, data)
         native.fill_halfwords(to, nbytes, active.count, np.uint16(POISON))
-        machine.pending_copies.append(PendingCopy(active.lanes, machine.commits[active.lanes], to, data))
+        machine.pending_copies.append(PendingCopy(active.lanes, machine.commits[active.lanes], to, data, instruction))
 
     return issue
 
@@ -129,10 +130,14 @@ def _wait(machine: Machine, allowed: int | None) -> Step:
             if done.any():
                 native.write_bytes(copy.targets[done], copy.data[done])
                 if machine.observer is not None:
-                    machine.observer.copy_completed(machine, copy.lanes[done], copy.targets[done], copy.data.shape[1])
+                    machine.observer.copy_completed(
+                        machine, copy.instruction, copy.lanes[done], copy.targets[done], copy.data.shape[1]
+                    )
             if not done.all():
                 left = ~done
-                pending.append(PendingCopy(copy.lanes[left], copy.groups[left], copy.targets[left], copy.data[left]))
+                pending.append(PendingCopy(
+                        copy.lanes[left], copy.groups[left], copy.targets[left], copy.data[left], copy.instruction
+                    ))
         machine.pending_copies[:] = pending
 
     return wait

@@ -100,7 +100,7 @@ class Barriers:
         machine = self.machine
         members = self._lanes(instruction.operands[0])
         if active.count == int(np.count_nonzero(self.live)) or self._warps_complete(members, active.mask):
-            self._warp_synchronized(members, active.mask)
+            self._warp_synchronized(active.mask)
             return True
         self._park(instruction, active, resume, np.full(machine.lanes, _WARP_BARRIER), members)
         return False
@@ -136,7 +136,7 @@ class Barriers:
         missing = self.expected.reshape(-1, WARP) & ~(warp_bits(here) | warp_bits(~self.live))[:, None]
         opened = here & (missing.ravel() == 0)
         if opened.any():
-            self._warp_synchronized(self.expected, opened)
+            self._warp_synchronized(opened)
         return opened
 
     def _complete_blocks(self) -> Array:
@@ -176,9 +176,9 @@ class Barriers:
         if self.machine.observer is not None:
             self.machine.observer.block_barrier(self.machine, mask)
 
-    def _warp_synchronized(self, members: Array, mask: Array) -> None:
+    def _warp_synchronized(self, mask: Array) -> None:
         if self.machine.observer is not None:
-            self.machine.observer.warp_barrier(self.machine, members, mask)
+            self.machine.observer.warp_barrier(self.machine, mask)
 
     # -- bar.red ------------------------------------------------------------------------------------------------------
 

@@ -29,15 +29,18 @@ def bind_block(machine: Machine, block: Block) -> BoundBlock:
     full: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
     masked: list[Step] = []
     if machine.observer is not None:
-        for step in machine.observer.block_steps(machine, block):
-            full.append((step, ()))
-            masked.append(step)
+        count = machine.observer.count_block(machine, block)
+        full.append((count, ()))
+        masked.append(count)
     for instruction in block.instructions:
         bound = bind(machine, instruction)
         if bound is None:
             continue
         if instruction.guard is not None:
-            step = _guarded(machine, instruction.guard, bound.masked)
+            step = bound.masked
+            if machine.observer is not None:
+                step = machine.observer.counted(machine, instruction, step)
+            step = _guarded(machine, instruction.guard, step)
             bound = Bound(step, (), step)
         full.append((bound.function, bound.arguments))
         masked.append(bound.masked)

@@ -60,7 +60,9 @@ def _bind_operation(machine: Machine, instruction: Instruction, found: Operation
         sources.append(machine.carry)
     results = [*outs, machine.carry] if found.carry_out else outs
     bound = compose(machine, found.apply, results, sources, before, after)
-    if found.ufunc is not None and bound.function is found.apply:
+    # NumPy wants the out of these two by name, which only apply gives.
+    by_name = found.ufunc in (np.maximum, np.minimum)
+    if found.ufunc is not None and not by_name and bound.function is found.apply:
         return Bound(found.ufunc, (*sources, *results), bound.masked)
     return bound
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.emulator import cfg, ptx, registers
+from gpubp.emulator import cfg, observers, ptx, registers
 from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.machine import WARP, Machine
 from gpubp.emulator.memory import MEMORY, Layout, layout
@@ -79,13 +79,11 @@ class Kernel:
             self._decoded = _Decoded(self.module, self._function)
         return self._decoded
 
-    def wave(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: object = None) -> Wave:
+    def wave(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None = None) -> Wave:
         """A wave of so many blocks, from the last launches where one fits."""
-        if observer is not None:
-            return Wave(self.decoded().machine(block, blocks, shared_bytes, observer))
-        key = (block, blocks, shared_bytes)
+        key = (block, blocks, shared_bytes, observer)
         if key not in self._waves:
-            self._waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, None))
+            self._waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, observer))
             if len(self._waves) > _MACHINES:
                 self._waves.popitem(last=False)
         self._waves.move_to_end(key)
@@ -112,7 +110,7 @@ class _Decoded:
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}")
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
 
-    def machine(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: object) -> Machine:
+    def machine(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None) -> Machine:
         shared: Layout = layout(self.shared, self.dynamic, shared_bytes)
         return Machine(
             self.program,
@@ -251,24 +249,25 @@ def launch(
     padded = -(-block[0] * block[1] * block[2] // WARP) * WARP
     most = max(1, (lanes or LANES) // padded)
     per_wave = -(-total // -(-total // most))  # waves of about one size
-    observer = current_observer()
+    observer = observers.current()
     wave = kernel.wave(block, per_wave, shared_bytes, observer)
     machine = wave.machine
     try:
         with np.errstate(all="ignore"):
+            if observer is not None:
+                observer.begin_launch(machine)
             for first in range(0, total, per_wave):
                 machine.begin(grid, first, total)
+                if observer is not None:
+                    observer.begin_wave(machine)
                 wave.run()
     finally:
+        if observer is not None:
+            observer.end_launch(machine)
         machine.active = machine.nobody
         if machine.output:
             sys.stdout.write("".join(machine.output))
             machine.output.clear()
-
-
-def current_observer() -> object:
-    """The observer in force, if any."""
-    return None
 
 
 def check_launch(

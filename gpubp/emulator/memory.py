@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ class Memory:
         self._allocations: dict[int, Allocation] = {}
         self.live_bytes = 0
         #: Set by the observer of uninitialised reads: called with (address, nbytes, written).
-        self.watcher: object | None = None
+        self.watcher: Callable[[int, int, bool], None] | None = None
 
     def allocate(self, nbytes: int, name: str = "") -> int:
         """Address of `nbytes` fresh bytes, aligned to 256 and poisoned. Raises EmulatorError when memory is full."""
@@ -81,6 +81,8 @@ class Memory:
         bisect.insort(self._starts, address)
         self._allocations[address] = allocation
         self.live_bytes += nbytes
+        if self.watcher is not None:
+            self.watcher(address, nbytes, False)
         return address
 
     def free(self, address: int) -> None:
@@ -109,12 +111,18 @@ class Memory:
     def mark_written(self, address: int, nbytes: int) -> None:
         """Tell the observer of uninitialised reads that the host wrote these bytes."""
         if self.watcher is not None:
-            self.watcher(address, nbytes)  # type: ignore[operator]
+            self.watcher(address, nbytes, True)
 
     def find(self, address: int) -> Allocation | None:
         """The allocation, live or freed, that begins last at or before an address."""
         index = bisect.bisect_right(self._starts, address) - 1
         return self._allocations[self._starts[index]] if index >= 0 else None
+
+    @property
+    def extent(self) -> int:
+        """Bytes of the arena up to the end of its last allocation."""
+        end = max((a.address + a.nbytes for a in self._allocations.values()), default=ARENA_BASE)
+        return -(-(end - ARENA_BASE) // GRANULE) * GRANULE + GRANULE
 
     def allocations(self) -> list[Allocation]:
         """The live allocations, by address."""
