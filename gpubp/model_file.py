@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -14,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from gpubp.errors import CheckpointError, GpubpError
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError
 
 if TYPE_CHECKING:
     from gpubp.backends.base import Backend
@@ -96,11 +97,20 @@ def network_from(
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no network")
     try:
+        _require_weights(config.get("sizes"), tensors)
         network = Network.from_config(config, backend, device)
         network.set_weights(tensors)
     except (GpubpError, TypeError) as error:
         raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
     return network
+
+
+def _require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Look before the network is made: its memory should be no more than the file's size explains."""
+    for l, (n_prev, n) in enumerate(itertools.pairwise(sizes), start=1):
+        name = f"layer{l}.weight"
+        if name not in tensors or tensors[name].shape != (n, n_prev):
+            raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
 
 
 def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
