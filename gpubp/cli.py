@@ -50,6 +50,7 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train fully connected networks by backpropagation, every step of the algorithm its own GPU kernel.",
@@ -99,9 +100,9 @@ _data, _network, _optimiser, _training, _where, _output = map(
 )
 
 Data = Annotated[str, _data("digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.")]
-Task = Annotated[str | None, _data("classification or regression.  [default: what the labels look like]")]
+Task = Annotated[str | None, _data("classification or regression. Default: what the labels look like.")]
 Label = Annotated[
-    str | None, _data("The label column of a .csv, by name or number.  [default: label, class, target, y, or the last]")
+    str | None, _data("The label column of a .csv, by name or number. Default: label, class, target, y, or the last.")
 ]
 TestFraction = Annotated[float, _data("Share of the data held out for testing, if it has no test part.")]
 
@@ -113,14 +114,12 @@ Activation = Annotated[
         "gelu_tanh, silu, identity."
     ),
 ]
-OutputActivation = Annotated[
-    str | None, _network("Of the output layer.  [default: what the loss needs, else identity]")
-]
+OutputActivation = Annotated[str | None, _network("Of the output layer. Default: what the loss needs, else identity.")]
 Loss = Annotated[
     str | None,
     _network(
         "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
-        "absolute_error or huber.  [default: the first for classes, mean_squared_error for values]"
+        "absolute_error or huber. Default: the first for classes, mean_squared_error for values."
     ),
 ]
 Reduction = Annotated[str, _network("Of a batch's losses: mean or sum.")]
@@ -128,7 +127,7 @@ Initializer = Annotated[
     str | None,
     _network(
         "he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, normal or "
-        "zeros.  [default: he_normal for rectifiers, glorot_uniform for others]"
+        "zeros. Default: he_normal for rectifiers, glorot_uniform for others."
     ),
 ]
 Bias = Annotated[bool, _network("Whether layers have a bias.", "--bias/--no-bias")]
@@ -136,24 +135,24 @@ DType = Annotated[str, _network("float32 or float64.", "--dtype")]
 
 OptimizerName = Annotated[str, _optimiser("sgd, momentum, nesterov, rmsprop, adam or adamw.")]
 LearningRate = Annotated[
-    float | None, _optimiser("Learning rate.  [default: sgd 0.1, momentum and nesterov 0.05, others 0.001]")
+    float | None, _optimiser("Learning rate. Default: sgd 0.1, momentum and nesterov 0.05, others 0.001.")
 ]
-Momentum = Annotated[float | None, _optimiser("Of momentum and nesterov.  [default: 0.9]")]
-WeightDecay = Annotated[float | None, _optimiser("On the weights.  [default: adamw 0.01, others 0]")]
-ClipNorm = Annotated[float | None, _optimiser("Largest norm of the whole gradient.  [default: no limit]")]
-ClipValue = Annotated[float | None, _optimiser("Largest magnitude of one gradient.  [default: no limit]")]
+Momentum = Annotated[float | None, _optimiser("Of momentum and nesterov. Default: 0.9.")]
+WeightDecay = Annotated[float | None, _optimiser("On the weights. Default: adamw 0.01, others 0.")]
+ClipNorm = Annotated[float | None, _optimiser("Largest norm of the whole gradient. Default: no limit.")]
+ClipValue = Annotated[float | None, _optimiser("Largest magnitude of one gradient. Default: no limit.")]
 Schedule = Annotated[str, _optimiser("Of the learning rate: constant, step, exponential or cosine.")]
 Decay = Annotated[
     float | None, _optimiser("Factor of schedule step (default 0.1), or of exponential an epoch (default 0.95).")
 ]
-DecayEpochs = Annotated[int | None, _optimiser("Epochs between the steps of schedule step.  [default: a third of all]")]
+DecayEpochs = Annotated[int | None, _optimiser("Epochs between the steps of schedule step. Default: a third of all.")]
 Warmup = Annotated[float, _optimiser("Epochs in which the rate rises to its full value.")]
 
 Epochs = Annotated[int, _training("Passes over the data; with --resume, the new total.")]
 BatchSize = Annotated[int, _training("Examples a step.")]
 Validation = Annotated[
     float | None,
-    _training("Share of the training data set aside for validation.  [default: 0.1 with --patience, else 0]"),
+    _training("Share of the training data set aside for validation. Default: 0.1 with --patience, else 0."),
 ]
 Patience = Annotated[
     int | None,
@@ -162,7 +161,7 @@ Patience = Annotated[
 Seed = Annotated[int, _training("Of everything random.")]
 
 Backend = Annotated[str, _where("auto, numpy, cupy or numba.")]
-Device = Annotated[str | None, _where("cpu, gpu or emulator.  [default: the backend's first]")]
+Device = Annotated[str | None, _where("cpu, gpu or emulator. Default: the backend's first.")]
 
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
@@ -200,7 +199,7 @@ def train(
     seed: Seed = DEFAULT.seed,
     backend: Backend = DEFAULT.backend,
     device: Device = DEFAULT.device,
-    out: Annotated[Path | None, _output("Folder of the run, a new one.  [default: runs/DATA-TIME]")] = None,
+    out: Annotated[Path | None, _output("Folder of the run, a new one. Default: runs/DATA-TIME.")] = None,
     resume: Annotated[Path | None, _output("Folder of a run to continue, with its own settings.")] = None,
     config: Annotated[Path | None, _output("Settings from a file, such as a run's config.toml.")] = None,
 ) -> None:
@@ -243,7 +242,7 @@ def evaluate(
     model: ModelFile,
     data: Annotated[
         str | None,
-        typer.Option(help="As for train.  [default: the test part of what the model was trained on]"),
+        typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="The label column of a .csv.")] = None,
     backend: Backend = "auto",

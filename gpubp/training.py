@@ -42,7 +42,7 @@ EARLY_STOPPING_VALIDATION = 0.1
 SCHEDULES = ("constant", "step", "exponential", "cosine")
 
 # What is random, by the spawn key of its seed sequence. The network's initial weights have (0,).
-_SHUFFLE, _VALIDATION = 1, 2
+_SHUFFLE, _VALIDATION, _PROBE = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrainingConfig:
     """
 
     epochs: int = 30
-    batch_size: int = 64
+    batch_size: int = 32
     optimizer: str | Optimizer | Mapping[str, Any] = "adam"
     schedule: str | None = "cosine"
     decay: float | None = None
@@ -291,7 +291,7 @@ class Run:
             "validation": (inputs[set_aside], targets[set_aside]),
             "test": (model.inputs(dataset.x_test), model.targets(dataset.y_test)),
         }
-        probe = kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), PROBE_ROWS)).astype(np.int64))]
+        probe = np.sort(self._rng(_PROBE).choice(kept, min(len(kept), PROBE_ROWS), replace=False))
         self.probe = inputs[probe], targets[probe]
         self.feed = self.network.feed(inputs[kept], targets[kept])
         self.rows = len(kept)
@@ -308,8 +308,11 @@ class Run:
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the training part to train on, and to validate on."""
         assert self.config.validation is not None
-        rng = np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(_VALIDATION,)))
+        rng = self._rng(_VALIDATION)
         return data.split(self.dataset.y_train, self.config.validation, rng, task=self.dataset.task)
+
+    def _rng(self, what: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(what,)))
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     def train(self) -> Result:
