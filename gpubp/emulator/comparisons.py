@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.emulator.operations import BOOL, DTYPES, Form, Operation
+from gpubp.emulator.compiled import compiled_select
+from gpubp.emulator.operations import BOOL, DTYPES, Form, Operation, ufunc_operation
 from gpubp.emulator.rounding import BF16, F16, Format, decode
 
 Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]  # (out, a, b), out being a bool array
@@ -215,15 +216,11 @@ def set_value(form: Form) -> Operation:
 
 
 def select(form: Form) -> Operation:
-    """selp: a where the predicate is true, else b."""
+    """selp: a where the predicate is true, else b; of raw bits, whatever the type."""
     type_ = form.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
     form.end()
-    dtype = DTYPES[type_]
-
-    def apply(d: np.ndarray, a: np.ndarray, b: np.ndarray, p: np.ndarray) -> None:
-        d[...] = np.where(p, a, b)
-
-    return Operation((dtype,), (dtype, dtype, BOOL), apply, "move")
+    word = f"u{DTYPES[type_].itemsize * 8}"
+    return ufunc_operation(compiled_select(), word, (word, word, "pred"), "move")
 
 
 def select_by_sign(form: Form) -> Operation:

@@ -85,11 +85,21 @@ def maximum(a, b):  # type: ignore[no-untyped-def]
     return _canonical(larger)
 
 
+def select(a, b, p):  # type: ignore[no-untyped-def]
+    return a if p else b
+
+
 _FUNCTIONS = {function.__name__: function for function in (add, subtract, multiply, fma, minimum, maximum)}
 
 
 # Numba's wrapper costs twice as much a call as the NumPy ufunc in it, but it owns the machine code.
 _KEPT: list[Any] = []
+
+
+@functools.cache
+def compiled_select() -> Any:
+    """a where the bool p, else b, of raw registers: ufunc of (a, b, p). np.where would cost a copy more."""
+    return vectorize([f"uint{bits}(uint{bits}, uint{bits}, boolean)" for bits in (16, 32, 64)], cache=True)(select)
 
 
 @functools.cache
@@ -104,20 +114,33 @@ def compiled(name: str) -> Any:
 
 
 @functools.cache
-def _matrix_product_ufunc() -> Any:
-    @guvectorize(["float32[:,:], float32[:,:], float32[:,:], float64[:,:]"], "(m,k),(k,n),(m,n)->(m,n)", cache=True)
-    def product(a, b, c, d):  # type: ignore[no-untyped-def]
-        for i in range(a.shape[0]):
-            for j in range(b.shape[1]):
-                d[i, j] = c[i, j]
-            for k in range(a.shape[1]):
-                factor = np.float64(a[i, k])
-                for j in range(b.shape[1]):
-                    d[i, j] += factor * np.float64(b[k, j])
+def warp_matrix_product() -> Any:
+    """The gufunc behind mma: D = A B + C of fragments, (p),(q),(r),(p),(q),(r)->(r).
+
+    a, b, c: float32, a warp's elements in lane order; then, for each place of the row-major 16 x k, k x 8 and 16 x 8
+    matrices, the position of its element. Gives D in float64, in the lane order of C, summed in the order of k.
+    """
+
+    @guvectorize(
+        ["float32[:], float32[:], float32[:], int64[:], int64[:], int64[:], float64[:]"],
+        "(p),(q),(r),(p),(q),(r)->(r)",
+        cache=True,
+    )
+    def product(a, b, c, a_order, b_order, c_order, d):  # type: ignore[no-untyped-def]
+        depth = a.shape[0] // 16
+        b_rows = np.empty((depth, 8), np.float64)
+        for k in range(depth):
+            for j in range(8):
+                b_rows[k, j] = b[b_order[8 * k + j]]
+        sums = np.empty(8, np.float64)
+        for i in range(16):
+            for j in range(8):
+                sums[j] = c[c_order[8 * i + j]]
+            for k in range(depth):
+                factor = np.float64(a[a_order[depth * i + k]])
+                for j in range(8):
+                    sums[j] += factor * b_rows[k, j]
+            for j in range(8):
+                d[c_order[8 * i + j]] = sums[j]
 
     return product
-
-
-def matrix_product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """A B + C of float32 stacks (..., m, k), (..., k, n), (..., m, n), in float64, summed in the order of k."""
-    return _matrix_product_ufunc()(a, b, c)

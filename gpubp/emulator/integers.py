@@ -594,6 +594,8 @@ def permute(form: Form) -> Operation:
     table = np.array(PERMUTE_MODES[mode], np.uint64) if mode != "generic" else None
 
     def function(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+        if c.ndim == 0:
+            return _permute_alike(a, b, int(c), mode)
         both = (b.astype(np.uint64) << np.uint64(32)) | a
         result: Any = np.uint32(0)
         for byte in range(4):
@@ -610,3 +612,15 @@ def permute(form: Form) -> Operation:
         return result
 
     return function_operation(function, "b32", ("b32", "b32", "b32"), "logic")
+
+
+def _permute_alike(a: np.ndarray, b: np.ndarray, control: int, mode: str) -> np.ndarray:
+    """prmt with one control for all lanes, the usual case: whole columns of bytes move."""
+    lanes = max(a.size, b.size)
+    columns = [np.ascontiguousarray(np.broadcast_to(word, lanes)).view(np.uint8).reshape(lanes, 4) for word in (a, b)]
+    result = np.empty((lanes, 4), np.uint8)
+    for byte in range(4):
+        selector = control >> 4 * byte & 15 if mode == "generic" else PERMUTE_MODES[mode][control & 3][byte]
+        column = columns[selector >> 2 & 1][:, selector & 3]
+        result[:, byte] = np.where(column & 0x80, 0xFF, 0) if selector & 8 else column
+    return result.view(np.uint32)[:, 0]

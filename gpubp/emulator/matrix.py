@@ -15,11 +15,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from gpubp.emulator.compiled import matrix_product
+from gpubp.emulator.compiled import warp_matrix_product
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.rounding import bfloat16_to_float32, tf32_to_float32
 
@@ -64,9 +63,9 @@ def _gathering(kind: str, k: int) -> np.ndarray:
 
 
 @functools.cache
-def _scattering(kind: str, k: int) -> np.ndarray:
-    """The inverse of _gathering: for each element of a warp, its place in the row-major matrix."""
-    return np.argsort(_gathering(kind, k))
+def _half_values() -> np.ndarray:
+    """The value of every float16; looking it up is faster than converting."""
+    return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def _elements(registers: np.ndarray, type_: str) -> np.ndarray:
@@ -77,7 +76,7 @@ def _elements(registers: np.ndarray, type_: str) -> np.ndarray:
     elif type_ == "bf16":
         values = bfloat16_to_float32(registers.view(np.uint16))
     elif type_ == "f16":
-        values = registers.view(np.float16).astype(np.float32)
+        values = _half_values()[registers.view(np.uint16)]
     else:
         values = registers.view(np.float32)
     return values.reshape(len(registers), -1)
@@ -124,20 +123,19 @@ def matrix_multiply(modifiers: tuple[str, ...]) -> MatrixMultiply:
         raise unsupported
     k = depths[shape]
     family = "tf32" if a_type == "tf32" else "half"
-    a_order, b_order = _gathering(f"{family} a", k), _gathering(f"{family} b", k)
-    c_order, d_order = _gathering("c", k), _scattering("c", k)
+    orders = [_gathering(f"{family} a", k), _gathering(f"{family} b", k), _gathering("c", k)]
+    product = warp_matrix_product()
 
     def apply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-        warps = len(a)
-        a_matrix = _elements(a, a_type)[:, a_order].reshape(warps, 16, k)
-        b_matrix = _elements(b, a_type)[:, b_order].reshape(warps, k, 8)
-        c_matrix = _elements(c, c_type)[:, c_order].reshape(warps, 16, 8)
-        result: Any = matrix_product(a_matrix, b_matrix, c_matrix).reshape(warps, 128)[:, d_order]
+        result = product(_elements(a, a_type), _elements(b, a_type), _elements(c, c_type), *orders)
+        nan = np.isnan(result)
         if d_type == "f32":
-            bits = np.where(np.isnan(result), np.uint32(0x7FFFFFFF), result.astype(np.float32).view(np.uint32))
-            return bits.reshape(warps, 32, 4)
-        half_bits = np.where(np.isnan(result), np.uint16(0x7FFF), result.astype(np.float16).view(np.uint16))
-        return half_bits.reshape(warps, 32, 4).view(np.uint32)
+            bits = result.astype(np.float32).view(np.uint32)
+            bits[nan] = 0x7FFFFFFF
+            return bits.reshape(len(a), 32, 4)
+        half_bits = result.astype(np.float16).view(np.uint16)
+        half_bits[nan] = 0x7FFF
+        return half_bits.view(np.uint32).reshape(len(a), 32, 2)
 
     per_register = 1 if a_type == "tf32" else 2
     return MatrixMultiply(

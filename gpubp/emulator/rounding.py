@@ -52,6 +52,10 @@ def _nearest_away(scaled: np.ndarray) -> np.ndarray:
 ROUND_TO_INTEGER = {"rn": np.rint, "rz": np.trunc, "rm": np.floor, "rp": np.ceil, "rna": _nearest_away}
 
 
+# NumPy's conversions round to nearest, so these need no arithmetic of ours.
+NEAREST_DTYPES = {F32: np.float32, F16: np.float16}
+
+
 def to_odd(head: np.ndarray, tail: np.ndarray) -> np.ndarray:
     """head + tail rounded to odd, where head is the float64 nearest to the exact sum of the two."""
     bits = head.view(np.int64)
@@ -63,6 +67,8 @@ def to_odd(head: np.ndarray, tail: np.ndarray) -> np.ndarray:
 
 def round_to(values: np.ndarray, target: Format, mode: str) -> np.ndarray:
     """Float64 values rounded to a format of at most 51 bits, still as float64; overflow follows the mode (IEEE 754)."""
+    if mode == "rn" and target in NEAREST_DTYPES:
+        return values.astype(NEAREST_DTYPES[target]).astype(np.float64)
     _, exponent = np.frexp(values)
     quantum = np.maximum(exponent, target.least + 1) - target.precision
     rounded = np.ldexp(ROUND_TO_INTEGER[mode](np.ldexp(values, -quantum)), quantum)
