@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from gpubp.emulator.compiled import compiled
 from gpubp.emulator.rounding import F64, encode
 
 _LEAST_EXPONENT = -1074
@@ -75,7 +76,7 @@ def directed(opcode: str, mode: str) -> Callable[..., np.ndarray]:
             "rcp": lambda: 1.0 / a,
             "sqrt": lambda: np.sqrt(a),
         }
-        return simple[opcode]() if opcode in simple else a * rest[0] + rest[1]
+        return simple[opcode]() if opcode in simple else compiled("fma")(*values)  # a * b alone could overflow
 
     def function(*registers: np.ndarray) -> np.ndarray:
         values = tuple(np.broadcast_arrays(*registers))

@@ -9,6 +9,7 @@ with two destinations. A flag of the carry chain is an operand or result of type
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -386,6 +387,7 @@ class Real(NamedTuple):
 ZERO, ONE = Real(False, Fraction(0)), Real(False, Fraction(1))
 
 
+@functools.lru_cache(maxsize=100_000)
 def decode(bits: int, name: str) -> Real | None:
     format_ = FORMATS[name]
     bits >>= format_.padding
@@ -396,12 +398,13 @@ def decode(bits: int, name: str) -> Real | None:
         return None if fraction else Real(negative, None)
     if exponent:
         fraction |= 1 << format_.fraction_bits
-    return Real(negative, fraction * Fraction(2) ** (max(exponent, 1) - format_.bias - format_.fraction_bits))
+    shift = max(exponent, 1) - format_.bias - format_.fraction_bits
+    return Real(negative, Fraction(fraction << max(shift, 0), 1 << max(-shift, 0)))
 
 
 def floor_log2(size: Fraction) -> int:
     guess = size.numerator.bit_length() - size.denominator.bit_length()
-    return guess if Fraction(2) ** guess <= size else guess - 1
+    return guess if size.denominator << max(guess, 0) <= size.numerator << max(-guess, 0) else guess - 1
 
 
 def encode(real: Real | None, name: str, mode: str = "rn") -> int:
@@ -416,17 +419,16 @@ def encode(real: Real | None, name: str, mode: str = "rn") -> int:
         exponent, digits = 0, 0
     else:
         quantum = max(floor_log2(size), 1 - format_.bias) - format_.fraction_bits
-        scaled = size / Fraction(2) ** quantum
-        digits, rest = scaled.numerator // scaled.denominator, scaled - scaled.numerator // scaled.denominator
-        half = Fraction(1, 2)
+        unit = size.denominator << max(quantum, 0)  # the size is (digits + rest / unit) * 2**quantum
+        digits, rest = divmod(size.numerator << max(-quantum, 0), unit)
         digits += {
-            "rn": rest > half or (rest == half and digits & 1 == 1),
-            "rna": rest >= half,
+            "rn": 2 * rest > unit or (2 * rest == unit and digits & 1 == 1),
+            "rna": 2 * rest >= unit,
             "rz": False,
             "rp": rest > 0 and not negative,
             "rm": rest > 0 and negative,
         }[mode]
-        if digits * Fraction(2) ** quantum > format_.largest:
+        if digits.bit_length() + quantum > format_.bias + 1:
             towards_zero = mode == "rz" or (mode == "rp" and negative) or (mode == "rm" and not negative)
             return encode(Real(negative, format_.largest if towards_zero else None), name)
         if digits >> (format_.fraction_bits + 1):
