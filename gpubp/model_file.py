@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 KEY = "gpubp"
 """Of the metadata entry that holds the JSON."""
 CHECKSUM = "crc32"
-"""Of the metadata entry that holds the checksum of the JSON and of all tensors: safetensors has none."""
+"""In the JSON, the name of the checksum of all the rest and of all tensors: safetensors has none. It stands there, and
+not in an entry of its own, because safetensors writes several entries in any order, and equal runs make equal files."""
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -33,8 +34,8 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
     Raises CheckpointError where the folder cannot be written.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    text = json.dumps(metadata)
-    write_bytes(path, serialize(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)}))
+    text = json.dumps({**metadata, CHECKSUM: _checksum(metadata, arrays)})
+    write_bytes(path, serialize(arrays, {KEY: text}))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -70,11 +71,11 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if KEY not in entries:
             raise CheckpointError(f"{path} is not a file that gpubp wrote")
-        if entries.get(CHECKSUM) != _checksum(entries[KEY], tensors):
-            raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
         metadata = json.loads(entries[KEY])
         if not isinstance(metadata, dict):
             raise CheckpointError(f"{path} is not a file that gpubp wrote: its metadata is no table")
+        if metadata.pop(CHECKSUM, None) != _checksum(metadata, tensors):
+            raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
         return tensors, metadata
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
@@ -113,8 +114,8 @@ def _require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
             raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
 
 
-def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
-    value = zlib.crc32(text.encode())
+def _checksum(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    value = zlib.crc32(json.dumps(metadata).encode())
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8), value)

@@ -211,7 +211,7 @@ def test_a_pickle_is_never_run(tmp_path):
 
 def test_metadata_that_is_no_table_is_refused(tmp_path):
     for metadata in ([1, 2], "network", None, 5):
-        model_file.write(tmp_path / "m", {}, metadata)
+        save_file({}, tmp_path / "m", {model_file.KEY: json.dumps(metadata)})
         assert_refused(tmp_path / "m")
 
 
