@@ -252,14 +252,14 @@ Move = tuple[Any, "float | np.ndarray"]
 """An index into an array of parameters, and what a unit of h adds there."""
 
 
-def _single_parameters(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Move]]:
+def _single_parameters(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...] | None, Move]]:
     for index in np.ndindex(shape):
         yield index, (index, 1.0)
 
 
 def _random_directions(
     shape: tuple[int, ...], count: int, generator: np.random.Generator
-) -> Iterator[tuple[None, Move]]:
+) -> Iterator[tuple[tuple[int, ...] | None, Move]]:
     for _ in range(count):
         direction = generator.normal(size=shape)
         yield None, (..., direction / np.linalg.norm(direction))

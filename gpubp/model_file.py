@@ -118,7 +118,7 @@ def _checksum(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
     value = zlib.crc32(json.dumps(metadata).encode())
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8), value)
+        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, value)
     return f"{value:08x}"
 
 

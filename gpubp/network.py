@@ -118,8 +118,9 @@ class Network:
         self.sizes = _checked_sizes(sizes)
         self.depth = len(self.sizes) - 1
         self.loss = losses.get(loss)
-        self.activations = [
-            None,
+        # the input passes as it is: a[0] = x
+        self.activations: list[Activation] = [
+            Identity(),
             *_hidden_activations(hidden_activation, self.depth - 1),
             _output_activation(output_activation, self.loss),
         ]
@@ -132,8 +133,8 @@ class Network:
         self.backend = _made_backend(backend, device)
 
         self._make_parameters()
-        self.control = self.backend.zeros(len(Control), "float64")
-        self.losses = self.backend.zeros(len(Losses), "float64")
+        self.control = self.backend.zeros((len(Control),), "float64")
+        self.losses = self.backend.zeros((len(Losses),), "float64")
         self._host_control = np.zeros(HOST_CONTROLS)
         self._capacity = 0
         self.optimizer = SGD()
@@ -141,7 +142,7 @@ class Network:
     # --- parameters -------------------------------------------------------------------------------------------------
     def _make_parameters(self) -> None:
         """One flat array: the weights of all layers, then the biases, each aligned; w[l] and b[l] are views of it."""
-        shapes = [(n, m) for m, n in itertools.pairwise(self.sizes)]
+        shapes: list[tuple[int, ...]] = [(n, m) for m, n in itertools.pairwise(self.sizes)]
         if self.bias:
             shapes += [(n,) for n in self.sizes[1:]]
         unit = ALIGNMENT // np.dtype(self.dtype).itemsize
@@ -156,11 +157,12 @@ class Network:
         generator = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(1)[0])
         for (start, shape), activation in zip(self._parts[: self.depth], self.activations[1:], strict=True):
             initializer = self.initializer or initializers.default_for(activation)
-            host[start : start + int(np.prod(shape))] = initializer.draw(*shape, generator).ravel()
-        self.parameters = self.backend.zeros(end, self.dtype)
+            n, n_prev = shape
+            host[start : start + n * n_prev] = initializer.draw(n, n_prev, generator).ravel()
+        self.parameters = self.backend.zeros((end,), self.dtype)
         self.backend.upload(host, self.parameters)
         self.w, self.b = self._layers_of(self.parameters)
-        self._gradients: Array | None = None
+        self._gradients: Array = None  # made when first needed
 
     def _layers_of(self, flat: Array) -> tuple[list[Array], list[Array]]:
         """Views of a flat array of the parameters' layout: (weights, biases), indexed by layer."""
@@ -306,7 +308,8 @@ class Network:
         Waits for nothing: `last_loss` reads the loss. Shapes, dtypes and the labels of an array on the host are
         checked; that numbers are finite is not.
         """
-        batch, target = self._load(x, y)
+        batch = self._load(x)
+        target = self._load_target(y, batch)
         self._set_host_controls(0)
         self._step(batch, target)
 
@@ -358,8 +361,8 @@ class Network:
     # --- gradients --------------------------------------------------------------------------------------------------
     def gradients(self, x: Any, y: Any) -> tuple[float, Gradients]:
         """The loss of this batch and all its gradients, without an update."""
-        x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
-        batch, target = self._load(x, y)
+        batch = self._load(self._checked_input(x, finite=True))
+        target = self._load_target(self._checked_target(y, values=True), batch)
         kept = self.backend.asnumpy(self.losses)
         self._forward(batch)
         self._output_delta(batch, target)
@@ -389,8 +392,7 @@ class Network:
 
     def hidden_activations(self, x: Any) -> list[np.ndarray]:
         """a[1] .. a[L-1] for x: for diagnostics, on as many rows as fit into memory."""
-        x = self._checked_input(x, finite=True)
-        batch, _ = self._load(x, None)
+        batch = self._load(self._checked_input(x, finite=True))
         self._forward(batch)
         return [self.backend.asnumpy(a) for a in batch.a[1:-1]]
 
@@ -404,7 +406,8 @@ class Network:
         classes = []
         for start in range(0, len(x), CHUNK):
             part = slice(start, start + CHUNK)
-            batch, target = self._load(x[part], y[part])
+            batch = self._load(x[part])
+            target = self._load_target(y[part], batch)
             self._forward(batch)
             self._output_delta(batch, target)
             if self.classifies:
@@ -435,7 +438,7 @@ class Network:
         x = self._checked_input(x, finite=True)
         parts = []
         for start in range(0, len(x), CHUNK):
-            batch, _ = self._load(x[start : start + CHUNK], None)
+            batch = self._load(x[start : start + CHUNK])
             self._forward(batch)
             parts.append(read(batch))
         return np.concatenate(parts)
@@ -461,18 +464,20 @@ class Network:
         return self.backend.asnumpy(output)
 
     # --- what comes in ----------------------------------------------------------------------------------------------
-    def _load(self, x: Any, y: Any) -> tuple[_Batch, Array]:
-        """Copy a batch from the host, or the backend's own arrays, into the arrays of a pass."""
+    def _load(self, x: Any) -> _Batch:
+        """Copy inputs from the host, or the backend's own array of them, into the arrays of a pass."""
         x = x if self._is_device_array(x) else self._checked_input(x)
         batch = self._batch(int(x.shape[0]))
         self._fill(x, batch.a[0])
-        if y is None:
-            return batch, None
+        return batch
+
+    def _load_target(self, y: Any, batch: _Batch) -> Array:
+        """Copy the batch's targets or labels likewise."""
         y = y if self._is_device_array(y) else self._checked_target(y)
-        _require_same_rows(x, y)
+        _require_same_rows(batch.a[0], y)
         target = self._targets[str(y.dtype)][: batch.rows]
         self._fill(y, target)
-        return batch, target
+        return target
 
     def _is_device_array(self, x: Any) -> bool:
         return not isinstance(x, np.ndarray) and type(x) is type(self.parameters)

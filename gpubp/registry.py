@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def choose(argument: str, kinds: Mapping[str, type[Kind]], chosen: str | Mapping
     field that has no default and was left out.
     """
     if isinstance(chosen, tuple(kinds.values())):
-        return chosen
+        return cast(Kind, chosen)
     settings = dict(chosen) if isinstance(chosen, Mapping) else {"name": chosen}
     name = settings.pop("name", None)
     if not isinstance(name, str) or name not in kinds:
@@ -42,7 +42,7 @@ def _has_no_default(field: Field) -> bool:
 
 def require_number(
     argument: str,
-    value: object,
+    value: Any,
     *,
     above: float | None = None,
     least: float | None = None,
