@@ -101,8 +101,10 @@ def _watched(
 
 def _space_of(machine: Machine, operand: Operand, space: str) -> str:
     """Where a param or const operand really lies: parameters of device functions are in the thread's own memory."""
-    if space == "param" and isinstance(operand, Address) and isinstance(operand.base, Symbol):
-        return "local" if operand.base.name in machine.local_layout.addresses else "global"
+    if space == "param" and isinstance(operand, Address):
+        if isinstance(operand.base, Symbol):
+            return "local" if operand.base.name in machine.local_layout.addresses else "global"
+        return "param"
     return "global" if space in ("const", "param") else space
 
 
@@ -154,6 +156,19 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
     return bind
 
 
+def _resolver_param(
+    machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
+) -> Access:
+    """A parameter by its address: a kernel's lie in the arena, those of device functions in the thread's own memory."""
+    arguments = (machine, instruction, addresses, offset, nbytes, kind, out)
+    of_kernel, of_function = _resolver_global(*arguments), _RESOLVERS["local"](*arguments)
+
+    def access() -> Array:
+        return (of_kernel if int(addresses[machine.active.lanes[0]]) >= ARENA_BASE else of_function)()
+
+    return access
+
+
 def _resolver_generic(
     machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
 ) -> Access:
@@ -192,7 +207,7 @@ _RESOLVERS: dict[str, Callable[..., Access]] = {
     "global": _resolver_global,
     "shared": _resolver_window("shared", 0),
     "local": _resolver_window("local", 0),
-    "generic": _resolver_generic,
+    "param": _resolver_param,
 }
 
 

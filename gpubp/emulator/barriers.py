@@ -47,6 +47,8 @@ class Barriers:
 
     def arrive(self, instruction: Instruction, active: Active, resume: int, live_count: int) -> bool:
         """The active lanes reach a barrier; True if all may go on at once."""
+        if "cluster" in instruction.modifiers:
+            raise self.machine.unsupported(instruction, "clusters")
         if "warp" in instruction.modifiers:
             return self._arrive_warp(instruction, active, resume)
         numbers, expected = self._operands(instruction, active)
@@ -59,6 +61,8 @@ class Barriers:
 
     def arrive_only(self, instruction: Instruction) -> None:
         """bar.arrive: counts, and goes on."""
+        if "cluster" in instruction.modifiers:
+            raise self.machine.unsupported(instruction, "clusters")
         active = self.machine.active
         numbers, _ = self._operands(instruction, active)
         lanes = active.lanes
@@ -74,9 +78,8 @@ class Barriers:
             expected = self._lanes(operands[1])
         else:
             expected = machine.constant(machine.threads, np.dtype(np.int64))
-        if active.count and not isinstance(operands[0] if operands else Immediate(0), Immediate):
-            if (numbers[active.lanes] >= BARRIERS).any():
-                raise machine.unsupported(instruction, "a barrier number above 15")
+        if (numbers[active.lanes] >= BARRIERS).any():
+            raise machine.unsupported(instruction, "a barrier number above 15")
         return numbers, expected
 
     def _lanes(self, operand: Operand) -> Array:

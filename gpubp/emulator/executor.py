@@ -9,6 +9,7 @@ import numpy as np
 
 from gpubp.emulator import accesses, async_copies, runtime_calls, warp_instructions
 from gpubp.emulator.cfg import Block
+from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.lanewise import Bound, Step, always, bind_lanewise
 from gpubp.emulator.machine import Active, Machine
 from gpubp.emulator.ptx import Instruction, Register
@@ -51,8 +52,13 @@ def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     """Bind one instruction, its guard apart; None if it has no effect. Raises UnsupportedInstruction."""
     if instruction.opcode in _NO_EFFECT:
         return None
-    factory = _FACTORIES.get(instruction.opcode)
-    bound = factory(machine, instruction) if factory is not None else bind_lanewise(machine, instruction)
+    factory = _FACTORIES.get(instruction.opcode, bind_lanewise)
+    try:
+        bound = factory(machine, instruction)
+    except UnsupportedInstruction as error:
+        if str(error).startswith("kernel "):
+            raise
+        raise machine.unsupported(instruction, str(error)) from None
     if bound is None:
         raise machine.unsupported(instruction)
     return bound

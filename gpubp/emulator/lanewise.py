@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpubp.emulator.arithmetic import Operation, operation
-from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.machine import Array, Machine
 from gpubp.emulator.memory import LOCAL_WINDOW, SHARED_WINDOW
 from gpubp.emulator.ptx import Instruction, Operand, Pair, Register, Sink, Special, Symbol, Vector
@@ -41,10 +40,7 @@ def bind_lanewise(machine: Machine, instruction: Instruction) -> Bound | None:
         if bound is not None:
             return bound
     pair = bool(instruction.operands) and isinstance(instruction.operands[0], Pair)
-    try:
-        found = operation(instruction.opcode, instruction.modifiers, pair)
-    except UnsupportedInstruction as error:
-        raise machine.unsupported(instruction, str(error)) from None
+    found = operation(instruction.opcode, instruction.modifiers, pair)
     return None if found is None else _bind_operation(machine, instruction, found)
 
 

@@ -66,7 +66,7 @@ class Kernel:
     @property
     def static_shared_bytes(self) -> int:
         """Bytes of shared memory that the kernel declares."""
-        return layout(self.decoded().shared).nbytes
+        return self.decoded().static_shared_bytes
 
     @property
     def local_bytes(self) -> int:
@@ -105,19 +105,26 @@ class _Decoded:
         every_shared = [*outer, *(v for v in variables if v.space == "shared")]
         self.dynamic = [v for v in every_shared if v.nbytes == 0]
         self.shared = [v for v in every_shared if v.nbytes > 0]
+        self.static_shared_bytes = layout(self.shared).nbytes
+        self._shared_layouts: dict[int, Layout] = {}
         self.local = layout([v for v in variables if v.space in ("local", "param")])
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}")
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
 
+    def shared_layout(self, dynamic_bytes: int) -> Layout:
+        """Shared memory with so many bytes of dynamic shared memory."""
+        if dynamic_bytes not in self._shared_layouts:
+            self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes)
+        return self._shared_layouts[dynamic_bytes]
+
     def machine(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None) -> Machine:
-        shared: Layout = layout(self.shared, self.dynamic, shared_bytes)
         return Machine(
             self.program,
             self.slots,
             self.module.addresses,
             (self.parameter_address, self.parameter_bytes, self.parameter_offsets),
-            shared,
+            self.shared_layout(shared_bytes),
             self.local,
             block,
             blocks,
@@ -316,7 +323,7 @@ def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:
         raise LaunchError(
             f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED_LIMIT:,} are allowed"
         )
-    needed = layout(kernel.decoded().shared, kernel.decoded().dynamic, shared_bytes).nbytes
+    needed = kernel.decoded().shared_layout(shared_bytes).nbytes
     if needed > limit:
         raise LaunchError(
             f"kernel {kernel.name}: {needed:,} bytes of shared memory ({static:,} static); a block on {arch} has at most "

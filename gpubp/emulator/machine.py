@@ -194,7 +194,9 @@ class Machine:
             row = self.row(operand)
             if row.dtype == dtype:
                 return row
-            return row.view(dtype) if row.itemsize <= dtype.itemsize else row.view(dtype)[:: row.itemsize // dtype.itemsize]
+            if row.itemsize < dtype.itemsize:
+                raise UnsupportedInstruction(f"register {operand.name} of {row.itemsize} bytes where {dtype.itemsize} are read")
+            return row.view(dtype)[:: row.itemsize // dtype.itemsize]
         if isinstance(operand, Immediate):
             return immediate(operand, dtype)
         if isinstance(operand, Special):
@@ -259,7 +261,7 @@ class Machine:
 
     def unsupported(self, instruction: Instruction, what: str = "") -> UnsupportedInstruction:
         """The error for an instruction that is not implemented."""
-        reason = f" ({what})" if what else ""
+        reason = f" ({what})" if what and what != ".".join((instruction.opcode, *instruction.modifiers)) else ""
         return UnsupportedInstruction(
             f"{self.where(instruction)}: the emulated device does not execute `{instruction.text}`{reason}"
         )

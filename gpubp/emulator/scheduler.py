@@ -16,9 +16,10 @@ from gpubp.emulator.executor import BoundBlock, bind_block
 from gpubp.emulator.machine import Active, Array, Machine
 from gpubp.emulator.ptx import Instruction, Register
 
-#: After so many blocks in a row the group furthest ahead gets a turn, so that threads that spin until another thread has
-#: done something do not spin forever.
-FAIRNESS = 10_000
+#: After so many blocks the group furthest ahead gets a turn of some blocks, and complete barriers open: threads that spin
+#: until another thread has done something must not keep that thread from doing it.
+PATIENCE = 2_000
+TURN = 200
 
 
 class Wave:
@@ -40,20 +41,29 @@ class Wave:
         self.live_count = int(np.count_nonzero(self.live))
         self.groups = {0: self.live.copy()}
         self.barriers.begin()
-        turns = 0
+        steps = 0
         while self.groups or self._open_barriers():
-            turns += 1
-            position = max(self.groups) if turns % FAIRNESS == 0 else min(self.groups)
-            active = Active(self.groups.pop(position))
-            # As long as the group stays together and nobody waits further back, it just goes on.
-            while position != EXIT and position is not None:
-                position = self._run_block(position, active)
-                turns += 1
-                if position is not None and self.groups and (position >= min(self.groups) or turns % FAIRNESS == 0):
-                    self._join(position, active.mask)
-                    position = None
-            if turns % FAIRNESS == 0 and self.barriers.anyone:
+            if steps < PATIENCE:
+                steps += self._run_group(min(self.groups), PATIENCE - steps, False)
+            else:
+                steps = 0
                 self._open_barriers(required=False)
+                self._run_group(max(self.groups), TURN, True)
+
+    def _run_group(self, start: int, most: int, ahead: bool) -> int:
+        """Run the group at a block for at most so many blocks, as long as it stays together and (unless it may run
+        ahead) nobody waits further back. Returns the number of blocks."""
+        active = Active(self.groups.pop(start))
+        position: int | None = start
+        steps = 0
+        while position is not None:
+            position = self._run_block(position, active)
+            steps += 1
+            meets = position in self.groups if ahead else bool(self.groups) and position is not None and position >= min(self.groups)
+            if position is not None and (meets or steps >= most):
+                self._join(position, active.mask)
+                position = None
+        return steps
 
     def _run_block(self, position: int, active: Active) -> int | None:
         """Execute a block; where the group goes as a whole, or None if it was taken apart, ended or parked."""
@@ -68,10 +78,15 @@ class Wave:
         else:
             for step in bound.masked:
                 step()
+        return self._leave_block(position, active)
+
+    def _leave_block(self, position: int, active: Active) -> int | None:
+        """Execute the instruction that ends a block."""
+        machine = self.machine
         block = self.blocks[position]
         end = block.end
         if end is None:
-            return block.successors[0]
+            return self._go(block.successors[0], active)
         if end.opcode in ("bra", "ret", "exit"):
             if end.guard is None:
                 return self._go(block.successors[0], active)
@@ -82,7 +97,7 @@ class Wave:
             lane = int(active.lanes[0])
             raise TrapError(f"{machine.where(end, lane)}: the kernel executed a trap instruction")
         if self.barriers.arrive(end, active, block.successors[0], self.live_count):
-            return block.successors[0]
+            return self._go(block.successors[0], active)
         return None
 
     def _go(self, target: int, active: Active) -> int | None:
@@ -137,7 +152,8 @@ class Wave:
         self.barriers.lanes_ended()
 
     def _open_barriers(self, required: bool = True) -> bool:
-        """Let the lanes at complete barriers go on; False if nobody waits. Raises DeadlockError if none is complete."""
+        """Let the lanes at complete barriers go on; False if none is left to run. Raises DeadlockError if lanes wait, none
+        of their barriers is complete, and (`required`) nothing else can run."""
         for position, mask in self.barriers.open(required):
-            self._join(position, mask)
-        return bool(self.groups)
+            self._send(position, mask, int(np.count_nonzero(mask)))
+        return bool(self.groups) or (required and self.barriers.anyone)

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpubp.emulator import matrix, native, warp
 from gpubp.emulator.accesses import bind_access
-from gpubp.emulator.errors import DivergenceError, UnsupportedInstruction
+from gpubp.emulator.errors import DivergenceError
 from gpubp.emulator.lanewise import Bound, always
 from gpubp.emulator.machine import WARP, Active, Array, Machine
 from gpubp.emulator.ptx import Instruction, Operand, Pair, Register, Sink, Vector
@@ -275,29 +275,14 @@ def _bind_stmatrix(machine: Machine, instruction: Instruction) -> Bound:
     return always(store)
 
 
-def _named(bind: Callable[[Machine, Instruction], Bound]) -> Callable[[Machine, Instruction], Bound]:
-    """Give the errors of warp.py and matrix.py the kernel and line."""
-
-    def named(machine: Machine, instruction: Instruction) -> Bound:
-        try:
-            return bind(machine, instruction)
-        except UnsupportedInstruction as error:
-            raise (error if "kernel " in str(error) else machine.unsupported(instruction)) from None
-
-    return named
-
-
-FACTORIES = {
-    opcode: _named(bind)
-    for opcode, bind in {
-        "shfl": _bind_shuffle,
-        "vote": _bind_vote,
-        "match": _bind_match,
-        "redux": _bind_redux,
-        "elect": _bind_elect,
-        "activemask": _bind_activemask,
-        "mma": _bind_multiply,
-        "ldmatrix": _bind_ldmatrix,
-        "stmatrix": _bind_stmatrix,
-    }.items()
+FACTORIES: dict[str, Callable[[Machine, Instruction], Bound]] = {
+    "shfl": _bind_shuffle,
+    "vote": _bind_vote,
+    "match": _bind_match,
+    "redux": _bind_redux,
+    "elect": _bind_elect,
+    "activemask": _bind_activemask,
+    "mma": _bind_multiply,
+    "ldmatrix": _bind_ldmatrix,
+    "stmatrix": _bind_stmatrix,
 }
