@@ -117,6 +117,7 @@ from gpubp.emulator.errors import (
     UnsupportedInstruction,
 )
 from gpubp.emulator.modules import RawKernel, RawModule
+from gpubp.emulator.observers import observe
 
 __all__ = [
     "DeadlockError",
@@ -152,6 +153,7 @@ __all__ = [
     "int32",
     "int64",
     "ndarray",
+    "observe",
     "ones",
     "ones_like",
     "uint8",

@@ -1,7 +1,7 @@
 """Python kernels to PTX by Numba's CUDA compiler, for a named architecture, with no driver.
 
 `numba.cuda.compile` needs no driver by itself. Compiling a device function does: Numba asks the current device for its
-compute capability. Here that one question is answered with the architecture in hand, for as long as the compiler runs.
+compute capability. Here that question is answered with the architecture in hand, for as long as the compiler runs.
 PTX is kept on disk under a fingerprint of everything it depends on: the bytecode of the kernel and of all it calls,
 the constants and globals they read, the types, the options, the compilers and the architecture.
 """
@@ -15,10 +15,13 @@ import importlib.metadata
 import json
 import re
 import types as python_types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numba.cuda
 import numpy as np
@@ -26,11 +29,13 @@ from numba.cuda import dispatcher as numba_dispatcher
 from numba.cuda import types
 from numba.cuda.core import config
 from numba.cuda.core.compiler_lock import global_compiler_lock
+from numba.cuda.core.errors import NumbaDebugInfoWarning
+from numba.cuda.cudadrv import nvrtc as numba_nvrtc
 from numba.cuda.cudadrv.nvvm import NVVM
 from numba.cuda.types import ext_types
 
 from gpubp.emulator.device import compute_capability, current_arch
-from gpubp.kernels.cuda.compile import cache_directory, write_atomically
+from gpubp.kernels.cuda.compile import cache_directory, compile_source, write_atomically
 
 CACHE_FORMAT = "1"
 
@@ -76,13 +81,20 @@ class DeviceFunction:
 def target(arch: str) -> Iterator[None]:
     """Let Numba's compiler take `arch` for the current device's architecture, in this block."""
     device = SimpleNamespace(compute_capability=compute_capability(arch))
-    with global_compiler_lock:
-        asked = numba_dispatcher.get_current_device
-        numba_dispatcher.get_current_device = lambda: device
-        try:
-            yield
-        finally:
-            numba_dispatcher.get_current_device = asked
+    with (
+        global_compiler_lock,
+        mock.patch.object(numba_dispatcher, "get_current_device", return_value=device),
+        mock.patch.object(numba_nvrtc, "compile", functools.partial(_compile_foreign, arch)),
+    ):
+        yield
+
+
+def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **options: object) -> tuple[str, str]:
+    """PTX of CUDA C++ that a kernel calls, in place of Numba's own way, which asks for the driver's version."""
+    source = src.decode() if isinstance(src, bytes) else src
+    own_headers = Path(numba_nvrtc.__file__).parents[1] / "include" / "13"
+    compiled = compile_source(source, arch, name=name, options=["-rdc=true"], include_dirs=[own_headers])
+    return compiled.ptx, compiled.log
 
 
 def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, **options: Any) -> str:
@@ -108,20 +120,45 @@ def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], ar
 
 
 def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
-    with target(arch):
-        ptx, _ = numba.cuda.compile(
-            py_func,
-            types.void(*argument_types),
-            device=False,
-            abi="numba",
-            lineinfo=True,
-            cc=compute_capability(arch),
-            **options,
-        )
+    with target(arch), warnings.catch_warnings():
+        # A function that was made from a string has line numbers and no file to look them up in.
+        warnings.simplefilter("ignore", NumbaDebugInfoWarning)
+        ptx, *foreign = _compile_all(py_func, argument_types, arch, options)
     # The mangled name spells out every type: too long for a message.
     (mangled,) = re.findall(r"\.entry\s+(\w+)\s*\(", ptx)
     plain = re.sub(r"\W", "_", py_func.__name__)
-    return re.sub(rf"\b{mangled}(?=\b|_param_\d)", plain, ptx)
+    ptx = re.sub(rf"\b{mangled}(?=\b|_param_\d)", plain, ptx)
+    for code in foreign:
+        ptx = _merge(ptx, code)
+    return ptx
+
+
+def _compile_all(
+    py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
+) -> list[str]:
+    """PTX of the kernel, then of the CUDA C++ that it needs (float16 and bfloat16 functions are such)."""
+    codes, _ = numba.cuda.compile_all(
+        py_func,
+        types.void(*argument_types),
+        device=False,
+        abi="numba",
+        lineinfo=True,
+        cc=compute_capability(arch),
+        output="ptx",
+        **options,
+    )
+    return codes
+
+
+def _merge(ptx: str, foreign: str) -> str:
+    """Put the functions of another PTX module before those of the first, which declares them as external."""
+    for name in re.findall(r"\.visible\s+\.func\s*(?:\([^)]*\))?\s*(\w+)", foreign):
+        ptx = re.sub(rf"\.extern\s+\.func\b[^;{{]*?\b{name}\b[^;{{]*;", "", ptx)
+    # Line information counts its files module by module: only the kernel's own is kept.
+    foreign = re.sub(r"^\s*\.(loc|file)\b.*$", "", foreign, flags=re.MULTILINE)
+    foreign = re.sub(r"^\s*\.section\s+\.debug_\w+\s*\{.*?^\s*\}", "", foreign, flags=re.MULTILINE | re.DOTALL)
+    header, body = re.split(r"(?<=\.address_size 64\n)", ptx, maxsplit=1)
+    return header + re.split(r"\.address_size 64\n", foreign, maxsplit=1)[1] + body
 
 
 def _read(path: Any) -> str | None:

@@ -184,20 +184,18 @@ class Dispatcher:
         Raises:
             LaunchError: wrong count, or no signature fits.
         """
-        count = self.py_func.__code__.co_argcount
+        name, count = self.py_func.__name__, self.py_func.__code__.co_argcount
         if len(arguments) != count:
-            raise LaunchError(f"kernel {self.py_func.__name__}: {len(arguments)} arguments given, the kernel has {count}")
+            raise LaunchError(f"kernel {name}: {len(arguments)} arguments given, the kernel has {count}")
         argument_types = tuple(typeof(argument, Purpose.argument) for argument in arguments)
-        if not self._declared:
-            return self.compile(argument_types)
-        if argument_types in self._declared:
+        if not self._declared or argument_types in self._declared:
             return self.compile(argument_types)
         context = cuda_target.typing_context
         cases = [numba_signature(types.void, *declared) for declared in self._declared]
-        best = context.resolve_overload(self.py_func.__name__, cases, argument_types, {})
+        best = context.resolve_overload(name, cases, argument_types, {})
         if best is None:
             raise LaunchError(
-                f"kernel {self.py_func.__name__}: no signature fits arguments of types "
+                f"kernel {name}: no signature fits arguments of types "
                 f"({', '.join(map(str, argument_types))}); it has {[str(case) for case in cases]}"
             )
         return self.compile(best.args)
@@ -263,7 +261,9 @@ class Launcher:
         # Numba never asks the driver for more than a block gets without asking.
         limit = STATIC_SHARED_LIMIT - kernel.static_shared_bytes
         if self.sharedmem > limit:
-            raise LaunchError(f"kernel {kernel.name}: {self.sharedmem} bytes of dynamic shared memory; Numba can have {limit}")
+            raise LaunchError(
+                f"kernel {kernel.name}: {self.sharedmem} bytes of dynamic shared memory; Numba can have {limit}"
+            )
         packer = _Packer(self.stream, kernel.name)
         for position, (kind, value) in enumerate(zip(overload.argument_types, args, strict=True)):
             packer.add(kind, value, f"argument {position}")
@@ -282,7 +282,8 @@ class _Packer:
         self.parameters: list[bytes] = []
         self._stream = stream
         self._kernel_name = kernel_name
-        self._copies: list[tuple[np.ndarray, arrays.ndarray]] = []
+        self._copies: list[arrays.ndarray] = []
+        self._to_write_back: list[tuple[np.ndarray, arrays.ndarray]] = []
 
     def add(self, kind: types.Type, value: Any, where: str) -> None:
         """Append the parameters of one argument of this Numba type."""
@@ -308,13 +309,15 @@ class _Packer:
 
     def write_back(self) -> None:
         """Copy the arrays that came from the host back to it."""
-        for host, device in self._copies:
+        for host, device in self._to_write_back:
             host[...] = device.get(self._stream)
 
     def _add_number(self, dtype: type[np.generic], value: Any, where: str) -> None:
         if issubclass(dtype, np.integer):
             if not hasattr(value, "__index__"):
-                raise LaunchError(f"kernel {self._kernel_name}: {where} is {value!r}: the kernel takes {dtype.__name__}")
+                raise LaunchError(
+                    f"kernel {self._kernel_name}: {where} is {value!r}: the kernel takes {dtype.__name__}"
+                )
             limits = np.iinfo(dtype)
             if not limits.min <= int(value) <= limits.max:
                 raise LaunchError(f"kernel {self._kernel_name}: {where} is {value}: {dtype.__name__} cannot hold it")
@@ -332,12 +335,13 @@ class _Packer:
         if device is None:
             host = np.asarray(value)
             device = arrays.empty(host.shape, host.dtype, order="F" if host.flags.fnc else "C")
+            self._copies.append(device)
             # Only Out leaves out the copy to the device, only In the copy back.
             if not isinstance(hint, Out) or hint.copy_input:
                 self._stream.check_not_capturing("a copy from the host")
                 device._write(host)
             if not isinstance(hint, In) and host.flags.writeable:
-                self._copies.append((host, device))
+                self._to_write_back.append((host, device))
         self._check_fits(kind, device, where)
         return device
 

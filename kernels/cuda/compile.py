@@ -258,10 +258,8 @@ def _check_options(options: Sequence[str]) -> None:
     if isinstance(options, str):
         raise ValueError(f"options is the string {options!r}: it must be a sequence of strings")
     for option in options:
-        if re.match(r"(-arch|--gpu-architecture|-dlto|--dlink-time-opt|-rdc|--relocatable-device-code)\b", option):
-            raise ValueError(
-                f"options has {option!r}: the architecture is given by arch, and code is never relocatable"
-            )
+        if re.match(r"(-arch|--gpu-architecture|-dlto|--dlink-time-opt)\b", option):
+            raise ValueError(f"options has {option!r}: arch gives the architecture, and link-time code is no PTX")
 
 
 @functools.cache

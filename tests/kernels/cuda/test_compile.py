@@ -135,7 +135,7 @@ def test_unknown_architecture(arch):
         compile_source(SCALE, arch)
 
 
-@pytest.mark.parametrize("options", [("-arch=sm_80",), ("--gpu-architecture=sm_80",), ("-rdc=true",), "-DX"])
+@pytest.mark.parametrize("options", [("-arch=sm_80",), ("--gpu-architecture=sm_80",), ("-dlto",), "-DX"])
 def test_options_it_decides_itself(options):
     with pytest.raises(ValueError, match="options"):
         compile_source(SCALE, options=options)
