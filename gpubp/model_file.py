@@ -34,7 +34,7 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
     Raises CheckpointError where the folder cannot be written.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    text = json.dumps({**metadata, CHECKSUM: _checksum(metadata, arrays)})
+    text = _as_json({**metadata, CHECKSUM: _checksum(metadata, arrays)})
     write_bytes(path, serialize(arrays, {KEY: text}))
 
 
@@ -114,8 +114,17 @@ def _require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
             raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
 
 
+def _as_json(metadata: Mapping[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):  # a setting from a NumPy array, such as slope=np.float32(0.1)
+            return value.item()
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+    return json.dumps(metadata, default=plain)
+
+
 def _checksum(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    value = zlib.crc32(json.dumps(metadata).encode())
+    value = zlib.crc32(_as_json(metadata).encode())
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, value)

@@ -71,6 +71,13 @@ def test_a_config_is_json_and_makes_the_same_fresh_network():
     np.testing.assert_array_equal(again.w[1], net.w[1])
 
 
+def test_settings_may_be_numpys_numbers(tmp_path):
+    net = network(hidden_activation=LeakyReLU(np.float32(0.25)), loss=Huber(threshold=np.int64(2)))
+    net.save(tmp_path / "model", metadata={"epoch": np.int32(4)})
+    loaded = Network.load(tmp_path / "model", backend="numpy")
+    assert (loaded.activations[1], loaded.loss) == (LeakyReLU(0.25), Huber(threshold=2))
+
+
 def test_tensors_and_metadata_ride_along(tmp_path):
     net = network()
     tensors = {"scaling.mean": np.arange(4.0), "steps": np.array(3), "empty": np.zeros((0, 2), "float32")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tracemalloc
 import warnings
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from gpubp import Network, activations, losses, optimizers
 from gpubp.activations import ACTIVATIONS, Identity
 from gpubp.backends import numpy_backend
-from gpubp.backends.base import Control, Losses
+from gpubp.backends.base import Backend, Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.losses import LOSSES
 from gpubp.optimizers import OPTIMIZERS, SGD
@@ -371,3 +372,12 @@ def test_nan_goes_through_every_primitive(backend):
             w, state = np.ones(2), [np.ones(2) for _ in optimizer.state]
             backend.update(optimizer, nan[0], 2, np.array([0.1, 0, 1, 0, 1]), state, w)
             assert np.isnan(w).tolist() == [True, False], name
+
+
+# --- the protocol -----------------------------------------------------------------------------------------------------
+def test_the_backend_has_every_method_of_the_protocol_with_its_parameters():
+    methods = {name: method for name, method in vars(Backend).items() if inspect.isfunction(method) and name[0] != "_"}
+    assert len(methods) > 20
+    for name, method in methods.items():
+        expected = list(inspect.signature(method).parameters)
+        assert list(inspect.signature(getattr(NumpyBackend, name)).parameters) == expected, name
