@@ -28,9 +28,8 @@ OPTION_OF = {
     "learning_rate": "--lr",
     "sizes": "--layers",
     "hidden_activation": "--activation",
-    "activation": "--activation",
 }
-"""The library's arguments that the command line calls by another name than `--` and the argument."""
+"""The library's arguments that the command line calls by another name than theirs."""
 
 
 class Verbs(TyperGroup):
@@ -43,7 +42,9 @@ class Verbs(TyperGroup):
         except GpubpError as error:
             if os.environ.get("GPUBP_DEBUG"):
                 raise
-            typer.echo(f"error: {_in_options(error, ctx)}", err=True)
+            verb = self.get_command(ctx, ctx.invoked_subcommand or "")
+            parameters = [parameter.name for parameter in verb.params] if verb else []
+            typer.echo(f"error: {_in_options(error, parameters)}", err=True)
             raise typer.Exit(USAGE_ERROR) from None
 
 
@@ -314,6 +315,61 @@ def gradcheck(
         raise typer.Exit(1)
 
 
+# --- check ------------------------------------------------------------------------------------------------------------
+@app.command()
+def check(
+    backend: Backend = "auto",
+    device: Device = None,
+    primitive: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this rung of the ladder; may be given again.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="Only float32 or float64.")] = None,
+    shape: Annotated[str | None, typer.Option(help="MxNxK for products, else rows x columns, or a length.")] = None,
+    case: Annotated[str | None, typer.Option(help="Only the case of this name, as a failure prints it.")] = None,
+    observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every combination, not a subset that covers all pairs.")
+    ] = False,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one on a GPU, else one a core.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,
+) -> None:
+    """Check a backend's kernels against the reference, case by case; exit code 1 where one is wrong."""
+    from gpubp.crosscheck import command
+    from gpubp.crosscheck.cases import Selection
+    from gpubp.registry import require_count
+
+    if jobs is not None:
+        require_count("jobs", jobs)
+    found = command.check(
+        _console(),
+        backend=backend,
+        device=device,
+        selection=Selection(
+            tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), command.shape_of(shape), full
+        ),
+        case=case,
+        observe=observe,
+        jobs=jobs,
+        report=report,
+    )
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+# --- info -------------------------------------------------------------------------------------------------------------
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """Show what this machine has, and what each backend would use or lacks."""
+    from gpubp import machine
+
+    found = machine.look()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        _console().print(found.table())
+
+
 # --- what every verb needs --------------------------------------------------------------------------------------------
 def _console() -> Console:
     from rich.console import Console
@@ -321,11 +377,11 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _in_options(error: GpubpError, ctx: typer.Context) -> str:
-    """The error's message, with an argument called by the option that the user gave it by."""
-    if not isinstance(error, ArgumentError) or error.argument.startswith("-"):
+def _in_options(error: GpubpError, parameters: list[str | None]) -> str:
+    """The error's message, with an argument called by the option of the verb that the user gave it by."""
+    if not isinstance(error, ArgumentError):
         return str(error)
-    option = OPTION_OF.get(error.argument)
-    if option is None and error.argument in Settings.__dataclass_fields__:
-        option = "--" + error.argument.replace("_", "-")
-    return str(ArgumentError(option or error.argument, error.value, error.expected, error.hint))
+    option = error.argument
+    if option in parameters:
+        option = "--" + option.replace("_", "-")
+    return str(ArgumentError(OPTION_OF.get(option, option), error.value, error.expected, error.hint))

@@ -36,7 +36,8 @@ def get(name: str = "auto", device: str | None = None) -> Backend:
         raise ArgumentError("device", device, f"one of {', '.join(devices)} with backend {name!r}")
     found = detection.probe(name, device)
     if not found.works:
-        raise BackendError(f"backend {name!r} cannot run on device {device!r}: {found}")
+        without = "; without a GPU there is device 'emulator'" if device == "gpu" else ""
+        raise BackendError(f"backend {name!r} cannot run on device {device!r}: {found}{without}")
     module, kind = _HOMES[name].split(":")
     return getattr(import_module(f"{__name__}.{module}"), kind)(device)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from gpubp.activations import ACTIVATIONS
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, unknown_name
 from gpubp.losses import LOSSES
 from gpubp.optimizers import OPTIMIZERS
 
@@ -168,10 +168,52 @@ def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
     return [_case(primitive, values) for values in _covering_array(choices(primitive, variants))]
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which cases to run; an empty tuple and None leave a choice open.
+
+    shape: runs every case of the primitives that have so many sides at this shape alone.
+    full: every combination, not a subset that covers all pairs.
+    """
+
+    primitives: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
+    full: bool = False
+
+    def cases(self, variants: Sequence[str]) -> list[Case]:
+        """The cases, on a backend whose products come in these variants.
+
+        Raises ArgumentError for a name that there is not, and where no case is left.
+        """
+        for argument, names, known in (
+            ("primitive", self.primitives, OPTIONS),
+            ("variant", self.variants, variants),
+            ("dtype", self.dtypes, DTYPES),
+        ):
+            for name in names:
+                if name not in known:
+                    raise unknown_name(argument, name, known)
+        make = all_cases if self.full else covering_cases
+        found = [
+            case
+            for primitive in self.primitives or OPTIONS
+            for case in make(primitive, self.variants or variants)
+            if case.dtype in (self.dtypes or DTYPES) and (not self.variants or case.variant in self.variants)
+        ]
+        if self.shape is not None:
+            found = [replace(case, shape=self.shape) for case in found if len(case.shape) == len(self.shape)]
+            found = list(dict.fromkeys(found))
+        if not found:
+            raise ArgumentError("shape", self.shape, "of as many sides as a chosen primitive has: MxNxK for products")
+        return found
+
+
 def _case(primitive: str, values: Iterable[object]) -> Case:
     case = Case(primitive, *values)  # type: ignore[arg-type]
     # integers stay integers: a scale would round them
-    return case if case.values == "random" else Case(**{**vars(case), "scale": 1.0})
+    return case if case.values == "random" else replace(case, scale=1.0)
 
 
 def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ...]]:

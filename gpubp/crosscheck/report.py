@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpubp.crosscheck.cases import OPTIONS
 from gpubp.crosscheck.runner import Outcome
 from gpubp.errors import ArgumentError
 
@@ -72,10 +73,10 @@ class Report:
 
         table = Table(title=f"gpubp check: {self.backend} on {self.device}", title_justify="left")
         for header in ("primitive", "variant", "dtype"):
-            table.add_column(header)
-        for header in ("cases", "failed", "largest error / bound"):
-            table.add_column(header, justify="right")
-        for cells, row in self.rows.items():
+            table.add_column(header, no_wrap=True)
+        for header in ("cases", "failed", "error / bound"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for cells, row in self._ordered():
             style = "red" if row.failed else None
             table.add_row(*cells, str(row.cases), str(row.failed), _share(row.share), style=style)
         return table
@@ -92,7 +93,7 @@ class Report:
         ]
         lines += [
             f"| {' | '.join(cells)} | {row.cases} | {row.failed} | {_share(row.share)} |"
-            for cells, row in self.rows.items()
+            for cells, row in self._ordered()
         ]
         if self.failures:
             lines += ["", "## Failures", ""]
@@ -118,7 +119,7 @@ class Report:
                         "share": _json_number(row.share),
                         "worst": row.worst,
                     }
-                    for (primitive, variant, dtype), row in self.rows.items()
+                    for (primitive, variant, dtype), row in self._ordered()
                 ],
                 "failures": [
                     {"case": each.case.name, "complaint": each.complaint(), "command": self.command(each)}
@@ -127,6 +128,11 @@ class Report:
             },
             indent=2,
         )
+
+    def _ordered(self) -> list[tuple[tuple[str, str, str], Row]]:
+        """The rows in the order of the algorithm, whichever came first."""
+        order = list(OPTIONS)
+        return sorted(self.rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
 
     def write(self, path: str | Path) -> None:
         """Write the report in the format that the file's name ends in: .md or .json. See `check_path`."""
