@@ -207,10 +207,15 @@ def test_agrees_with_the_scalar_model(opcode: str) -> None:
     assert not failures, "\n".join(failures[:20])
 
 
+def some_forms(opcode: str) -> list[str]:
+    """All forms of an opcode, or every seventh where hundreds differ in their types and conditions alone."""
+    return BY_OPCODE[opcode][:: 7 if len(BY_OPCODE[opcode]) > 500 else 1]
+
+
 @pytest.mark.parametrize("opcode", sorted(BY_OPCODE))
 def test_destination_may_be_a_source(opcode: str) -> None:
     failures = []
-    for text in BY_OPCODE[opcode]:
+    for text in some_forms(opcode):
         found, cases = find(text), group_cases(text)[:8]
         for position, dtype in enumerate(found.sources):
             same = dtype.itemsize == found.results[0].itemsize and (dtype == np.bool_) == (found.results[0] == np.bool_)
@@ -222,7 +227,7 @@ def test_destination_may_be_a_source(opcode: str) -> None:
 
 @pytest.mark.parametrize("opcode", sorted(BY_OPCODE))
 def test_immediates_are_arrays_without_dimensions(opcode: str) -> None:
-    for text in BY_OPCODE[opcode]:
+    for text in some_forms(opcode):
         model, found = FORMS[text], find(text)
         if len(found.sources) < 2:
             continue
