@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from gpubp.emulator import runtime
-from gpubp.emulator.arrays import Memory, MemoryPointer, UnownedMemory
+from gpubp.emulator.arrays import MemoryPointer, UnownedMemory
 from gpubp.emulator.device import Device
 from gpubp.emulator.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
 
@@ -21,7 +21,6 @@ __all__ = [
     "Event",
     "ExternalStream",
     "Graph",
-    "Memory",
     "MemoryPointer",
     "Stream",
     "UnownedMemory",

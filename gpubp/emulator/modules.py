@@ -219,10 +219,6 @@ class RawKernel:
         return self._module.file_path
 
     @property
-    def name_expressions(self) -> tuple[str, ...] | None:
-        return self._module.name_expressions
-
-    @property
     def attributes(self) -> dict[str, int]:
         """What the compiler and the chip say of the kernel, under CuPy's names; -1 for what is not known."""
         names = [

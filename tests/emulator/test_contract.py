@@ -1,0 +1,192 @@
+"""The emulator's names, parameters and defaults are those of the real CuPy and numba.cuda.
+
+Both import without a driver. CuPy is compiled: where Python cannot see a signature, the first line of the docstring
+has it.
+"""
+
+import inspect
+import re
+
+import cupy
+import numba.cuda
+import pytest
+from numba.cuda.cudadrv.devicearray import DeviceNDArray
+from numba.cuda.cudadrv.driver import Event, Stream
+from numba.cuda.dispatcher import CUDADispatcher
+
+import gpubp.emulator as cp
+from gpubp.emulator import cuda, numba_frontend
+
+# What the emulator has beyond CuPy.
+OWN_NAMES = {"current_arch", "observe", "use"} | {
+    name for name in cp.__all__ if name.endswith(("Error", "Instruction"))
+}
+
+
+def parameters(function):
+    """[(name, kind, default)] of a function, from its signature or from its docstring; without self."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return from_docstring(function.__doc__)
+    found = [(p.name, p.kind.name, p.default) for p in signature.parameters.values()]
+    if any(kind == "VAR_KEYWORD" and name == "kwargs" for name, kind, _ in found):
+        return from_docstring(function.__doc__)
+    return [entry for entry in found if entry[0] not in ("self", "cls")]
+
+
+def from_docstring(text):
+    """The same of a signature such as `f(self, str name, *, bool flag=False) -> int`."""
+    inside = re.match(r"[\w.]*\((.*)\)(\s*->.*)?$", text.strip().splitlines()[0])[1]
+    kind, found = "POSITIONAL_OR_KEYWORD", []
+    for part in re.split(r",\s*(?![^()]*\))", inside):
+        declared, _, default = part.partition("=")
+        name = declared.split()[-1] if declared.split() else ""
+        if name.startswith("*"):
+            found += [(name[1:], "VAR_POSITIONAL", inspect.Parameter.empty)] if name[1:] else []
+            kind = "KEYWORD_ONLY"
+        elif name and name != "self":
+            found.append((name, kind, eval(default) if default else inspect.Parameter.empty))
+    return found
+
+
+def test_a_docstring_is_read_as_a_signature():
+    assert from_docstring("A.f(self, str a, int b=-1, *, tuple c=(), d=None) -> int\nMore.") == [
+        ("a", "POSITIONAL_OR_KEYWORD", inspect.Parameter.empty),
+        ("b", "POSITIONAL_OR_KEYWORD", -1),
+        ("c", "KEYWORD_ONLY", ()),
+        ("d", "KEYWORD_ONLY", None),
+    ]
+
+
+def members(cls):
+    """The public attributes that a class of the emulator offers."""
+    return [name for name in dir(cls) if not name.startswith("_")]
+
+
+# The functions and classes of CuPy whose parameters can be compared.
+CUPY = [
+    *(("", name) for name in sorted(set(cp.__all__) - OWN_NAMES) if inspect.isfunction(getattr(cp, name))),
+    *(("", name) for name in ("RawKernel", "RawModule", "ndarray")),
+    *(("cuda", name) for name in ("Device", "Event", "ExternalStream", "MemoryPointer", "Stream", "UnownedMemory")),
+    *(("cuda", name) for name in ("get_current_stream", "get_elapsed_time")),
+    *(("cuda.runtime", name) for name in ("deviceSynchronize", "getDevice", "getDeviceCount", "getDeviceProperties")),
+    *(("ndarray", name) for name in ("astype", "copy", "fill", "get", "item", "ravel", "reshape", "set", "view")),
+    *(("RawModule", name) for name in ("compile", "get_function", "get_global")),
+    ("RawKernel", "compile"),
+    *(
+        ("cuda.Stream", name)
+        for name in members(cp.cuda.Stream)
+        if inspect.isfunction(getattr(cupy.cuda.Stream, name, 0))
+    ),
+    *(("cuda.Event", name) for name in ("record", "synchronize")),
+    *(("cuda.Graph", name) for name in ("launch", "upload")),
+    *(("cuda.Device", name) for name in ("synchronize", "use")),
+]
+# ndarray.item takes the place of the element in CuPy; the emulator has it for arrays of one element.
+CUPY.remove(("ndarray", "item"))
+
+
+def resolve(module, path):
+    for name in filter(None, path.split(".")):
+        module = getattr(module, name)
+    return module
+
+
+@pytest.mark.parametrize(("path", "name"), CUPY, ids=".".join)
+def test_parameters_are_cupys(path, name):
+    ours, theirs = (getattr(resolve(module, path), name) for module in (cp, cupy))
+    assert parameters(ours) == parameters(theirs)
+
+
+def test_enough_is_compared():
+    assert len(CUPY) > 45
+
+
+def test_parameters_of_a_launch_are_cupys():
+    # RawKernel.__call__ hands its keywords on to cupy.cuda.Function.__call__ (cupy/cuda/function.pyx).
+    expected = {"shared_mem": 0, "stream": None, "enable_cooperative_groups": False}
+    positional = [name for name, _, default in parameters(cp.RawKernel.__call__) if default is inspect.Parameter.empty]
+    keywords = {name: default for name, _, default in parameters(cp.RawKernel.__call__) if name not in positional}
+    assert positional == ["grid", "block", "args"]
+    assert keywords == expected
+    assert "RawKernel.__call__(self, grid, block, args, **kwargs)" in cupy.RawKernel.__call__.__doc__
+    assert "shared_mem=0" in cupy.RawKernel.__call__.__doc__
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (cp.ndarray, cupy.ndarray),
+        (cp.RawKernel, cupy.RawKernel),
+        (cp.RawModule, cupy.RawModule),
+        (cp.cuda.Stream, cupy.cuda.Stream),
+        (cp.cuda.Event, cupy.cuda.Event),
+        (cp.cuda.Graph, cupy.cuda.Graph),
+        (cp.cuda.Device, cupy.cuda.Device),
+    ],
+    ids=lambda cls: cls.__module__,
+)
+def test_no_attribute_of_its_own(ours, theirs):
+    # submit and check_not_capturing are how the emulator's own modules talk to a stream.
+    assert set(members(ours)) - set(members(theirs)) <= {"submit", "check_not_capturing"}
+
+
+def test_every_name_is_cupys():
+    assert [name for name in cp.__all__ if not hasattr(cupy, name) and name not in OWN_NAMES] == []
+    assert [name for name in cuda.__all__ if not hasattr(cupy.cuda, name)] == []
+
+
+def test_dtypes_and_constants_are_cupys():
+    for name in cp.__all__:
+        if isinstance(getattr(cp, name), type) and name[-1].isdigit():
+            assert getattr(cp, name) is getattr(cupy, name)
+    for name in dir(cp.cuda.runtime):
+        if name.startswith("streamCapture"):
+            assert getattr(cp.cuda.runtime, name) == getattr(cupy.cuda.runtime, name)
+
+
+# Numba
+
+
+@pytest.mark.parametrize("name", numba_frontend.HOST_NAMES)
+def test_parameters_are_numbas(name):
+    assert parameters(getattr(cuda, name)) == parameters(getattr(numba.cuda, name))
+
+
+METHODS = [
+    *((numba_frontend.Dispatcher, CUDADispatcher, name) for name in members(numba_frontend.Dispatcher)),
+    *((numba_frontend.DeviceNDArray, DeviceNDArray, name) for name in ("copy_to_host", "copy_to_device")),
+    *((numba_frontend.DeviceNDArray, DeviceNDArray, name) for name in ("is_c_contiguous", "is_f_contiguous")),
+    *((numba_frontend.NumbaStream, Stream, name) for name in ("synchronize", "auto_synchronize")),
+    *((numba_frontend.NumbaEvent, Event, name) for name in members(numba_frontend.NumbaEvent)),
+]
+METHODS = [(ours, theirs, name) for ours, theirs, name in METHODS if name not in ("overload_for", "done")]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "name"), METHODS, ids=lambda value: getattr(value, "__name__", value))
+def test_methods_are_numbas(ours, theirs, name):
+    own = getattr(ours, name)
+    if inspect.isfunction(own):
+        assert parameters(own) == parameters(getattr(theirs, name))
+    else:
+        assert hasattr(theirs, name) or name in INSTANCE_ATTRIBUTES
+
+
+# Set in CUDADispatcher.__init__, so not visible in the class.
+INSTANCE_ATTRIBUTES = {"overloads"}
+
+
+def test_what_kernels_use_is_numbas_own():
+    for name in (
+        "grid",
+        "gridsize",
+        "threadIdx",
+        "shared",
+        "local",
+        "const",
+        "syncthreads",
+        "atomic",
+        "shfl_sync",
+    ):
+        assert getattr(cuda, name) is getattr(numba.cuda, name)
