@@ -10,6 +10,9 @@ from typing import Any
 
 from gpubp.errors import ArgumentError, CheckpointError, unknown_name
 
+TYPES = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
+"""What a setting of each type may be in a file."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -74,10 +77,13 @@ class Settings:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str) -> Settings:
         """The settings that `chosen` gave; `source` is for messages."""
-        names = [each.name for each in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown_name(f"a setting in {source}", name, names)
+        kinds = {each.name: str(each.type) for each in fields(cls)}
+        for name, value in values.items():
+            if name not in kinds:
+                raise unknown_name(f"a setting in {source}", name, kinds)
+            kind = kinds[name].removesuffix(" | None")
+            if type(value) not in TYPES[kind]:
+                raise ArgumentError(f"{name} in {source}", value, f"of type {kind}")
         return cls(**values)
 
     @classmethod

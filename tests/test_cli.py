@@ -1,0 +1,631 @@
+"""The command line: what it writes, what it says, and what it says to what is wrong."""
+
+import csv
+import gzip
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gpubp import plots, runs
+from gpubp.cli import app
+from gpubp.model import Model
+
+FAST = ("--layers", "16", "--epochs", "2", "--batch-size", "64")
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """Spares a run the drawing of its curves, which takes longer than its training here."""
+    monkeypatch.setattr(plots, "curves", lambda history, *, title, out: out.write(b"curves"))
+
+
+@pytest.fixture
+def gpubp(tmp_path, monkeypatch, no_picture):
+    """Runs a command in an empty folder; returns its exit code, its output and its errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("GPUBP_DEBUG", raising=False)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="gpubp")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def refused(gpubp):
+    """Runs a command that must fail: exit code 2, one line that says `message`, and no new file."""
+
+    def run(*arguments, message):
+        before = contents()
+        result = gpubp(*arguments, code=2)
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("error: ")
+        for part in [message] if isinstance(message, str) else message:
+            assert part in lines[0]
+        assert contents() == before
+
+    return run
+
+
+def contents():
+    """Every file below the current folder, with what it holds."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(Path().rglob("*"))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a finished run on the digits, with its picture; for reading."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    result = CliRunner().invoke(app, ["train", "--out", str(folder), *FAST])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_npz(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def history(folder):
+    return read_csv(Path(folder) / "history.csv")
+
+
+def write_csv(path, header, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def table(rows=60, seed=0):
+    """Rows of a CSV file: two numbers and a class that they decide."""
+    values = np.random.default_rng(seed).normal(size=(rows, 2))
+    return [[f"{a:.3f}", f"{b:.3f}", "left" if a + b < 0 else "right"] for a, b in values]
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy():
+    """A new process, as the user has it: help is there at once."""
+    script = (
+        "import sys; sys.argv = ['gpubp', *sys.argv[1:]]\n"
+        "from gpubp.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'numpy', 'scipy', 'matplotlib', 'safetensors', 'numba', 'cupy', 'cuda', 'gpubp.network'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    for arguments in (["--help"], ["train", "--help"], ["--version"]):
+        result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+        assert result.stdout
+        assert result.stderr.strip() == "[]"
+
+
+def test_version(gpubp):
+    from importlib.metadata import version
+
+    assert gpubp("--version").stdout == f"gpubp {version('gpubp')}\n"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "gradcheck"])
+def test_every_verb_has_help(gpubp, verb):
+    text = gpubp(verb, "--help").stdout
+    assert "Usage: gpubp " + verb in text
+    assert "--data" in text
+
+
+def test_the_help_names_every_choice(gpubp):
+    """The help's lists are written by hand, so that no numerical library is loaded for them."""
+    from gpubp import backends, initializers, losses, optimizers
+    from gpubp.activations import ACTIVATIONS
+    from gpubp.data import NAMES
+    from gpubp.training import SCHEDULES
+
+    text = gpubp("train", "--help").stdout
+    names = [*ACTIVATIONS, *losses.LOSSES, *initializers.INITIALIZERS, *optimizers.OPTIMIZERS, *SCHEDULES, *NAMES]
+    names += ["auto", *backends.BACKENDS, *{device for devices in backends.BACKENDS.values() for device in devices}]
+    for name in names:
+        assert name in text or name == "softmax", name  # softmax is for the output, where the loss takes it
+
+
+def test_no_verb_is_help(gpubp):
+    assert "Usage" in gpubp(code=2).output
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files_in_its_folder(gpubp):
+    output = gpubp("train", "--out", "runs/first", *FAST)
+    assert sorted(contents()) == sorted(["runs", "runs/first", *(f"runs/first/{name}" for name in runs.FILES)])
+    assert output.stderr == ""
+    assert "runs/first" in output.stdout
+    rows = history("runs/first")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert "gradient_norm_2" in rows[0]
+    with open("runs/first/config.toml", "rb") as file:
+        config = tomllib.load(file)
+    assert config["settings"]["layers"] == "16"
+    assert config["settings"]["backend"] == "numpy"
+    assert config["resolved"]["sizes"] == [64, 16, 10]
+    assert Path("runs/first/curves.png").read_bytes() == b"curves"
+    model = Model.load("runs/first")
+    assert model.class_names == tuple("0123456789")
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_a_run_draws_its_curves(trained):
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (trained / "curves.png").stat().st_size > 10_000
+
+
+def test_without_a_terminal_there_is_a_plain_line_an_epoch(gpubp):
+    lines = gpubp("train", *FAST).stdout.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
+    assert all("loss" in line and "test accuracy" in line and "examples/s" in line for line in epochs)
+    assert not any("\x1b" in line or "\r" in line for line in lines)
+
+
+def test_the_defaults_reach_97_percent(gpubp):
+    gpubp("train", "--out", "run")
+    rows = history("run")
+    assert float(rows[-1]["test_accuracy"]) >= 0.97
+
+
+def test_the_default_folder_is_new_each_time(gpubp, monkeypatch):
+    class Frozen(runs.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2030, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(runs, "datetime", Frozen)
+    for _ in range(3):
+        gpubp("train", *FAST)
+    folders = [name for name in contents() if name.count("/") == 1]
+    assert folders == [f"runs/digits-20300102-030405{suffix}" for suffix in ("", "-2", "-3")]
+
+
+def test_a_run_can_be_repeated_from_its_configuration(gpubp):
+    gpubp("train", "--out", "first", *FAST, "--activation", "tanh", "--seed", "7", "--optimizer", "nesterov")
+    gpubp("train", "--out", "second", "--config", "first/config.toml")
+    assert Path("first/history.csv").read_text() == Path("second/history.csv").read_text()
+    gpubp("train", "--out", "third", "--config", "first/config.toml", "--epochs", "1")
+    assert Path("third/history.csv").read_text().count("\n") == 2
+
+
+def test_every_option_reaches_the_run(gpubp):
+    gpubp(
+        "train", "--out", "run", "--data", "digits", "--task", "classification", "--layers", "12,8",
+        "--activation", "tanh,Leaky-ReLU", "--output-activation", "sigmoid", "--loss", "half-squared-error",
+        "--reduction", "sum", "--initializer", "orthogonal", "--no-bias", "--dtype", "float64", "--optimizer", "adamw",
+        "--lr", "0.002", "--weight-decay", "0.1", "--clip-norm", "1", "--clip-value", "0.5", "--schedule", "step",
+        "--decay", "0.5", "--decay-epochs", "1", "--warmup", "0.5", "--epochs", "2", "--batch-size", "100",
+        "--validation", "0.2", "--patience", "3", "--seed", "4", "--backend", "numpy", "--device", "cpu",
+    )  # fmt: skip
+    with open("run/config.toml", "rb") as file:
+        resolved = tomllib.load(file)["resolved"]
+    network = Model.load("run").network
+    assert network.sizes == (64, 12, 8, 10)
+    assert [each.name for each in network.activations[1:]] == ["tanh", "leaky_relu", "sigmoid"]
+    assert network.loss.config() == {"name": "half_squared_error", "reduction": "sum"}
+    assert (network.initializer.name, network.bias, network.dtype, network.seed) == ("orthogonal", False, "float64", 4)
+    optimizer = resolved["optimizer"]
+    assert {name: optimizer[name] for name in ("name", "learning_rate", "weight_decay", "clip_norm", "clip_value")} == {
+        "name": "adamw", "learning_rate": 0.002, "weight_decay": 0.1, "clip_norm": 1.0, "clip_value": 0.5,
+    }  # fmt: skip
+    batches = -(-resolved["training_examples"] // 100)
+    assert optimizer["schedule"]["steps"] == batches // 2
+    assert optimizer["schedule"]["then"] == {"name": "step", "every": batches, "factor": 0.5}
+    assert resolved["validation_examples"] == pytest.approx(0.25 * resolved["training_examples"], abs=1)
+
+
+def test_a_network_without_a_hidden_layer(gpubp):
+    gpubp("train", "--out", "run", "--layers", "none", "--epochs", "1")
+    assert Model.load("run").network.sizes == (64, 10)
+
+
+def test_a_diverged_run_says_so_and_fails(gpubp):
+    result = gpubp("train", "--out", "run", *FAST, "--optimizer", "sgd", "--lr", "1e30", code=1)
+    assert "warning: " in result.stderr
+    assert "lower the learning rate" in result.stderr
+    assert "diverged" in result.stdout
+
+
+# --- resume -----------------------------------------------------------------------------------------------------------
+
+
+def test_resume_goes_on_for_more_epochs(gpubp):
+    options = ("--layers", "16", "--batch-size", "64", "--schedule", "constant")
+    gpubp("train", "--out", "part", *options, "--epochs", "2")
+    result = gpubp("train", "--resume", "part", "--epochs", "4")
+    assert "resumed after epoch 2 of 4" in result.stdout
+    gpubp("train", "--out", "whole", *options, "--epochs", "4")
+    assert Path("part/history.csv").read_text() == Path("whole/history.csv").read_text()
+    assert Model.load("part").network.weights().keys() == Model.load("whole").network.weights().keys()
+    for name, weight in Model.load("part").network.weights().items():
+        np.testing.assert_array_equal(weight, Model.load("whole").network.weights()[name])
+
+
+def test_resume_finds_its_data_from_another_folder(gpubp, tmp_path, monkeypatch):
+    write_csv("points.csv", ["a", "b", "side"], table())
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    gpubp("train", "--resume", "../run", "--epochs", "3")
+
+
+def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path):
+    gpubp("train", "--out", "run", *FAST)
+    (tmp_path / "run" / ".checkpoint.safetensors.abc123").write_bytes(b"half")
+    gpubp("train", "--resume", "run", "--epochs", "3")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(runs.FILES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layers", "17"], ["--layers was '17'", "'16'", "as in the run"]),
+        (["--activation", "tanh"], "--activation was 'tanh'"),
+        (["--seed", "1"], "--seed was 1"),
+        (["--lr", "0.5"], ["--lr was 0.5", "its default"]),
+        (["--data", "fashion-mnist"], "--data was"),
+        (["--epochs", "1"], ["--epochs was 1", "at least 2"]),
+        (["--out", "other"], "--out was 'other'"),
+        (["--config", "config.toml"], "--config was"),
+        (["--backend", "nmupy"], ["--backend was 'nmupy'", "did you mean 'numpy'?"]),
+    ],
+)
+def test_what_cannot_change_in_a_resumed_run(refused, trained, tmp_path, options, message):
+    shutil.copytree(trained, tmp_path / "run")
+    refused("train", "--resume", "run", *options, message=message)
+
+
+def test_resuming_what_is_no_run(refused, tmp_path):
+    refused("train", "--resume", "nowhere", message="no run to resume in nowhere")
+    (tmp_path / "empty").mkdir()
+    refused("train", "--resume", "empty", message="holds no checkpoint.safetensors")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:1000],
+        lambda data: b"",
+        lambda data: data[:-9] + b"\x55" + data[-8:],
+        lambda data: b"text" * 99,
+    ],
+)
+def test_a_damaged_checkpoint(refused, trained, tmp_path, damage):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    data = (trained / "checkpoint.safetensors").read_bytes()
+    (folder / "checkpoint.safetensors").write_bytes(damage(data))
+    refused("train", "--resume", "run", message=["checkpoint.safetensors", "damaged"])
+
+
+def test_resuming_on_data_that_has_changed(refused, gpubp):
+    write_csv("points.csv", ["a", "b", "side"], table())
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
+    write_csv("points.csv", ["a", "b", "side"], table(seed=1))
+    refused("train", "--resume", "run", "--epochs", "5", message="other data")
+
+
+# --- bad input to train -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--activation", "rleu"], ["--activation was 'rleu'", "did you mean 'relu'?"]),
+        (["--activation", "relu,tanh,relu"], ["--activation was", "2"]),
+        (["--activation", "softmax"], "--activation was 'softmax'"),
+        (["--loss", "cross_entropy"], ["--loss was 'cross_entropy'", "did you mean"]),
+        (["--loss", "softmax_cross_entropy", "--output-activation", "relu"], "--output-activation was 'relu'"),
+        (["--reduction", "men"], ["--reduction was 'men'", "did you mean 'mean'?"]),
+        (["--initializer", "xavier"], "--initializer was 'xavier'"),
+        (["--optimizer", "adma"], ["--optimizer was 'adma'", "did you mean 'adam"]),
+        (["--schedule", "cosin"], ["--schedule was 'cosin'", "did you mean 'cosine'?"]),
+        (["--backend", "cudapy"], "--backend was 'cudapy'"),
+        (["--device", "gpu", "--backend", "numpy"], "--device was 'gpu'"),
+        (["--dtype", "float16"], "--dtype was 'float16'"),
+        (["--task", "regresion"], ["--task was 'regresion'", "did you mean 'regression'?"]),
+        (["--layers", "128,x"], "--layers was '128,x'"),
+        (["--layers", "128,,64"], "--layers was"),
+        (["--layers", "0"], "--layers was 0"),
+        (["--layers=-5"], "--layers was -5"),
+        (["--lr", "0"], "--lr was 0.0; it must be a finite number > 0"),
+        (["--lr", "-0.1"], "--lr was -0.1"),
+        (["--lr", "nan"], "--lr was nan"),
+        (["--lr", "inf"], "--lr was inf"),
+        (["--momentum", "0.9"], ["--momentum was 0.9", "--optimizer momentum"]),
+        (["--momentum", "1.5", "--optimizer", "momentum"], "--momentum was 1.5"),
+        (["--weight-decay", "-1"], "--weight-decay was -1"),
+        (["--clip-norm", "0"], "--clip-norm was 0"),
+        (["--clip-value", "-1"], "--clip-value was -1"),
+        (["--warmup", "-1"], "--warmup was -1"),
+        (["--decay", "2", "--schedule", "step"], "--decay was 2"),
+        (["--epochs", "0"], "--epochs was 0"),
+        (["--batch-size", "0"], "--batch-size was 0"),
+        (["--batch-size", "-3"], "--batch-size was -3"),
+        (["--validation", "1"], "--validation was 1"),
+        (["--patience", "0"], "--patience was 0"),
+        (["--seed", "-1"], "--seed was -1"),
+        (["--test-fraction", "1"], "--test-fraction was 1"),
+        (["--data", "digit"], ["'digit'", "did you mean 'digits'?"]),
+        (["--data", "missing.csv"], "missing.csv"),
+        (["--label", "y"], "--label was 'y'"),
+        (["--config", "missing.toml"], "cannot read missing.toml"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_written(refused, options, message):
+    refused("train", "--out", "run", *options, message=message)
+
+
+def test_a_named_backend_that_cannot_run_is_an_error_and_never_another_one(refused, monkeypatch):
+    from gpubp.errors import BackendError
+
+    def get(name, device=None):
+        raise BackendError(f"backend {name!r} needs a GPU")
+
+    monkeypatch.setattr("gpubp.backends.get", get)
+    refused("train", "--backend", "cupy", message="backend 'cupy' needs a GPU")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "many"], "'--epochs'"),
+        (["--lr", "fast"], "'--lr'"),
+        (["--epoch", "3"], "--epochs"),
+        (["extra"], "extra"),
+    ],
+)
+def test_what_is_no_option_or_no_number(gpubp, arguments, words):
+    result = gpubp("train", *arguments, code=2)
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert contents() == {}
+
+
+def test_an_unknown_verb(gpubp):
+    assert "trian" in gpubp("trian", code=2).stderr
+
+
+@pytest.mark.parametrize("make", ["a file", "a folder with a file", "below a file", "no such device"])
+def test_an_output_folder_that_cannot_be_used(refused, tmp_path, make):
+    (tmp_path / "taken").write_text("precious")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("precious")
+    out, message = {
+        "a file": ("taken", "--out was 'taken'; it must be a new or an empty folder"),
+        "a folder with a file": ("full", ["--out was 'full'", "--resume"]),
+        "below a file": ("taken/run", "taken/run"),
+        "no such device": ("/proc/nothing/run", "/proc/nothing"),
+    }[make]
+    refused("train", "--out", out, *FAST, message=message)
+
+
+def test_an_empty_folder_can_be_used(gpubp, tmp_path):
+    (tmp_path / "run").mkdir()
+    gpubp("train", "--out", "run", *FAST)
+
+
+def test_a_configuration_with_a_setting_that_is_none(refused, tmp_path):
+    (tmp_path / "c.toml").write_text("[settings]\nepoch = 3\n")
+    refused("train", "--config", "c.toml", message=["c.toml", "'epoch'", "did you mean 'epochs'?"])
+    (tmp_path / "c.toml").write_text("[settings\n")
+    refused("train", "--config", "c.toml", message="cannot read c.toml")
+    (tmp_path / "c.toml").write_text('[settings]\nepochs = "many"\n')
+    refused("train", "--config", "c.toml", message=["epochs in c.toml was", "of type int"])
+    (tmp_path / "c.toml").write_text("[settings]\nlayers = 64\n")
+    refused("train", "--config", "c.toml", message="layers in c.toml was 64; it must be of type str")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["1", "nan", "left"], ["1", "2", "right"]], ["line 2", "'nan'"]),
+        ([["1", "inf", "left"], ["1", "2", "right"]], "line 2"),
+        ([["1", "", "left"], ["1", "2", "right"]], "line 2"),
+        ([["1", "2"], ["1", "2", "right"]], "line 2"),
+        ([["1", "two", "left"], ["1", "2", "right"]], "'two'"),
+        ([], "no"),
+    ],
+)
+def test_a_table_that_cannot_be_used(refused, rows, message):
+    write_csv("points.csv", ["a", "b", "side"], rows)
+    refused("train", "--data", "points.csv", message=message)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.full((20, 2), np.nan), "y": np.arange(20) % 2}, "NaN"),
+        ({"x": np.ones((20, 2)), "y": np.arange(19) % 2}, "19"),
+        ({"x": np.ones((0, 2)), "y": np.arange(0)}, "no"),
+        ({"x": np.ones((20, 2))}, "y"),
+        ({"x": np.ones((20, 2)), "y": np.array([np.nan] * 20)}, "NaN"),
+    ],
+)
+def test_arrays_that_cannot_be_used(refused, arrays, message):
+    np.savez("data.npz", **arrays)
+    refused("train", "--data", "data.npz", message=message)
+
+
+def test_a_damaged_archive_and_damaged_images(refused, tmp_path):
+    np.savez("data.npz", x=np.ones((9, 2)), y=np.arange(9))
+    (tmp_path / "data.npz").write_bytes((tmp_path / "data.npz").read_bytes()[:-40])
+    refused("train", "--data", "data.npz", message="data.npz")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\0" * 40)[:-8])
+    refused("train", "--data", "images", message="train-images")
+
+
+def test_a_loss_for_classes_and_values_to_predict(refused, tmp_path):
+    np.savez("data.npz", x=np.ones((20, 2)), y=np.linspace(0, 1, 20))
+    refused("train", "--data", "data.npz", "--loss", "softmax_cross_entropy", message="--loss was")
+
+
+def test_a_batch_larger_than_the_data_is_one_batch(gpubp):
+    gpubp("train", "--out", "run", "--layers", "8", "--epochs", "1", "--batch-size", "100000")
+    assert history("run")[0]["steps"] == "1"
+
+
+def test_a_traceback_is_there_on_request(gpubp, monkeypatch):
+    monkeypatch.setenv("GPUBP_DEBUG", "1")
+    with pytest.raises(ValueError, match="--layers"):
+        gpubp("train", "--layers", "x")
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_judges_the_test_part(gpubp, trained):
+    rows = history(trained)
+    for arguments in ([trained], [trained / "model.safetensors", "--data", "digits"]):
+        text = gpubp("evaluate", *arguments).stdout
+        assert "digits, the test part" in text
+        assert f"{100 * float(rows[-1]['test_accuracy']):.2f} %" in text
+        assert "recall" in text
+
+
+def test_evaluate_splits_a_table_as_training_did(gpubp):
+    """The rows that were trained on must not be judged; other data is judged whole."""
+    write_csv("points.csv", ["a", "b", "side"], table(rows=100))
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST, "--seed", "3", "--test-fraction", "0.3")
+    text = gpubp("evaluate", "run").stdout
+    assert "30 examples" in text
+    accuracy = float(history("run")[-1]["test_accuracy"])
+    assert f"{100 * accuracy:.2f} %" in text
+    write_csv("more.csv", ["a", "b", "side"], table(rows=50, seed=5))
+    assert "50 examples" in gpubp("evaluate", "run", "--data", "more.csv").stdout
+
+
+def test_evaluate_values(gpubp):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    np.savez("data.npz", x=x, y=np.stack([1000 + 50 * x[:, 0], x[:, 1] - x[:, 2]], axis=1))
+    gpubp("train", "--out", "run", "--data", "data.npz", "--layers", "none", "--epochs", "40", "--lr", "0.02")
+    text = gpubp("evaluate", "run").stdout
+    assert "root mean square error" in text
+    assert "R²" in text
+    lines = [line.split() for line in text.splitlines()]
+    scores = [float(line[3]) for line in lines if len(line) == 4 and line[0] in "12"]
+    assert len(scores) == 2
+    assert min(scores) > 0.999
+
+
+def test_evaluate_needs_a_model(refused, tmp_path, trained):
+    refused("evaluate", "missing.safetensors", message="missing.safetensors")
+    (tmp_path / "empty").mkdir()
+    refused("evaluate", "empty", message="empty/model.safetensors")
+    data = (trained / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[:-100])
+    refused("evaluate", "cut.safetensors", message=["cut.safetensors", "damaged"])
+
+
+def test_data_of_other_classes_or_features(refused, trained):
+    write_csv("points.csv", ["a", "b", "side"], table())
+    refused("evaluate", trained, "--data", "points.csv", message="points.csv")
+    np.savez("points.npz", x=np.ones((3, 5)))
+    refused("predict", trained, "--data", "points.npz", "--out", "p.csv", message=["5", "64"])
+
+
+def test_a_bare_network_is_no_model(refused, tmp_path):
+    from gpubp import Network
+
+    Network([64, 10]).save(tmp_path / "bare.safetensors")
+    refused("evaluate", "bare.safetensors", message="without its data's scaling")
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_as_csv_and_npz(gpubp, trained):
+    from gpubp.data import load
+
+    digits = load("digits")
+    assert "359 predictions" in gpubp("predict", trained, "--data", "digits", "--out", "p.csv").stdout
+    gpubp("predict", trained, "--data", "digits", "--out", "p.npz")
+    arrays = read_npz("p.npz")
+    assert arrays["probabilities"].shape == (359, 10)
+    np.testing.assert_allclose(arrays["probabilities"].sum(axis=1), 1, rtol=1e-5)
+    assert list(arrays["class_names"]) == list("0123456789")
+    model = Model.load(trained)
+    np.testing.assert_array_equal(arrays["classes"].astype(int), model.predict(digits.x_test))
+    rows = read_csv("p.csv")
+    assert [row["class"] for row in rows] == list(arrays["classes"])
+    assert float(rows[0]["probability 3"]) == pytest.approx(float(arrays["probabilities"][0, 3]), rel=1e-6)
+
+
+def test_predictions_for_a_table_without_labels(gpubp):
+    write_csv("points.csv", ["a", "b", "side"], table(rows=300))
+    gpubp("train", "--out", "run", "--data", "points.csv", "--layers", "8", "--epochs", "40")
+    fresh = table(rows=50, seed=9)
+    write_csv("fresh.csv", ["b", "note", "a"], [[b, "7", a] for a, b, _ in fresh])
+    gpubp("predict", "run", "--data", "fresh.csv", "--out", "p.csv")
+    found = [row["class"] for row in read_csv("p.csv")]
+    right = sum(name == side for name, (_, _, side) in zip(found, fresh, strict=True))
+    assert right >= 45
+
+
+def test_predictions_of_values(gpubp):
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    np.savez("data.npz", x=x, y=1000 + 50 * x[:, 0])
+    gpubp("train", "--out", "run", "--data", "data.npz", "--layers", "none", "--epochs", "60", "--lr", "0.05")
+    np.savez("fresh.npz", x=np.array([[0.0, 0.0], [1.0, 0.0]]))
+    gpubp("predict", "run", "--data", "fresh.npz", "--out", "p.npz")
+    np.testing.assert_allclose(read_npz("p.npz")["values"], [[1000], [1050]], atol=5)
+    gpubp("predict", "run", "--data", "fresh.npz", "--out", "p.csv")
+    assert read_csv("p.csv")[0].keys() == {"value 1"}
+
+
+def test_predictions_that_cannot_be_written(refused, trained, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    refused("predict", trained, "--data", "digits", "--out", "p.txt", message="--out was 'p.txt'")
+    refused("predict", trained, "--data", "digits", "--out", "file/p.csv", message="cannot write file/p.csv")
+    refused("predict", trained, "--data", "digits", "--out", "missing/p.csv", message="cannot write missing/p.csv")
+
+
+# --- gradcheck --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--activation", "relu", "--loss", "huber", "--reduction", "sum", "--no-bias"]]
+)
+def test_gradcheck_agrees(gpubp, options):
+    text = gpubp("gradcheck", "--layers", "6,5", "--batch-size", "8", *options).stdout
+    assert text.count("agrees") == (3 if options else 6)
+    assert "differs" not in text
+
+
+def test_gradcheck_sees_a_wrong_derivative(gpubp, monkeypatch):
+    from gpubp.activations import Tanh
+
+    monkeypatch.setattr(Tanh, "derivative", lambda self, saved, out: out.fill(1))
+    text = gpubp("gradcheck", "--layers", "6,5", "--batch-size", "8", code=1).stdout
+    assert "differs" in text
+
+
+def test_gradcheck_names_what_is_wrong(refused):
+    refused("gradcheck", "--tolerance", "0", message="--tolerance was 0")
+    refused("gradcheck", "--batch-size", "0", message="--batch-size was 0")
