@@ -3,8 +3,8 @@
 `reads` tells which array σ' is computed from: the output a wherever the derivative is a function of it, so that the
 pre-activation z need not be kept; GELU and SiLU are not monotonic, so theirs reads z.
 
-The functions are exact for any finite input: none overflows or gives NaN at |z| = 1e4. A NaN in z goes through σ. Where
-σ' has a kink, it takes the value for z ≤ 0, so ReLU'(0) = 0.
+No function overflows or gives NaN up to |z| = 1e4, in float32 as in float64; a NaN in z goes through σ. Where σ' jumps,
+at z = 0, it has the value of z < 0, so ReLU'(0) = 0.
 """
 
 from __future__ import annotations
