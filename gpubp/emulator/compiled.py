@@ -58,34 +58,34 @@ def _sign_bit(typingctx: Any, a: Any) -> Any:
     return types.boolean(a), codegen
 
 
-def add(a, b):  # type: ignore[no-untyped-def]
+def add(a, b):
     return _canonical(a + b)
 
 
-def subtract(a, b):  # type: ignore[no-untyped-def]
+def subtract(a, b):
     return _canonical(a - b)
 
 
-def multiply(a, b):  # type: ignore[no-untyped-def]
+def multiply(a, b):
     return _canonical(a * b)
 
 
-def fma(a, b, c):  # type: ignore[no-untyped-def]
+def fma(a, b, c):
     return _canonical(_fma(a, b, c))
 
 
-def minimum(a, b):  # type: ignore[no-untyped-def]
+def minimum(a, b):
     """IEEE 754's minimumNumber: a NaN loses, -0 < +0 (PTX ISA, min)."""
     smaller = a if a < b or (a == b and _sign_bit(a)) or b != b else b
     return _canonical(smaller)
 
 
-def maximum(a, b):  # type: ignore[no-untyped-def]
+def maximum(a, b):
     larger = a if a > b or (a == b and not _sign_bit(a)) or b != b else b
     return _canonical(larger)
 
 
-def select(a, b, p):  # type: ignore[no-untyped-def]
+def select(a, b, p):
     return a if p else b
 
 
@@ -126,7 +126,7 @@ def warp_matrix_product() -> Any:
         "(p),(q),(r),(p),(q),(r)->(r)",
         cache=True,
     )
-    def product(a, b, c, a_order, b_order, c_order, d):  # type: ignore[no-untyped-def]
+    def product(a, b, c, a_order, b_order, c_order, d):
         depth = a.shape[0] // 16
         b_rows = np.empty((depth, 8), np.float64)
         for k in range(depth):

@@ -5,6 +5,8 @@ Nearest rounding in float32 and float64 runs as one ufunc. Everything else is co
 rounded again to its format and direction (rounding.py), so that add, sub, mul, fma, div, rcp and sqrt are correctly
 rounded in every mode. Directed roundings in float64 are exact too, but slow: Python integers, lane by lane.
 
+A mul and an add without a rounding modifier stay two roundings here; ptxas is free to fuse them into one fma.
+
 NaN: an instruction that computes gives the canonical NaN (compiled.py); abs, neg, copysign and moves keep the payload.
 """
 

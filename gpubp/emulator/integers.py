@@ -598,6 +598,7 @@ def permute(form: Form) -> Operation:
             return _permute_alike(a, b, int(c), mode)
         both = (b.astype(np.uint64) << np.uint64(32)) | a
         result: Any = np.uint32(0)
+        selector: Any
         for byte in range(4):
             if table is None:
                 selector = (c >> np.uint32(4 * byte)) & np.uint32(15)

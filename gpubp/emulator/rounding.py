@@ -9,6 +9,7 @@ directed roundings are computed with Python's integers (directed.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,13 @@ def _nearest_away(scaled: np.ndarray) -> np.ndarray:
     return np.copysign(magnitude, scaled)
 
 
-ROUND_TO_INTEGER = {"rn": np.rint, "rz": np.trunc, "rm": np.floor, "rp": np.ceil, "rna": _nearest_away}
+ROUND_TO_INTEGER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rn": np.rint,
+    "rz": np.trunc,
+    "rm": np.floor,
+    "rp": np.ceil,
+    "rna": _nearest_away,
+}
 
 
 # NumPy's conversions round to nearest, so these need no arithmetic of ours.
