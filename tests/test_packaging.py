@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -134,6 +135,16 @@ def test_every_tracked_file_is_in_the_wheel(source, wheel):
     assert {"METADATA", "entry_points.txt", "licenses/LICENSE"} <= info
     for name in ("gpubp/datasets/digits.npz", "gpubp/datasets/ATTRIBUTION.md", "gpubp/kernels/__init__.py"):
         assert name in packed
+
+
+@pytest.mark.slow
+def test_a_source_distribution_holds_all_that_its_wheel_needs(source, tmp_path):
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, source)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    files = {str(path.relative_to(source)) for top in ("gpubp", "kernels") for path in (source / top).rglob("*.*")}
+    assert {name for name in files if "__pycache__" not in name} | {"pyproject.toml", "LICENSE", "README.md"} <= packed
 
 
 @pytest.mark.slow
