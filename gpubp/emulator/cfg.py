@@ -159,7 +159,7 @@ class _Inliner:
             raise self._unsupported(call, f"a call of {callee.name} with another number of arguments than declared")
         self.copies += 1
         suffix = f"@{self.copies}"
-        after = f"$after{suffix}"
+        returned, after = f"$returned{suffix}", f"$after{suffix}"
         if call.guard is not None:
             skip = Register(call.guard.name, not call.guard.negated)
             jump = replace(call, opcode="bra", modifiers=(), operands=(Label(after),), guard=skip)
@@ -172,11 +172,12 @@ class _Inliner:
                 self._move(call, formal.type, Register(formal.name + suffix), actual)
             elif formal.space != "reg":
                 raise self._unsupported(call, "a call with a register for a .param argument")
-        self._copy(callee, suffix, bound, after, (*stack, callee.name))
-        self.flat.labels[after] = len(self.flat.instructions)
+        self._copy(callee, suffix, bound, returned, (*stack, callee.name))
+        self.flat.labels[returned] = len(self.flat.instructions)
         for formal, actual in zip(callee.returns, results, strict=True):
             if formal.space == "reg":
                 self._move(call, formal.type, actual, Register(formal.name + suffix))
+        self.flat.labels[after] = len(self.flat.instructions)
 
     def _move(self, call: Instruction, kind: str, to: Operand, value: Operand) -> None:
         move = Instruction("mov", (kind,), (to, value), None, call.location, call.text)
