@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +35,7 @@ OPTION_OF = {
 class Verbs(TyperGroup):
     """The verbs; what a user got wrong becomes one line on stderr and exit code 2."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the verb that was asked for."""
         try:
             return super().invoke(ctx)
@@ -377,7 +377,7 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _in_options(error: GpubpError, parameters: list[str | None]) -> str:
+def _in_options(error: GpubpError, parameters: Collection[str | None]) -> str:
     """The error's message, with an argument called by the option of the verb that the user gave it by."""
     if not isinstance(error, ArgumentError):
         return str(error)

@@ -66,8 +66,8 @@ class Display(Listener):
 
     def interrupted(self, stop: Interrupted) -> None:
         """Say where the run stopped, and how to go on."""
-        position = f"epoch {stop.epoch}" + (f" and {stop.batch} batches" if stop.batch else "")
-        self._say(f"stopped after {position}, saved; continue with: gpubp train --resume {stop.folder}")
+        where = f"in epoch {stop.epoch + 1}, after batch {stop.batch}" if stop.batch else f"after epoch {stop.epoch}"
+        self._say(f"stopped {where}; saved. Continue with: gpubp train --resume {stop.folder}")
 
     def finished(self, result: Result, folder: Path) -> None:
         """The table at the end."""
@@ -118,14 +118,13 @@ class LiveDisplay(Display):
         super().__init__(console)
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=30),
             TextColumn("[progress.percentage]{task.percentage:>3.0f} %"),
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[accuracy]}"),
             TextColumn("{task.fields[rate]} examples/s"),
             TextColumn("{task.fields[left]} left"),
             console=console,
-            expand=True,
         )
         self.live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
         self.rows: list[HistoryRow] = []
@@ -135,10 +134,14 @@ class LiveDisplay(Display):
     def __exit__(self, *exception: object) -> None:
         self.live.stop()
 
+    def interrupted(self, stop: Interrupted) -> None:
+        """Below the live part, which stays as it is."""
+        self.live.stop()
+        super().interrupted(stop)
+
     def started(self, run: Run) -> None:
         """Open the live part of the screen below the opening lines."""
         super().started(run)
-        self.console.print()
         self.rows = run.history[-EPOCHS_SHOWN:]
         self.task = self.progress.add_task(
             "", total=run.config.epochs * run.batches, loss="–", accuracy="", rate="–", left="–",
@@ -175,13 +178,13 @@ class LiveDisplay(Display):
             rate=f"{self.clock.rate(run):,.0f}",
             left=_duration(self.clock.seconds_left(run)),
         )
-        parts = [_epochs_table(self.rows)] if self.rows else []
-        self.live.update(Group(*parts, self.progress), refresh=True)
+        table = ["", _epochs_table(self.rows)] if self.rows else []
+        self.live.update(Group(*table, "", self.progress), refresh=True)
         self.looked = time.perf_counter()
 
 
 def _epochs_table(rows: list[HistoryRow]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("epoch", justify="right")
     for name, _ in _columns(rows[-1]):
         table.add_column(name, justify="right")
@@ -242,8 +245,9 @@ def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> G
     totals.add_row("data", escape(f"{name}: {len(x):,} examples"))
     totals.add_row("loss", f"{_number(found.loss)} ({model.network.loss.name})")
     if model.task == "classification":
-        totals.add_row("accuracy", f"{_share(found.accuracy)} ({round(len(x) * found.accuracy):,} right)")
-        return Group(totals, _classes_table(model, y, model.predict(x)))
+        predicted = model.predict(x)
+        totals.add_row("accuracy", f"{_share(found.accuracy)} ({int(np.sum(predicted == y)):,} right)")
+        return Group(totals, _classes_table(model, y, predicted))
     return Group(totals, _outputs_table(y, model.predict(x)))
 
 

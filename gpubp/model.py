@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpubp import model_file
-from gpubp.data import Dataset, Scaler
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.data import TASKS, Dataset, Scaler
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, unknown_name
 from gpubp.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.network import Evaluation, Network
 
@@ -43,6 +43,19 @@ class Model:
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+        if (self.task == "regression") != (self.target_scaler is not None):
+            raise ArgumentError("target_scaler", self.target_scaler, "given for regression, and for nothing else")
+        inputs, outputs = self.network.sizes[0], self.network.sizes[-1]
+        if len(self.scaler.offset) != inputs:
+            raise ArgumentError("scaler", f"of {len(self.scaler.offset)} columns", f"of {inputs}, as the network")
+        described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
+        if described != outputs and (described, outputs) != (2, 1):
+            name = "class_names" if self.target_scaler is None else "target_scaler"
+            raise ArgumentError(name, f"of {described} entries", f"of {outputs}, the outputs of the network")
 
     @classmethod
     def for_data(cls, network: Network, dataset: Dataset, origin: Mapping[str, Any] | None = None) -> Model:
@@ -172,8 +185,8 @@ class Model:
                 Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"]) if f"{name}.offset" in tensors else None
                 for name in ("input", "target")
             ]
-            if scalers[0] is None or (metadata["task"] == "regression") != (scalers[1] is not None):
-                raise KeyError("scaler")
+            if scalers[0] is None:
+                raise KeyError("input.offset")
             return cls(
                 network,
                 metadata["task"],

@@ -301,7 +301,7 @@ def write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
     return file.getvalue()
 
 

@@ -500,7 +500,7 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

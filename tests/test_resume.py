@@ -186,7 +186,7 @@ def test_a_signal_saves_the_position_and_says_how_to_go_on(tmp_path, spawn):
         out, error = runs[name].communicate(timeout=120)
         assert runs[name].returncode == code
         assert "Traceback" not in error
-        assert f"continue with: gpubp train --resume {name}" in out
+        assert f"Continue with: gpubp train --resume {name}" in out
     finish(whole)
     resumed = {name: spawn(*TRAIN, "--resume", name, cwd=tmp_path) for name in folders}
     for name, process in resumed.items():
