@@ -106,6 +106,24 @@ def test_nothing_overflows_anywhere_up_to_1e4(name):
         assert np.isfinite(derivative(activations.get(name), z)).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "z", "a", "slope"),
+    [
+        ("softplus", -30.0, math.exp(-30) - math.exp(-60) / 2, math.exp(-30) - math.exp(-60)),
+        ("sigmoid", -40.0, math.exp(-40), math.exp(-40)),
+        ("silu", -40.0, -40 * math.exp(-40), -39 * math.exp(-40)),
+        ("elu", -1e-12, -1e-12, 1 - 1e-12),
+        ("gelu", -8.0, -8 * math.erfc(8 / math.sqrt(2)) / 2, None),
+        ("tanh", 1e-12, 1e-12, 1.0),
+    ],
+)
+def test_small_values_keep_their_digits(name, z, a, slope):
+    activation = activations.get(name)
+    assert apply(activation, np.array([z]))[0] == pytest.approx(a, rel=2e-12, abs=0)
+    if slope is not None:
+        assert derivative(activation, np.array([z]))[0] == pytest.approx(slope, rel=2e-12, abs=0)
+
+
 def test_at_its_kink_relu_has_derivative_0_and_leaky_relu_its_slope():
     zero = np.zeros(1)
     assert derivative(ReLU(), zero) == 0
