@@ -3,7 +3,8 @@
 A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The rule of `choose`, for `pipelined`:
 
 1. A tile counts only if it is less than twice as long as the result, in rows and in columns: no more than half of it
-   may hang over the edge. The smallest side, 16, always counts.
+   may hang over the edge. The smallest side, 16, always counts. Where rows do not start on 16-byte boundaries, and
+   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them.
 2. Fill the chip first: take the largest tile of at least 64 × 64 that gives every multiprocessor a block.
 3. If there is none, the largest tile that gives every multiprocessor a block once the depth is split into parts, each
    at least `LEAST_PART` deep (split-K).
@@ -24,6 +25,8 @@ ITEM_BYTES = {"float32": 4, "float64": 8}
 LEAST_PART = 256
 """Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
 MAX_THREADS = 1024
+MAX_COPIES = 8
+"""Copies that a thread may make for each tile: every one needs two registers for its address."""
 GRID_ROWS_LIMIT = 65535
 """Blocks that a grid may have in its second side."""
 
@@ -137,6 +140,10 @@ class Plan:
         depth = self.tile_k + 1 if self.variant == "tiled" else self.tile_k
         return self.stages * (self.tile_m + self.tile_n) * depth * ITEM_BYTES[self.dtype]
 
+    def copies(self, vector: int) -> int:
+        """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
+        return max(self.tile_m, self.tile_n) * self.tile_k // (vector * self.threads)
+
     def blocks(self, m: int, n: int) -> int:
         """Tiles that cover an M × N result."""
         return -(-m // self.tile_m) * -(-n // self.tile_n)
@@ -172,7 +179,7 @@ def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None
 
 
 _LARGEST = {
-    "float32": ((256, 128, 16, 8, 64, 2), (128, 256, 8, 16, 64, 2), (128, 128, 8, 8, 64, 3)),
+    "float32": ((256, 128, 16, 8, 64, 2), (128, 256, 16, 8, 64, 2), (128, 128, 8, 8, 64, 3)),
     "float64": ((128, 128, 8, 8, 64, 3),),
 }
 _SMALLER = (
@@ -208,8 +215,10 @@ PIPELINED: dict[str, tuple[Plan, ...]] = {
 """The tiles that `choose` chooses from, by dtype."""
 
 
-def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined") -> Plan:
+def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined", aligned: bool = True) -> Plan:
     """The plan for a product of M × N with depth K, by the rule at the head of this module.
+
+    aligned: whether all rows of the operands start on 16-byte boundaries.
 
     Raises ArgumentError for a side < 1, an unknown dtype or an unknown variant.
     """
@@ -231,6 +240,8 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
         for plan in PIPELINED[dtype]
         if (plan.tile_m < 2 * m or plan.tile_m == 16) and (plan.tile_n < 2 * n or plan.tile_n == 16)
     ]
+    if not aligned:
+        candidates = [replace(plan, vector=1) for plan in candidates if plan.copies(1) <= MAX_COPIES]
     most_parts = max(1, k // LEAST_PART)
     filling = [plan for plan in candidates if plan.blocks(m, n) >= chip.multiprocessors]
     large = [plan for plan in filling if plan.tile_m * plan.tile_n >= 64 * 64]

@@ -110,11 +110,11 @@ class CupyBackend:
 
     def empty(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
         with self._stream:
-            return self._cp.empty(tuple(shape), dtype)
+            return self._cp.empty(shape, dtype)
 
     def zeros(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
         with self._stream:
-            return self._cp.zeros(tuple(shape), dtype)
+            return self._cp.zeros(shape, dtype)
 
     def upload(self, host: np.ndarray, out: Array) -> None:
         self._check.array("out", out, np.shape(host), np.asarray(host).dtype)
@@ -391,21 +391,20 @@ class CupyBackend:
         numbers: tuple[np.floating, ...] = (),
     ) -> None:
         """Launch a product with its epilogue, whose arguments are `arrays` and `numbers`."""
-        plan = decide_plan(plan, self.variant, m, n, k, a.dtype, self.chip)
+        aligned = _rows_aligned(kernels.form, m, n, k, a, b)
+        plan = decide_plan(plan, self.variant, m, n, k, a.dtype, self.chip, aligned)
         if plan.variant == "pipelined":
-            vector = plan.vector if _rows_aligned(kernels.form, m, n, k, a, b) else 1
             grid: tuple[int, ...] = (plan.blocks(m, n),)
             block: tuple[int, ...] = (plan.threads,)
         else:
-            vector = 1
             grid = blocks(m, plan.tile_m), blocks(n, plan.tile_n)
             block = plan.tile_n, plan.tile_m
         parts = plan.parts(k)
         if parts == 1:
-            self._launch(kernels.whole(plan, vector), grid, block, (a, b, *arrays, m, n, k, *numbers))
+            self._launch(kernels.whole(plan), grid, block, (a, b, *arrays, m, n, k, *numbers))
             return
         sums = self._workspace.take(a.itemsize * parts * m * n)
-        self._launch(kernels.partial(plan, vector), (*grid, parts), block, (a, b, sums, m, n, k, plan.part(k)))
+        self._launch(kernels.partial(plan), (*grid, parts), block, (a, b, sums, m, n, k, plan.part(k)))
         self._launch(kernels.reduction(), blocks(m * n), BLOCK, (sums, parts, *arrays, m, n, *numbers))
 
     # --- capture ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ An array, here, is anything with `shape`, `dtype`, `nbytes`, `flags.c_contiguous
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,10 +111,15 @@ def blocks(items: int, threads: int = BLOCK) -> int:
     return -(-items // threads)
 
 
-def decide_plan(plan: Plan | None, variant: str | None, m: int, n: int, k: int, dtype: np.dtype, chip: Chip) -> Plan:
-    """The caller's plan, held against the chip and the dtype, or the one that the rule chooses for the variant."""
+def decide_plan(
+    plan: Plan | None, variant: str | None, m: int, n: int, k: int, dtype: np.dtype, chip: Chip, aligned: bool
+) -> Plan:
+    """The caller's plan, held against the chip and the arrays, or the one that the rule chooses for the variant.
+
+    aligned: whether all rows of the operands start on 16-byte boundaries; if not, copies move single elements.
+    """
     if plan is None:
-        return choose(m, n, k, str(dtype), chip, variant or "pipelined")
+        return choose(m, n, k, str(dtype), chip, variant or "pipelined", aligned)
     if plan.dtype != dtype:
         raise ArgumentError("plan.dtype", plan.dtype, f"{dtype}, the dtype of the arrays")
-    return plan.on(chip)
+    return (plan if aligned else replace(plan, vector=1)).on(chip)

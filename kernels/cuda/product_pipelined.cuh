@@ -118,17 +118,18 @@ struct OperandTile {
         for (int c = 0; c < COPIES; ++c) copy[c].land(tile + target(c));
     }
 
-    // values[i][v] = element (side_of(thread, i), unit · UNIT + v) of the tile.
-    static __device__ __forceinline__ void read(const T* tile, int thread, int unit, T (&values)[PER_THREAD][UNIT]) {
+    // values[i][v] = element (side_of(thread, i), unit · UNIT + v) of the tile at stages[offset].
+    static __device__ __forceinline__ void read(
+        const T* stages, int offset, int thread, int unit, T (&values)[PER_THREAD][UNIT]) {
         if constexpr (by_depth) {
-            // an exclusive or on the whole offset: thread · TILE_K has no bits where the unit's number lies
-            const T* mine = tile + (thread * TILE_K + swizzle(thread) * UNIT ^ unit * UNIT);
+            // the exclusive or works on the whole offset, all else of which is a multiple of TILE_K: one instruction
+            const T* mine = stages + (offset + thread * TILE_K + swizzle(thread) * UNIT ^ unit * UNIT);
 #pragma unroll
             for (int i = 0; i < PER_THREAD; ++i) load_run(values[i], mine + i * THREADS * TILE_K, UNIT, true);
         } else {
 #pragma unroll
             for (int v = 0; v < UNIT; ++v) {
-                const T* mine = tile + (unit * UNIT + v) * SIDE + thread * W;
+                const T* mine = stages + offset + (unit * UNIT + v) * SIDE + thread * W;
 #pragma unroll
                 for (int g = 0; g < PER_THREAD / W; ++g) {
                     T run[W];
@@ -206,8 +207,8 @@ __device__ __forceinline__ void product_pipelined(
 #pragma unroll
         for (int unit = 0; unit < ATile::UNITS; ++unit) {
             T a_values[P::THREAD_M][ATile::UNIT], b_values[P::THREAD_N][ATile::UNIT];
-            ATile::read(stages + reading, thread_m, unit, a_values);
-            BTile::read(stages + reading + ATile::SIZE, thread_n, unit, b_values);
+            ATile::read(stages, reading, thread_m, unit, a_values);
+            BTile::read(stages, reading + ATile::SIZE, thread_n, unit, b_values);
 #pragma unroll
             for (int v = 0; v < ATile::UNIT; ++v)
 #pragma unroll
@@ -224,21 +225,33 @@ __device__ __forceinline__ void product_pipelined(
         writing = writing + STAGE == P::STAGES * STAGE ? 0 : writing + STAGE;
     }
 
+    // One run of sums at a time, always from the same registers: those behind it move up. So the loops stay loops, with
+    // the epilogue in them once and not for every run, and the sums stay in registers.
     constexpr int W = BTile::W;
     bool aligned = n % W == 0 && epilogue.template aligned<W>();
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < P::THREAD_M; ++i) {
         int64 row = first_row + ATile::side_of(thread_m, i);
-        if (row >= m) continue;
+        T line[P::THREAD_N];
 #pragma unroll
+        for (int j = 0; j < P::THREAD_N; ++j) line[j] = sums[0][j];
+#pragma unroll
+        for (int r = 1; r < P::THREAD_M; ++r)
+#pragma unroll
+            for (int j = 0; j < P::THREAD_N; ++j) sums[r - 1][j] = sums[r][j];
+
+#pragma unroll 1
         for (int g = 0; g < P::THREAD_N / W; ++g) {
             int64 column = first_column + BTile::side_of(thread_n, g * W);
-            if (column >= n) continue;
-            int count = n - column < W ? int(n - column) : W;
             T run[W];
 #pragma unroll
-            for (int w = 0; w < W; ++w) run[w] = sums[i][g * W + w];
-            epilogue.finish(Run{row * n + column, column, count, aligned}, run);
+            for (int w = 0; w < W; ++w) run[w] = line[w];
+#pragma unroll
+            for (int j = W; j < P::THREAD_N; ++j) line[j - W] = line[j];
+            if (row < m && column < n) {
+                int count = n - column < W ? int(n - column) : W;
+                epilogue.finish(Run{row * n + column, column, count, aligned}, run);
+            }
         }
     }
 }

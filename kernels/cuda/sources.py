@@ -40,13 +40,13 @@ class ProductKernels:
     arguments: tuple[str, ...]
     reduce_arguments: tuple[str, ...]
 
-    def whole(self, plan: Plan, vector: int) -> Entry:
-        """The kernel that computes all of the primitive by this plan, with copies of `vector` elements."""
-        return entry(self.source, f"{self.stem}_{plan.variant}", *self.arguments, *plan_arguments(plan, vector))
+    def whole(self, plan: Plan) -> Entry:
+        """The kernel that computes all of the primitive by this plan."""
+        return entry(self.source, f"{self.stem}_{plan.variant}", *self.arguments, *plan_arguments(plan))
 
-    def partial(self, plan: Plan, vector: int) -> Entry:
+    def partial(self, plan: Plan) -> Entry:
         """The kernel that computes parts of the product, before the reduction."""
-        arguments = (TYPES[plan.dtype], self.form, *plan_arguments(plan, vector))
+        arguments = (TYPES[plan.dtype], self.form, *plan_arguments(plan))
         return entry("product", "partial_product_pipelined", *arguments)
 
     def reduction(self) -> Entry:
@@ -65,11 +65,11 @@ def general_product_kernels(form: str, dtype: str) -> ProductKernels:
     return ProductKernels("product", "general_product", form, (TYPES[dtype], form), (TYPES[dtype],))
 
 
-def plan_arguments(plan: Plan, vector: int) -> tuple[str, ...]:
+def plan_arguments(plan: Plan) -> tuple[str, ...]:
     """A plan as template arguments."""
     if plan.variant == "naive":
         return ()
     if plan.variant == "tiled":
         return (str(plan.tile_m),)
-    sizes = (plan.tile_m, plan.tile_n, plan.tile_k, plan.thread_m, plan.thread_n, plan.stages, vector)
+    sizes = (plan.tile_m, plan.tile_n, plan.tile_k, plan.thread_m, plan.thread_n, plan.stages, plan.vector)
     return (f"Pipeline<{', '.join(map(str, sizes))}>",)
