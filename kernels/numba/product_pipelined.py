@@ -1,0 +1,195 @@
+"""pipelined: a thread computes a THREAD_M×THREAD_N piece of the product in registers, from tiles that arrive in shared
+memory while the ones before them are being used.
+
+    Register blocking  A thread reads THREAD_M + THREAD_N values of each depth k and makes THREAD_M · THREAD_N
+                       multiply-adds of them: 64 for 16 with 8×8, where `tiled` makes one for two.
+    Double buffering   Two tiles are in shared memory. The loads of the next one are issued before the arithmetic of
+                       this one and stored after it, so that memory works while the multiplier does.
+    No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
+                       first, padded with zeros. Rows and columns outside the operand are clamped to its last ones:
+                       their sums are never stored.
+    No bank conflicts  A tile lies as [depth][side] with a few columns of padding (see `line`).
+
+What Python cannot say here, and CUDA C++ can: cp.async, which needs no registers on the way into shared memory, and so
+more than two stages; 16-byte accesses to global memory, as an array's elements are loaded one by one. The local arrays
+become registers because every loop over them has a constant length, so that NVVM unrolls it; with a length that is not
+constant they would be slow local memory.
+
+Threads stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from gpubp.kernels.numba import forms
+from gpubp.kernels.numba.forms import Form
+from gpubp.kernels.plans import ITEM_BYTES, Plan
+
+TILE_K = 8
+"""Depth of the tiles. The plan's is for copies of 16 bytes; 8 is what makes copies of one element conflict-free."""
+
+GROUP = 8
+"""Blocks that run at the same time should share operands in the second-level cache: they go down so many rows of tiles
+before they go to the next column of tiles."""
+
+
+def shared_bytes(plan: Plan) -> int:
+    """Static shared memory of a block: two tiles of each operand, with their padding."""
+    return 2 * TILE_K * (plan.tile_m + plan.tile_n + 2 * plan.unit) * ITEM_BYTES[plan.dtype]
+
+
+def make(jit: Callable, form: Form, dtype: str, plan: Plan, finish: Any) -> Any:
+    """The device function product(a, b, m, n, first_depth, last_depth, operands).
+
+    It sums over the depths first_depth .. last_depth − 1, at least one; block number blockIdx.x takes a tile of the
+    result.
+    """
+    scalar = np.dtype(dtype).type
+    zero = scalar(0)
+    TILE_M, TILE_N = plan.tile_m, plan.tile_n
+    THREAD_M, THREAD_N = plan.thread_m, plan.thread_n
+    THREADS_M, THREADS_N = TILE_M // THREAD_M, TILE_N // THREAD_N
+    WARPS_N = THREADS_N // 8
+    THREADS = THREADS_M * THREADS_N
+    SUMS = THREAD_M * THREAD_N
+    A_COPIES, B_COPIES = TILE_M * TILE_K // THREADS, TILE_N * TILE_K // THREADS
+    # Sides that lie side by side for one thread: a run of 16 bytes, so that neighbouring threads read whole lines.
+    WIDEST = 16 // np.dtype(dtype).itemsize
+    RUN_M, RUN_N = min(THREAD_M, WIDEST), min(THREAD_N, WIDEST)
+    # The padding shifts the banks of each depth by 16 bytes: a warp that stores a depth-contiguous operand, 8 depths of
+    # 4 sides, meets every bank once (float64: half a warp, 8 depths of 2 sides), and 16-byte reads stay aligned.
+    LINE_M, LINE_N = TILE_M + WIDEST, TILE_N + WIDEST
+
+    a_tile_of = _tile_functions(jit, form.a_by_depth, TILE_M, THREADS, A_COPIES, zero)
+    b_tile_of = _tile_functions(jit, form.b_by_depth, TILE_N, THREADS, B_COPIES, zero)
+    a_fetch_first, a_fetch, a_land = a_tile_of
+    b_fetch_first, b_fetch, b_land = b_tile_of
+    a_read, b_read = _read(jit, THREAD_M, RUN_M, THREADS_M), _read(jit, THREAD_N, RUN_N, THREADS_N)
+    place_of = _tile_place(jit)
+
+    @jit(device=True, inline="always")
+    def multiply(a_values, b_values, sums):
+        for i in range(THREAD_M):
+            for j in range(THREAD_N):
+                sums[i * THREAD_N + j] += a_values[i] * b_values[j]
+
+    @jit(device=True, inline="always")
+    def product(a, b, m, n, first_depth, last_depth, operands):
+        a_tiles = cuda.shared.array((2, TILE_K, LINE_M), scalar, alignment=16)
+        b_tiles = cuda.shared.array((2, TILE_K, LINE_N), scalar, alignment=16)
+        sums = cuda.local.array(SUMS, scalar)
+        a_next, b_next = cuda.local.array(A_COPIES, scalar), cuda.local.array(B_COPIES, scalar)
+        a_values, b_values = cuda.local.array(THREAD_M, scalar), cuda.local.array(THREAD_N, scalar)
+        for s in range(SUMS):
+            sums[s] = zero
+
+        tile_row, tile_column = place_of((m + TILE_M - 1) // TILE_M, (n + TILE_N - 1) // TILE_N)
+        first_row, first_column = tile_row * TILE_M, tile_column * TILE_N
+        thread = cuda.threadIdx.x
+        warp, lane = thread // 32, thread % 32
+        thread_n = lane % 8 + warp % WARPS_N * 8  # 0 .. THREADS_N − 1
+        thread_m = lane // 8 + warp // WARPS_N * 4  # 0 .. THREADS_M − 1
+
+        tiles = (last_depth - first_depth + TILE_K - 1) // TILE_K
+        present = last_depth - first_depth - (tiles - 1) * TILE_K  # of the first tile's depth
+        a_fetch_first(a, first_row, first_depth, m, present, a_next)
+        b_fetch_first(b, first_column, first_depth, n, present, b_next)
+        a_land(a_next, a_tiles[0])
+        b_land(b_next, b_tiles[0])
+        cuda.syncthreads()
+
+        depth = first_depth + present
+        for tile in range(tiles):
+            reading = tile % 2
+            more = tile + 1 < tiles
+            if more:
+                a_fetch(a, first_row, depth, m, a_next)
+                b_fetch(b, first_column, depth, n, b_next)
+                depth += TILE_K
+            for k in range(TILE_K):
+                a_read(a_tiles[reading, k], thread_m, a_values)
+                b_read(b_tiles[reading, k], thread_n, b_values)
+                multiply(a_values, b_values, sums)
+            if more:
+                # the other buffer: everybody has read it, since the last barrier
+                a_land(a_next, a_tiles[1 - reading])
+                b_land(b_next, b_tiles[1 - reading])
+            cuda.syncthreads()  # the next tile is whole
+
+        for i in range(THREAD_M):
+            row = first_row + i // RUN_M * (THREADS_M * RUN_M) + thread_m * RUN_M + i % RUN_M
+            for j in range(THREAD_N):
+                column = first_column + j // RUN_N * (THREADS_N * RUN_N) + thread_n * RUN_N + j % RUN_N
+                if row < m and column < n:
+                    finish(operands, row, column, sums[i * THREAD_N + j])
+
+    return product
+
+
+def _tile_functions(
+    jit: Callable, by_depth: bool, side_of_tile: int, threads: int, copies: int, zero: Any
+) -> tuple[Any, Any, Any]:
+    """Device functions that move one operand's piece of a tile: fetch_first and fetch load it into a thread's own
+    array, land stores that in shared memory."""
+    at = forms.element(jit, by_depth)
+
+    @jit(device=True, inline="always")
+    def place(c):
+        """Which side and depth of the tile copy c of this thread moves: neighbours read neighbouring addresses."""
+        q = cuda.threadIdx.x + c * threads
+        if by_depth:
+            return q // TILE_K, q % TILE_K
+        return q % side_of_tile, q // side_of_tile
+
+    @jit(device=True, inline="always")
+    def fetch_first(x, first_side, first_depth, side, present, values):
+        for c in range(copies):
+            s, k = place(c)
+            values[c] = at(x, min(first_side + s, side - 1), first_depth + k) if k < present else zero
+
+    @jit(device=True, inline="always")
+    def fetch(x, first_side, first_depth, side, values):
+        for c in range(copies):
+            s, k = place(c)
+            values[c] = at(x, min(first_side + s, side - 1), first_depth + k)
+
+    @jit(device=True, inline="always")
+    def land(values, tile):
+        for c in range(copies):
+            s, k = place(c)
+            tile[k, s] = values[c]
+
+    return fetch_first, fetch, land
+
+
+def _read(jit: Callable, per_thread: int, run: int, threads: int) -> Any:
+    """The device function read(line, thread, values): a thread's own sides of one depth of a tile."""
+    runs = per_thread // run
+    distance = threads * run
+
+    @jit(device=True, inline="always")
+    def read(line, thread, values):
+        for g in range(runs):
+            for r in range(run):
+                values[g * run + r] = line[g * distance + thread * run + r]
+
+    return read
+
+
+def _tile_place(jit: Callable) -> Any:
+    """The device function place_of(rows, columns) of tiles: (row, column) of the tile that this block computes."""
+
+    @jit(device=True, inline="always")
+    def place_of(rows, columns):
+        block = np.int64(cuda.blockIdx.x)
+        group = block // (GROUP * columns)
+        height = min(rows - group * GROUP, GROUP)
+        within = block - group * GROUP * columns
+        return group * GROUP + within % height, within // height
+
+    return place_of

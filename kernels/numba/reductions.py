@@ -1,0 +1,82 @@
+"""Sums and maxima over the threads of a team, always in the same order, so that a result has the same bits every time.
+
+A team is one warp, or one whole block of several warps; a block of warps that are teams stands as (32, teams).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+SUM_THREADS = 256
+EVERY_LANE = 0xFFFFFFFF
+
+
+def total(jit: Callable) -> Any:
+    """The device function combine(x, y) = x + y."""
+
+    @jit(device=True, inline="always")
+    def combine(x, y):
+        return x + y
+
+    return combine
+
+
+def maximum(jit: Callable) -> Any:
+    """The device function combine(x, y): the larger one; a NaN counts as larger than anything, as in NumPy."""
+
+    @jit(device=True, inline="always")
+    def combine(x, y):
+        return x if x > y or x != x else y
+
+    return combine
+
+
+def team(jit: Callable, threads: int, dtype: str, combine: Any) -> Any:
+    """The device function reduce(x): x combined over all threads of the caller's team, and given to each of them.
+
+    threads: 32, or those of the block, a multiple of 32. combine is commutative.
+    """
+    scalar = np.dtype(dtype).type
+    warps = threads // 32
+
+    @jit(device=True, inline="always")
+    def over_warp(x):
+        for distance in (16, 8, 4, 2, 1):
+            x = combine(x, cuda.shfl_xor_sync(EVERY_LANE, x, distance))
+        return x
+
+    if threads == 32:
+        return over_warp
+
+    @jit(device=True, inline="always")
+    def over_block(x):
+        of_warp = cuda.shared.array(warps, scalar)
+        x = over_warp(x)
+        if cuda.threadIdx.x % 32 == 0:
+            of_warp[cuda.threadIdx.x // 32] = x
+        cuda.syncthreads()
+        x = of_warp[0]
+        for warp in range(1, warps):
+            x = combine(x, of_warp[warp])
+        cuda.syncthreads()  # the next reduction may overwrite of_warp
+        return x
+
+    return over_block
+
+
+def sum_of_parts(jit: Callable) -> Any:
+    """The device function add(parts): the second stage of a sum in two; one block of SUM_THREADS, float64."""
+    reduce = team(jit, SUM_THREADS, "float64", total(jit))
+
+    @jit(device=True, inline="always")
+    def add(parts):
+        x = 0.0
+        for i in range(cuda.threadIdx.x, parts.shape[0], SUM_THREADS):
+            x += parts[i]
+        return reduce(x)
+
+    return add

@@ -1,0 +1,159 @@
+"""update: one step of an optimiser over all parameters, in one pass: w ← w − η g, and the other recurrences
+
+    gradients, parameters, first, second: flat, of one size (the optimiser's state; not looked at where it has none);
+    the first `decayed` parameters are subject to weight decay λ; η, the step t and the gradient's scale are in control
+
+A gradient is scaled, then clipped by value (clip_value may be infinite), then gets λ w added (but for AdamW).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from gpubp.backends.base import Control
+from gpubp.kernels.numba.signatures import CONTROL, COUNT, array, kernel
+
+LEARNING_RATE, STEP, GRADIENT_SCALE = int(Control.LEARNING_RATE), int(Control.STEP), int(Control.GRADIENT_SCALE)
+
+
+# Each optimiser: the device function apply(i, g, w, first, second, rates) -> the new w; it changes the state in place.
+# rates: (η, η / (1 − β₁ᵗ), 1 / (1 − β₂ᵗ)). numbers: the optimiser's own (μ ; ρ ; β₁, β₂) and ε.
+
+
+def _sgd(scalar: Any, numbers: tuple[float, float, float]) -> Callable:
+    """w ← w − η g."""
+
+    def apply(i, g, w, first, second, rates):
+        return w - rates[0] * g
+
+    return apply
+
+
+def _momentum(scalar: Any, numbers: tuple[float, float, float]) -> Callable:
+    """v ← μ v + g ; w ← w − η v."""
+    mu = scalar(numbers[0])
+
+    def apply(i, g, w, first, second, rates):
+        v = mu * first[i] + g
+        first[i] = v
+        return w - rates[0] * v
+
+    return apply
+
+
+def _nesterov(scalar: Any, numbers: tuple[float, float, float]) -> Callable:
+    """v ← μ v + g ; w ← w − η (g + μ v)."""
+    mu = scalar(numbers[0])
+
+    def apply(i, g, w, first, second, rates):
+        v = mu * first[i] + g
+        first[i] = v
+        return w - rates[0] * (g + mu * v)
+
+    return apply
+
+
+def _rmsprop(scalar: Any, numbers: tuple[float, float, float]) -> Callable:
+    """s ← ρ s + (1 − ρ) g² ; w ← w − η g / (√s + ε)."""
+    rho, one_minus_rho, epsilon = scalar(numbers[0]), scalar(1 - numbers[0]), scalar(numbers[2])
+
+    def apply(i, g, w, first, second, rates):
+        s = rho * first[i] + one_minus_rho * (g * g)
+        first[i] = s
+        return w - rates[0] * (g / (math.sqrt(s) + epsilon))
+
+    return apply
+
+
+def _adam(scalar: Any, numbers: tuple[float, float, float]) -> Callable:
+    """m ← β₁ m + (1 − β₁) g ; s ← β₂ s + (1 − β₂) g² ; w ← w − η m̂ / (√ŝ + ε),
+    m̂ = m / (1 − β₁ᵗ), ŝ = s / (1 − β₂ᵗ)."""
+    beta1, one_minus_beta1 = scalar(numbers[0]), scalar(1 - numbers[0])
+    beta2, one_minus_beta2 = scalar(numbers[1]), scalar(1 - numbers[1])
+    epsilon = scalar(numbers[2])
+
+    def apply(i, g, w, first, second, rates):
+        m = beta1 * first[i] + one_minus_beta1 * g
+        s = beta2 * second[i] + one_minus_beta2 * (g * g)
+        first[i] = m
+        second[i] = s
+        return w - rates[1] * (m / (math.sqrt(s * rates[2]) + epsilon))
+
+    return apply
+
+
+_FUNCTIONS = {
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "nesterov": _nesterov,
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+    "adamw": _adam,
+}
+CORRECTS_BIAS = ("adam", "adamw")
+DECOUPLED = ("adamw",)
+
+
+def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float, float]) -> Any:
+    """The kernel update(gradients, parameters, first, second, decayed, control, weight_decay, clip_value), one thread a
+    parameter. numbers: (μ or ρ or β₁, β₂, ε), 0 for what the optimiser does not have."""
+    scalar = np.dtype(dtype).type
+    zero = scalar(0)
+    apply = jit(device=True, inline="always")(_FUNCTIONS[optimizer](scalar, numbers))
+    corrects_bias, decoupled = optimizer in CORRECTS_BIAS, optimizer in DECOUPLED
+    beta1, beta2, _ = numbers
+    power = _power(jit)
+
+    def update(gradients, parameters, first, second, decayed, control, weight_decay, clip_value):
+        # what changes from step to step, computed once a block, in float64
+        rates = cuda.shared.array(4, scalar)
+        if cuda.threadIdx.x == 0:
+            rate = control[LEARNING_RATE]
+            rates[0] = scalar(rate)
+            if corrects_bias:
+                t = np.int64(control[STEP])
+                rates[1] = scalar(rate / (1 - power(beta1, t)))
+                rates[2] = scalar(1 / (1 - power(beta2, t)))
+            else:
+                rates[1] = zero
+                rates[2] = zero
+            rates[3] = scalar(1 - rate * weight_decay)
+        cuda.syncthreads()
+        i = cuda.grid(1)
+        if i < parameters.size:
+            w = parameters[i]
+            g = gradients[i] * scalar(control[GRADIENT_SCALE])
+            if g < -clip_value:
+                g = -clip_value
+            elif g > clip_value:  # a NaN stays one
+                g = clip_value
+            if i < decayed:
+                if decoupled:
+                    w *= rates[3]
+                else:
+                    g += scalar(weight_decay) * w
+            parameters[i] = apply(i, g, w, first, second, rates)
+
+    flat = array(dtype, 1)
+    return jit(kernel(flat, flat, flat, flat, COUNT, CONTROL, "float64", dtype))(update)
+
+
+def _power(jit: Callable) -> Any:
+    """The device function power(base, t) = baseᵗ for t = 0, 1, ..., by squaring, in float64."""
+
+    @jit(device=True, inline="always")
+    def power(base, t):
+        result = 1.0
+        while t > 0:
+            if t % 2 == 1:
+                result *= base
+            base *= base
+            t //= 2
+        return result
+
+    return power
