@@ -27,16 +27,17 @@ from gpubp.emulator.memory import (
 from gpubp.emulator.ptx import TYPE_BYTES, Address, Instruction, Operand, Register, Sink, Symbol, Vector
 
 SPACES = ("global", "shared", "local", "param", "const")
-_ORDERS = frozenset(
-    "volatile relaxed acquire release acq_rel weak mmio cta cluster gpu sys ca cg cs lu cv wb wt nc".split()
-)
+_ORDERS = frozenset(("volatile", "relaxed", "acquire", "release", "acq_rel", "weak", "mmio"))
+_SCOPES = frozenset(("cta", "cluster", "gpu", "sys"))
+_CACHE_OPERATORS = frozenset(("ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"))
+_WITHOUT_EFFECT = _ORDERS | _SCOPES | _CACHE_OPERATORS
 _HINTS = ("L1::", "L2::")
 _WINDOWS = np.array([SHARED_WINDOW, LOCAL_WINDOW], np.int64)
 ALL_SPACES = {1: "global", 2: "shared", 4: "local"}
 
 
 class Form:
-    """What the modifiers of a memory instruction say: the space ("generic" if none), vector length, type, and the rest."""
+    """What a memory instruction's modifiers say: space ("generic" if none), vector length, type, and the rest."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
         self.space = "generic"
@@ -51,7 +52,7 @@ class Form:
                 self.space = base
             elif modifier in ("v2", "v4", "v8"):
                 self.vector = int(modifier[1:])
-            elif modifier not in _ORDERS and not modifier.startswith(_HINTS):
+            elif modifier not in _WITHOUT_EFFECT and not modifier.startswith(_HINTS):
                 self.rest.append(modifier)
         self.item = TYPE_BYTES[self.type]
         if self.item > 8:
@@ -64,12 +65,18 @@ Access = Callable[[], Array]
 
 
 def bind_access(
-    machine: Machine, instruction: Instruction, operand: Operand, space: str, nbytes: int, kind: str, out: Array | None = None
+    machine: Machine,
+    instruction: Instruction,
+    operand: Operand,
+    space: str,
+    nbytes: int,
+    kind: str,
+    out: Array | None = None,
 ) -> Access:
     """A function that checks the active lanes' addresses and gives their host pointers, in the order of the lanes.
 
-    `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access unless
-    an `out` is given.
+    `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access
+    unless an `out` is given.
     """
     real_space = _space_of(machine, operand, space)
     addresses, offset = machine.addresses(operand)
@@ -78,11 +85,21 @@ def bind_access(
     if real_space == "generic":
         return _resolver_generic(*arguments)
     # A const operand lies in the arena, but is no traffic of global memory.
-    return _watched(_RESOLVERS[real_space](*arguments), "const" if space in ("const", "param") else real_space, *arguments)
+    return _watched(
+        _RESOLVERS[real_space](*arguments), "const" if space in ("const", "param") else real_space, *arguments
+    )
 
 
 def _watched(
-    access: Access, space: str, machine: Machine, instruction: Instruction, _: Array, __: int, nbytes: int, kind: str, ___: Array
+    access: Access,
+    space: str,
+    machine: Machine,
+    instruction: Instruction,
+    _: Array,
+    __: int,
+    nbytes: int,
+    kind: str,
+    ___: Array,
 ) -> Access:
     """The access itself, or one that also tells the observer."""
     if machine.observer is None:
@@ -116,7 +133,17 @@ def _resolver_global(
     def access() -> Array:
         active = machine.active
         bad = resolve(
-            addresses, offset, nbytes, ARENA_BASE, host, valid, GRANULE_BITS, active.lanes, active.whole, active.count, out
+            addresses,
+            offset,
+            nbytes,
+            ARENA_BASE,
+            host,
+            valid,
+            GRANULE_BITS,
+            active.lanes,
+            active.whole,
+            active.count,
+            out,
         )
         if bad >= 0:
             raise fault(machine, instruction, "global", kind, nbytes, addresses, offset, bad)
@@ -393,7 +420,13 @@ def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
     access = bind_access(machine, instruction, operand, form.space, form.item, "atomic")
     update = _atomic_update(machine, instruction, form, rest[0], values)
     signed = form.type[0] == "s"
-    dtype = np.dtype(np.float32 if form.type == "f32" else np.float64 if form.type == "f64" else f"{'i' if signed else 'u'}{form.item}")
+    dtype = np.dtype(
+        np.float32
+        if form.type == "f32"
+        else np.float64
+        if form.type == "f64"
+        else f"{'i' if signed else 'u'}{form.item}"
+    )
     old = machine.scratch(dtype, 20)
     target = machine.row(to) if isinstance(to, Register) else None
 
@@ -420,7 +453,11 @@ def _atomic_update(
         return lambda pointers, old, *rest: native.atomic_add_float(pointers, amount, old, *rest)
     if name == "add" and kind in ("f16", "bf16", "f16x2", "bf16x2"):
         return _atomic_add_half(machine, instruction, kind, values[0])
-    allowed = {"b": ("and", "or", "xor", "exch"), "u": ("add", "min", "max", "inc", "dec", "exch"), "s": ("add", "min", "max")}
+    allowed = {
+        "b": ("and", "or", "xor", "exch"),
+        "u": ("add", "min", "max", "inc", "dec", "exch"),
+        "s": ("add", "min", "max"),
+    }
     if kind[0] not in allowed or name not in allowed[kind[0]] or bits < 32 or kind in ("bf16", "bf16x2"):
         raise machine.unsupported(instruction)
     number = _INTEGER_ATOMICS[name]

@@ -18,7 +18,7 @@ from gpubp.emulator.machine import Active, Array, Machine
 from gpubp.emulator.memory import POISON
 from gpubp.emulator.ptx import Immediate, Instruction, Register
 
-_HINTS = frozenset("L2::64B L2::128B L2::256B L2::cache_hint".split())
+_HINTS = frozenset(["L2::64B", "L2::128B", "L2::256B", "L2::cache_hint"])
 
 
 class PendingCopy(NamedTuple):
@@ -44,7 +44,9 @@ def bind_async(machine: Machine, instruction: Instruction) -> Bound:
         return always(_wait(machine, amount.value))
     known = [modifier for modifier in modifiers if modifier not in _HINTS]
     if known not in (
-        [*prefix, "global"] for cache in ("ca", "cg") for prefix in (["async", cache, s] for s in ("shared", "shared::cta"))
+        [*prefix, "global"]
+        for cache in ("ca", "cg")
+        for prefix in (["async", cache, s] for s in ("shared", "shared::cta"))
     ):
         raise machine.unsupported(instruction)
     return always(_issue(machine, instruction))
@@ -59,7 +61,9 @@ def _issue(machine: Machine, instruction: Instruction) -> Step:
     if nbytes not in (4, 8, 16) or ("cg" in instruction.modifiers and nbytes != 16) or len(rest) > 1:
         raise machine.unsupported(instruction)
     taken = _taken_bytes(machine, rest[0] if rest else None, nbytes)
-    targets = bind_access(machine, instruction, target, "shared", nbytes, "async", out=np.zeros(machine.lanes, np.int64))
+    targets = bind_access(
+        machine, instruction, target, "shared", nbytes, "async", out=np.zeros(machine.lanes, np.int64)
+    )
     reading = _bind_source(machine, instruction, source, nbytes)
 
     def issue() -> None:
@@ -135,9 +139,11 @@ def _wait(machine: Machine, allowed: int | None) -> Step:
                     )
             if not done.all():
                 left = ~done
-                pending.append(PendingCopy(
+                pending.append(
+                    PendingCopy(
                         copy.lanes[left], copy.groups[left], copy.targets[left], copy.data[left], copy.instruction
-                    ))
+                    )
+                )
         machine.pending_copies[:] = pending
 
     return wait

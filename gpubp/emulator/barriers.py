@@ -69,7 +69,7 @@ class Barriers:
         np.add.at(self.arrived, (self.machine.block_of_lane[lanes], numbers[lanes]), 1)
 
     def _operands(self, instruction: Instruction, active: Active) -> tuple[Array, Array]:
-        """Barrier number and expected threads of each lane; a bar.red has a destination before and a predicate after."""
+        """Barrier number and expected threads of each lane; bar.red has a destination before, a predicate after."""
         machine = self.machine
         reduces = "red" in instruction.modifiers
         operands = instruction.operands[1:-1] if reduces else instruction.operands
@@ -215,12 +215,12 @@ class Barriers:
         instruction = self.instructions[self.at[lane]]
         if self.number[lane] == _WARP_BARRIER:
             return DivergenceError(
-                f"{machine.where(instruction, lane)}: bar.warp.sync names threads (mask {self.expected[lane]:#010x}) that "
-                f"never reach it: {self._elsewhere(lane)}"
+                f"{machine.where(instruction, lane)}: bar.warp.sync names threads (mask {self.expected[lane]:#010x}) "
+                f"that never reach it: {self._elsewhere(lane)}"
             )
         return DeadlockError(
-            f"{machine.where(instruction, lane)}: barrier deadlock: the barrier waits for {self.expected[lane]} threads "
-            f"of the block: {self._elsewhere(lane)}"
+            f"{machine.where(instruction, lane)}: barrier deadlock: the barrier waits for {self.expected[lane]} "
+            f"threads of the block: {self._elsewhere(lane)}"
         )
 
     def _elsewhere(self, lane: int) -> str:

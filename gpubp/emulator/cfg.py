@@ -8,13 +8,13 @@ graph allows.
 from __future__ import annotations
 
 import heapq
+import itertools
 from dataclasses import dataclass, field, replace
 
 from gpubp.emulator.errors import EmulatorError, UnsupportedInstruction
 from gpubp.emulator.ptx import (
     Address,
     Function,
-    Immediate,
     Instruction,
     Label,
     Module,
@@ -116,7 +116,9 @@ class _Inliner:
             self._append(rename.instruction(instruction), after, stack)
         for label in labels.get(len(function.instructions), ()):
             flat.labels[label] = len(flat.instructions)
-        if after is None and (not flat.instructions or flat.labels.values() and len(flat.instructions) in flat.labels.values()):
+        if after is None and (
+            not flat.instructions or (flat.labels.values() and len(flat.instructions) in flat.labels.values())
+        ):
             self._append(Instruction("ret", (), (), None, None, "ret"), None, stack)
 
     def _append(self, instruction: Instruction, after: str | None, stack: tuple[str, ...]) -> None:
@@ -184,7 +186,9 @@ class _Inliner:
         self.flat.instructions.append(move)
 
     def _unsupported(self, call: Instruction, what: str) -> UnsupportedInstruction:
-        return UnsupportedInstruction(f"kernel {self.kernel.name}, {call.location}: {what} is not supported: {call.text}")
+        return UnsupportedInstruction(
+            f"kernel {self.kernel.name}, {call.location}: {what} is not supported: {call.text}"
+        )
 
 
 class _Renamer:
@@ -244,11 +248,11 @@ def _split(flat: Function) -> list[Block]:
             starts.add(index + 1)
             if instruction.guard is not None and instruction.opcode not in ("bra", "ret", "exit"):
                 starts.add(index)  # the guard becomes a branch around a block of its own
-    bounds = sorted(start for start in starts if start < len(instructions)) + [len(instructions)]
+    bounds = [*sorted(start for start in starts if start < len(instructions)), len(instructions)]
     number = {start: index for index, start in enumerate(bounds[:-1])}
     at = {label: number.get(index, EXIT) for label, index in flat.labels.items()}
     blocks: list[Block] = []
-    for index, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
         following = index + 1 if index + 1 < len(bounds) - 1 else EXIT
         blocks.append(_block(instructions[start:stop], following, at, flat))
     return _guarded_ends(blocks)

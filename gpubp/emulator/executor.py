@@ -15,7 +15,9 @@ from gpubp.emulator.machine import Active, Machine
 from gpubp.emulator.ptx import Instruction, Register
 
 #: Nothing that these do can be seen on a device that runs one wave in order and measures no time.
-_NO_EFFECT = frozenset("membar fence prefetch prefetchu nanosleep discard applypriority griddepcontrol pmevent".split())
+_NO_EFFECT = frozenset(
+    ("membar", "fence", "prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "griddepcontrol", "pmevent")
+)
 
 
 class BoundBlock(NamedTuple):

@@ -73,7 +73,9 @@ def compose(
 ) -> Bound:
     """The two forms of apply(*outs, *sources); `before` prepares sources, `after` lists (target, value) to convert."""
     converted = {id(value) for _, value in after}
-    stores = [(out, machine.scratch(out.dtype, 4 + index)) for index, out in enumerate(outs) if id(out) not in converted]
+    stores = [
+        (out, machine.scratch(out.dtype, 4 + index)) for index, out in enumerate(outs) if id(out) not in converted
+    ]
     scratch_of = {id(out): scratch for out, scratch in stores}
     temporaries = [scratch_of.get(id(out), out) for out in outs]
 

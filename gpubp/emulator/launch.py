@@ -79,7 +79,9 @@ class Kernel:
             self._decoded = _Decoded(self.module, self._function)
         return self._decoded
 
-    def wave(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None = None) -> Wave:
+    def wave(
+        self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None = None
+    ) -> Wave:
         """A wave of so many blocks, from the last launches where one fits."""
         key = (block, blocks, shared_bytes, observer)
         if key not in self._waves:
@@ -118,7 +120,9 @@ class _Decoded:
             self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes)
         return self._shared_layouts[dynamic_bytes]
 
-    def machine(self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None) -> Machine:
+    def machine(
+        self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None
+    ) -> Machine:
         return Machine(
             self.program,
             self.slots,
@@ -300,7 +304,9 @@ def check_launch(
     if threads > MAX_THREADS:
         raise refuse(f"block {block} has {threads:,} threads; a block has at most {MAX_THREADS:,}")
     if kernel.max_threads is not None and threads > kernel.max_threads:
-        raise refuse(f"block {block} has {threads:,} threads; the kernel was compiled for at most {kernel.max_threads:,}")
+        raise refuse(
+            f"block {block} has {threads:,} threads; the kernel was compiled for at most {kernel.max_threads:,}"
+        )
     if kernel.required_block is not None and tuple(block) != kernel.required_block:
         raise refuse(f"block is {block}; the kernel requires {kernel.required_block}")
     _check_shared(kernel, shared_bytes, arch)
@@ -321,11 +327,12 @@ def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:
         raise LaunchError(f"kernel {kernel.name}: shared_bytes is {shared_bytes}; it must not be negative")
     if static > STATIC_SHARED_LIMIT:
         raise LaunchError(
-            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED_LIMIT:,} are allowed"
+            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED_LIMIT:,} are "
+            "allowed"
         )
     needed = kernel.decoded().shared_layout(shared_bytes).nbytes
     if needed > limit:
         raise LaunchError(
-            f"kernel {kernel.name}: {needed:,} bytes of shared memory ({static:,} static); a block on {arch} has at most "
-            f"{limit:,}"
+            f"kernel {kernel.name}: {needed:,} bytes of shared memory ({static:,} static); a block on {arch} has at "
+            f"most {limit:,}"
         )

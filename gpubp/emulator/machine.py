@@ -1,8 +1,8 @@
 """The state of one wave: registers and memories of as many whole blocks as run at once.
 
-A lane is a thread; a register is an array over lanes. Blocks lie one after the other, each padded to whole warps, so that
-an array over lanes reshapes to (warps, 32). Padding lanes never live. Everything here is made once for a kernel, block
-shape and number of blocks, and used again for every wave of every launch.
+A lane is a thread; a register is an array over lanes. Blocks lie one after the other, each padded to whole warps, so
+that an array over lanes reshapes to (warps, 32). Padding lanes never live. Everything here is made once for a kernel,
+block shape and number of blocks, and used again for every wave of every launch.
 """
 
 from __future__ import annotations
@@ -195,7 +195,9 @@ class Machine:
             if row.dtype == dtype:
                 return row
             if row.itemsize < dtype.itemsize:
-                raise UnsupportedInstruction(f"register {operand.name} of {row.itemsize} bytes where {dtype.itemsize} are read")
+                raise UnsupportedInstruction(
+                    f"register {operand.name} of {row.itemsize} bytes where {dtype.itemsize} are read"
+                )
             return row.view(dtype)[:: row.itemsize // dtype.itemsize]
         if isinstance(operand, Immediate):
             return immediate(operand, dtype)
@@ -203,7 +205,7 @@ class Machine:
             value = self.special_register(operand.name)
             return value.view(dtype) if value.itemsize == dtype.itemsize else value.astype(dtype)
         if isinstance(operand, Symbol):
-            return np.array(self.address_of(operand) & ((1 << dtype.itemsize * 8) - 1), f"u{dtype.itemsize}").view(dtype)
+            return immediate(Immediate(self.address_of(operand)), dtype)
         raise UnsupportedInstruction(f"operand {operand}")
 
     def lanes_of(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
@@ -247,6 +249,13 @@ class Machine:
         number = self.first_block + lane // self.padded
         return number % self.grid[0], number // self.grid[0] % self.grid[1], number // (self.grid[0] * self.grid[1])
 
+    def thread_of_grid(self, number: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Block and thread index of the thread with a number, counted over the padded blocks of the whole grid."""
+        width, height, _ = self.block
+        thread = number % self.padded
+        block = self.block_index(number // self.padded * self.padded - self.first_block * self.padded)
+        return block, (thread % width, thread // width % height, thread // (width * height))
+
     def thread_index(self, lane: int) -> tuple[int, int, int]:
         return tuple(int(self.special[f"tid.{axis}"][lane]) for axis in "xyz")  # type: ignore[return-value]
 
@@ -270,7 +279,7 @@ class Machine:
 def immediate(operand: Immediate, dtype: np.dtype[Any]) -> Array:
     """A constant as a 0-d array; integers wrap to the width, floats keep their bits."""
     dtype = np.dtype(dtype)
-    if dtype == bool:
+    if dtype.kind == "b":
         return np.array(bool(operand.value))
     value = operand.value
     if operand.float_bits == 64 and dtype.itemsize == 4:

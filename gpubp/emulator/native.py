@@ -1,7 +1,7 @@
-"""The inner loops over lanes that NumPy has no fast form for, compiled by Numba: address checks, gather, scatter, atomics.
+"""The inner loops over lanes that NumPy has no fast form for, compiled by Numba: addresses, gather, scatter, atomics.
 
-Everywhere: `lanes` are the active lanes and `whole` says that all lanes are active, so that `lanes` need not be read. Array
-positions named `i` count active lanes, `lane` is a lane itself. Pointers are host addresses, one an active lane.
+Everywhere: `lanes` are the active lanes and `whole` says that all lanes are active, so that `lanes` need not be read.
+Array positions named `i` count active lanes, `lane` is a lane itself. Pointers are host addresses, one an active lane.
 """
 
 from __future__ import annotations
@@ -48,36 +48,37 @@ def resolve_window(  # type: ignore[no-untyped-def]
 
     `bases` has each lane's own host address of the window, `valid` the valid bytes of each granule of 2**bits.
     """
-    bad = -1
     extent = np.int64(valid.size) << bits
     inside = (np.int64(1) << bits) - 1
     for i in range(count):
         lane = i if whole else lanes[i]
         address = np.int64(addresses[lane]) + offset
-        ok = 0 <= address < extent and address & (nbytes - 1) == 0
-        if not ok or (address & inside) + nbytes > valid[address >> bits]:
-            if not ok or nbytes <= inside + 1 or not _spans(address, nbytes, valid, bits):
-                bad = i
-                break
+        if address < 0 or address >= extent or address & (nbytes - 1) != 0:
+            return i
+        # An access of 32 bytes is wider than a granule.
+        if (address & inside) + nbytes > valid[address >> bits] and not _spans(address, nbytes, valid, bits):
+            return i
         out[i] = bases[lane] + address
-    return bad
+    return -1
 
 
 @njit(cache=True, nogil=True)
 def _spans(address, nbytes, valid, bits):  # type: ignore[no-untyped-def]
-    """Whether an access wider than a granule is valid."""
-    step = np.int64(1) << bits
-    for start in range(address, address + nbytes, step):
-        if valid[start >> bits] < step:
-            return False
-    return True
+    """Whether an access fills whole granules that are all valid."""
+    granule = np.int64(1) << bits
+    if nbytes < granule:
+        return False
+    whole = True
+    for start in range(address, address + nbytes, granule):
+        whole = whole and valid[start >> bits] == granule
+    return whole
 
 
 @njit(cache=True, nogil=True)
 def resolve_global(  # type: ignore[no-untyped-def]
     addresses, offset, nbytes, base, host, valid, bits, lanes, whole, count, out
 ):
-    """Check addresses of global memory (an arena at `base`) and turn them into pointers; the first bad position, or -1."""
+    """As resolve_window for global memory, an arena that begins at address `base` and host address `host`."""
     extent = np.int64(valid.size) << bits
     inside = (np.int64(1) << bits) - 1
     for i in range(count):
@@ -195,7 +196,7 @@ ATOMIC_ADD, ATOMIC_MIN, ATOMIC_MAX, ATOMIC_AND, ATOMIC_OR, ATOMIC_XOR, ATOMIC_EX
 
 @njit(cache=True, nogil=True)
 def atomic_integer(pointers, operation, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
-    """Read-modify-write of integers; old[lane] gets the value before. inc and dec wrap at the operand (PTX ISA, atom)."""
+    """Update integers; old[lane] gets the value before. inc and dec wrap around at the operand (PTX ISA, atom)."""
     for i in range(count):
         lane = i if whole else lanes[i]
         value = values[lane]

@@ -1,12 +1,12 @@
 """What to watch while kernels run: `observe(races=True, uninitialised=True, traffic=True)` and the report it gives.
 
-Races follow the CUDA memory model's idea of order within a launch: two accesses to the same bytes, of which one writes and
-not both are atomic, by two threads of a block with no barrier of the block (or __syncwarp within a warp) between them, or
-by two blocks. Ordering by atomics and fences alone is not followed: a kernel that hands data from block to block within a
-launch is reported.
+Races follow the CUDA memory model's idea of order within a launch: two accesses to the same bytes, of which one writes
+and not both are atomic, by two threads of a block with no barrier of the block (or __syncwarp within a warp) between
+them, or by two blocks. Ordering by atomics and fences alone is not followed: a kernel that hands data from block to
+block within a launch is reported.
 
-Reads of unwritten memory are known byte by byte. What was allocated before the observer was turned on counts as unwritten
-where it still holds the poison pattern.
+Reads of unwritten memory are known byte by byte. What was allocated before the observer was turned on counts as
+unwritten where it still holds the poison pattern.
 
 Traffic is exact for the PTX: what the machine code does after ptxas, and what caches absorb, is not in these numbers.
 """
@@ -17,7 +17,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,147 +26,10 @@ from gpubp.emulator.arithmetic import operation
 from gpubp.emulator.cfg import Block
 from gpubp.emulator.machine import WARP, Array, Machine
 from gpubp.emulator.memory import ARENA_BASE, MEMORY, POISON
-from gpubp.emulator.ptx import TYPE_BYTES, Instruction, Location, Pair
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from gpubp.emulator.ptx import TYPE_BYTES, Instruction, Pair
+from gpubp.emulator.report import Bytes, Finding, LineAccesses, Report
 
 _KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.ATOMIC, "async": shadow.STORE}
-
-
-# -- what a report holds ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Finding:
-    """One mistake. `count` is how often it was seen; `message` describes the first time, with block and thread."""
-
-    kind: str  # "race", "uninitialised read" or "missing wait"
-    kernel: str
-    location: Location | None
-    message: str
-    count: int = 1
-
-    @property
-    def line(self) -> int | None:
-        """Source line of the access that was found."""
-        return None if self.location is None else self.location.line
-
-
-@dataclass
-class LineAccesses:
-    """The accesses of one kind that one source line makes to one memory space, all launches together.
-
-    `units` are what the hardware moves for them and `least_units` the fewest that could do: 32-byte sectors for global
-    memory, passes through the banks for shared memory.
-    """
-
-    kernel: str
-    location: Location | None
-    space: str
-    kind: str  # "load", "store", "atomic" or "async"
-    warps: int = 0
-    threads: int = 0
-    nbytes: int = 0
-    units: int = 0
-    least_units: int = 0
-
-    @property
-    def line(self) -> int | None:
-        """The source line's number."""
-        return None if self.location is None else self.location.line
-
-    @property
-    def excess(self) -> int:
-        """Sectors or passes beyond the fewest possible."""
-        return self.units - self.least_units
-
-
-@dataclass
-class Bytes:
-    """Bytes that threads asked for in one memory space."""
-
-    read: int = 0
-    written: int = 0
-
-
-@dataclass
-class Report:
-    """What the observers saw; prints as tables. Counts are over threads: one instruction of a full warp counts 32."""
-
-    findings: list[Finding] = field(default_factory=list)
-    instructions: Counter[str] = field(default_factory=Counter)
-    flops: int = 0
-    bytes: dict[str, Bytes] = field(default_factory=dict)
-    accesses: list[LineAccesses] = field(default_factory=list)
-    launches: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def races(self) -> list[Finding]:
-        """Data races, in shared and in global memory."""
-        return [finding for finding in self.findings if finding.kind == "race"]
-
-    @property
-    def uninitialised(self) -> list[Finding]:
-        """Reads of memory that nothing had written."""
-        return [finding for finding in self.findings if finding.kind == "uninitialised read"]
-
-    @property
-    def missing_waits(self) -> list[Finding]:
-        """Reads of the target of an asynchronous copy before the wait for it."""
-        return [finding for finding in self.findings if finding.kind == "missing wait"]
-
-    @property
-    def global_accesses(self) -> list[LineAccesses]:
-        """The instructions that access global memory, with their sectors."""
-        return [entry for entry in self.accesses if entry.space == "global"]
-
-    @property
-    def shared_accesses(self) -> list[LineAccesses]:
-        """The instructions that access shared memory, with their passes through the banks."""
-        return [entry for entry in self.accesses if entry.space == "shared"]
-
-    def __rich__(self) -> Any:
-        from rich.console import Group
-
-        return Group(*self._tables())
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=120)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
-
-    def _tables(self) -> Iterator[Table]:
-        yield _table(
-            f"Findings: {len(self.findings)}", ("kind", "times", "what"), [(f.kind, f.count, f.message) for f in self.findings]
-        )
-        if self.instructions:
-            rows: list[tuple[Any, ...]] = [(name, count) for name, count in self.instructions.most_common()]
-            yield _table("Instructions by class, over threads", ("class", "count"), [*rows, ("flops", self.flops)])
-        if self.bytes:
-            totals = [(space, b.read, b.written) for space, b in sorted(self.bytes.items())]
-            yield _table("Bytes by memory space", ("space", "read", "written"), totals)
-        for title, unit, entries in (
-            ("Global memory: 32-byte sectors", "sectors", self.global_accesses),
-            ("Shared memory: passes through the banks", "passes", self.shared_accesses),
-        ):
-            if entries:
-                rows = [(e.kernel, str(e.location), e.kind, e.nbytes, e.units, e.least_units, e.excess) for e in entries]
-                yield _table(title, ("kernel", "line", "kind", "bytes", unit, "fewest", "excess"), rows)
-
-
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("kind", "what", "class", "space", "kernel", "line") else "right")
-    for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    return table
 
 
 # -- turning observers on ---------------------------------------------------------------------------------------------
@@ -282,7 +145,8 @@ class Observer:
             data = MEMORY.view(allocation.address, allocation.nbytes)
             start = allocation.address - ARENA_BASE
             states = self._global_states[start : start + allocation.nbytes]
-            # By words: a halfword of the pattern is common in random data, a whole word of it is a NaN that no one makes.
+            # By words: a halfword of the pattern is common in random data, a whole word of it is a NaN that no one
+            # makes.
             words = allocation.nbytes // 4
             pattern = np.full(2, POISON, np.uint16)
             states[: 4 * words] = np.repeat(data[: 4 * words].view(np.uint32) != pattern.view(np.uint32)[0], 4)
@@ -324,7 +188,9 @@ class Observer:
         watched.warp_epoch[:] = 0
         watched.when[:] = 0
         if self.races:
-            watched.shared_cells = np.zeros(((watched.shared_size >> watched.bits["shared"]) + 1, shadow.CELL), np.int32)
+            watched.shared_cells = np.zeros(
+                ((watched.shared_size >> watched.bits["shared"]) + 1, shadow.CELL), np.int32
+            )
         if self.races or self.uninitialised:
             watched.shared_states = np.zeros(watched.shared_size, np.uint8)
         if self.uninitialised:
@@ -498,21 +364,19 @@ class Observer:
     ) -> None:
         key = ("race", machine.program.name, site.instruction, other.instruction)
         if key not in self._findings:
-            verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to"}
-            number = thread // machine.padded
-            grid = machine.grid
-            block = (number % grid[0], number // grid[0] % grid[1], number // (grid[0] * grid[1]))
-            index = thread % machine.padded
-            width, height, _ = machine.block
-            other_thread = (index % width, index // width % height, index // (width * height))
-            message = (
-                f"{machine.where(site.instruction, lane)} {verb[site.kind]} {site.space} memory that "
-                f"{'the same block' if block == machine.block_index(lane) else f'block {block}'}, thread {other_thread} "
-                f"{'writes' if wrote else 'reads'} at {other.instruction.location or other.instruction.text}, with nothing "
-                "to order the two"
-            )
+            message = self._race_message(machine, site, other, lane, thread, wrote)
             self._findings[key] = Finding("race", machine.program.name, site.instruction.location, message, 0)
         self._findings[key].count += times
+
+    def _race_message(self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool) -> str:
+        block, index = machine.thread_of_grid(thread)
+        verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to"}[site.kind]
+        where = "the same block" if block == machine.block_index(lane) else f"block {block}"
+        other_verb = "writes" if wrote else "reads"
+        return (
+            f"{machine.where(site.instruction, lane)} {verb} {site.space} memory that {where}, thread {index} "
+            f"{other_verb} at {other.instruction.location or other.instruction.text}, with nothing to order the two"
+        )
 
     def _state_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
         """Check that bytes read were written, and note the bytes written."""
@@ -550,7 +414,9 @@ class Observer:
             self._findings[key] = Finding(kind, machine.program.name, site.instruction.location, message, 0)
         self._findings[key].count += 1
 
-    def copy_completed(self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int) -> None:
+    def copy_completed(
+        self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int
+    ) -> None:
         """Asynchronous copies of these lanes have been waited for: now they have written their targets."""
         watched = self._state(machine)
         if self.races or self.uninitialised:

@@ -15,8 +15,17 @@ from gpubp.emulator.errors import PTXSyntaxError
 
 TYPE_BYTES = {
     **{kind + bits: int(bits) // 8 for kind in "bus" for bits in ("8", "16", "32", "64")},
-    **{"f16": 2, "bf16": 2, "f16x2": 4, "bf16x2": 4, "f32": 4, "f64": 8, "b128": 16, "pred": 1},
-    **{"s16x2": 4, "u16x2": 4, "f32x2": 8},
+    "f16": 2,
+    "bf16": 2,
+    "f16x2": 4,
+    "bf16x2": 4,
+    "f32": 4,
+    "f64": 8,
+    "b128": 16,
+    "pred": 1,
+    "s16x2": 4,
+    "u16x2": 4,
+    "f32x2": 8,
 }
 
 _SPACES = ("global", "const", "shared", "local", "param", "reg")
@@ -526,11 +535,11 @@ class _Body:
         for index, scopes in self.unresolved:
             old = instructions[index]
             operands = tuple(self._label_operand(operand, scopes) for operand in old.operands)
-            instructions[index] = Instruction(
-                old.opcode, old.modifiers, operands, old.guard, old.location, old.text
-            )
+            instructions[index] = Instruction(old.opcode, old.modifiers, operands, old.guard, old.location, old.text)
         for table, names in self.function.branch_targets.items():
-            self.function.branch_targets[table] = tuple(self._unique_label(name, range(self.opened + 1)) for name in names)
+            self.function.branch_targets[table] = tuple(
+                self._unique_label(name, range(self.opened + 1)) for name in names
+            )
 
     def _label_operand(self, operand: Operand, scopes: tuple[int, ...]) -> Operand:
         if isinstance(operand, Symbol) and any((scope, operand.name) in self.labels for scope in scopes):

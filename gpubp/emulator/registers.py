@@ -1,8 +1,8 @@
 """Which registers share storage: liveness over the blocks of a program, then a linear scan.
 
-PTX is in static single assignment form: an unrolled product has thousands of registers, of which some hundred are live at
-a time. Sharing keeps the register file in the CPU's cache. A thread's registers are its own, so what is live is decided as
-for one thread; threads that diverged write under a mask.
+PTX is in static single assignment form: an unrolled product has thousands of registers, of which some hundred are live
+at a time. Sharing keeps the register file in the CPU's cache. A thread's registers are its own, so what is live is
+decided as for one thread; threads that diverged write under a mask.
 """
 
 from __future__ import annotations
@@ -13,10 +13,21 @@ from collections.abc import Iterator
 from gpubp.emulator.cfg import EXIT, Block, Program
 from gpubp.emulator.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Vector
 
-_WITHOUT_DESTINATION = frozenset(
-    "st red bra brx ret exit call cp stmatrix membar fence prefetch prefetchu nanosleep trap brkpt discard "
-    "applypriority griddepcontrol setmaxnreg pmevent".split()
+_MEMORY = ("st", "red", "stmatrix", "cp", "prefetch", "prefetchu", "discard", "applypriority", "membar", "fence")
+_CONTROL = (
+    "bra",
+    "brx",
+    "ret",
+    "exit",
+    "call",
+    "trap",
+    "brkpt",
+    "nanosleep",
+    "griddepcontrol",
+    "setmaxnreg",
+    "pmevent",
 )
+_WITHOUT_DESTINATION = frozenset((*_MEMORY, *_CONTROL))
 
 Slot = tuple[int, int]  # bytes of the register (0 for a predicate), number
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +46,7 @@ def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[]
             text = c_string(int(_word(machine, lane, slots[0], "<u8")))
             arguments = int(_word(machine, lane, slots[1], "<u8"))
             values = _Arguments(machine, lane, arguments)
-            machine.output.append(_CONVERSION.sub(lambda match: _format(match, values), text))
+            machine.output.append(_CONVERSION.sub(functools.partial(_format, values), text))
             for slot in results:
                 machine.local[lane, slot : slot + 4].view("<i4")[0] = values.taken
 
@@ -73,7 +74,7 @@ class _Arguments:
         return value
 
 
-def _format(match: re.Match[str], values: _Arguments) -> str:
+def _format(values: _Arguments, match: re.Match[str]) -> str:
     flags, width, precision, length, kind = match.groups()
     if kind == "%":
         return "%"
@@ -101,7 +102,8 @@ def _assertion(machine: Machine, instruction: Instruction, slots: list[int]) -> 
     def fail() -> None:
         lane = int(machine.active.lanes[0])
         message, file, line, function = (
-            int(_word(machine, lane, slot, dtype)) for slot, dtype in zip(slots, ("<u8", "<u8", "<u4", "<u8"), strict=False)
+            int(_word(machine, lane, slot, dtype))
+            for slot, dtype in zip(slots, ("<u8", "<u8", "<u4", "<u8"), strict=False)
         )
         raise TrapError(
             f"{machine.where(instruction, lane)}: {c_string(file)}:{line}: {c_string(function)}: assertion "

@@ -16,8 +16,8 @@ from gpubp.emulator.executor import BoundBlock, bind_block
 from gpubp.emulator.machine import Active, Array, Machine
 from gpubp.emulator.ptx import Instruction, Register
 
-#: After so many blocks the group furthest ahead gets a turn of some blocks, and complete barriers open: threads that spin
-#: until another thread has done something must not keep that thread from doing it.
+#: After so many blocks the group furthest ahead gets a turn of some blocks, and complete barriers open: threads that
+#: spin until another thread has done something must not keep that thread from doing it.
 PATIENCE = 2_000
 TURN = 200
 
@@ -59,7 +59,11 @@ class Wave:
         while position is not None:
             position = self._run_block(position, active)
             steps += 1
-            meets = position in self.groups if ahead else bool(self.groups) and position is not None and position >= min(self.groups)
+            meets = (
+                position in self.groups
+                if ahead
+                else bool(self.groups) and position is not None and position >= min(self.groups)
+            )
             if position is not None and (meets or steps >= most):
                 self._join(position, active.mask)
                 position = None
@@ -152,8 +156,10 @@ class Wave:
         self.barriers.lanes_ended()
 
     def _open_barriers(self, required: bool = True) -> bool:
-        """Let the lanes at complete barriers go on; False if none is left to run. Raises DeadlockError if lanes wait, none
-        of their barriers is complete, and (`required`) nothing else can run."""
+        """Let the lanes at complete barriers go on; False if none is left to run.
+
+        Raises DeadlockError if lanes wait, none of their barriers is complete, and (`required`) nothing else can run.
+        """
         for position, mask in self.barriers.open(required):
             self._send(position, mask, int(np.count_nonzero(mask)))
         return bool(self.groups) or (required and self.barriers.anyone)

@@ -1,4 +1,4 @@
-"""The observers' inner loops, compiled by Numba: shadow memory for races and unwritten bytes, sectors, bank conflicts."""
+"""The observers' inner loops, compiled by Numba: shadow memory for races and unwritten bytes, sectors, bank passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNWRITTEN, DEFINED, PENDING = range(3)
 
 @njit(cache=True, nogil=True)
 def _unordered(one, one_when, other, other_when, padded):  # type: ignore[no-untyped-def]
-    """Whether nothing orders the accesses of two threads (numbers from 1): no barrier of their block or warp between."""
+    """Whether no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
     if one == other:
         return False
     if (one - 1) // padded != (other - 1) // padded:
@@ -47,10 +47,8 @@ def check_races(  # type: ignore[no-untyped-def]
         for index in range(first, first + max(1, nbytes >> bits)):
             cell = cells[index]
             writer = cell[WRITER]
-            clash = 0
-            if writer != 0 and writer != thread and _unordered(writer, cell[WRITTEN], thread, now, padded):
-                if not (kind == ATOMIC and cell[WRITE_ATOMIC]):
-                    clash = writer
+            both_atomic = kind == ATOMIC and cell[WRITE_ATOMIC]
+            clash = writer != 0 and not both_atomic and _unordered(writer, cell[WRITTEN], thread, now, padded)
             if clash:
                 if races == 0:
                     found[0], found[1], found[2], found[3], found[4] = i, writer, cell[WRITE_SITE], 1, index
@@ -66,16 +64,15 @@ def check_races(  # type: ignore[no-untyped-def]
                         else:
                             cell[OTHER_READER] = 0
                     cell[READER] = thread
-                elif cell[READ] != now and cell[OTHER_READER] != 0:
-                    if not _unordered(cell[OTHER_READER], cell[READ], thread, now, padded):
-                        cell[OTHER_READER] = 0
+                elif cell[READ] != now and not _unordered(cell[OTHER_READER], cell[READ], thread, now, padded):
+                    cell[OTHER_READER] = 0
                 cell[READ] = now
                 cell[READ_SITE] = site
                 continue
             reader = cell[READER]
             if reader == thread:
                 reader = cell[OTHER_READER]
-            if reader != 0 and clash == 0 and _unordered(reader, cell[READ], thread, now, padded):
+            if reader != 0 and not clash and _unordered(reader, cell[READ], thread, now, padded):
                 if races == 0:
                     found[0], found[1], found[2], found[3], found[4] = i, reader, cell[READ_SITE], 0, index
                 races += 1
@@ -141,7 +138,8 @@ def _insert(values, size, value):  # type: ignore[no-untyped-def]
 def count_conflicts(pointers, bases, nbytes, lanes, count, totals):  # type: ignore[no-untyped-def]
     """Add to totals: warps, passes through shared memory needed, and the fewest possible.
 
-    32 banks of 4 bytes; accesses of 8 and 16 bytes go by half and quarter warps. Lanes that want the same word share it.
+    32 banks of 4 bytes; accesses of 8 and 16 bytes go by half and quarter warps. Lanes that want the same word share
+    it.
     """
     words = np.empty(32 * 32, np.int64)
     filled = np.empty(32, np.int64)

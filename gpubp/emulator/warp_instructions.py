@@ -53,8 +53,8 @@ def _check_members(machine: Machine, instruction: Instruction, members: Array) -
         lane = int(np.flatnonzero(unmet.reshape(-1))[0])
         missing = int(unmet.reshape(-1)[lane])
         raise DivergenceError(
-            f"{machine.where(instruction, lane)}: divergent warp instruction `{instruction.text}`: its mask names lanes "
-            f"{_lane_list(missing)} of the warp, which do not execute it together with this thread"
+            f"{machine.where(instruction, lane)}: divergent warp instruction `{instruction.text}`: its mask names "
+            f"lanes {_lane_list(missing)} of the warp, which do not execute it together with this thread"
         )
 
 
@@ -224,7 +224,9 @@ def _bind_multiply(machine: Machine, instruction: Instruction) -> Bound:
     return always(mma)
 
 
-def _row_access(machine: Machine, instruction: Instruction, address: Operand, count: int, kind: str) -> Callable[[], Array]:
+def _row_access(
+    machine: Machine, instruction: Instruction, address: Operand, count: int, kind: str
+) -> Callable[[], Array]:
     """The pointers to the rows of ldmatrix and stmatrix, shape (active warps, count, 8): lane i has row i % 8."""
     space = "shared" if {"shared", "shared::cta"} & set(instruction.modifiers) else "generic"
     access = bind_access(machine, instruction, address, space, 16, kind)

@@ -108,8 +108,16 @@ REVERSE = """
 """
 
 
-@pytest.mark.parametrize("barrier", ["bar.sync 0;", "barrier.sync 3;", "bar.sync 1, 64;", "mov.u32 %r7, 2; bar.sync %r7;",
-                                     "barrier.cta.sync.aligned 0;"])  # fmt: skip
+@pytest.mark.parametrize(
+    "barrier",
+    [
+        "bar.sync 0;",
+        "barrier.sync 3;",
+        "bar.sync 1, 64;",
+        "mov.u32 %r7, 2; bar.sync %r7;",
+        "barrier.cta.sync.aligned 0;",
+    ],
+)
 def test_a_barrier_lets_the_block_see_what_its_threads_wrote(run_ptx, barrier):
     (got,) = run_ptx(REVERSE.format(barrier=barrier) + STORE, np.zeros(64, np.uint32), block=64)
     np.testing.assert_array_equal(got, np.arange(64)[::-1])
@@ -157,19 +165,21 @@ def test_reductions_at_a_barrier(run_ptx, mode, expected):
 
 def test_a_barrier_that_half_the_block_never_reaches_is_a_deadlock(run_ptx):
     body = "setp.lt.u32 %p1, %r0, 32;\n@!%p1 bra END;\nbar.sync 0;\nEND: ret;"
-    with pytest.raises(DeadlockError, match=r"test.cu:3, .*waits for 64 threads of the block: 32 wait at test.cu:3, 32 have exited"):
+    with pytest.raises(
+        DeadlockError, match=r"test.cu:3, .*waits for 64 threads of the block: 32 wait at test.cu:3, 32 have exited"
+    ):
         run_ptx(body, OUT, block=64)
 
 
 def test_two_barriers_that_wait_for_each_other_are_a_deadlock(run_ptx):
     body = "setp.lt.u32 %p1, %r0, 32;\n@!%p1 bra B;\nbar.sync 1;\nB: bar.sync 2;"
-    with pytest.raises(DeadlockError, match="32 wait at test.cu:3, 32 wait at test.cu:4"):
+    with pytest.raises(DeadlockError, match=r"32 wait at test.cu:3, 32 wait at test.cu:4"):
         run_ptx(body, OUT, block=64)
 
 
 def test_a_barrier_on_both_sides_of_a_branch_within_a_warp(run_ptx):
     body = "setp.lt.u32 %p1, %r0, 7;\n@!%p1 bra B;\nbar.sync 0;\nbra END;\nB: bar.sync 0;\nEND: ret;"
-    with pytest.raises(DivergenceError, match="test.cu:5.*barrier under divergence.*others at test.cu:3"):
+    with pytest.raises(DivergenceError, match=r"test.cu:5.*barrier under divergence.*others at test.cu:3"):
         run_ptx(body, OUT)
 
 
@@ -192,7 +202,7 @@ def test_a_warp_barrier_waits_for_the_lanes_it_names(run_ptx):
 
 def test_a_warp_barrier_that_a_named_lane_never_reaches(run_ptx):
     body = "setp.lt.u32 %p1, %r0, 16;\n@%p1 bra LOW;\nbar.sync 0;\nLOW: bar.warp.sync -1;"
-    with pytest.raises((DivergenceError, DeadlockError), match="test.cu:[34]"):
+    with pytest.raises((DivergenceError, DeadlockError), match=r"test.cu:[34]"):
         run_ptx(body, OUT)
 
 
@@ -221,8 +231,9 @@ def test_a_shuffle_within_the_lanes_that_execute_it(run_ptx):
     ],
 )
 def test_divergent_warp_instructions_are_reported(run_ptx, instruction, what):
-    body = f".shared .align 16 .b8 s[1024];\nsetp.lt.u32 %p1, %r0, 16;\n@!%p1 bra END;\n{instruction}\nEND: st.global.u32 [%rd1], %r0;"
-    with pytest.raises(DivergenceError, match=f"test.cu:4, .*{what}"):
+    body = f".shared .align 16 .b8 s[1024];\nsetp.lt.u32 %p1, %r0, 16;\n@!%p1 bra END;\n{instruction}\n"
+    body += "END: st.global.u32 [%rd1], %r0;"
+    with pytest.raises(DivergenceError, match=rf"test.cu:4, .*{what}"):
         run_ptx(body, OUT)
 
 
@@ -253,7 +264,7 @@ def test_a_block_that_is_no_multiple_of_a_warp(run_ptx):
 )
 @pytest.mark.parametrize("space", ["global", "shared"])
 def test_integer_atomics(run_ptx, operation, start, value, expected, space):
-    name, kind = operation.split(".")
+    name = operation.split(".")[0]
     total = 64 if "%r0" not in value or name in ("max", "min", "or", "exch", "xor") else 32
     repeat = f"atom.SPACE.{operation} %r1, [ADDRESS], {value};\n" * (total // 32)
     if space == "shared":

@@ -69,7 +69,9 @@ def test_the_only_reader_may_write(observed):
 def test_two_writers_of_one_word(observed):
     report = observed(f"{SHARED}\nst.shared.u32 [s], %r0;", OUT)
     assert [finding.line for finding in report.races] == [2]
-    assert "thread (1, 0, 0) writes shared memory that the same block, thread (0, 0, 0) writes" in report.races[0].message
+    assert (
+        "thread (1, 0, 0) writes shared memory that the same block, thread (0, 0, 0) writes" in report.races[0].message
+    )
 
 
 def test_neighbouring_bytes_are_no_race(observed):
@@ -78,10 +80,12 @@ def test_neighbouring_bytes_are_no_race(observed):
 
 
 @pytest.mark.parametrize(
-    ("second", "races"), [("red.shared.add.u32 [s], 2;", []), ("ld.shared.u32 %r3, [s];", [4]), ("st.shared.u32 [s], 3;", [4])]
+    ("second", "races"),
+    [("red.shared.add.u32 [s], 2;", []), ("ld.shared.u32 %r3, [s];", [4]), ("st.shared.u32 [s], 3;", [4])],
 )
 def test_atomics_race_with_plain_accesses_alone(observed, second, races):
-    body = f"{SHARED}\nsetp.eq.u32 %p1, %r0, 9; @%p1 st.shared.u32 [s], 0; bar.sync 0;\nred.shared.add.u32 [s], 1;\n{second}"
+    body = f"{SHARED}\nsetp.eq.u32 %p1, %r0, 9; @%p1 st.shared.u32 [s], 0; bar.sync 0;\n"
+    body += f"red.shared.add.u32 [s], 1;\n{second}"
     report = observed(body, OUT, block=64)
     assert [finding.line for finding in report.races] == races
 
@@ -95,12 +99,16 @@ def test_blocks_race_in_global_memory_whatever_the_batch(run_ptx, lanes):
     with observe(races=True) as report:
         run_ptx(body, OUT, grid=4, lanes=lanes)
     assert [finding.line for finding in report.races] == [3]
-    assert "block (1, 0, 0), thread (0, 0, 0) writes global memory that block (0, 0, 0), thread" in report.races[0].message
+    assert (
+        "block (1, 0, 0), thread (0, 0, 0) writes global memory that block (0, 0, 0), thread" in report.races[0].message
+    )
     assert report.races[0].count == 3
 
 
 def test_a_read_of_what_another_block_writes(observed):
-    body = f"{GLOBAL}\nld.global.u32 %r3, [%rd1];\nbar.sync 0;\nsetp.eq.u32 %p1, %r1, 3;\n@%p1 st.global.u32 [%rd1], %r0;"
+    body = (
+        f"{GLOBAL}\nld.global.u32 %r3, [%rd1];\nbar.sync 0;\nsetp.eq.u32 %p1, %r1, 3;\n@%p1 st.global.u32 [%rd1], %r0;"
+    )
     report = observed(body, OUT, grid=5, block=1)
     assert [finding.line for finding in report.races] == [5]
     assert "block (3, 0, 0)" in report.races[0].message
@@ -121,7 +129,8 @@ def test_launches_follow_one_another(run_ptx):
 
 def test_races_under_divergence(observed):
     """Threads of one warp that take two ways and write one word."""
-    body = f"{SHARED}\nsetp.lt.u32 %p1, %r0, 1;\n@%p1 st.shared.u32 [s], 1;\nsetp.gt.u32 %p2, %r0, 30;\n@%p2 st.shared.u32 [s], 2;"
+    body = f"{SHARED}\nsetp.lt.u32 %p1, %r0, 1;\n@%p1 st.shared.u32 [s], 1;\n"
+    body += "setp.gt.u32 %p2, %r0, 30;\n@%p2 st.shared.u32 [s], 2;"
     assert [finding.line for finding in observed(body, OUT).races] == [5]
 
 
@@ -135,14 +144,16 @@ def fresh(count: int = 64) -> np.ndarray:
 
 @pytest.mark.parametrize("space", ["shared", "local"])
 def test_reads_of_unwritten_memory(observed, space):
-    body = f".{space} .align 4 .b8 v[64];\nst.{space}.u32 [v+4], %r0;\nld.{space}.u16 %h1, [v+6];\nld.{space}.u32 %r1, [v+8];"
+    body = f".{space} .align 4 .b8 v[64];\nst.{space}.u32 [v+4], %r0;\n"
+    body += f"ld.{space}.u16 %h1, [v+6];\nld.{space}.u32 %r1, [v+8];"
     report = observed(body, OUT, block=1)
     assert [finding.line for finding in report.uninitialised] == [4]
     assert report.findings == report.uninitialised
 
 
 def test_shared_memory_is_fresh_in_every_block(observed):
-    body = f"{SHARED}\nmov.u32 %r3, %ctaid.x; setp.eq.u32 %p1, %r3, 0;\n@%p1 st.shared.u32 [%r2], 1;\nld.shared.u32 %r4, [%r2];"
+    body = f"{SHARED}\nmov.u32 %r3, %ctaid.x; setp.eq.u32 %p1, %r3, 0;\n"
+    body += "@%p1 st.shared.u32 [%r2], 1;\nld.shared.u32 %r4, [%r2];"
     report = observed(body, OUT, grid=2, lanes=32)
     assert [finding.line for finding in report.uninitialised] == [4]
     assert "block (1, 0, 0)" in report.uninitialised[0].message
@@ -274,7 +285,8 @@ def test_instructions_flops_and_bytes_are_counted_over_threads(observed):
 
 
 def test_tensor_flops(observed):
-    body = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%f1,%f2,%f3,%f4};"
+    fragments = "{%f1,%f2,%f3,%f4}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%f1,%f2,%f3,%f4}"
+    body = f"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {fragments};"
     report = observed(body, OUT, block=64)
     assert report.flops == 2 * (2 * 16 * 8 * 8)
     assert report.instructions["tensor"] == 64
@@ -309,7 +321,8 @@ def test_nothing_is_watched_afterwards(run_ptx):
     with observe(races=True) as report:
         pass
     run_ptx(f"{SHARED}\nst.shared.u32 [s], %r0;", OUT)
-    assert report.findings == [] and not report.launches
+    assert report.findings == []
+    assert not report.launches
 
 
 def test_a_fault_ends_the_launch_and_keeps_what_was_found(run_ptx):

@@ -9,8 +9,8 @@ from gpubp.emulator.ptx import Address, Immediate, Label, Pair, Register, Sink, 
 
 def parse_body(body: str, declarations: str = ".reg .b32 %r<9>; .reg .pred %p<9>; .reg .b64 %rd<9>; .reg .f32 %f<9>;"):
     """The function of a body of PTX."""
-    text = f'.version 8.5\n.target sm_90\n.address_size 64\n.file 1 "/a/b.cu"\n.visible .entry k()\n{{ {declarations}\n{body}\n}}'
-    return ptx.parse(text).functions["k"]
+    header = '.version 8.5\n.target sm_90\n.address_size 64\n.file 1 "/a/b.cu"\n'
+    return ptx.parse(f"{header}.visible .entry k()\n{{ {declarations}\n{body}\n}}").functions["k"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,8 @@ def test_variables_with_initialisers():
     assert variables["halves"].initial == (0.5, 0.5)
     assert variables["pointer"].initial == (Symbol("one", 4),)
     assert variables["text"].nbytes == 3
-    assert variables["dynamic"].external and variables["dynamic"].nbytes == 0
+    assert variables["dynamic"].external
+    assert variables["dynamic"].nbytes == 0
     assert variables["vector"].nbytes == 16
     assert variables["addresses"].initial == (Symbol("one"), 0)
 
