@@ -56,6 +56,8 @@ class Display(Listener):
         if run.epoch or run.batch:
             position = f", batch {run.batch} of {run.batches}" if run.batch else ""
             self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")
+        if run.finished:
+            self._say("nothing is left to train; more epochs come with --epochs")
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -53,7 +53,8 @@ class Model:
         if len(self.scaler.offset) != inputs:
             raise ArgumentError("scaler", f"of {len(self.scaler.offset)} columns", f"of {inputs}, as the network")
         described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
-        if described != outputs and (described, outputs) != (2, 1):
+        one_for_two = self.target_scaler is None and (described, outputs) == (2, 1)
+        if described != outputs and not one_for_two:
             name = "class_names" if self.target_scaler is None else "target_scaler"
             raise ArgumentError(name, f"of {described} entries", f"of {outputs}, the outputs of the network")
 

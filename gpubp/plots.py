@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,10 +60,18 @@ def _figure(columns: int, height: float = 3.5, width: float = 11.0) -> Iterator[
         yield figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def curves(history: Sequence[HistoryRow], *, title: str, out: str | Path | IO[bytes], loss: str = "loss") -> None:
+def curves(
+    history: Sequence[HistoryRow],
+    *,
+    title: str,
+    out: str | Path | IO[bytes],
+    loss: str = "loss",
+    chosen_epoch: int | None = None,
+) -> None:
     """Draw how training went, as PNG: the loss, the accuracy where there is one, each layer's gradient norm.
 
-    history: at least one row; title: above everything; out: a path or an open file; loss: its name with its unit.
+    history: at least one row; title: above everything; out: a path or an open file; loss: its name.
+    chosen_epoch: marked as the one whose weights were taken.
     """
     has_accuracy = history[-1].train_accuracy is not None
     with _figure(3 if has_accuracy else 2) as (figure, axes):
@@ -76,9 +85,13 @@ def curves(history: Sequence[HistoryRow], *, title: str, out: str | Path | IO[by
             axes[1].set_ylim(top=min(axes[1].get_ylim()[1], 100.5))
         _draw_gradient_norms(axes[-1], history)
         for ax in axes:
+            if chosen_epoch is not None:
+                ax.axvline(chosen_epoch, color=GREY, linewidth=1, linestyle=":", label="weights taken", zorder=1)
             ax.set_xlabel("epoch")
             _whole_epochs(ax, len(history))
-            _legend(ax)
+        # One legend for the parts, above all panels: inside, it would hide the curves where they are crowded.
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(handles))
         figure.savefig(out, format="png")
 
 
@@ -106,6 +119,7 @@ def _draw_gradient_norms(ax: Any, history: Sequence[HistoryRow]) -> None:
     if ax.lines:
         ax.set_yscale("log")
         _plain_numbers(ax)
+        ax.legend(loc="best")
     ax.set(title="Gradient norm of each layer", ylabel="‖∂L/∂(w, b)‖")
 
 
@@ -123,12 +137,15 @@ def _log_where_wide(ax: Any) -> None:
 
 
 def _plain_numbers(ax: Any) -> None:
-    """Write 0.1 in place of 10⁻¹, and 2 and 5 between where there is room."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Write 0.1 in place of 10⁻¹, and numbers between where there is room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     low, high = ax.get_ylim()
     decades = math.log10(high / low)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=12))
+    if decades < 1:
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+    else:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=12))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
 
@@ -141,12 +158,9 @@ def _whole_epochs(ax: Any, epochs: int) -> None:
         ax.set_xlim(0.5, 1.5)
 
 
-def _legend(ax: Any) -> None:
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="best")
-
-
 def architecture(network: Network) -> str:
-    """A network in a line: 64 → 128 → 10, relu."""
+    """A network in a line: 64 → 128 → 10, relu; equal widths in a row are counted: 64 → 9 × 32 → 10."""
+    widths = [(width, len(list(same))) for width, same in itertools.groupby(network.sizes[1:-1])]
+    hidden = [f"{count} × {width}" if count > 2 else " → ".join([str(width)] * count) for width, count in widths]
     names = list(dict.fromkeys(activation.name for activation in network.activations[1:-1]))
-    return " → ".join(map(str, network.sizes)) + "".join(f", {name}" for name in names)
+    return " → ".join(map(str, [network.sizes[0], *hidden, network.sizes[-1]])) + "".join(f", {name}" for name in names)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -43,8 +46,9 @@ def start(settings: Settings, out: str | Path | None, listener: Listener) -> tup
     _check_new(folder)
     run = _make_run(settings, folder, listener)
     _make_folder(folder)
-    _write_config(run)
-    return _train(run), folder
+    with _alone_in(folder):
+        _write_config(run)
+        return _train(run), folder
 
 
 def resume(folder: str | Path, given: Mapping[str, Any], listener: Listener) -> tuple[Result, Path]:
@@ -54,17 +58,24 @@ def resume(folder: str | Path, given: Mapping[str, Any], listener: Listener) -> 
     _, metadata = read_checkpoint(folder)
     saved = Settings.from_mapping(metadata["settings"], str(folder / CHECKPOINT_FILE))
     run = _make_run(_merged(saved, given, metadata["epoch"]), folder, listener)
-    run.load()
-    _remove_leftovers(folder)
-    _write_config(run)
-    return _train(run), folder
+    with _alone_in(folder):
+        run.load()
+        _remove_leftovers(folder)
+        _write_config(run)
+        return _train(run), folder
 
 
 def _train(run: Run) -> Result:
     result = run.train()
     assert run.folder is not None
     picture = io.BytesIO()
-    plots.curves(result.history, title=f"{run.dataset.name}: {plots.architecture(run.network)}", out=picture)
+    plots.curves(
+        result.history,
+        title=f"{run.dataset.name}: {plots.architecture(run.network)}",
+        out=picture,
+        loss=run.network.loss.name.replace("_", " "),
+        chosen_epoch=result.row.epoch if result.row is not result.history[-1] else None,
+    )
     model_file.write_bytes(run.folder / CURVES_FILE, picture.getvalue())
     return result
 
@@ -210,6 +221,19 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time train in a folder. However the process ends, the lock ends with it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CheckpointError(f"another process is training in {folder}") from None
+    finally:
+        os.close(handle)
 
 
 def _write_config(run: Run) -> None:

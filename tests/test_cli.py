@@ -22,7 +22,7 @@ FAST = ("--layers", "16", "--epochs", "2", "--batch-size", "64")
 @pytest.fixture
 def no_picture(monkeypatch):
     """Spares a run the drawing of its curves, which takes longer than its training here."""
-    monkeypatch.setattr(plots, "curves", lambda history, *, title, out: out.write(b"curves"))
+    monkeypatch.setattr(plots, "curves", lambda history, *, out, **options: out.write(b"curves"))
 
 
 @pytest.fixture

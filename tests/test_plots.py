@@ -61,12 +61,20 @@ def test_the_curves_show_the_numbers_of_the_history(drawn):
     assert picture.shape[1] == 1760
 
 
-def test_each_line_has_a_colour_of_its_own_and_a_place_in_the_legend(drawn):
-    panels, _ = drawn([row(epoch) for epoch in range(1, 5)])
+def test_each_line_has_a_colour_of_its_own_and_a_place_in_a_legend(drawn):
+    panels, _ = drawn([row(epoch) for epoch in range(1, 5)], chosen_epoch=2)
     for ax in panels.values():
-        colours = [tuple(line.get_color()) for line in ax.lines]
-        assert len(set(colours)) == len(colours) == 3
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == list(lines(ax))
+        colours = [str(line.get_color()) for line in ax.lines]
+        assert len(set(colours)) == len(colours) == 4
+    loss, _, norms = panels.values()
+    (of_all,) = loss.figure.legends
+    assert [text.get_text() for text in of_all.get_texts()] == ["training", "validation", "test", "weights taken"]
+    assert [text.get_text() for text in norms.get_legend().get_texts()] == ["layer 1", "layer 2", "layer 3"]
+
+
+def test_the_epoch_whose_weights_were_taken_is_marked(drawn):
+    panels, _ = drawn([row(epoch) for epoch in (1, 2, 3)], chosen_epoch=2)
+    assert all(list(ax.lines[-1].get_xdata()) == [2, 2] for ax in panels.values())
 
 
 def test_what_is_not_there_is_not_drawn(drawn):
@@ -105,6 +113,7 @@ def test_architecture():
     network = Network([4, 8, 6, 3], hidden_activation=["relu", "tanh"])
     assert plots.architecture(network) == "4 → 8 → 6 → 3, relu, tanh"
     assert plots.architecture(Network([4, 3])) == "4 → 3"
+    assert plots.architecture(Network([4, 8, 8, 5, 5, 5, 3])) == "4 → 8 → 8 → 3 × 5 → 3, relu"
 
 
 def test_matplotlib_is_loaded_when_a_picture_is_drawn_and_needs_no_display():

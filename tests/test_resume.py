@@ -1,5 +1,7 @@
 """Runs that are really killed, at moments chosen to hurt, and then resumed: the end must be the same, bit for bit."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -9,8 +11,10 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from gpubp import model_file
+from gpubp import model_file, plots
+from gpubp.cli import app
 from gpubp.errors import CheckpointError
 from gpubp.training import read_checkpoint
 
@@ -179,12 +183,12 @@ OPTIONS = ("--epochs", "8", "--batch-size", "4", "--layers", "32", "--patience",
 def test_a_signal_saves_the_position_and_says_how_to_go_on(tmp_path, spawn):
     folders = {"interrupted": (signal.SIGINT, 130), "ended": (signal.SIGTERM, 143)}
     whole = spawn(*TRAIN, "--out", "whole", *OPTIONS, cwd=tmp_path)
-    runs = {name: spawn(*TRAIN, "--out", name, *OPTIONS, cwd=tmp_path) for name in folders}
     for name, (number, code) in folders.items():
-        assert any(line.startswith("epoch 2/") for line in runs[name].stdout)
-        runs[name].send_signal(number)
-        out, error = runs[name].communicate(timeout=120)
-        assert runs[name].returncode == code
+        process = spawn(*TRAIN, "--out", name, *OPTIONS, cwd=tmp_path)
+        assert any(line.startswith("epoch 2/") for line in process.stdout)
+        process.send_signal(number)
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == code
         assert "Traceback" not in error
         assert f"Continue with: gpubp train --resume {name}" in out
     finish(whole)
@@ -193,6 +197,58 @@ def test_a_signal_saves_the_position_and_says_how_to_go_on(tmp_path, spawn):
         assert "resumed after epoch" in finish(process)
         assert history_and_weights(tmp_path / name) == history_and_weights(tmp_path / "whole")
         assert (tmp_path / name / "curves.png").stat().st_size > 10_000
+
+
+# --- a disk that is full, a second process ----------------------------------------------------------------------------
+
+
+def train(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    monkeypatch.setattr(plots, "curves", lambda history, *, out, **options: out.write(b"curves"))
+
+
+QUICK = ("--epochs", "3", "--layers", "8", "--batch-size", "200")
+
+
+@pytest.mark.parametrize("at", [7, 8])
+def test_a_full_disk_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path, monkeypatch, no_picture, at):
+    """When the second checkpoint is written: its file, or its folder."""
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stopped = train("--out", tmp_path / "run", *QUICK)
+    assert stopped.exit_code == 2
+    assert "No space left on device" in stopped.stderr
+    assert len(stopped.stderr.strip().splitlines()) == 1
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == at - 6
+
+    assert train("--resume", tmp_path / "run").exit_code == 0
+    assert train("--out", tmp_path / "whole", *QUICK).exit_code == 0
+    assert history_and_weights(tmp_path / "run") == history_and_weights(tmp_path / "whole")
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, no_picture):
+    assert train("--out", tmp_path / "run", *QUICK).exit_code == 0
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    handle = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    refused = train("--resume", tmp_path / "run", "--epochs", "5")
+    os.close(handle)
+    assert refused.exit_code == 2
+    assert "another process is training in" in refused.stderr
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    assert train("--resume", tmp_path / "run", "--epochs", "4").exit_code == 0
 
 
 # --- checkpoints that cannot be used ----------------------------------------------------------------------------------
