@@ -6,6 +6,7 @@ logits z, because ∂ℓ/∂z is then simply a − y and nothing can overflow; t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -158,18 +159,21 @@ class SoftmaxCrossEntropy(Loss):
     takes_labels = True
 
     def evaluate(self, output: np.ndarray, y: np.ndarray, gradient: np.ndarray) -> float:
-        shifted = output - output.max(axis=1, keepdims=True)
-        np.exp(shifted, out=gradient)
+        np.subtract(output, output.max(axis=1, keepdims=True), out=gradient)
+        if y.ndim == 1:
+            # the places of the labels, row after row
+            index = np.arange(0, gradient.size, gradient.shape[1]) + y
+            chosen = gradient.take(index)
+        else:
+            chosen = np.einsum("ij,ij->i", gradient, y)
+        np.exp(gradient, out=gradient)
         sums = gradient.sum(axis=1, keepdims=True)
         np.divide(gradient, sums, out=gradient)
         if y.ndim == 1:
-            rows = np.arange(len(y))
-            chosen = shifted[rows, y]
-            gradient[rows, y] -= 1
+            gradient.reshape(-1)[index] -= 1
         else:
-            chosen = (shifted * y).sum(axis=1)
             np.subtract(gradient, y, out=gradient)
-        return float(np.log(sums[:, 0]).sum(dtype=np.float64) - chosen.sum(dtype=np.float64))
+        return math.fsum((np.log(sums[:, 0]) - chosen).tolist())
 
 
 LOSSES: dict[str, type[Loss]] = {

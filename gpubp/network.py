@@ -84,6 +84,7 @@ class _Batch:
     z: list[Array | None]
     delta: list[Array]
     saved: list[Array]  # what σ' of the layer reads: a[l] or z[l]
+    target: dict[np.dtype, Array]  # y by its dtype: rows (B, n_L), or labels (B,)
 
 
 class Network:
@@ -197,9 +198,9 @@ class Network:
         self._a = [new(n) for n in self.sizes]
         self._delta = [None, *(new(n) for n in self.sizes[1:])]
         self._z = [None] + [new(n) if self._keeps_z(layer) else None for layer, n in enumerate(self.sizes[1:], start=1)]
-        self._targets = {self.dtype: new(self.sizes[-1])}
+        self._target = {np.dtype(self.dtype): new(self.sizes[-1])}
         if self.loss.takes_labels:
-            self._targets["int64"] = self.backend.empty((rows,), "int64")
+            self._target[np.dtype(np.int64)] = self.backend.empty((rows,), "int64")
         self._capacity = rows
         self._batches: dict[int, _Batch] = {}
 
@@ -212,7 +213,8 @@ class Network:
         saved = [None] + [
             z[layer] if self.activations[layer].reads == "z" else a[layer] for layer in range(1, self.depth + 1)
         ]
-        return _Batch(rows, a, z, delta, saved)
+        target = {dtype: y[:rows] for dtype, y in self._target.items()}
+        return _Batch(rows, a, z, delta, saved, target)
 
     # --- forward pass -----------------------------------------------------------------------------------------------
     def _forward(self, batch: _Batch) -> None:
@@ -325,7 +327,7 @@ class Network:
         if start < 0 or rows < 1 or start + rows > feed.rows:
             raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {feed.rows}")
         batch = self._batch(rows)
-        target = self._targets[str(feed.y.dtype)][:rows]
+        target = batch.target[np.dtype(feed.y.dtype)]
         self._set_host_controls(start)
         self.backend.gather_rows(feed.x, feed.order, self.control, batch.a[0])
         self.backend.gather_rows(feed.y, feed.order, self.control, target)
@@ -447,7 +449,7 @@ class Network:
         """The classes that the logits in a[L] say: (B,) the largest one's, or (B, n_L) 1 where a probability is > ½."""
         if isinstance(self.loss, BinaryCrossEntropy):
             return (self.backend.asnumpy(batch.a[-1]) > 0).astype(np.int64)
-        labels = self._targets["int64"][: batch.rows]
+        labels = batch.target[np.dtype(np.int64)]
         self.backend.row_argmax(batch.a[-1], labels)
         return self.backend.asnumpy(labels)
 
@@ -475,7 +477,7 @@ class Network:
         """Copy the batch's targets or labels likewise."""
         y = y if self._is_device_array(y) else self._checked_target(y)
         _require_same_rows(batch.a[0], y)
-        target = self._targets[str(y.dtype)][: batch.rows]
+        target = batch.target[np.dtype(y.dtype)]
         self._fill(y, target)
         return target
 
@@ -492,8 +494,7 @@ class Network:
         x = _real_array("x", x)
         if x.ndim != 2 or x.shape[1] != self.sizes[0] or len(x) == 0:
             raise ArgumentError("x", f"an array of shape {x.shape}", f"of shape (B, {self.sizes[0]}) with B ≥ 1")
-        with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
-            x = np.ascontiguousarray(x, self.dtype)
+        x = _rounded(x, self.dtype)
         if finite and not np.isfinite(x).all():
             raise ArgumentError("x", "an array with NaN or infinity in it", f"finite in {self.dtype}")
         return x
@@ -510,16 +511,16 @@ class Network:
                 raise ArgumentError("y", f"an array of {y.dtype} labels", "of integers, or one-hot rows")
             if len(y) == 0:
                 raise ArgumentError("y", "empty", "an array of at least one label")
-            if y.min() < 0 or y.max() >= width:
+            labels = np.ascontiguousarray(y, np.int64)
+            if labels.view(np.uint64).max() >= width:  # one look finds both: unsigned, a negative label is a huge one
                 raise ArgumentError("y", f"labels from {y.min()} to {y.max()}", f"labels from 0 to {width - 1}")
-            return np.ascontiguousarray(y, np.int64)
+            return labels
         if y.ndim == 1 and width == 1:
             y = y[:, None]
         if y.ndim != 2 or y.shape[1] != width or len(y) == 0:
             labels = " or (B,) integer labels," if self.loss.takes_labels else ""
             raise ArgumentError("y", f"an array of shape {y.shape}", f"of shape (B, {width}){labels} with B ≥ 1")
-        with np.errstate(over="ignore"):
-            y = np.ascontiguousarray(y, self.dtype)
+        y = _rounded(y, self.dtype)
         if values:
             self._check_target_values(y)
         return y
@@ -676,6 +677,14 @@ def _real_array(name: str, values: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ArgumentError(name, f"an array of dtype {array.dtype}", "an array of real numbers")
     return array
+
+
+def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """The values in this dtype, C-contiguous; one beyond its range becomes infinite."""
+    if values.dtype == dtype:
+        return np.ascontiguousarray(values)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype)
 
 
 def _require_same_rows(x: Array, y: Array) -> None:

@@ -2,11 +2,15 @@
 
 Products write straight into the caller's arrays. Elementwise work goes through blocks that stay in the cache, so that
 its temporaries are small whatever the batch is.
+
+All products are SciPy's BLAS, whose α and β fold the bias and the step of SGD into them, and none is NumPy's (`matmul`,
+`dot`): each library brings an OpenBLAS of its own, whose idle threads wait by spinning. Used in turn, the two take the
+cores from each other, and a small step becomes many times slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,11 @@ from scipy.linalg.blas import dgemm, sgemm
 
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends.base import Array, Control, Losses
+from gpubp.errors import ArgumentError
 from gpubp.losses import Loss
 from gpubp.optimizers import AdamW, Optimizer
+
+GEMM: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemm, np.dtype("float64"): dgemm}
 
 BLOCK = 16_384
 """Elements of a block: three float32 blocks of this size fit into a first or second level cache."""
@@ -46,10 +53,10 @@ class NumpyBackend:
         return np.zeros(shape, dtype)
 
     def upload(self, host: np.ndarray, out: Array) -> None:
-        np.copyto(out, host)
+        out[...] = host
 
     def copy(self, source: Array, out: Array) -> None:
-        np.copyto(out, source)
+        out[...] = source
 
     def cast(self, source: Array, out: Array) -> None:
         np.copyto(out, source, casting="same_kind")
@@ -61,7 +68,7 @@ class NumpyBackend:
 
     def squared_norm(self, x: Array, out: Array) -> None:
         total = 0.0
-        for part in _blocks(x):
+        for (part,) in _blocks(x):
             total += float(np.square(part, dtype=np.float64).sum())
         out[0] = total
 
@@ -78,12 +85,15 @@ class NumpyBackend:
     def dense_forward(
         self, a_prev: Array, w: Array, b: Array | None, activation: Activation, z: Array | None, a: Array
     ) -> None:
-        product = a if z is None else z
-        np.matmul(a_prev, w.T, out=product)
-        if b is not None:
-            np.add(product, b, out=product)
-        if not (isinstance(activation, Identity) and product is a):
-            for part_z, part_a in _blocks(product, a):
+        if z is None:
+            z = a
+        if b is None:
+            _product(1.0, a_prev, w, 0.0, z, b_transposed=True)
+        else:
+            z[...] = b
+            _product(1.0, a_prev, w, 1.0, z, b_transposed=True)
+        if not (isinstance(activation, Identity) and z is a):
+            for part_z, part_a in _blocks(z, a):
                 activation.apply(part_z, part_a)
 
     def softmax(self, z: Array, a: Array) -> None:
@@ -111,11 +121,11 @@ class NumpyBackend:
     def hidden_delta(
         self, delta_next: Array, w_next: Array, activation: Activation, saved: Array, delta: Array
     ) -> None:
-        np.matmul(delta_next, w_next, out=delta)
+        _product(1.0, delta_next, w_next, 0.0, delta)
         self.hadamard_derivative(delta, activation, saved, delta)
 
     def transpose_product(self, delta_next: Array, w_next: Array, product: Array) -> None:
-        np.matmul(delta_next, w_next, out=product)
+        _product(1.0, delta_next, w_next, 0.0, product)
 
     def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
         work = self._work[delta.dtype][0]
@@ -123,16 +133,14 @@ class NumpyBackend:
             activation.multiply_derivative(part_saved, part, part_delta, work[: part.size])
 
     def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array) -> None:
-        np.matmul(delta.T, a_prev, out=gradient)
+        _product(1.0, delta, a_prev, 0.0, gradient, a_transposed=True)
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
         np.add.reduce(delta, axis=0, out=gradient)
 
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array) -> None:
-        # BLAS counts columns first: it sees wᵀ, a_prevᵀ and δᵀ, and wᵀ ← wᵀ − η a_prevᵀ δ
-        gemm: Callable[..., np.ndarray] = sgemm if w.dtype == np.float32 else dgemm
-        gemm(-control[Control.LEARNING_RATE], a_prev.T, delta.T, 1.0, w.T, trans_b=True, overwrite_c=True)
+        _product(-float(control[Control.LEARNING_RATE]), delta, a_prev, 1.0, w, a_transposed=True)
 
     def prepare_update(self, max_norm: float | None, control: Array) -> None:
         control[Control.STEP] += 1
@@ -152,9 +160,8 @@ class NumpyBackend:
         state: Sequence[Array],
         parameters: Array,
     ) -> None:
-        rate = float(control[Control.LEARNING_RATE])
-        step = int(control[Control.STEP])
-        scale = float(control[Control.GRADIENT_SCALE])
+        values = control.tolist()
+        rate, step, scale = values[Control.LEARNING_RATE], int(values[Control.STEP]), values[Control.GRADIENT_SCALE]
         g_work, work = self._work[parameters.dtype]
         decay = optimizer.weight_decay
         start = 0
@@ -175,9 +182,31 @@ class NumpyBackend:
             start += n
 
 
-def _blocks(*arrays: np.ndarray) -> Iterator[Any]:
+def _product(
+    alpha: float,
+    a: np.ndarray,
+    b: np.ndarray,
+    beta: float,
+    out: np.ndarray,
+    *,
+    a_transposed: bool = False,
+    b_transposed: bool = False,
+) -> None:
+    """out ← α a b + β out, with a or b transposed as asked; all C-contiguous, of one dtype, and out apart from a and b.
+
+    With β = 0, what `out` held does not matter, NaN included.
+    """
+    gemm = GEMM[out.dtype]
+    # BLAS counts columns first: it sees aᵀ, bᵀ and outᵀ, and outᵀ = bᵀ aᵀ
+    columns = out.T
+    if gemm(alpha, b.T, a.T, beta, columns, b_transposed, a_transposed, True) is not columns:
+        raise ArgumentError("out", f"an array of {out.dtype} with strides {out.strides}", "C-contiguous")
+
+
+def _blocks(*arrays: np.ndarray) -> Iterable[Sequence[np.ndarray]]:
     """Walk through arrays of one size in flat blocks of at most BLOCK elements, side by side."""
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        parts = [array[start : start + BLOCK] for array in flat]
-        yield parts[0] if len(parts) == 1 else parts
+    flat = [array.ravel() for array in arrays]
+    size = flat[0].size
+    if size <= BLOCK:
+        return [flat]
+    return ([array[start : start + BLOCK] for array in flat] for start in range(0, size, BLOCK))
