@@ -66,6 +66,7 @@ class CupyBackend:
     """
 
     name = "cupy"
+    variants = plans.VARIANTS
 
     def __init__(self, device: str = "gpu", kernels: Path = KERNEL_DIRECTORY) -> None:
         if device not in ("gpu", "emulator"):
