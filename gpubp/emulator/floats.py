@@ -94,7 +94,7 @@ def zero_sum_sign(opcode: str, values: list[np.ndarray], result: np.ndarray) -> 
 
 def flush(values: np.ndarray, source: Format) -> np.ndarray:
     """.ftz: subnormals become zeros of the same sign."""
-    return np.where(np.abs(values) < source.smallest_normal, np.copysign(0.0, values), values)
+    return values * (np.abs(values) >= source.smallest_normal)
 
 
 def saturate(values: np.ndarray) -> np.ndarray:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
+import subprocess
+import sys
 import zlib
 from collections import defaultdict
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -345,6 +349,27 @@ def test_fma_rounds_once() -> None:
     a, b, c, d = (np.array([x], np.float32) for x in (1 + e, 1 - e, -1, 0))
     find("fma.rn.f32").apply(d, a, b, c)
     assert d[0] == -(2.0**-24)
+
+
+WITHOUT_HARDWARE_FMA = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import random
+from test_arithmetic import FORMS, cancelling, disagreement
+from numba.core.registry import cpu_target
+assert "+fma" not in cpu_target.target_context.codegen()._get_host_cpu_features()
+for text in ("fma.rn.f32", "fma.rn.f64", "fma.rz.f32", "div.rz.f32"):
+    wrong = disagreement(text, cancelling(FORMS[text], random.Random(0), 60) or [(0x3F800000, 0x40400000)])
+    assert not wrong, wrong
+"""
+
+
+@pytest.mark.slow
+def test_cpus_without_a_fused_instruction(tmp_path: Path) -> None:
+    """LLVM then calls the C library, which is exact too."""
+    settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    folder = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", WITHOUT_HARDWARE_FMA, folder], check=True, env=os.environ | settings)
 
 
 def test_a_lane_does_not_depend_on_the_others() -> None:
