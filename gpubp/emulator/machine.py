@@ -109,7 +109,7 @@ class Machine:
         width, height, _ = self.block
         bit = np.uint32(1) << laneid
         ones = np.uint32(0xFFFFFFFF)
-        values = {
+        values: dict[str, Array] = {
             "tid.x": thread % width,
             "tid.y": thread // width % height,
             "tid.z": thread // (width * height),

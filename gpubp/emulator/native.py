@@ -41,9 +41,7 @@ def _store(typingctx: Any, pointer: Any, value: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def resolve_window(  # type: ignore[no-untyped-def]
-    addresses, offset, nbytes, bases, valid, bits, lanes, whole, count, out
-):
+def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, count, out):
     """Check addresses of shared or local memory and turn them into pointers; the first bad position, or -1.
 
     `bases` has each lane's own host address of the window, `valid` the valid bytes of each granule of 2**bits.
@@ -63,7 +61,7 @@ def resolve_window(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _spans(address, nbytes, valid, bits):  # type: ignore[no-untyped-def]
+def _spans(address, nbytes, valid, bits):
     """Whether an access fills whole granules that are all valid."""
     granule = np.int64(1) << bits
     if nbytes < granule:
@@ -75,9 +73,7 @@ def _spans(address, nbytes, valid, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def resolve_global(  # type: ignore[no-untyped-def]
-    addresses, offset, nbytes, base, host, valid, bits, lanes, whole, count, out
-):
+def resolve_global(addresses, offset, nbytes, base, host, valid, bits, lanes, whole, count, out):
     """As resolve_window for global memory, an arena that begins at address `base` and host address `host`."""
     extent = np.int64(valid.size) << bits
     inside = (np.int64(1) << bits) - 1
@@ -93,7 +89,7 @@ def resolve_global(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def spaces(addresses, offset, windows, lanes, whole, count):  # type: ignore[no-untyped-def]
+def spaces(addresses, offset, windows, lanes, whole, count):
     """Bit set of the spaces that generic addresses lie in: 1 global, 2 shared, 4 local."""
     found = 0
     for i in range(count):
@@ -112,7 +108,7 @@ def spaces(addresses, offset, windows, lanes, whole, count):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def gather(pointers, displacement, out, lanes, whole, count):  # type: ignore[no-untyped-def]
+def gather(pointers, displacement, out, lanes, whole, count):
     """out[lane] = *(pointer + displacement)"""
     like = out[0]
     for i in range(count):
@@ -120,7 +116,7 @@ def gather(pointers, displacement, out, lanes, whole, count):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def gather2(pointers, out0, out1, lanes, whole, count):  # type: ignore[no-untyped-def]
+def gather2(pointers, out0, out1, lanes, whole, count):
     like = out0[0]
     for i in range(count):
         lane = i if whole else lanes[i]
@@ -130,7 +126,7 @@ def gather2(pointers, out0, out1, lanes, whole, count):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def gather4(pointers, out0, out1, out2, out3, lanes, whole, count):  # type: ignore[no-untyped-def]
+def gather4(pointers, out0, out1, out2, out3, lanes, whole, count):
     like = out0[0]
     size = out0.itemsize
     for i in range(count):
@@ -143,14 +139,14 @@ def gather4(pointers, out0, out1, out2, out3, lanes, whole, count):  # type: ign
 
 
 @njit(cache=True, nogil=True)
-def scatter(pointers, displacement, values, lanes, whole, count):  # type: ignore[no-untyped-def]
+def scatter(pointers, displacement, values, lanes, whole, count):
     """*(pointer + displacement) = values[lane], in the order of the lanes"""
     for i in range(count):
         _store(pointers[i] + displacement, values[i if whole else lanes[i]])
 
 
 @njit(cache=True, nogil=True)
-def read_bytes(pointers, sizes, out):  # type: ignore[no-untyped-def]
+def read_bytes(pointers, sizes, out):
     """out[i, :sizes[i]] = the bytes at pointers[i]"""
     for i in range(pointers.size):
         for byte in range(min(sizes[i], out.shape[1])):
@@ -158,7 +154,7 @@ def read_bytes(pointers, sizes, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def write_bytes(pointers, values):  # type: ignore[no-untyped-def]
+def write_bytes(pointers, values):
     """The bytes at pointers[i] = values[i]"""
     for i in range(pointers.size):
         for byte in range(values.shape[1]):
@@ -166,7 +162,7 @@ def write_bytes(pointers, values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def read_rows(pointers, out):  # type: ignore[no-untyped-def]
+def read_rows(pointers, out):
     """out[i] = the out.shape[1] elements at pointers[i]"""
     for i in range(pointers.size):
         for column in range(out.shape[1]):
@@ -174,7 +170,7 @@ def read_rows(pointers, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def write_rows(pointers, values):  # type: ignore[no-untyped-def]
+def write_rows(pointers, values):
     """The elements at pointers[i] = values[i]"""
     for i in range(pointers.size):
         for column in range(values.shape[1]):
@@ -182,7 +178,7 @@ def write_rows(pointers, values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def fill_halfwords(targets, nbytes, count, value):  # type: ignore[no-untyped-def]
+def fill_halfwords(targets, nbytes, count, value):
     """Fill nbytes (even) at each pointer with a halfword."""
     for i in range(count):
         for byte in range(0, nbytes, 2):
@@ -195,7 +191,7 @@ ATOMIC_ADD, ATOMIC_MIN, ATOMIC_MAX, ATOMIC_AND, ATOMIC_OR, ATOMIC_XOR, ATOMIC_EX
 
 
 @njit(cache=True, nogil=True)
-def atomic_integer(pointers, operation, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
+def atomic_integer(pointers, operation, values, old, lanes, whole, count):
     """Update integers; old[lane] gets the value before. inc and dec wrap around at the operand (PTX ISA, atom)."""
     for i in range(count):
         lane = i if whole else lanes[i]
@@ -235,7 +231,7 @@ def _as(typingctx: Any, value: Any, like: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def atomic_add_float(pointers, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
+def atomic_add_float(pointers, values, old, lanes, whole, count):
     for i in range(count):
         lane = i if whole else lanes[i]
         value = values[lane]
@@ -245,7 +241,7 @@ def atomic_add_float(pointers, values, old, lanes, whole, count):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def atomic_cas(pointers, compare, values, old, lanes, whole, count):  # type: ignore[no-untyped-def]
+def atomic_cas(pointers, compare, values, old, lanes, whole, count):
     for i in range(count):
         lane = i if whole else lanes[i]
         before = _load(pointers[i], values[lane])

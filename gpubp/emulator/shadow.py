@@ -20,7 +20,7 @@ UNWRITTEN, DEFINED, PENDING = range(3)
 
 
 @njit(cache=True, nogil=True)
-def _unordered(one, one_when, other, other_when, padded):  # type: ignore[no-untyped-def]
+def _unordered(one, one_when, other, other_when, padded):
     """Whether no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
     if one == other:
         return False
@@ -32,9 +32,7 @@ def _unordered(one, one_when, other, other_when, padded):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def check_races(  # type: ignore[no-untyped-def]
-    cells, bits, base, pointers, nbytes, threads, when, padded, lanes, whole, count, kind, site, found
-):
+def check_races(cells, bits, base, pointers, nbytes, threads, when, padded, lanes, whole, count, kind, site, found):
     """Record the accesses of the active lanes and return the number of races.
 
     `found` gets the first one: position, other thread, other site, whether the other wrote, and the cell.
@@ -86,7 +84,7 @@ def check_races(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def check_written(states, base, pointers, nbytes, count):  # type: ignore[no-untyped-def]
+def check_written(states, base, pointers, nbytes, count):
     """The first position whose bytes are not all defined, or -1."""
     for i in range(count):
         first = pointers[i] - base
@@ -97,7 +95,7 @@ def check_written(states, base, pointers, nbytes, count):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def set_state(states, base, pointers, nbytes, count, state):  # type: ignore[no-untyped-def]
+def set_state(states, base, pointers, nbytes, count, state):
     for i in range(count):
         first = pointers[i] - base
         for byte in range(first, first + nbytes):
@@ -105,7 +103,7 @@ def set_state(states, base, pointers, nbytes, count, state):  # type: ignore[no-
 
 
 @njit(cache=True, nogil=True)
-def count_sectors(pointers, nbytes, lanes, count, totals):  # type: ignore[no-untyped-def]
+def count_sectors(pointers, nbytes, lanes, count, totals):
     """Add to totals: warps, 32-byte sectors moved, and the fewest sectors that hold the distinct bytes asked for."""
     sectors = np.empty(32, np.int64)
     items = np.empty(32, np.int64)
@@ -125,7 +123,7 @@ def count_sectors(pointers, nbytes, lanes, count, totals):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _insert(values, size, value):  # type: ignore[no-untyped-def]
+def _insert(values, size, value):
     """Add a value to the first `size` of an array unless it is there; neighbours are usually equal or ascending."""
     for index in range(size - 1, -1, -1):
         if values[index] == value:
@@ -135,7 +133,7 @@ def _insert(values, size, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_conflicts(pointers, bases, nbytes, lanes, count, totals):  # type: ignore[no-untyped-def]
+def count_conflicts(pointers, bases, nbytes, lanes, count, totals):
     """Add to totals: warps, passes through shared memory needed, and the fewest possible.
 
     32 banks of 4 bytes; accesses of 8 and 16 bytes go by half and quarter warps. Lanes that want the same word share
