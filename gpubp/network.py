@@ -6,26 +6,25 @@ Layers are numbered as in the books: a[0] is the input x, layer l = 1 .. L has w
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpubp import activations, backends, initializers, losses, model_file, optimizers
+from gpubp import activations, backends, initializers, inputs, losses, model_file, optimizers
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses, Precision
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.initializers import Initializer
+from gpubp.inputs import require_same_rows
 from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 from gpubp.optimizers import SGD, Optimizer
+from gpubp.parameters import Layout
 from gpubp.registry import require_count
 
 DTYPES = ("float32", "float64")
-ALIGNMENT = 128
-"""Bytes: each layer's weights and bias start at a multiple, so that kernels may load 16 bytes at once."""
 CHUNK = 4096
 """Rows: predictions and evaluations of more run in parts of this size."""
 
@@ -73,6 +72,37 @@ class Feed:
         if order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
             raise ArgumentError("order", f"an array of shape {order.shape}", f"{self.rows} row numbers")
         self.backend.upload(order, self.order)
+
+    def require(self, start: int, rows: int) -> None:
+        """Raise ArgumentError unless the feed has rows start .. start + rows − 1, at least one."""
+        if start < 0 or rows < 1 or start + rows > self.rows:
+            raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {self.rows}")
+
+
+@dataclass(frozen=True)
+class CapturedStep:
+    """A training step that was recorded once, by `Network.capture`; calling it with a first row makes the step."""
+
+    network: Network
+    feed: Feed
+    rows: int
+    replay: Callable[[], None]
+    optimizer: Optimizer
+    arrays: object  # of the network's passes, when it was recorded
+
+    def __call__(self, start: int) -> None:
+        """One step on the feed's rows order[start : start + self.rows], as `Network.train_rows` makes it.
+
+        Raises ArgumentError for rows that there are not, and once the network has another optimiser, or other arrays
+        because of a larger batch: the recorded step would change arrays that nobody uses any more.
+        """
+        network = self.network
+        self.feed.require(start, self.rows)
+        if network._optimizer is not self.optimizer or network._batches is not self.arrays:
+            raise ArgumentError("step", "captured for another optimiser or other arrays", "captured anew")
+        network._set_host_controls(start)
+        self.replay()
+        network.steps += 1
 
 
 @dataclass(frozen=True)
@@ -142,34 +172,18 @@ class Network:
 
     # --- parameters -------------------------------------------------------------------------------------------------
     def _make_parameters(self) -> None:
-        """One flat array: the weights of all layers, then the biases, each aligned; w[l] and b[l] are views of it."""
-        shapes: list[tuple[int, ...]] = [(n, m) for m, n in itertools.pairwise(self.sizes)]
-        if self.bias:
-            shapes += [(n,) for n in self.sizes[1:]]
-        unit = ALIGNMENT // np.dtype(self.dtype).itemsize
-        self._parts: list[tuple[int, tuple[int, ...]]] = []
-        end = 0
-        for shape in shapes:
-            self._parts.append((end, shape))
-            end += -(-int(np.prod(shape)) // unit) * unit
-        self._bias_start = self._parts[self.depth][0] if self.bias else end
-
-        host = np.zeros(end, self.dtype)
+        """Initial weights, drawn on the host in float64, so that every backend starts from the same bits; w[l] and b[l]
+        are views of one flat array."""
+        self.layout = Layout.of(self.sizes, self.bias, self.dtype)
+        host = np.zeros(self.layout.size, self.dtype)
         generator = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(1)[0])
-        for (start, shape), activation in zip(self._parts[: self.depth], self.activations[1:], strict=True):
+        for w, activation in zip(self.layout.layers(host)[0][1:], self.activations[1:], strict=True):
             initializer = self.initializer or initializers.default_for(activation)
-            n, n_prev = shape
-            host[start : start + n * n_prev] = initializer.draw(n, n_prev, generator).ravel()
-        self.parameters = self.backend.zeros((end,), self.dtype)
+            w[...] = initializer.draw(*w.shape, generator)
+        self.parameters = self.backend.zeros(host.shape, self.dtype)
         self.backend.upload(host, self.parameters)
-        self.w, self.b = self._layers_of(self.parameters)
+        self.w, self.b = self.layout.layers(self.parameters)
         self._gradients: Array = None  # made when first needed
-
-    def _layers_of(self, flat: Array) -> tuple[list[Array], list[Array]]:
-        """Views of a flat array of the parameters' layout: (weights, biases), indexed by layer."""
-        views = [flat[start : start + int(np.prod(shape))].reshape(shape) for start, shape in self._parts]
-        weights, biases = views[: self.depth], views[self.depth :]
-        return [None, *weights], [None, *(biases or [None] * self.depth)]
 
     @property
     def dtype(self) -> str:
@@ -179,7 +193,7 @@ class Network:
     @property
     def parameter_count(self) -> int:
         """Weights and biases."""
-        return sum(int(np.prod(shape)) for _, shape in self._parts)
+        return self.layout.count
 
     # --- the arrays of a pass ---------------------------------------------------------------------------------------
     def _batch(self, rows: int) -> _Batch:
@@ -265,7 +279,7 @@ class Network:
     def _gradient_layers(self) -> tuple[list[Array], list[Array]]:
         if self._gradients is None:
             self._gradients = self.backend.zeros(self.parameters.shape, self.precision.master)
-            self._gradient_views = self._layers_of(self._gradients)
+            self._gradient_views = self.layout.layers(self._gradients)
         return self._gradient_views
 
     # --- update -----------------------------------------------------------------------------------------------------
@@ -292,12 +306,12 @@ class Network:
         if optimizer.clip_norm is not None:
             backend.squared_norm(self._gradients, control[Control.SQUARED_NORM : Control.SQUARED_NORM + 1])
         backend.prepare_update(optimizer.clip_norm, control)
-        start = self._bias_start if fold else 0
+        start = self.layout.bias_start if fold else 0
         if start < self.parameters.shape[0]:
             backend.update(
                 optimizer,
                 self._gradients[start:],
-                self._bias_start - start,
+                self.layout.bias_start - start,
                 control,
                 [slot[start:] for slot in self._state],
                 self.parameters[start:],
@@ -314,24 +328,52 @@ class Network:
         target = self._load_target(y, batch)
         self._set_host_controls(0)
         self._step(batch, target)
+        self.steps += 1
 
     def feed(self, x: Any, y: Any) -> Feed:
         """Put a data set on the backend's device, for `train_rows`. Its values are looked at, once."""
         x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
-        _require_same_rows(x, y)
+        require_same_rows(x, y)
         order = self.backend.asarray(np.arange(len(x)), "int64")
         return Feed(self.backend.asarray(x, self.dtype), self.backend.asarray(y, y.dtype), order, self.backend)
 
     def train_rows(self, feed: Feed, start: int, rows: int) -> None:
         """One step on the feed's rows order[start : start + rows], gathered on the device."""
-        if start < 0 or rows < 1 or start + rows > feed.rows:
-            raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {feed.rows}")
+        feed.require(start, rows)
         batch = self._batch(rows)
-        target = batch.target[np.dtype(feed.y.dtype)]
         self._set_host_controls(start)
+        self._step(batch, self._gather(feed, batch))
+        self.steps += 1
+
+    def capture(self, feed: Feed, rows: int) -> CapturedStep:
+        """Record a step on `rows` rows of the feed, for the backend to replay with one call (a CUDA graph).
+
+        Each replay takes other rows and the step size of its time. The network is left as it was. Raises BackendError
+        where the backend cannot record.
+        """
+        feed.require(0, rows)
+        batch = self._batch(rows)
+        changed = [self.parameters, *self._state, self.control, self.losses]
+        kept = [self._copied(array) for array in changed]
+        self._set_host_controls(0)
+        # once without recording: it compiles every kernel and makes every array that they need on their way
+        self._step(batch, self._gather(feed, batch))
+        for array, copy in zip(changed, kept, strict=True):
+            self.backend.copy(copy, array)
+        replay = self.backend.capture(lambda: self._step(batch, self._gather(feed, batch)))
+        return CapturedStep(self, feed, rows, replay, self._optimizer, self._batches)
+
+    def _copied(self, array: Array) -> Array:
+        copy = self.backend.empty(array.shape, array.dtype)
+        self.backend.copy(array, copy)
+        return copy
+
+    def _gather(self, feed: Feed, batch: _Batch) -> Array:
+        """a[0] ← the feed's examples of this step; the targets, gathered likewise."""
+        target = batch.target[np.dtype(feed.y.dtype)]
         self.backend.gather_rows(feed.x, feed.order, self.control, batch.a[0])
         self.backend.gather_rows(feed.y, feed.order, self.control, target)
-        self._step(batch, target)
+        return target
 
     def _set_host_controls(self, offset: int) -> None:
         self._host_control[Control.LEARNING_RATE] = self._optimizer.rate(self.steps)
@@ -339,12 +381,12 @@ class Network:
         self.backend.upload(self._host_control, self.control[:HOST_CONTROLS])
 
     def _step(self, batch: _Batch, y: Array) -> None:
+        """The four parts of a step, on arrays and controls that are in place."""
         fold = self._optimizer.is_plain_sgd
         self._forward(batch)
         self._output_delta(batch, y)
         self._backward(batch, fold)
         self._update(fold)
-        self.steps += 1
 
     def last_loss(self) -> float:
         """The loss of the last batch. Waits for the device."""
@@ -371,7 +413,7 @@ class Network:
         self._backward(batch, fold=False)
         loss = self.last_loss()
         self.backend.upload(kept, self.losses)
-        dw, db = self._layers_of(self.backend.asnumpy(self._gradients))
+        dw, db = self.layout.layers(self.backend.asnumpy(self._gradients))
         return loss, Gradients([None, *(part.copy() for part in dw[1:])], [None if p is None else p.copy() for p in db])
 
     # --- predictions ------------------------------------------------------------------------------------------------
@@ -402,7 +444,7 @@ class Network:
         """The loss over (x, y), and the accuracy for losses that classify: the share of right classes, with binary
         cross-entropy over all outputs. Any number of rows."""
         x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
-        _require_same_rows(x, y)
+        require_same_rows(x, y)
         kept = self.backend.asnumpy(self.losses)
         self.take_total_loss()
         classes = []
@@ -476,7 +518,7 @@ class Network:
     def _load_target(self, y: Any, batch: _Batch) -> Array:
         """Copy the batch's targets or labels likewise."""
         y = y if self._is_device_array(y) else self._checked_target(y)
-        _require_same_rows(batch.a[0], y)
+        require_same_rows(batch.a[0], y)
         target = batch.target[np.dtype(y.dtype)]
         self._fill(y, target)
         return target
@@ -491,47 +533,10 @@ class Network:
             self.backend.upload(source, out)
 
     def _checked_input(self, x: Any, finite: bool = False) -> np.ndarray:
-        x = _real_array("x", x)
-        if x.ndim != 2 or x.shape[1] != self.sizes[0] or len(x) == 0:
-            raise ArgumentError("x", f"an array of shape {x.shape}", f"of shape (B, {self.sizes[0]}) with B ≥ 1")
-        x = _rounded(x, self.dtype)
-        if finite and not np.isfinite(x).all():
-            raise ArgumentError("x", "an array with NaN or infinity in it", f"finite in {self.dtype}")
-        return x
+        return inputs.checked_examples(x, self.sizes[0], self.dtype, finite)
 
     def _checked_target(self, y: Any, values: bool = False) -> np.ndarray:
-        """y as (B, n_L) of the network's dtype, or as (B,) int64 labels. `values`: look at the numbers too.
-
-        Labels are looked at always: one out of range would be an index outside the output's row.
-        """
-        y = _real_array("y", y)
-        width = self.sizes[-1]
-        if self.loss.takes_labels and y.ndim == 1:
-            if y.dtype.kind not in "iu":
-                raise ArgumentError("y", f"an array of {y.dtype} labels", "of integers, or one-hot rows")
-            if len(y) == 0:
-                raise ArgumentError("y", "empty", "an array of at least one label")
-            labels = np.ascontiguousarray(y, np.int64)
-            if labels.view(np.uint64).max() >= width:  # one look finds both: unsigned, a negative label is a huge one
-                raise ArgumentError("y", f"labels from {y.min()} to {y.max()}", f"labels from 0 to {width - 1}")
-            return labels
-        if y.ndim == 1 and width == 1:
-            y = y[:, None]
-        if y.ndim != 2 or y.shape[1] != width or len(y) == 0:
-            labels = " or (B,) integer labels," if self.loss.takes_labels else ""
-            raise ArgumentError("y", f"an array of shape {y.shape}", f"of shape (B, {width}){labels} with B ≥ 1")
-        y = _rounded(y, self.dtype)
-        if values:
-            self._check_target_values(y)
-        return y
-
-    def _check_target_values(self, y: np.ndarray) -> None:
-        if not np.isfinite(y).all():
-            raise ArgumentError("y", "an array with NaN or infinity in it", f"finite in {self.dtype}")
-        if self.classifies and (y.min() < 0 or y.max() > 1):
-            raise ArgumentError("y", f"values from {y.min():g} to {y.max():g}", f"from 0 to 1 for {self.loss.name}")
-        if isinstance(self.loss, SoftmaxCrossEntropy) and np.abs(y.sum(axis=1) - 1).max() > 1e-4:
-            raise ArgumentError("y", "rows that do not sum to 1", "one-hot rows or probabilities")
+        return inputs.checked_targets(y, self.loss, self.sizes[-1], self.dtype, values)
 
     # --- saving -----------------------------------------------------------------------------------------------------
     def config(self) -> dict[str, Any]:
@@ -556,7 +561,7 @@ class Network:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights and biases on the host, by names such as "layer1.weight" and "layer1.bias"."""
-        w, b = self._layers_of(self.backend.asnumpy(self.parameters))
+        w, b = self.layout.layers(self.backend.asnumpy(self.parameters))
         named = {f"layer{l}.weight": w[l] for l in range(1, self.depth + 1)}
         if self.bias:
             named |= {f"layer{l}.bias": b[l] for l in range(1, self.depth + 1)}
@@ -565,7 +570,7 @@ class Network:
     def set_weights(self, named: Mapping[str, np.ndarray]) -> None:
         """Take all weights and biases from arrays named and shaped as `weights` gives them."""
         host = np.zeros(self.parameters.shape, self.dtype)
-        w, b = self._layers_of(host)
+        w, b = self.layout.layers(host)
         for l in range(1, self.depth + 1):
             for name, view in ((f"layer{l}.weight", w[l]), (f"layer{l}.bias", b[l])):
                 if view is None:
@@ -667,26 +672,3 @@ def _output_activation(chosen: Any, loss: Loss) -> Activation:
     if loss.from_logits and activation.name != loss.output_activation:
         raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
     return activation
-
-
-def _real_array(name: str, values: Any) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise ArgumentError(name, "ragged", "an array of numbers") from None
-    if array.dtype.kind not in "biuf":
-        raise ArgumentError(name, f"an array of dtype {array.dtype}", "an array of real numbers")
-    return array
-
-
-def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
-    """The values in this dtype, C-contiguous; one beyond its range becomes infinite."""
-    if values.dtype == dtype:
-        return np.ascontiguousarray(values)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, dtype)
-
-
-def _require_same_rows(x: Array, y: Array) -> None:
-    if x.shape[0] != y.shape[0]:
-        raise ArgumentError("y", f"an array of {y.shape[0]} rows", f"of as many rows as x, {x.shape[0]}")

@@ -16,7 +16,7 @@ Conventions, for every method:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,6 +119,13 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for is done; raise what went wrong."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record the primitives that `work` calls, instead of running them; the result runs all of them again.
+
+        `work` has run before, with the same arrays, so that nothing is compiled or allocated while it is recorded; it
+        copies nothing from or to the host. Raises BackendError where a backend cannot record.
+        """
 
     # --- forward ----------------------------------------------------------------------------------------------------
     def dense_forward(

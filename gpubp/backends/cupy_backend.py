@@ -9,7 +9,8 @@ a workspace that the first step makes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,6 @@ ROWS_A_BLOCK = 4
 """Rows that a block takes in kernels where a warp takes a row."""
 CUDA_DEVICE = 2
 """kDLCUDA, DLPack's number for memory of a CUDA device."""
-
-
-class CapturedGraph:
-    """Work that was recorded once and can be replayed with one call; made by `CupyBackend.end_capture`."""
-
-    def __init__(self, graph: Any, stream: Any, workspace: Any) -> None:
-        self._graph = graph
-        self._stream = stream
-        self._workspace = workspace  # the graph holds its address: it must not be freed
-
-    def replay(self) -> None:
-        """Do the recorded work again, on what its arrays hold now. Does not wait."""
-        self._graph.launch(self._stream)
 
 
 class CupyBackend:
@@ -409,17 +397,15 @@ class CupyBackend:
         self._launch(kernels.reduction(), blocks(m * n), BLOCK, (sums, parts, *arrays, m, n, *numbers))
 
     # --- capture ----------------------------------------------------------------------------------------------------
-    def begin_capture(self) -> None:
-        """Record the primitives that follow, instead of running them, up to `end_capture`.
-
-        Every kernel and the workspace must have been used at these shapes before: compile and allocate first, by one
-        run without recording. Copies from and to the host are no part of a recording.
-        """
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See `Backend.capture`: the recording is a CUDA graph."""
         self._stream.begin_capture()
-
-    def end_capture(self) -> CapturedGraph:
-        """What was recorded since `begin_capture`."""
-        return CapturedGraph(self._stream.end_capture(), self._stream, self._workspace.buffer)
+        try:
+            work()
+        finally:
+            graph = self._stream.end_capture()  # also where `work` fails: the stream must leave capture
+        # the graph holds addresses: the workspace must live as long as it
+        return functools.partial(_replay, graph, self._stream, self._workspace.buffer)
 
     # --- launches ---------------------------------------------------------------------------------------------------
     def _launch(
@@ -470,6 +456,11 @@ class CupyBackend:
 
     def _check_control(self, control: Array) -> None:
         self._check.array("control", control, (len(Control),), "float64")
+
+
+def _replay(graph: Any, stream: Any, workspace: Any) -> None:
+    """Launch a graph; does not wait."""
+    graph.launch(stream)
 
 
 def _array_module(device: str) -> Any:

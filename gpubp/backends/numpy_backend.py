@@ -18,7 +18,7 @@ from scipy.linalg.blas import dgemm, sgemm
 
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends.base import Array, Control, Losses
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, BackendError
 from gpubp.losses import Loss
 from gpubp.optimizers import AdamW, Optimizer
 
@@ -80,6 +80,9 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         pass
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        raise BackendError("backend 'numpy' cannot capture a step; backend 'cupy' can")
 
     # --- forward ----------------------------------------------------------------------------------------------------
     def dense_forward(
