@@ -1,7 +1,7 @@
 """Every lane-wise PTX instruction as a NumPy function: `operation(opcode, modifiers)`.
 
 "Lane-wise" means that each thread's result depends on its own registers alone. The families are in integers.py,
-floats.py, comparisons.py and conversions.py; this is the table that leads to them.
+bits.py, floats.py, comparisons.py and conversions.py; this is the table that leads to them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from gpubp.emulator import comparisons, conversions, floats, integers
+from gpubp.emulator import bits, comparisons, conversions, floats, integers
 from gpubp.emulator.operations import Form, Operation
 
 __all__ = ["OPCODES", "Operation", "operation"]
@@ -33,25 +33,25 @@ INTEGER_OPCODES: dict[str, Callable[[Form], Operation]] = {
     "sad": integers.sum_of_absolute_differences,
     "dp4a": integers.dot_product,
     "dp2a": integers.dot_product,
-    "bfe": integers.bit_field_extract,
-    "bfi": integers.bit_field_insert,
-    "bfind": integers.find_leading_bit,
-    "clz": integers.count_leading_zeros,
-    "popc": integers.count_ones,
-    "brev": integers.reverse_bits,
-    "fns": integers.find_nth_set,
-    "bmsk": integers.bit_mask,
-    "szext": integers.extend,
-    "and": integers.logic,
-    "or": integers.logic,
-    "xor": integers.logic,
-    "not": integers.logic,
-    "cnot": integers.logical_not,
-    "lop3": integers.three_input_logic,
-    "shl": integers.shift,
-    "shr": integers.shift,
-    "shf": integers.funnel_shift,
-    "prmt": integers.permute,
+    "bfe": bits.bit_field_extract,
+    "bfi": bits.bit_field_insert,
+    "bfind": bits.find_leading_bit,
+    "clz": bits.count_leading_zeros,
+    "popc": bits.count_ones,
+    "brev": bits.reverse_bits,
+    "fns": bits.find_nth_set,
+    "bmsk": bits.bit_mask,
+    "szext": bits.extend,
+    "and": bits.logic,
+    "or": bits.logic,
+    "xor": bits.logic,
+    "not": bits.logic,
+    "cnot": bits.logical_not,
+    "lop3": bits.three_input_logic,
+    "shl": bits.shift,
+    "shr": bits.shift,
+    "shf": bits.funnel_shift,
+    "prmt": bits.permute,
 }
 FLOAT_OPCODES: dict[str, Callable[[Form], Operation]] = {
     "add": floats.arithmetic,

@@ -19,7 +19,7 @@ import numpy as np
 
 from gpubp.emulator.compiled import compiled
 from gpubp.emulator.directed import directed
-from gpubp.emulator.operations import BOOL, DTYPES, Form, Operation, function_operation, ufunc_operation
+from gpubp.emulator.operations import BOOL, DTYPES, Form, Operation, function_operation, on_pairs, ufunc_operation
 from gpubp.emulator.rounding import BF16, F16, F32, F64, Format, decode, encode, round_to, to_odd
 
 FORMATS = {"f16": F16, "bf16": BF16, "f32": F32, "f64": F64}
@@ -107,22 +107,10 @@ def rectify(values: np.ndarray) -> np.ndarray:
     return np.where(values <= 0, 0.0, values)
 
 
-def lane_pairs(function: Callable[..., np.ndarray], type_: str) -> Callable[..., np.ndarray]:
-    """The function of single values, on packed pairs."""
-    element = DTYPES[PACKED[type_]]
-    word = np.dtype(f"u{element.itemsize * 2}")
-
-    def packed(*words: np.ndarray) -> np.ndarray:
-        results = function(*(np.atleast_1d(w)[:, np.newaxis].view(element) for w in words))
-        return np.ascontiguousarray(results).view(word)[:, 0]
-
-    return packed
-
-
 def float_operation(function: Callable[..., np.ndarray], type_: str, arity: int, kind: str, flops: int) -> Operation:
     """An operation of a function on registers of the scalar type, applied to each half of a packed one."""
     if type_ in PACKED:
-        return function_operation(lane_pairs(function, type_), type_, (type_,) * arity, kind, 2 * flops)
+        return function_operation(on_pairs(function, DTYPES[PACKED[type_]]), type_, (type_,) * arity, kind, 2 * flops)
     return function_operation(function, type_, (type_,) * arity, kind, flops)
 
 
@@ -314,7 +302,7 @@ def flush_register(register: np.ndarray, source: Format) -> np.ndarray:
 
 
 def flush_packed(words: np.ndarray, type_: str) -> np.ndarray:
-    return lane_pairs(lambda halves: flush_register(halves, F16), type_)(words)
+    return on_pairs(lambda halves: flush_register(halves, F16), DTYPES[PACKED[type_]])(words)
 
 
 def extremum(form: Form) -> Operation:

@@ -121,3 +121,14 @@ def function_operation(
         d[...] = function(*values)
 
     return Operation((DTYPES[result],), tuple(DTYPES[s] for s in sources), apply, kind, flops)
+
+
+def on_pairs(function: Callable[..., np.ndarray], element: np.dtype[Any]) -> Callable[..., np.ndarray]:
+    """A function of arrays of `element`, applied to words that pack two of them each."""
+    word = np.dtype(f"u{element.itemsize * 2}")
+
+    def packed(*words: np.ndarray) -> np.ndarray:
+        results = function(*(np.atleast_1d(w)[:, np.newaxis].view(element) for w in words))
+        return np.ascontiguousarray(results).view(word)[:, 0]
+
+    return packed
