@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from gpubp.emulator import dlpack
 from gpubp.emulator.device import Device, check_device_id
 from gpubp.emulator.errors import EmulatorError
 from gpubp.emulator.memory import MEMORY
@@ -152,6 +153,14 @@ class ndarray:
             "version": 3,
         }
 
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (dlpack.CUDA, 0)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> object:
+        return dlpack.export(self._host(), self.data.ptr, self)
+
     def __array__(self, *arguments: object, **options: object) -> np.ndarray:
         raise TypeError("an emulated array is not turned into a NumPy array in silence: use .get() or asnumpy()")
 
@@ -214,7 +223,7 @@ class ndarray:
                 return self._view(self.data.ptr, new_shape, _contiguous_strides(new_shape, self.itemsize, "C"))
             if copy is False:
                 raise ValueError(f"an array of strides {stand_in.strides} has no view of shape {new_shape}")
-        return asarray(self._host().reshape(wanted, order=order))
+        return asarray(self._host().reshape(wanted, order=order))  # type: ignore[call-overload]
 
     def ravel(self, order: str = "C") -> ndarray:
         """The elements in one row: a view where the array is contiguous."""
@@ -493,6 +502,18 @@ def asnumpy(
     return out
 
 
+def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> ndarray:
+    """An array of another library that lies in the emulated device's memory, without a copy unless copy=True.
+
+    Raises:
+        BufferError: it lies somewhere else.
+    """
+    capsule = array.__dlpack__()
+    address, shape, dtype, strides = dlpack.describe(capsule)
+    result = _foreign(array, capsule, address, shape, dtype, strides)
+    return result.copy() if copy else result
+
+
 def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None) -> None:
     """Copy a scalar or a device array into another one, broadcast; `where` is not supported."""
     if where is not None:
@@ -514,9 +535,22 @@ def _device_array(value: Any) -> ndarray | None:
     interface = getattr(value, "__cuda_array_interface__", None)
     if interface is None:
         return None
-    dtype = np.dtype(interface["typestr"])
-    pointer = MemoryPointer(UnownedMemory(interface["data"][0], 0, value), 0)
-    result = ndarray(interface["shape"], dtype, pointer, interface.get("strides"))
+    return _foreign(
+        value,
+        value,
+        interface["data"][0],
+        interface["shape"],
+        np.dtype(interface["typestr"]),
+        interface.get("strides"),
+    )
+
+
+def _foreign(
+    value: Any, owner: object, address: int, shape: Sequence[int], dtype: np.dtype, strides: Sequence[int] | None
+) -> ndarray:
+    """An array on the memory of another library's, which `owner` keeps alive."""
+    pointer = MemoryPointer(UnownedMemory(address, 0, owner), 0)
+    result = ndarray(shape, dtype, pointer, strides)
     if result.size:
         low, high = result._span()
         try:

@@ -25,7 +25,7 @@ from gpubp.emulator.device import CHIPS, compute_capability, current_arch, share
 from gpubp.emulator.errors import LaunchError
 from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.emulator.streams import Stream, current
-from gpubp.kernels.cuda.compile import Resources, compile_source, read_compiled
+from gpubp.kernels.cuda.compile import Compiled, Resources, compile_source, read_compiled
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,16 @@ class RawModule:
             log_stream.write(self._compiled().log)
         self._load()
 
-    def _compiled(self):
+    def _compiled(self) -> Compiled:
         return compile_source(
-            self.code, current_arch(), options=self.options, name_expressions=self.name_expressions or ()
+            self.code or "", current_arch(), options=self.options, name_expressions=self.name_expressions or ()
         )
 
     def _load(self) -> _Binary:
         """The module for the current architecture; variables keep their values from call to call."""
         arch = current_arch()
         if arch not in self._loaded:
-            self._loaded[arch] = self._load_source() if self.code is not None else _load_file(Path(self.file_path))
+            self._loaded[arch] = self._load_source() if self.file_path is None else _load_file(Path(self.file_path))
         return self._loaded[arch]
 
     @functools.cached_property
@@ -291,8 +291,8 @@ class RawKernel:
         limit = shared_limit(current_arch()) - self.kernel.static_shared_bytes
         if not 0 <= bytes <= limit:
             raise LaunchError(
-                f"kernel {self.kernel.name}: max_dynamic_shared_size_bytes is {bytes}: on {current_arch()} it must be within "
-                f"0 and {limit}"
+                f"kernel {self.kernel.name}: max_dynamic_shared_size_bytes is {bytes}: on {current_arch()} it must be "
+                f"within 0 and {limit}"
             )
         self._dynamic_limit = bytes
 
@@ -325,7 +325,8 @@ def _load_file(path: Path) -> _Binary:
                 "gpubp.kernels.cuda.compile wrote together with it"
             )
         _check_loads(compiled.arch, same_major=True)
-        return _binary(compiled.ptx, compiled.resources, compiled.lowered_names)
+        # A file has lowered names only, as in CuPy.
+        return _binary(compiled.ptx, compiled.resources, {})
     ptx = path.read_text(encoding="utf-8")
     _check_loads(_target(ptx), same_major=False)
     resources = assemble(ptx, current_arch()).resources

@@ -208,7 +208,7 @@ def _of_function(function: Callable, seen: set[int]) -> Any:
         function.__qualname__,
         [_of_code(code) for code in codes],
         _of_value(function.__defaults__, names, seen),
-        [_of_value(cell.cell_contents, names, seen) for cell in function.__closure__ or ()],
+        [_of_cell(cell, names, seen) for cell in function.__closure__ or ()],
         [(name, _of_value(function.__globals__[name], names, seen)) for name in names if name in function.__globals__],
     ]
 
@@ -236,6 +236,13 @@ def _of_code(code: python_types.CodeType) -> Any:
     ]
 
 
+def _of_cell(cell: python_types.CellType, names: list[str], seen: set[int]) -> Any:
+    try:
+        return _of_value(cell.cell_contents, names, seen)
+    except ValueError:
+        return "empty"
+
+
 def _of_value(value: Any, names: list[str], seen: set[int]) -> Any:
     """What a value that a kernel reads means to the compiler. `names` are the attributes that the code can ask for."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
@@ -250,9 +257,12 @@ def _of_value(value: Any, names: list[str], seen: set[int]) -> Any:
         return f"numba type {value}"
     if hasattr(value, "py_func"):
         options = {name: repr(option) for name, option in getattr(value, "targetoptions", {}).items()}
-        signatures = [str(signature) for signature in getattr(value, "nopython_signatures", ())]
+        # A dispatcher of Numba's own that still compiles gets signatures by being called: they say nothing of it.
+        declared = [] if getattr(value, "_can_compile", True) else [str(s) for s in value.nopython_signatures]
         given = str(getattr(value, "_signatures", None))
-        return ["dispatcher", sorted(options.items()), signatures, given, _of_function(value.py_func, seen)]
+        return ["dispatcher", sorted(options.items()), declared, given, _of_function(value.py_func, seen)]
+    if hasattr(value, "_defn"):
+        return ["intrinsic", _of_function(value._defn, seen)]
     if isinstance(value, python_types.FunctionType):
         return _of_function(value, seen)
     if isinstance(value, python_types.ModuleType):

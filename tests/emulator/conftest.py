@@ -30,7 +30,7 @@ def cuda_kernel() -> Callable[..., cp.RawKernel]:
         name = name or file
         template = "<" in name
         compiled = compile_file(KERNELS / f"{file}.cu", name_expressions=[name] if template else [])
-        return cp.RawModule(path=str(compiled.cubin_path)).get_function(name)
+        return cp.RawModule(path=str(compiled.cubin_path)).get_function(compiled.lowered_names.get(name, name))
 
     return get
 

@@ -201,6 +201,44 @@ def test_interface_of_another_memory_is_refused():
         cp.asarray(SimpleNamespace(__cuda_array_interface__=interface))
 
 
+class Producer:
+    """An array of a library that speaks DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int8, np.uint64, np.bool_, np.complex64])
+@pytest.mark.parametrize("index", [(), np.s_[1:], np.s_[:, ::2], (1, 2), np.s_[3:3]], ids=str)
+def test_dlpack_there_and_back(dtype, index):
+    device = cp.asarray(counting((3, 4), dtype))[index]
+    assert device.__dlpack_device__() == (2, 0)
+    taken = cp.from_dlpack(Producer(device))
+    assert (taken.data.ptr, taken.shape, taken.dtype) == (device.data.ptr, device.shape, device.dtype)
+    np.testing.assert_array_equal(taken.get(), device.get())
+    assert cp.from_dlpack(device, copy=True).data.ptr != device.data.ptr or device.size == 0
+
+
+def test_dlpack_keeps_the_memory_alive():
+    taken = cp.from_dlpack(Producer(cp.asarray(counting(5))))
+    gc.collect()
+    cp.zeros(5, np.float32)
+    np.testing.assert_array_equal(taken.get(), counting(5))
+
+
+def test_dlpack_from_the_host_is_refused():
+    with pytest.raises(BufferError, match="device 1"):
+        cp.from_dlpack(np.zeros(3))
+    with pytest.raises((BufferError, RuntimeError)):
+        np.from_dlpack(cp.zeros(3))
+
+
 def test_nothing_becomes_numpy_in_silence():
     device = cp.zeros(3)
     with pytest.raises(TypeError, match="asnumpy"):
