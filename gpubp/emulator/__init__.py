@@ -90,6 +90,7 @@ from numpy import (
 
 from gpubp.emulator import cuda
 from gpubp.emulator.arrays import (
+    arange,
     array,
     asarray,
     ascontiguousarray,
@@ -131,6 +132,7 @@ __all__ = [
     "RawModule",
     "TrapError",
     "UnsupportedInstruction",
+    "arange",
     "array",
     "asarray",
     "ascontiguousarray",

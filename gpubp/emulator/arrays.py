@@ -411,6 +411,11 @@ def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return full(shape, 1, dtype, order)
 
 
+def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:
+    """The numbers from `start` to `stop` in steps, as in NumPy."""
+    return asarray(np.arange(start, stop, step, dtype) if stop is not None else np.arange(0, start, step, dtype))
+
+
 def empty_like(
     prototype: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
 ) -> ndarray:

@@ -28,7 +28,7 @@ from numba.cuda.typing.typeof import Purpose, typeof, typeof_impl
 
 from gpubp.emulator import arrays, launch, streams
 from gpubp.emulator.assemble import Assembled, assemble
-from gpubp.emulator.device import CHIPS, compute_capability, current_arch, shared_limit
+from gpubp.emulator.device import CHIPS, check_device_id, compute_capability, current_arch, shared_limit
 from gpubp.emulator.errors import EmulatorError, LaunchError
 from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.emulator.numba_compiler import DeviceFunction, compile_kernel
@@ -388,7 +388,20 @@ class DeviceNDArray(arrays.ndarray):
         if isinstance(ary, arrays.ndarray):
             as_stream(stream).submit(lambda: self._write(ary._host()))
         else:
-            self.set(np.asarray(ary, self.dtype), as_stream(stream))
+            self.set(np.asarray(ary), as_stream(stream))
+
+    def __getitem__(self, item: Any) -> Any:
+        """A view; a single element is copied to the host."""
+        view = super().__getitem__(item)
+        return view if view.ndim else view.item()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Fill a part of the array; unlike CuPy, Numba takes host arrays here."""
+        target = super().__getitem__(key)
+        arrays.ndarray.__setitem__(target, ..., arrays.asarray(value) if isinstance(value, np.ndarray) else value)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self.get().astype(self.dtype if dtype is None else dtype)
 
     def is_c_contiguous(self) -> bool:
         return self.flags.c_contiguous
@@ -499,6 +512,28 @@ def is_available() -> bool:
     return True
 
 
+@contextlib.contextmanager
+def pinned(*arylist: np.ndarray) -> Iterator[None]:
+    """Nothing to do: the emulator has no need of page-locked memory."""
+    yield
+
+
+@contextlib.contextmanager
+def defer_cleanup() -> Iterator[None]:
+    """Nothing to do: memory is freed with the last reference to it."""
+    yield
+
+
+def select_device(device_id: int) -> SimpleNamespace:
+    """Device 0, the only one."""
+    check_device_id(device_id)
+    return get_current_device()
+
+
+def close() -> None:
+    """Nothing to do: there is no context to close."""
+
+
 def get_current_device() -> SimpleNamespace:
     """The emulated chip, with the attributes that kernel code asks for."""
     chip = CHIPS[current_arch()]
@@ -518,7 +553,9 @@ HOST_NAMES: dict[str, Any] = {
     function.__name__: function
     for function in (
         as_cuda_array,
+        close,
         default_stream,
+        defer_cleanup,
         device_array,
         device_array_like,
         event,
@@ -526,7 +563,9 @@ HOST_NAMES: dict[str, Any] = {
         is_available,
         is_cuda_array,
         jit,
+        pinned,
         pinned_array,
+        select_device,
         stream,
         synchronize,
         to_device,

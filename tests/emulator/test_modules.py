@@ -288,6 +288,34 @@ def test_code_or_path():
         cp.RawModule(code=SAXPY, path="x.ptx")
 
 
+CUPY_PROGRAM = r"""
+import cupy as cp
+
+add = cp.RawKernel(r'''
+extern "C" __global__ void add(const float* a, const float* b, float* c) {
+    int i = blockDim.x * blockIdx.x + threadIdx.x;
+    c[i] = a[i] + b[i];
+}''', "add")
+a = cp.arange(25, dtype=cp.float32).reshape(5, 5)
+b = cp.ones_like(a)
+c = cp.empty((5, 5), dtype=cp.float32)
+start = cp.cuda.Event()
+with cp.cuda.Stream(non_blocking=True) as stream:
+    start.record()
+    add((5,), (5,), (a, b, c))
+    stream.synchronize()
+cp.cuda.runtime.deviceSynchronize()
+cp.cuda.Device().synchronize()
+result = cp.asnumpy(c)
+"""
+
+
+def test_a_program_runs_by_changing_an_import():
+    names = {}
+    exec(CUPY_PROGRAM.replace("import cupy as cp", "import gpubp.emulator as cp"), names)
+    np.testing.assert_array_equal(names["result"], np.arange(25).reshape(5, 5) + 1)
+
+
 def test_printf(capsys):
     kernel = cp.RawKernel('extern "C" __global__ void k(float x) { printf("%d %.2f\\n", threadIdx.x, x); }', "k")
     kernel((1,), (2,), (np.float32(1.5),))

@@ -63,6 +63,64 @@ def test_device_arrays_stay_where_they_are():
     np.testing.assert_array_equal(y.copy_to_host(), numbers(40))
 
 
+def test_device_arrays_are_numbas():
+    device = cuda.to_device(numbers(3, 4))
+    assert device[1, 2] == 6
+    assert isinstance(device[1, 2], float)
+    device[0] = np.full(4, -1, np.float32)
+    device[2, 1:3] = 7
+    expected = numbers(3, 4)
+    expected[0], expected[2, 1:3] = -1, 7
+    np.testing.assert_array_equal(device.copy_to_host(), expected)
+    np.testing.assert_array_equal(np.asarray(device), expected)
+    assert isinstance(device[1:], type(device))
+    with pytest.raises(ValueError, match="float32"):
+        device.copy_to_device(np.zeros((3, 4)))
+    like = cuda.device_array_like(np.zeros((3, 4), order="F"))
+    assert like.is_f_contiguous()
+    assert not like.is_c_contiguous()
+
+
+NUMBA_PROGRAM = """
+import numpy as np
+from numba import cuda
+
+@cuda.jit(device=True)
+def squared(x):
+    return x * x
+
+@cuda.jit
+def norm(x, total):
+    own = cuda.shared.array(64, np.float32)
+    i = cuda.grid(1)
+    own[cuda.threadIdx.x] = squared(x[i]) if i < x.size else 0
+    cuda.syncthreads()
+    step = cuda.blockDim.x // 2
+    while step > 0:
+        if cuda.threadIdx.x < step:
+            own[cuda.threadIdx.x] += own[cuda.threadIdx.x + step]
+        cuda.syncthreads()
+        step //= 2
+    if cuda.threadIdx.x == 0:
+        cuda.atomic.add(total, 0, own[0])
+
+cuda.select_device(0)
+stream = cuda.stream()
+with stream.auto_synchronize():
+    x = cuda.to_device(np.arange(100, dtype=np.float32), stream)
+    total = cuda.to_device(np.zeros(1, np.float32), stream)
+    norm[2, 64, stream](x, total)
+cuda.synchronize()
+result = total.copy_to_host()[0]
+"""
+
+
+def test_a_program_runs_by_changing_an_import():
+    names = {}
+    exec(NUMBA_PROGRAM.replace("from numba import cuda", "from gpubp.emulator import cuda"), names)
+    assert names["result"] == sum(i * i for i in range(100))
+
+
 def test_arrays_of_either_library_and_the_interface():
     x = cp.asarray(numbers(40))
     y = SimpleNamespace(__cuda_array_interface__=cp.empty(40, np.float32).__cuda_array_interface__)
