@@ -180,11 +180,11 @@ _FUNCTION = re.compile(r"(?:\.(?:visible|extern|weak|common)\s+)*\.(entry|func)\
 _STATEMENT = re.compile(r'((?:[^;"]|"(?:[^"\\]|\\.)*")*);')
 _PERFORMANCE = re.compile(r"\.(\w+)\s*([^.{;]*)")
 _INSTRUCTION = re.compile(rf"(?:@(!?)({_NAME})\s+)?([a-z][\w]*)((?:\.[\w:]+)*)\s*(.*)", re.S)
-_REG = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.S)
-_ATTRIBUTES = r"(?:\s+\.(?:align|ptr|global|const|shared|local)\b(?:\s+\d+)?|\s+\.attribute\([^)]*\))*"
+_REG = re.compile(r"\.reg\s*\.(\w+)\s+(.*)", re.S)
+_ATTRIBUTES = r"(?:\s*\.(?:align|ptr|global|const|shared|local)\b(?:\s+\d+)?|\s*\.attribute\([^)]*\))*"
 _VARIABLE = re.compile(
     rf"(?P<prefix>(?:\.[\w]+(?:\([^)]*\))?\s+)*?)\.(?P<space>{'|'.join(_SPACES)})\b"
-    rf"(?P<attributes>{_ATTRIBUTES})\s+(?:\.v(?P<vector>\d)\s+)?\.(?P<type>\w+){_ATTRIBUTES}"
+    rf"(?P<attributes>{_ATTRIBUTES})\s*(?:\.v(?P<vector>\d)\s*)?\.(?P<type>\w+){_ATTRIBUTES}"
     rf"\s+(?P<name>{_NAME})(?P<dims>(?:\s*\[\s*\d*\s*\])*)"
     r"(?:\s*=\s*(?P<initial>.*))?$",
     re.S,

@@ -84,6 +84,12 @@ def test_an_inner_scope_sees_the_outer_ones():
     assert branch.operands == (Label("END"),)
 
 
+def test_declarations_need_no_spaces():
+    function = parse_body("{.reg.b32 f, g; .shared.align 4.b8 s[8]; add.s32 f, g, 1;}")
+    assert set(function.registers.values()) == {"b32"}
+    assert [variable.nbytes for variable in function.variables.values()] == [8]
+
+
 def test_branch_tables():
     function = parse_body("ts: .branchtargets A, B;\nA: brx.idx %r1, ts;\nB: ret;")
     assert function.branch_targets == {"ts": ("A", "B")}
