@@ -1,6 +1,6 @@
 """What the backends with kernels share: checks of arguments before a launch, working memory, and grids.
 
-An array, here, is anything with `shape`, `dtype`, `nbytes`, `flags.c_contiguous` and an address on the device.
+An array, here, is anything with `shape`, `dtype`, `nbytes`, `flags["C_CONTIGUOUS"]` and an address on the device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ArgumentChecker:
     ) -> None:
         self._kind = kind
         self._device = device
-        self._address = address
+        self.address = address
         self._device_of = device_of
 
     def matrix(self, argument: str, x: Array) -> tuple[int, int]:
@@ -61,13 +61,13 @@ class ArgumentChecker:
             raise ArgumentError(f"{argument}.shape", tuple(x.shape), f"{tuple(shape)}, as the other arguments say")
         if x.dtype != dtype:
             raise ArgumentError(f"{argument}.dtype", str(x.dtype), str(np.dtype(dtype)))
-        if not x.flags.c_contiguous:
+        if not x.flags["C_CONTIGUOUS"]:
             raise ArgumentError(f"{argument}.strides", tuple(x.strides), f"C-contiguous for the shape {tuple(x.shape)}")
 
     def disjoint(self, written: dict[str, Array | None], read: dict[str, Array | None]) -> None:
         """Raise ArgumentError if an array that is written overlaps another argument in memory; None is no array."""
         spans = [
-            (name, self._address(x), self._address(x) + x.nbytes)
+            (name, self.address(x), self.address(x) + x.nbytes)
             for arrays in (written, read)
             for name, x in arrays.items()
             if x is not None

@@ -51,15 +51,15 @@ def pipelined(jit: Callable, plan: Plan, sigma: Sigma, has_bias: bool, keeps_z: 
     return jit(_signature(plan.dtype))(dense_forward_pipelined)
 
 
-def reduce(jit: Callable, plan: Plan, sigma: Sigma, has_bias: bool, keeps_z: bool) -> Any:
+def reduce(jit: Callable, dtype: str, sigma: Sigma, has_bias: bool, keeps_z: bool) -> Any:
     """The second half of a pipelined product whose depth was split among blocks (see product.py)."""
     add = product_reduce.make(jit, epilogues.bias_activation(jit, sigma, has_bias, keeps_z))
-    matrix = array(plan.dtype, 2)
+    matrix = array(dtype, 2)
 
     def dense_forward_reduce(parts, b, z, a):
         add(parts, (b, z, a))
 
-    return jit(kernel(array(plan.dtype, 3), array(plan.dtype, 1), matrix, matrix))(dense_forward_reduce)
+    return jit(kernel(array(dtype, 3), array(dtype, 1), matrix, matrix))(dense_forward_reduce)
 
 
 def _signature(dtype: str) -> str:

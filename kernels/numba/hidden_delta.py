@@ -48,15 +48,15 @@ def pipelined(jit: Callable, plan: Plan, sigma: Sigma) -> Any:
     return jit(_signature(plan.dtype))(hidden_delta_pipelined)
 
 
-def reduce(jit: Callable, plan: Plan, sigma: Sigma) -> Any:
+def reduce(jit: Callable, dtype: str, sigma: Sigma) -> Any:
     """The second half of a pipelined product whose depth was split among blocks (see product.py)."""
     add = product_reduce.make(jit, epilogues.times_derivative(jit, sigma))
-    matrix = array(plan.dtype, 2)
+    matrix = array(dtype, 2)
 
     def hidden_delta_reduce(parts, saved, delta):
         add(parts, (saved, delta))
 
-    return jit(kernel(array(plan.dtype, 3), matrix, matrix))(hidden_delta_reduce)
+    return jit(kernel(array(dtype, 3), matrix, matrix))(hidden_delta_reduce)
 
 
 def _signature(dtype: str) -> str:

@@ -63,14 +63,14 @@ def partial(jit: Callable, plan: Plan, form: Form) -> Any:
     return jit(kernel(matrix, matrix, array(plan.dtype, 3), COUNT, COUNT))(partial_product_pipelined)
 
 
-def reduce(jit: Callable, plan: Plan) -> Any:
+def reduce(jit: Callable, dtype: str) -> Any:
     """The second half of split-K."""
     add = product_reduce.make(jit, epilogues.scaled_accumulate(jit))
 
     def general_product_reduce(parts, c, alpha, beta):
         add(parts, (alpha, beta, c))
 
-    return jit(kernel(array(plan.dtype, 3), array(plan.dtype, 2), plan.dtype, plan.dtype))(general_product_reduce)
+    return jit(kernel(array(dtype, 3), array(dtype, 2), dtype, dtype))(general_product_reduce)
 
 
 def _signature(dtype: str) -> str:

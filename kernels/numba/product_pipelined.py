@@ -21,14 +21,16 @@ Threads stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
+from gpubp.errors import ArgumentError
 from gpubp.kernels.numba import forms
 from gpubp.kernels.numba.forms import Form
-from gpubp.kernels.plans import ITEM_BYTES, Plan
+from gpubp.kernels.plans import ITEM_BYTES, Chip, Plan
 
 TILE_K = 8
 """Depth of the tiles. The plan's is for copies of 16 bytes; 8 is what makes copies of one element conflict-free."""
@@ -43,13 +45,30 @@ def shared_bytes(plan: Plan) -> int:
     return 2 * TILE_K * (plan.tile_m + plan.tile_n + 2 * plan.unit) * ITEM_BYTES[plan.dtype]
 
 
-def make(jit: Callable, form: Form, dtype: str, plan: Plan, finish: Any) -> Any:
+def adapt(plan: Plan, chip: Chip) -> Plan:
+    """The plan as the kernel here runs it, with its own depth of tile, two stages and copies of one element; a plan of
+    another variant as it is.
+
+    Raises ArgumentError if a thread's share of a tile is no whole number of copies, or if the chip lacks the memory.
+    """
+    if plan.variant != "pipelined":
+        return plan
+    adapted = replace(plan, tile_k=TILE_K, stages=2, vector=1)
+    if shared_bytes(adapted) > chip.shared_per_block:
+        expected = (
+            f"≤ {chip.shared_per_block} on {chip.arch}; it is 2 · {TILE_K} · (tile_m + tile_n) elements and padding"
+        )
+        raise ArgumentError("shared_bytes", shared_bytes(adapted), expected)
+    return adapted
+
+
+def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
     """The device function product(a, b, m, n, first_depth, last_depth, operands).
 
     It sums over the depths first_depth .. last_depth − 1, at least one; block number blockIdx.x takes a tile of the
     result.
     """
-    scalar = np.dtype(dtype).type
+    scalar = np.dtype(plan.dtype).type
     zero = scalar(0)
     TILE_M, TILE_N = plan.tile_m, plan.tile_n
     THREAD_M, THREAD_N = plan.thread_m, plan.thread_n
@@ -59,7 +78,7 @@ def make(jit: Callable, form: Form, dtype: str, plan: Plan, finish: Any) -> Any:
     SUMS = THREAD_M * THREAD_N
     A_COPIES, B_COPIES = TILE_M * TILE_K // THREADS, TILE_N * TILE_K // THREADS
     # Sides that lie side by side for one thread: a run of 16 bytes, so that neighbouring threads read whole lines.
-    WIDEST = 16 // np.dtype(dtype).itemsize
+    WIDEST = plan.unit
     RUN_M, RUN_N = min(THREAD_M, WIDEST), min(THREAD_N, WIDEST)
     # The padding shifts the banks of each depth by 16 bytes: a warp that stores a depth-contiguous operand, 8 depths of
     # 4 sides, meets every bank once (float64: half a warp, 8 depths of 2 sides), and 16-byte reads stay aligned.

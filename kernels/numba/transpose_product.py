@@ -46,14 +46,14 @@ def pipelined(jit: Callable, plan: Plan) -> Any:
     return jit(_signature(plan.dtype))(transpose_product_pipelined)
 
 
-def reduce(jit: Callable, plan: Plan) -> Any:
+def reduce(jit: Callable, dtype: str) -> Any:
     """The second half of a pipelined product whose depth was split among blocks (see product.py)."""
     add = product_reduce.make(jit, epilogues.plain(jit))
 
     def transpose_product_reduce(parts, product):
         add(parts, (product,))
 
-    return jit(kernel(array(plan.dtype, 3), array(plan.dtype, 2)))(transpose_product_reduce)
+    return jit(kernel(array(dtype, 3), array(dtype, 2)))(transpose_product_reduce)
 
 
 def _signature(dtype: str) -> str:

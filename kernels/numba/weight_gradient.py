@@ -48,14 +48,14 @@ def pipelined(jit: Callable, plan: Plan) -> Any:
     return jit(_signature(plan.dtype))(weight_gradient_pipelined)
 
 
-def reduce(jit: Callable, plan: Plan) -> Any:
+def reduce(jit: Callable, dtype: str) -> Any:
     """The second half of split-K."""
     add = product_reduce.make(jit, epilogues.plain(jit))
 
     def weight_gradient_reduce(parts, gradient):
         add(parts, (gradient,))
 
-    return jit(kernel(array(plan.dtype, 3), array(plan.dtype, 2)))(weight_gradient_reduce)
+    return jit(kernel(array(dtype, 3), array(dtype, 2)))(weight_gradient_reduce)
 
 
 def _signature(dtype: str) -> str:

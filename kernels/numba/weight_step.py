@@ -47,14 +47,14 @@ def pipelined(jit: Callable, plan: Plan) -> Any:
     return jit(_signature(plan.dtype))(weight_step_pipelined)
 
 
-def reduce(jit: Callable, plan: Plan) -> Any:
+def reduce(jit: Callable, dtype: str) -> Any:
     """The second half of split-K."""
-    add = product_reduce.make(jit, epilogues.step(jit, plan.dtype))
+    add = product_reduce.make(jit, epilogues.step(jit, dtype))
 
     def weight_step_reduce(parts, control, w):
         add(parts, (control, w))
 
-    return jit(kernel(array(plan.dtype, 3), CONTROL, array(plan.dtype, 2)))(weight_step_reduce)
+    return jit(kernel(array(dtype, 3), CONTROL, array(dtype, 2)))(weight_step_reduce)
 
 
 def _signature(dtype: str) -> str:
