@@ -57,11 +57,39 @@ def test_leading_rows_are_views():
     rows = device[2:4]
     assert rows.data.ptr == device.data.ptr + 2 * 4 * 4
     assert rows.base is device
+    assert rows[1:].base is device
     assert rows.flags.c_contiguous
     rows.fill(-1)
     expected = counting((6, 4))
     expected[2:4] = -1
     np.testing.assert_array_equal(device.get(), expected)
+
+
+READ = cp.RawKernel(
+    'extern "C" __global__ void read(const int* x, int* y) { y[threadIdx.x] = x[threadIdx.x]; }', "read"
+)
+
+
+@pytest.mark.parametrize(
+    ("write", "written"),
+    [
+        (lambda x: None, False),
+        (lambda x: x.fill(1), True),
+        (lambda x: x.set(np.zeros(8, np.int32)), True),
+        (lambda x: x[:7].fill(1), False),
+        (lambda x: x[::2].fill(1), False),
+        (lambda x: (x[::2].fill(1), x[1::2].fill(1)), True),
+        (lambda x: (x.reshape(2, 4)[:, :2].fill(1), x.reshape(2, 4)[:, 2:].fill(1)), True),
+        (lambda x: x.reshape(2, 4)[:, :3].fill(1), False),
+        (lambda x: x.__setitem__(slice(1, None), cp.zeros(7, np.int32)), False),
+    ],
+)
+def test_observers_know_what_the_host_has_written(write, written):
+    with cp.observe(uninitialised=True) as report:
+        x, y = cp.empty(8, np.int32), cp.empty(8, np.int32)
+        write(x)
+        READ((1,), (8,), (x, y))
+    assert bool(report.uninitialised) != written
 
 
 INDICES = [
