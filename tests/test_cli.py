@@ -269,6 +269,7 @@ def test_resume_finds_its_data_from_another_folder(gpubp, tmp_path, monkeypatch)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     gpubp("train", "--resume", "../run", "--epochs", "3")
+    gpubp("train", "--resume", "../run", "--epochs", "4", "--data", "../points.csv")
 
 
 def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path):

@@ -480,6 +480,24 @@ def test_a_run_stopped_after_any_batch_resumes_bit_for_bit(tmp_path, at, uninter
     assert Model.load(tmp_path).network.weights().keys() == result.model.network.weights().keys()
 
 
+def test_the_best_weights_survive_a_stop_after_their_epoch(tmp_path):
+    settings = {"batch_size": 8, "optimizer": SGD(learning_rate=0.1), "schedule": "constant", "validation": 0.3}
+    config = TrainingConfig(epochs=200, patience=4, **settings)
+
+    def start(**options):
+        dataset = overfitted()
+        return fit(network_for(dataset, (32,)), dataset, config, **options)
+
+    at_once = start()
+    two_later = (at_once.best_epoch + 2) * 6 + 1  # 42 rows are left to train on, in six batches
+    with pytest.raises(Interrupted):
+        start(folder=tmp_path, listener=Recorder(at=two_later))
+    resumed = start(folder=tmp_path, resume=True)
+    assert resumed.history == at_once.history
+    assert resumed.row.epoch == at_once.best_epoch
+    assert weights(resumed.model.network) == weights(at_once.model.network)
+
+
 def test_a_signal_in_the_last_batch_lets_the_run_end(tmp_path, uninterrupted):
     result = fit(*resumable(), folder=tmp_path, listener=Recorder(at=9))
     assert result.history == uninterrupted.history
