@@ -51,11 +51,12 @@ class Barriers:
             raise self.machine.unsupported(instruction, "clusters")
         if "warp" in instruction.modifiers:
             return self._arrive_warp(instruction, active, resume)
-        numbers, expected = self._operands(instruction, active)
+        # Everybody is here: the usual case.
         simple = len(instruction.operands) == 1 and isinstance(instruction.operands[0], Immediate)
         if simple and active.count == live_count and not self.some_exited and not self.anyone:
             self._synchronized(active.mask)
             return True
+        numbers, expected = self._operands(instruction, active)
         self._park(instruction, active, resume, numbers, expected)
         return False
 
