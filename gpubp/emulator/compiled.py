@@ -128,19 +128,26 @@ def warp_matrix_product() -> Any:
     )
     def product(a, b, c, a_order, b_order, c_order, d):
         depth = a.shape[0] // 16
-        b_rows = np.empty((depth, 8), np.float64)
-        for k in range(depth):
-            for j in range(8):
-                b_rows[k, j] = b[b_order[8 * k + j]]
-        sums = np.empty(8, np.float64)
+        rows = np.empty(8 * depth, np.float64)
+        for place in range(8 * depth):
+            rows[place] = b[b_order[place]]
         for i in range(16):
-            for j in range(8):
-                sums[j] = c[c_order[8 * i + j]]
+            # Eight sums in variables: in an array, each would be stored and loaded again at every step.
+            to = c_order[8 * i : 8 * i + 8]
+            s0, s1, s2, s3 = np.float64(c[to[0]]), np.float64(c[to[1]]), np.float64(c[to[2]]), np.float64(c[to[3]])
+            s4, s5, s6, s7 = np.float64(c[to[4]]), np.float64(c[to[5]]), np.float64(c[to[6]]), np.float64(c[to[7]])
             for k in range(depth):
                 factor = np.float64(a[a_order[depth * i + k]])
-                for j in range(8):
-                    sums[j] += factor * b_rows[k, j]
-            for j in range(8):
-                d[c_order[8 * i + j]] = sums[j]
+                first = 8 * k
+                s0 += factor * rows[first]
+                s1 += factor * rows[first + 1]
+                s2 += factor * rows[first + 2]
+                s3 += factor * rows[first + 3]
+                s4 += factor * rows[first + 4]
+                s5 += factor * rows[first + 5]
+                s6 += factor * rows[first + 6]
+                s7 += factor * rows[first + 7]
+            d[to[0]], d[to[1]], d[to[2]], d[to[3]] = s0, s1, s2, s3
+            d[to[4]], d[to[5]], d[to[6]], d[to[7]] = s4, s5, s6, s7
 
     return product

@@ -76,7 +76,7 @@ def _elements(registers: np.ndarray, type_: str) -> np.ndarray:
     elif type_ == "bf16":
         values = bfloat16_to_float32(registers.view(np.uint16))
     elif type_ == "f16":
-        values = _half_values()[registers.view(np.uint16)]
+        values = np.take(_half_values(), registers.view(np.uint16))
     else:
         values = registers.view(np.float32)
     return values.reshape(len(registers), -1)
