@@ -117,7 +117,8 @@ def compile_source(
         *options,
         *(f"-I{directory}" for directory in [*directories, *_toolkit_headers()]),
     ]
-    searched = [Path(option[2:]) for option in options if option.startswith("-I") and len(option) > 2] + directories
+    # NVRTC looks beside the source first; then as the options say.
+    searched = [Path(name).parent, *_directories_in(options), *directories]
     key = _digest(
         CACHE_FORMAT,
         name,
@@ -281,6 +282,12 @@ def _toolkit_headers() -> tuple[Path, ...]:
 
     found = (pathfinder.find_nvidia_header_directory(library) for library in ("cudart", "cccl"))
     return tuple(Path(directory) for directory in found if directory)
+
+
+def _directories_in(options: Sequence[str]) -> list[Path]:
+    """The directories that options name for #include: -Idir, -I dir or --include-path=dir."""
+    text = "\0".join(options)
+    return [Path(match[1]) for match in re.finditer(r"(?:^|\0)(?:-I|--include-path=)\0?([^\0]+)", text)]
 
 
 def _included_headers(source: str, directories: Sequence[Path]) -> list[tuple[Path, str]]:

@@ -179,12 +179,22 @@ def test_a_changed_header_is_noticed_through_another_header(tmp_path, nvrtc_call
     assert len(nvrtc_calls) == 2
 
 
-def test_headers_given_by_an_option_are_noticed(tmp_path, nvrtc_calls):
+@pytest.mark.parametrize("form", [("-I{}",), ("-I", "{}"), ("--include-path={}",)])
+def test_headers_given_by_an_option_are_noticed(tmp_path, nvrtc_calls, form):
+    options = tuple(part.format(tmp_path) for part in form)
     for value in (41, 42):
         (tmp_path / "value.cuh").write_text(f"#define VALUE {value}\n")
         source = '#include <value.cuh>\nextern "C" __global__ void k(int* x) { x[0] = VALUE; }\n'
-        assert f", {value};" in compile_source(source, options=(f"-I{tmp_path}",)).ptx
+        assert f", {value};" in compile_source(source, options=options).ptx
     assert len(nvrtc_calls) == 2
+
+
+def test_headers_in_the_working_directory_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for value in (41, 42):
+        (tmp_path / "value.cuh").write_text(f"#define VALUE {value}\n")
+        source = '#include "value.cuh"\nextern "C" __global__ void k(int* x) { x[0] = VALUE; }\n'
+        assert f", {value};" in compile_source(source).ptx
 
 
 @pytest.mark.parametrize("suffix", [".cubin", ".ptx", ".json"])
