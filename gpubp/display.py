@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
@@ -180,7 +180,7 @@ class LiveDisplay(Display):
             rate=f"{self.clock.rate(run):,.0f}",
             left=_duration(self.clock.seconds_left(run)),
         )
-        table = ["", _epochs_table(self.rows)] if self.rows else []
+        table: list[RenderableType] = ["", _epochs_table(self.rows)] if self.rows else []
         self.live.update(Group(*table, "", self.progress), refresh=True)
         self.looked = time.perf_counter()
 
