@@ -4,7 +4,8 @@ A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The ru
 
 1. A tile counts only if it is less than twice as long as the result, in rows and in columns: no more than half of it
    may hang over the edge. The smallest side, 16, always counts. Where rows do not start on 16-byte boundaries, and
-   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them.
+   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them. On a chip
+   without cp.async, only tiles count of which a thread holds no more than `MOST_SUMS_STAGED` sums.
 2. Fill the chip first: take the largest tile of at least 64 × 64 that gives every multiprocessor a block.
 3. If there is none, the largest tile that gives every multiprocessor a block once the depth is split into parts, each
    at least `LEAST_PART` deep (split-K).
@@ -18,6 +19,8 @@ from dataclasses import dataclass, replace
 
 from gpubp.errors import ArgumentError, unknown_name
 
+MOST_SUMS_STAGED = 64
+"""Sums that a thread may hold on a chip without cp.async, where the next tile passes through registers as well."""
 VARIANTS = ("naive", "tiled", "pipelined")
 """The ladder of product kernels, each adding one idea to the one before."""
 
@@ -89,10 +92,13 @@ class Plan:
             self._check_pipelined()
         else:
             self._check_simple()
+
+    def _check_threads(self) -> None:
         if self.threads > MAX_THREADS:
             raise ArgumentError("threads", self.threads, f"≤ {MAX_THREADS}: the tile over the thread's piece of it")
 
     def _check_simple(self) -> None:
+        self._check_threads()
         for field in ("thread_m", "thread_n", "stages", "vector", "split_k"):
             if getattr(self, field) != 1:
                 raise ArgumentError(field, getattr(self, field), f"1 with variant {self.variant!r}")
@@ -118,6 +124,9 @@ class Plan:
                 _require_multiple(thread, piece, unit, f"16 bytes of {self.dtype}, or 1 or 2")
             _require_multiple(tile, side, piece, thread)
             _require_multiple(f"{tile} / {thread}", side // piece, 8, "the threads of a warp along a side")
+        self._check_threads()
+        for tile in ("tile_m", "tile_n"):
+            side = getattr(self, tile)
             copies = f"vector · threads = {self.vector} · {self.threads}"
             _require_multiple(f"{tile} · tile_k", side * self.tile_k, self.vector * self.threads, copies)
 
@@ -178,13 +187,11 @@ def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None
         raise ArgumentError(name, value, f"a multiple of {divisor} ({meaning})")
 
 
-_LARGEST = {
-    "float32": ((256, 128, 16, 8, 64, 2), (128, 256, 16, 8, 64, 2), (128, 128, 8, 8, 64, 3)),
-    "float64": ((128, 128, 8, 8, 64, 3),),
+_LARGE = {
+    "float32": ((256, 128, 16, 8, 64, 2), (128, 128, 8, 8, 64, 3), (128, 64, 8, 8, 64, 3), (64, 128, 8, 8, 64, 3)),
+    "float64": ((128, 64, 8, 4, 64, 3), (64, 128, 4, 8, 64, 3)),
 }
-_SMALLER = (
-    (128, 64, 8, 8, 64, 3),
-    (64, 128, 8, 8, 64, 3),
+_SMALL = (
     (64, 64, 8, 4, 64, 3),
     (128, 32, 8, 4, 64, 3),
     (32, 128, 4, 8, 64, 3),
@@ -210,7 +217,7 @@ def _pipelined(dtype: str, m: int, n: int, thread_m: int, thread_n: int, depth_b
 
 
 PIPELINED: dict[str, tuple[Plan, ...]] = {
-    dtype: tuple(_pipelined(dtype, *sizes) for sizes in largest + _SMALLER) for dtype, largest in _LARGEST.items()
+    dtype: tuple(_pipelined(dtype, *sizes) for sizes in large + _SMALL) for dtype, large in _LARGE.items()
 }
 """The tiles that `choose` chooses from, by dtype."""
 
@@ -240,6 +247,8 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
         for plan in PIPELINED[dtype]
         if (plan.tile_m < 2 * m or plan.tile_m == 16) and (plan.tile_n < 2 * n or plan.tile_n == 16)
     ]
+    if not chip.has_async_copies:
+        candidates = [plan for plan in candidates if plan.thread_m * plan.thread_n <= MOST_SUMS_STAGED]
     if not aligned:
         candidates = [replace(plan, vector=1) for plan in candidates if plan.copies(1) <= MAX_COPIES]
     most_parts = max(1, k // LEAST_PART)

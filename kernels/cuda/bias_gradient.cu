@@ -10,7 +10,7 @@ constexpr int BLOCK_COLUMNS = 32, BLOCK_ROWS = 8;
 
 // First stage: parts[p, j] = Σ δ[i, j] over the rows i of part p. With one part, parts is the gradient itself.
 template <typename T>
-__global__ void __launch_bounds__(BLOCK_COLUMNS * BLOCK_ROWS) bias_gradient_parts(
+__global__ void __launch_bounds__(BLOCK_COLUMNS * BLOCK_ROWS, 1) bias_gradient_parts(
     const T* delta, T* parts, int64 rows, int64 width, int64 rows_a_part) {
     __shared__ T sums[BLOCK_ROWS][BLOCK_COLUMNS];
     int64 column = int64(blockIdx.x) * BLOCK_COLUMNS + threadIdx.x;

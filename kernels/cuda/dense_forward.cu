@@ -20,7 +20,7 @@ __global__ void dense_forward_naive(
 
 // tiled: a block shares TILE×TILE pieces of a_prev and w through shared memory, for 1/TILE of the memory traffic.
 template <typename T, template <typename> class Activation, int TILE>
-__global__ void __launch_bounds__(TILE * TILE) dense_forward_tiled(
+__global__ void __launch_bounds__(TILE * TILE, 1) dense_forward_tiled(
     const T* a_prev, const T* w, const T* b, T* z, T* a, int64 rows, int64 width, int64 width_prev, T parameter) {
     BiasActivation<T, Activation> epilogue{b, z, a, {parameter}};
     product_tiled<NT, TILE>(a_prev, w, rows, width, width_prev, epilogue);
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(TILE * TILE) dense_forward_tiled(
 
 // pipelined: sums in registers, copies that overlap with arithmetic, no guards in the main loop.
 template <typename T, template <typename> class Activation, class P>
-__global__ void __launch_bounds__(P::THREADS) dense_forward_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) dense_forward_pipelined(
     const T* a_prev, const T* w, const T* b, T* z, T* a, int64 rows, int64 width, int64 width_prev, T parameter) {
     BiasActivation<T, Activation> epilogue{b, z, a, {parameter}};
     product_pipelined<NT, P>(a_prev, w, rows, width, width_prev, 0, width_prev, epilogue);
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(P::THREADS) dense_forward_pipelined(
 
 // reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
 template <typename T, template <typename> class Activation>
-__global__ void __launch_bounds__(REDUCE_THREADS) dense_forward_reduce(
+__global__ void __launch_bounds__(REDUCE_THREADS, 1) dense_forward_reduce(
     const T* parts, int64 split, const T* b, T* z, T* a, int64 rows, int64 width, T parameter) {
     BiasActivation<T, Activation> epilogue{b, z, a, {parameter}};
     product_reduce(parts, split, rows, width, epilogue);

@@ -21,7 +21,7 @@ __global__ void hidden_delta_naive(
 
 // tiled: a block shares TILE×TILE pieces of delta_next and w_next through shared memory.
 template <typename T, template <typename> class Activation, int TILE>
-__global__ void __launch_bounds__(TILE * TILE) hidden_delta_tiled(
+__global__ void __launch_bounds__(TILE * TILE, 1) hidden_delta_tiled(
     const T* delta_next, const T* w_next, const T* saved, T* delta, int64 rows, int64 width, int64 width_next,
     T parameter) {
     TimesDerivative<T, Activation> epilogue{saved, delta, {parameter}};
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(TILE * TILE) hidden_delta_tiled(
 
 // pipelined: sums in registers, copies that overlap with arithmetic, no guards in the main loop.
 template <typename T, template <typename> class Activation, class P>
-__global__ void __launch_bounds__(P::THREADS) hidden_delta_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) hidden_delta_pipelined(
     const T* delta_next, const T* w_next, const T* saved, T* delta, int64 rows, int64 width, int64 width_next,
     T parameter) {
     TimesDerivative<T, Activation> epilogue{saved, delta, {parameter}};
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(P::THREADS) hidden_delta_pipelined(
 
 // reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
 template <typename T, template <typename> class Activation>
-__global__ void __launch_bounds__(REDUCE_THREADS) hidden_delta_reduce(
+__global__ void __launch_bounds__(REDUCE_THREADS, 1) hidden_delta_reduce(
     const T* parts, int64 split, const T* saved, T* delta, int64 rows, int64 width, T parameter) {
     TimesDerivative<T, Activation> epilogue{saved, delta, {parameter}};
     product_reduce(parts, split, rows, width, epilogue);

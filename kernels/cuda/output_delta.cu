@@ -12,7 +12,7 @@
 
 // elementwise: σ' is a function of one element. A loss from logits has σ' in its derivative already.
 template <typename T, template <typename> class Loss, template <typename> class Activation>
-__global__ void __launch_bounds__(SUM_THREADS) output_delta_elementwise(
+__global__ void __launch_bounds__(SUM_THREADS, 1) output_delta_elementwise(
     const T* output, const T* saved, const T* y, T* delta, double* parts, int64 rows, int64 width, double scale,
     T loss_parameter, T parameter) {
     Loss<T> loss{loss_parameter, width};
@@ -95,7 +95,7 @@ __global__ void output_delta_softmax_cross_entropy(
 
 // The second stage of the loss, by one block: losses[BATCH] = Σ parts · scale, losses[TOTAL] += Σ parts.
 template <typename T>
-__global__ void __launch_bounds__(SUM_THREADS) total_loss(
+__global__ void __launch_bounds__(SUM_THREADS, 1) total_loss(
     const T* parts, int64 count, double scale, double* losses) {
     double sum = sum_of_parts(parts, count);
     if (threadIdx.x == 0) {

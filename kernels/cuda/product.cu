@@ -18,14 +18,14 @@ __global__ void general_product_naive(
 
 // tiled: a block shares TILE×TILE pieces of A and B through shared memory.
 template <typename T, class Form, int TILE>
-__global__ void __launch_bounds__(TILE * TILE) general_product_tiled(
+__global__ void __launch_bounds__(TILE * TILE, 1) general_product_tiled(
     const T* a, const T* b, T* c, int64 m, int64 n, int64 depth, T alpha, T beta) {
     product_tiled<Form, TILE>(a, b, m, n, depth, ScaledAccumulate<T>{alpha, beta, c});
 }
 
 // pipelined: sums in registers, copies that overlap with arithmetic, no guards in the main loop.
 template <typename T, class Form, class P>
-__global__ void __launch_bounds__(P::THREADS) general_product_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) general_product_pipelined(
     const T* a, const T* b, T* c, int64 m, int64 n, int64 depth, T alpha, T beta) {
     product_pipelined<Form, P>(a, b, m, n, depth, 0, depth, ScaledAccumulate<T>{alpha, beta, c});
 }
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(P::THREADS) general_product_pipelined(
 // partial: the first half of split-K. Block (tile, s) sums over the depths s · part .. (s + 1) · part − 1 alone and stores
 // that in parts[s]; more blocks for the same tiles. `part` is a multiple of TILE_K, and no part is empty.
 template <typename T, class Form, class P>
-__global__ void __launch_bounds__(P::THREADS) partial_product_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) partial_product_pipelined(
     const T* a, const T* b, T* parts, int64 m, int64 n, int64 depth, int64 part) {
     int64 first = blockIdx.y * part;
     int64 last = first + part < depth ? first + part : depth;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(P::THREADS) partial_product_pipelined(
 
 // reduce: the second half of split-K.
 template <typename T>
-__global__ void __launch_bounds__(REDUCE_THREADS) general_product_reduce(
+__global__ void __launch_bounds__(REDUCE_THREADS, 1) general_product_reduce(
     const T* parts, int64 split, T* c, int64 m, int64 n, T alpha, T beta) {
     product_reduce(parts, split, m, n, ScaledAccumulate<T>{alpha, beta, c});
 }

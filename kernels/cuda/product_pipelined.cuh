@@ -22,6 +22,7 @@
 // The plan of one kernel; gpubp/kernels/plans.py holds the same numbers and checks what they must fulfil.
 //   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
 //   not start on 16-byte boundaries, 1.
+// Kernels say __launch_bounds__(P::THREADS, 1): without the 1 the compiler may spill registers to fit a second block.
 template <int TILE_M_, int TILE_N_, int TILE_K_, int THREAD_M_, int THREAD_N_, int STAGES_, int VECTOR_>
 struct Pipeline {
     static constexpr int TILE_M = TILE_M_, TILE_N = TILE_N_, TILE_K = TILE_K_;
@@ -121,23 +122,35 @@ struct OperandTile {
     // values[i][v] = element (side_of(thread, i), unit · UNIT + v) of the tile at stages[offset].
     static __device__ __forceinline__ void read(
         const T* stages, int offset, int thread, int unit, T (&values)[PER_THREAD][UNIT]) {
-        if constexpr (by_depth) {
-            // the exclusive or works on the whole offset, all else of which is a multiple of TILE_K: one instruction
-            const T* mine = stages + (offset + thread * TILE_K + swizzle(thread) * UNIT ^ unit * UNIT);
 #pragma unroll
-            for (int i = 0; i < PER_THREAD; ++i) load_run(values[i], mine + i * THREADS * TILE_K, UNIT, true);
-        } else {
+        for (int i = 0; by_depth && i < PER_THREAD; ++i) read_slot(stages, offset, thread, unit, i, values[i]);
 #pragma unroll
-            for (int v = 0; v < UNIT; ++v) {
-                const T* mine = stages + offset + (unit * UNIT + v) * SIDE + thread * W;
+        for (int v = 0; !by_depth && v < UNIT; ++v) {
+            T values_of_depth[PER_THREAD];
+            read_depth(stages, offset, thread, unit, v, values_of_depth);
 #pragma unroll
-                for (int g = 0; g < PER_THREAD / W; ++g) {
-                    T run[W];
-                    load_run(run, mine + g * THREADS * W, W, true);
+            for (int i = 0; i < PER_THREAD; ++i) values[i][v] = values_of_depth[i];
+        }
+    }
+
+    // values[v] = element (side_of(thread, i), unit · UNIT + v), of a depth-contiguous operand.
+    static __device__ __forceinline__ void read_slot(
+        const T* stages, int offset, int thread, int unit, int i, T (&values)[UNIT]) {
+        // the exclusive or works on the whole offset, all else of which is a multiple of TILE_K: one instruction
+        const T* mine = stages + (offset + thread * TILE_K + swizzle(thread) * UNIT ^ unit * UNIT);
+        load_run(values, mine + i * THREADS * TILE_K, UNIT, true);
+    }
+
+    // values[i] = element (side_of(thread, i), unit · UNIT + v), of a side-contiguous operand.
+    static __device__ __forceinline__ void read_depth(
+        const T* stages, int offset, int thread, int unit, int v, T (&values)[PER_THREAD]) {
+        const T* mine = stages + offset + (unit * UNIT + v) * SIDE + thread * W;
 #pragma unroll
-                    for (int w = 0; w < W; ++w) values[g * W + w][v] = run[w];
-                }
-            }
+        for (int g = 0; g < PER_THREAD / W; ++g) {
+            T run[W];
+            load_run(run, mine + g * THREADS * W, W, true);
+#pragma unroll
+            for (int w = 0; w < W; ++w) values[g * W + w] = run[w];
         }
     }
 };
@@ -206,15 +219,30 @@ __device__ __forceinline__ void product_pipelined(
 
 #pragma unroll
         for (int unit = 0; unit < ATile::UNITS; ++unit) {
-            T a_values[P::THREAD_M][ATile::UNIT], b_values[P::THREAD_N][ATile::UNIT];
+            T a_values[P::THREAD_M][ATile::UNIT];
             ATile::read(stages, reading, thread_m, unit, a_values);
-            BTile::read(stages, reading + ATile::SIZE, thread_n, unit, b_values);
+            // B's values are read when they are needed, which keeps few of them in registers
+            if constexpr (BTile::by_depth) {
 #pragma unroll
-            for (int v = 0; v < ATile::UNIT; ++v)
+                for (int j = 0; j < P::THREAD_N; ++j) {
+                    T b_values[BTile::UNIT];
+                    BTile::read_slot(stages, reading + ATile::SIZE, thread_n, unit, j, b_values);
 #pragma unroll
-                for (int i = 0; i < P::THREAD_M; ++i)
+                    for (int v = 0; v < BTile::UNIT; ++v)
 #pragma unroll
-                    for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[i][v] * b_values[j][v];
+                        for (int i = 0; i < P::THREAD_M; ++i) sums[i][j] += a_values[i][v] * b_values[v];
+                }
+            } else {
+#pragma unroll
+                for (int v = 0; v < BTile::UNIT; ++v) {
+                    T b_values[P::THREAD_N];
+                    BTile::read_depth(stages, reading + ATile::SIZE, thread_n, unit, v, b_values);
+#pragma unroll
+                    for (int i = 0; i < P::THREAD_M; ++i)
+#pragma unroll
+                        for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[i][v] * b_values[j];
+                }
+            }
         }
 
         if (more) {

@@ -3,10 +3,27 @@
 
 using int64 = long long;  // offsets: an array may pass 2³¹ elements
 
+// W elements as one value of a type that the compiler moves by one instruction.
 template <typename T, int W>
-struct alignas(sizeof(T) * W) Vector {
-    T element[W];
+struct VectorOf;
+template <>
+struct VectorOf<float, 4> {
+    using type = float4;
 };
+template <>
+struct VectorOf<float, 2> {
+    using type = float2;
+};
+template <>
+struct VectorOf<double, 2> {
+    using type = double2;
+};
+template <typename T>
+struct VectorOf<T, 1> {
+    using type = T;
+};
+template <typename T, int W>
+using Vector = typename VectorOf<T, W>::type;
 
 // How many elements of this type one 16-byte access moves.
 template <typename T>
@@ -20,25 +37,37 @@ struct Run {
     bool vector;   // whether one access may move it: all W are there, and every row starts on a W-element boundary
 };
 
+// The compiler splits a store of values that come from separate registers into single elements; these do not.
+__device__ __forceinline__ void store_whole(float* to, const float (&x)[4]) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3])
+                 : "memory");
+}
+__device__ __forceinline__ void store_whole(float* to, const float (&x)[2]) {
+    asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x[0]), "f"(x[1]) : "memory");
+}
+__device__ __forceinline__ void store_whole(double* to, const double (&x)[2]) {
+    asm volatile("st.global.v2.f64 [%0], {%1, %2};" ::"l"(to), "d"(x[0]), "d"(x[1]) : "memory");
+}
+template <typename T>
+__device__ __forceinline__ void store_whole(T* to, const T (&x)[1]) {
+    *to = x[0];
+}
+
 template <typename T, int W>
 __device__ __forceinline__ void load_run(T (&x)[W], const T* from, int count, bool vector) {
     if (vector) {
-        Vector<T, W> whole = *reinterpret_cast<const Vector<T, W>*>(from);
-#pragma unroll
-        for (int w = 0; w < W; ++w) x[w] = whole.element[w];
+        *reinterpret_cast<Vector<T, W>*>(x) = *reinterpret_cast<const Vector<T, W>*>(from);
     } else {
 #pragma unroll
         for (int w = 0; w < W; ++w) x[w] = w < count ? from[w] : T(0);
     }
 }
 
+// Into global memory.
 template <typename T, int W>
 __device__ __forceinline__ void store_run(T* to, const T (&x)[W], int count, bool vector) {
     if (vector) {
-        Vector<T, W> whole;
-#pragma unroll
-        for (int w = 0; w < W; ++w) whole.element[w] = x[w];
-        *reinterpret_cast<Vector<T, W>*>(to) = whole;
+        store_whole(to, x);
     } else {
 #pragma unroll
         for (int w = 0; w < W; ++w)

@@ -18,21 +18,21 @@ __global__ void transpose_product_naive(
 
 // tiled: a block shares TILE×TILE pieces of delta_next and w_next through shared memory.
 template <typename T, int TILE>
-__global__ void __launch_bounds__(TILE * TILE) transpose_product_tiled(
+__global__ void __launch_bounds__(TILE * TILE, 1) transpose_product_tiled(
     const T* delta_next, const T* w_next, T* product, int64 rows, int64 width, int64 width_next) {
     product_tiled<NN, TILE>(delta_next, w_next, rows, width, width_next, Plain<T>{product});
 }
 
 // pipelined: sums in registers, copies that overlap with arithmetic, no guards in the main loop.
 template <typename T, class P>
-__global__ void __launch_bounds__(P::THREADS) transpose_product_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) transpose_product_pipelined(
     const T* delta_next, const T* w_next, T* product, int64 rows, int64 width, int64 width_next) {
     product_pipelined<NN, P>(delta_next, w_next, rows, width, width_next, 0, width_next, Plain<T>{product});
 }
 
 // reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
 template <typename T>
-__global__ void __launch_bounds__(REDUCE_THREADS) transpose_product_reduce(
+__global__ void __launch_bounds__(REDUCE_THREADS, 1) transpose_product_reduce(
     const T* parts, int64 split, T* product, int64 rows, int64 width) {
     product_reduce(parts, split, rows, width, Plain<T>{product});
 }

@@ -19,21 +19,21 @@ __global__ void weight_gradient_naive(
 
 // tiled: a block shares TILE×TILE pieces of delta and a_prev through shared memory.
 template <typename T, int TILE>
-__global__ void __launch_bounds__(TILE * TILE) weight_gradient_tiled(
+__global__ void __launch_bounds__(TILE * TILE, 1) weight_gradient_tiled(
     const T* delta, const T* a_prev, T* gradient, int64 width, int64 width_prev, int64 rows) {
     product_tiled<TN, TILE>(delta, a_prev, width, width_prev, rows, Plain<T>{gradient});
 }
 
 // pipelined: sums in registers, copies that overlap with arithmetic, no guards in the main loop.
 template <typename T, class P>
-__global__ void __launch_bounds__(P::THREADS) weight_gradient_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) weight_gradient_pipelined(
     const T* delta, const T* a_prev, T* gradient, int64 width, int64 width_prev, int64 rows) {
     product_pipelined<TN, P>(delta, a_prev, width, width_prev, rows, 0, rows, Plain<T>{gradient});
 }
 
 // reduce: the second half of split-K.
 template <typename T>
-__global__ void __launch_bounds__(REDUCE_THREADS) weight_gradient_reduce(
+__global__ void __launch_bounds__(REDUCE_THREADS, 1) weight_gradient_reduce(
     const T* parts, int64 split, T* gradient, int64 width, int64 width_prev) {
     product_reduce(parts, split, width, width_prev, Plain<T>{gradient});
 }

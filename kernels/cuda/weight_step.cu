@@ -24,21 +24,21 @@ __global__ void weight_step_naive(
 
 // tiled: a block shares TILE×TILE pieces of delta and a_prev through shared memory.
 template <typename T, int TILE>
-__global__ void __launch_bounds__(TILE * TILE) weight_step_tiled(
+__global__ void __launch_bounds__(TILE * TILE, 1) weight_step_tiled(
     const T* delta, const T* a_prev, const double* control, T* w, int64 width, int64 width_prev, int64 rows) {
     product_tiled<TN, TILE>(delta, a_prev, width, width_prev, rows, step(control, w));
 }
 
 // pipelined: sums in registers, copies that overlap with arithmetic, no guards in the main loop.
 template <typename T, class P>
-__global__ void __launch_bounds__(P::THREADS) weight_step_pipelined(
+__global__ void __launch_bounds__(P::THREADS, 1) weight_step_pipelined(
     const T* delta, const T* a_prev, const double* control, T* w, int64 width, int64 width_prev, int64 rows) {
     product_pipelined<TN, P>(delta, a_prev, width, width_prev, rows, 0, rows, step(control, w));
 }
 
 // reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
 template <typename T>
-__global__ void __launch_bounds__(REDUCE_THREADS) weight_step_reduce(
+__global__ void __launch_bounds__(REDUCE_THREADS, 1) weight_step_reduce(
     const T* parts, int64 split, const double* control, T* w, int64 width, int64 width_prev) {
     product_reduce(parts, split, width, width_prev, step(control, w));
 }

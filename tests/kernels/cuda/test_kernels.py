@@ -1,0 +1,189 @@
+"""The compiled kernels: no spills, registers and shared memory as planned, and the machine code of the main loop."""
+
+import re
+import subprocess
+from dataclasses import replace
+from importlib.metadata import files
+from pathlib import Path
+
+import pytest
+
+from gpubp.activations import ACTIVATIONS
+from gpubp.backends.base import Control, Losses
+from gpubp.kernels import plans
+from gpubp.kernels.cuda import sources
+from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
+from gpubp.kernels.plans import PIPELINED, Chip, Plan
+from gpubp.losses import LOSSES
+from gpubp.optimizers import OPTIMIZERS
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
+FORMS = {"NT": "dense_forward", "NN": "hidden_delta", "TN": "weight_gradient"}
+REGISTERS = 65536
+"""Registers of a multiprocessor: what one block may need at most."""
+
+
+def compile_entries(entries, arch):
+    """Compile instances of kernels of one file; give what each one needs, in their order."""
+    (source,) = {entry.source for entry in entries}
+    expressions = [entry.expression for entry in entries]
+    compiled = compile_file(KERNEL_DIRECTORY / source, arch, name_expressions=expressions)
+    return compiled, [compiled.resources[compiled.lowered_names[expression]] for expression in expressions]
+
+
+def product(form, dtype, activation="GELU"):
+    """The kernels of the primitive of this form, with the activation that needs the most registers."""
+    return sources.product_kernels(FORMS[form], form, dtype, None if form == "TN" else activation)
+
+
+def both_copies(plan):
+    """The plan as it is chosen for aligned rows, and for others where it may be."""
+    return [plan, replace(plan, vector=1)] if plan.copies(1) <= plans.MAX_COPIES else [plan]
+
+
+def check_resources(all_plans, form, dtype, arch):
+    chip = Chip(arch, 1)
+    chosen = [one for plan in all_plans for one in both_copies(plan)]
+    if not chip.has_async_copies:
+        chosen = [plan for plan in chosen if plan.thread_m * plan.thread_n <= plans.MOST_SUMS_STAGED]
+    _, needs = compile_entries([product(form, dtype).whole(plan) for plan in chosen], arch)
+    for plan, resources in zip(chosen, needs, strict=True):
+        assert not resources.spills, plan
+        assert resources.local_bytes == 0, plan
+        assert resources.registers * plan.threads <= REGISTERS, plan
+        assert resources.shared_bytes == plan.on(chip).shared_bytes, plan
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_largest_and_smallest_tiles_do_not_spill(form, dtype):
+    check_resources([PIPELINED[dtype][0], PIPELINED[dtype][-1]], form, dtype, "sm_90")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_large_tile_spills_on_any_architecture(form, dtype, arch):
+    check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], form, dtype, arch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_small_tile_spills(form, dtype):
+    check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n < 32], form, dtype, "sm_80")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_naive_and_tiled_need_what_the_plan_says(dtype):
+    chosen = [Plan("naive", dtype, 8, 32), Plan("tiled", dtype, 16, 16, 16), Plan("tiled", dtype, 32, 32, 32)]
+    for form in FORMS:
+        _, needs = compile_entries([product(form, dtype, "Tanh").whole(plan) for plan in chosen], "sm_90")
+        for plan, resources in zip(chosen, needs, strict=True):
+            assert not resources.spills
+            assert resources.shared_bytes == plan.shared_bytes
+
+
+def elementwise_entries():
+    """Instances of every kernel that is no product, by file."""
+    entry = sources.entry
+    for kind in ("float", "double"):
+        yield [entry("hadamard_derivative", "hadamard_derivative", kind, name) for name in sigma_names()]
+        yield [
+            *(
+                entry("output_delta", "output_delta_elementwise", kind, loss.__name__, "GELU")
+                for loss in LOSSES.values()
+                if loss.name not in ("softmax_cross_entropy", "binary_cross_entropy")
+            ),
+            entry("output_delta", "output_delta_elementwise", kind, "BinaryCrossEntropy", "Identity"),
+            entry("output_delta", "output_delta_softmax", kind, "Huber", 32),
+            entry("output_delta", "output_delta_softmax", kind, "Huber", 256),
+            entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Labels", "int64", 32),
+            entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Probabilities", kind, 256),
+            entry("output_delta", "total_loss", "double"),
+        ]
+        yield [entry("update", "update", kind, optimizer.__name__) for optimizer in OPTIMIZERS.values()]
+        yield [entry("softmax", "softmax", kind, team) for team in (32, 256)]
+        yield [entry("row_argmax", "row_argmax", kind, team) for team in (32, 256)]
+        yield [entry("bias_gradient", name, kind) for name in ("bias_gradient_parts", "bias_gradient")]
+        yield [entry("squared_norm", "squared_norm_parts", kind), entry("squared_norm", "squared_norm", "double")]
+        yield [entry("scale", "scale", kind)]
+        yield [entry("cast", "cast", kind, other) for other in ("float", "double")]
+    for source in ("gather_rows", "copy"):
+        yield [entry(source, source, word) for word in sources.WORDS.values()]
+    yield [entry("prepare_update", "prepare_update", "double")]
+
+
+def sigma_names():
+    return [kind.__name__ for name, kind in ACTIVATIONS.items() if name != "softmax"]
+
+
+@pytest.mark.parametrize(
+    "arch", ["sm_90", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("sm_75", "sm_120"))]
+)
+def test_every_other_kernel_compiles_without_spills(arch):
+    for entries in elementwise_entries():
+        _, needs = compile_entries(entries, arch)
+        for entry, resources in zip(entries, needs, strict=True):
+            assert not resources.spills, entry
+
+
+def test_every_source_is_tried():
+    tried = {entry.source for entries in elementwise_entries() for entry in entries}
+    tried |= {f"{name}.cu" for name in (*FORMS.values(), "product", "transpose_product", "weight_step")}
+    assert tried == {path.name for path in KERNEL_DIRECTORY.glob("*.cu")}
+
+
+# --- machine code -----------------------------------------------------------------------------------------------------
+def nvdisasm():
+    """The disassembler of the wheel."""
+    (program,) = [file for file in files("nvidia-cuda-nvdisasm") or () if Path(file).stem == "nvdisasm"]
+    return program.locate()
+
+
+def main_loop(compiled, name):
+    """The instructions of the loop that multiplies and adds most, without their predicates."""
+    text = subprocess.run([nvdisasm(), "-c", compiled.cubin_path], capture_output=True, text=True, check=True).stdout
+    (body,) = [part for part in re.split(r"\.section\s+\.text\.", text)[1:] if part.startswith(name)]
+    instructions, labels, loops = [], {}, [[]]
+    for line in body.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@\S+\s+)?(\S.*?);", line):
+            instructions.append(instruction[1].split()[0])
+            jump = re.search(r"BRA.*?(\.L_x_\d+)", instruction[1])
+            if jump and jump[1] in labels:
+                loops.append(instructions[labels[jump[1]] :])
+    return max(loops, key=lambda loop: sum(each.startswith("FFMA") for each in loop))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("form", FORMS)
+def test_main_loop_is_nearly_all_multiply_adds(form, arch):
+    plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)
+    entry = product(form, "float32", "ReLU").whole(plan)
+    compiled, _ = compile_entries([entry], arch)
+    loop = main_loop(compiled, compiled.lowered_names[entry.expression])
+    multiply_adds = sum(each.startswith("FFMA") for each in loop)
+    print(f"{form} {arch}: {multiply_adds} of {len(loop)} instructions: {multiply_adds / len(loop):.1%}")
+    assert multiply_adds == plan.tile_k * plan.thread_m * plan.thread_n
+    assert multiply_adds / len(loop) >= 0.88
+    reads = sum(each.startswith("LDS") for each in loop)
+    assert reads <= plan.tile_k * (plan.thread_m + plan.thread_n) // plan.unit + 4, "reads are not 16 bytes wide"
+    assert not any(each.startswith(("LDL", "STL")) for each in loop)
+
+
+# --- names that stand in two languages --------------------------------------------------------------------------------
+def test_control_and_losses_are_those_of_the_protocol():
+    text = (KERNEL_DIRECTORY / "control.cuh").read_text(encoding="utf-8")
+    for enum in (Control, Losses):
+        body = re.search(rf"enum {enum.__name__} {{(.*?)}}", text)[1]
+        places = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", body)}
+        assert places == {each.name: each.value for each in enum}
+
+
+def test_no_kernel_asks_for_less_accuracy():
+    for path in (*KERNEL_DIRECTORY.glob("*.cu"), *KERNEL_DIRECTORY.glob("*.cuh")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\b__(expf|logf|fdividef|tanhf|powf)\b|use_fast_math|\batomic\w+\(", text), path.name
