@@ -34,7 +34,8 @@ STATIC_SHARED_LIMIT = 48 * _KIB
 MAX_THREADS = 1024
 MAX_BLOCK = (1024, 1024, 64)
 MAX_GRID = (2**31 - 1, 65535, 65535)
-_MACHINES = 8  # machines that a kernel keeps for its next launches
+_MACHINES = 64
+"""Machines kept for the next launches of their kernels, of all kernels together: a training step's, and some more."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,6 @@ class Kernel:
         )
         self._function = function
         self._decoded: _Decoded | None = None
-        self._waves: OrderedDict[tuple[object, ...], Wave] = OrderedDict()
 
     @property
     def static_shared_bytes(self) -> int:
@@ -82,14 +82,21 @@ class Kernel:
     def wave(
         self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None = None
     ) -> Wave:
-        """A wave of so many blocks, from the last launches where one fits."""
-        key = (block, blocks, shared_bytes, observer)
-        if key not in self._waves:
-            self._waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, observer))
-            if len(self._waves) > _MACHINES:
-                self._waves.popitem(last=False)
-        self._waves.move_to_end(key)
-        return self._waves[key]
+        """A wave of so many blocks, from the last launches where one fits.
+
+        Those under an observer are the observer's to keep: they end with it.
+        """
+        waves = _WAVES if observer is None else observer.waves
+        key = (self, block, blocks, shared_bytes)
+        if key not in waves:
+            waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, observer))
+            if len(waves) > _MACHINES:
+                waves.popitem(last=False)
+        waves.move_to_end(key)
+        return waves[key]
+
+
+_WAVES: OrderedDict[tuple[object, ...], Wave] = OrderedDict()
 
 
 class _Decoded:

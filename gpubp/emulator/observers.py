@@ -14,7 +14,7 @@ Traffic is exact for the PTX: what the machine code does after ptxas, and what c
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +63,7 @@ def observe(races: bool = False, uninitialised: bool = False, traffic: bool = Fa
     finally:
         _CURRENT.pop()
         MEMORY.watcher = outer
+        observer.release()
 
 
 # -- observing --------------------------------------------------------------------------------------------------------
@@ -129,6 +130,7 @@ class Observer:
         self.uninitialised = uninitialised
         self.traffic = traffic
         self.report = Report()
+        self.waves: OrderedDict[tuple[object, ...], Any] = OrderedDict()  # of the launches under this observer
         self._watched: dict[Machine, _Watched] = {}
         self._findings: dict[tuple[Any, ...], Finding] = {}
         self._lines: dict[tuple[Any, ...], LineAccesses] = {}
@@ -136,6 +138,13 @@ class Observer:
         self._global_states = np.zeros(0, np.uint8)
         if uninitialised:
             self._note_present_memory()
+
+    def release(self) -> None:
+        """Let go of all but the report: machines and observer refer to each other, and their arrays are large."""
+        self.waves.clear()
+        self._watched.clear()
+        self._global_cells = np.zeros((0, shadow.CELL), np.int32)
+        self._global_states = np.zeros(0, np.uint8)
 
     # -- memory that the host changes ---------------------------------------------------------------------------------
 
