@@ -211,7 +211,10 @@ class Machine:
     def lanes_of(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
         """As `source`, but always an array over lanes."""
         value = self.source(operand, dtype)
-        return value if value.ndim else self.constant(int(value.view(f"u{value.itemsize}")), dtype).view(dtype)
+        if value.ndim:
+            return value
+        bits = np.dtype(f"u{value.itemsize}")
+        return self.constant(int(value.view(bits)), bits).view(dtype)
 
     def addresses(self, operand: Operand) -> tuple[Array, int]:
         """A memory operand as an array of addresses and an offset."""

@@ -37,7 +37,7 @@ from numba.cuda.types import ext_types
 from gpubp.emulator.device import compute_capability, current_arch
 from gpubp.kernels.cuda.compile import cache_directory, compile_source, write_atomically
 
-CACHE_FORMAT = "1"
+CACHE_FORMAT = "2"
 
 if config.ENABLE_CUDASIM:
     raise RuntimeError("NUMBA_ENABLE_CUDASIM replaces Numba's compiler by its simulator: unset it to use the emulator")
@@ -137,7 +137,7 @@ def _compile_all(
     py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
 ) -> list[str]:
     """PTX of the kernel, then of the CUDA C++ that it needs (float16 and bfloat16 functions are such)."""
-    codes, _ = numba.cuda.compile_all(
+    ptx, *foreign = numba.cuda.compile_all(
         py_func,
         types.void(*argument_types),
         device=False,
@@ -146,8 +146,12 @@ def _compile_all(
         cc=compute_capability(arch),
         output="ptx",
         **options,
-    )
-    return codes
+    )[0]
+    if "numba_attempt_nocopy_reshape" in ptx:
+        # Array.reshape; where there is a driver, Numba adds this file when it launches.
+        source = Path(numba_dispatcher.__file__).with_name("reshape_funcs.cu")
+        foreign.append(_compile_foreign(arch, source.read_text(), source.name, None)[0])
+    return [ptx, *foreign]
 
 
 def _merge(ptx: str, foreign: str) -> str:

@@ -96,6 +96,15 @@ def test_scalars_of_every_size():
     np.testing.assert_array_equal(out.get(), [float(value) for value in values])
 
 
+@pytest.mark.parametrize("kind", ["int", "unsigned long long", "float", "double"])
+def test_atomics_with_a_constant(kind):
+    kernel = cp.RawKernel(f'extern "C" __global__ void k({kind}* x) {{ atomicAdd(x, ({kind})3); }}', "k")
+    dtype = {"int": np.int32, "unsigned long long": np.uint64, "float": np.float32, "double": np.float64}[kind]
+    x = cp.ones(1, dtype)
+    kernel((2,), (40,), (x,))
+    assert x.item() == 241
+
+
 def test_structures_and_halves_by_value():
     code = """
     #include <cuda_fp16.h>

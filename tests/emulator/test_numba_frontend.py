@@ -447,6 +447,34 @@ def test_atomics():
     assert 0 <= swapped[0] < 128
 
 
+def test_views_records_and_views_in_another_shape():
+    @cuda.jit
+    def kernel(x, records, out):
+        i = cuda.threadIdx.x
+        out[i] = x.reshape(4, 8)[i, 7] + x[2:10:2][i]
+        records[i].count += 1
+        records[i]["value"] = x[i]
+
+    x, out = numbers(32), np.zeros(4, np.float32)
+    records = np.zeros(4, [("value", np.float32), ("count", np.int32)])
+    kernel[1, 4](x, records, out)
+    np.testing.assert_array_equal(out, x.reshape(4, 8)[:, 7] + x[2:10:2])
+    np.testing.assert_array_equal(records["value"], x[:4])
+    np.testing.assert_array_equal(records["count"], np.ones(4))
+
+
+def test_functions_that_are_called_and_not_inlined():
+    @cuda.jit
+    def kernel(out):
+        out[0], out[1], out[2] = math.lgamma(2.5), math.gamma(3.5), math.pow(out[3], 0.5)
+        cuda.atomic.add(out, 4, 1.5)
+
+    out = np.zeros(5)
+    out[3] = 2
+    kernel[1, 1](out)
+    np.testing.assert_allclose(out, [math.lgamma(2.5), math.gamma(3.5), 2**0.5, 2, 1.5], rtol=1e-14)
+
+
 def test_warp_instructions():
     @cuda.jit
     def kernel(x, out):
