@@ -67,6 +67,18 @@ def test_inner_loops_stay_inside_the_outer_one():
     assert marks(program) == [1, 2, 3, 4]
 
 
+def test_the_blocks_of_a_loop_run_in_their_order_not_that_of_the_text():
+    program = build(
+        """
+    HEAD: mov.u32 %r1, 1; bra SECOND;
+    THIRD: mov.u32 %r1, 3; @%p1 bra HEAD;
+        mov.u32 %r1, 4; ret;
+    SECOND: mov.u32 %r1, 2; bra THIRD;
+        """
+    )
+    assert marks(program) == [1, 2, 3, 4]
+
+
 def test_a_branch_to_a_lone_return_ends_the_thread():
     program = build("@%p1 bra END;\nmov.u32 %r1, 1;\nEND: ret;")
     assert program.blocks[0].successors[0] == cfg.EXIT
@@ -135,6 +147,23 @@ def test_what_a_loop_keeps_is_kept_through_the_loop():
         """
     )
     assert shared["%r1"] not in (shared["%r2"], shared["%r3"])
+
+
+LOOP = """
+        mov.u32 %r1, 7;
+    HEAD: {first}
+        add.u32 %r4, %r1, 1;
+        mov.u32 %r2, 1; add.u32 %r3, %r2, 1;
+        setp.eq.u32 %p2, %r3, 5;
+        @%p2 bra HEAD;
+        ret;
+"""
+
+
+@pytest.mark.parametrize("first", ["", "@%p1 mov.u32 %r1, 9;"])
+def test_what_the_next_time_round_reads_is_kept(first):
+    shared = slots(LOOP.format(first=first))
+    assert shared["%r1"] not in (shared["%r2"], shared["%r3"], shared["%r4"])
 
 
 def test_a_guarded_write_keeps_the_old_value_alive():

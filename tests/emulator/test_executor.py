@@ -154,6 +154,22 @@ def test_two_warps_at_two_barriers_pass_a_value_along(run_ptx):
     np.testing.assert_array_equal(got, LANE + 500)
 
 
+def test_two_warps_that_end_after_meeting_at_two_barriers(run_ptx):
+    body = "setp.ge.u32 %p1, %r0, 32;\n@%p1 bra B;\nbar.sync 1, 64;\nret;\nB: bar.sync 1, 64;\nret;"
+    run_ptx(body, OUT, block=64)
+
+
+def test_shared_memory_is_poisoned_in_every_block(run_ptx):
+    body = """
+    .shared .align 4 .b8 s[4];
+    ld.shared.u32 %r9, [s]; bar.sync 0; st.shared.u32 [s], %r0;
+    mov.u32 %r1, %ctaid.x; mul.wide.u32 %rd5, %r1, 4; add.u64 %rd5, %rd5, %rd1; st.global.u32 [%rd5], %r9;
+    """
+    for lanes in (32, None):
+        (got,) = run_ptx(body, np.zeros(4, np.uint32), grid=4, lanes=lanes)
+        assert (got == 0xFFF5FFF5).all()
+
+
 @pytest.mark.parametrize(("mode", "expected"), [("popc.u32", 20), ("and.pred", 0), ("or.pred", 1)])
 def test_reductions_at_a_barrier(run_ptx, mode, expected):
     target = "%r9" if mode.startswith("popc") else "%p2"
@@ -489,6 +505,12 @@ def test_an_asynchronous_copy_is_poison_until_it_is_waited_for(run_ptx, wait, fi
     nothing = np.full(32, np.nan)
     np.testing.assert_array_equal(got[:, 0], data[::4] if first else nothing)
     np.testing.assert_array_equal(got[:, 1], data[1::4] if second else nothing)
+
+
+def test_the_target_of_a_copy_loses_what_it_held(run_ptx):
+    body = COPY.format(size="", wait="").replace("cp.async.cg", "st.shared.u32 [%r2], %r0;\ncp.async.cg", 1)
+    _, got = run_ptx(body, np.arange(128, dtype=np.float32), np.zeros((32, 2), np.float32))
+    assert np.isnan(got[:, 0]).all()
 
 
 def test_a_short_asynchronous_copy_is_filled_up_with_zeros(run_ptx):
