@@ -161,7 +161,7 @@ class ndarray:
     ) -> object:
         return dlpack.export(self._host(), self.data.ptr, self)
 
-    def __array__(self, *arguments: object, **options: object) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         raise TypeError("an emulated array is not turned into a NumPy array in silence: use .get() or asnumpy()")
 
     def __len__(self) -> int:
@@ -413,7 +413,8 @@ def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:
     """The numbers from `start` to `stop` in steps, as in NumPy."""
-    return asarray(np.arange(start, stop, step, dtype) if stop is not None else np.arange(0, start, step, dtype))
+    first, last = (0, start) if stop is None else (start, stop)
+    return asarray(np.arange(first, last, step, dtype=dtype))
 
 
 def empty_like(

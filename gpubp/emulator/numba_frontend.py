@@ -22,7 +22,7 @@ from typing import Any
 import numba.cuda
 import numpy as np
 from numba.cuda import types
-from numba.cuda.args import ArgHint, In, Out, wrap_arg
+from numba.cuda.args import In, Out, wrap_arg
 from numba.cuda.core import sigutils
 from numba.cuda.descriptor import cuda_target
 from numba.cuda.np import numpy_support
@@ -595,6 +595,3 @@ def lookup(name: str) -> Any:
     if needs_driver and not isinstance(value, ModuleType):
         raise EmulatorError(f"cuda.{name} is not part of the emulator")
     return value
-
-
-__all__ = ["ArgHint", "DeviceNDArray", "Dispatcher", "Launcher", "NumbaEvent", "NumbaStream", "jit", "lookup"]
