@@ -1,0 +1,86 @@
+"""What the `pipelined` kernels move, counted on the emulated device: no wasted sector, no bank conflict, and no product
+that goes to memory just to be read again."""
+
+import numpy as np
+import pytest
+
+from gpubp import activations, emulator
+from gpubp.backends.cupy_backend import CupyBackend
+from gpubp.kernels.plans import PIPELINED
+
+M, N, K = 256, 128, 64
+ITEM = {"float32": 4, "float64": 8}
+PLANS = [
+    pytest.param(plan, id=f"{plan.dtype} {plan.tile_m}x{plan.tile_n}") for plans in PIPELINED.values() for plan in plans
+]
+RELU = activations.get("relu")
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return CupyBackend("emulator")
+
+
+def matrices(backend, dtype, *shapes):
+    rng = np.random.default_rng(0)
+    return [backend.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def count(work):
+    with emulator.observe(traffic=True) as report:
+        work()
+    return report
+
+
+def large(dtype):
+    """The largest tile that divides the result of these tests: its re-reads of the operands are easy to count."""
+    return next(plan for plan in PIPELINED[dtype] if M % plan.tile_m == 0 and N % plan.tile_n == 0)
+
+
+def assert_nothing_is_wasted(report):
+    assert report.global_accesses
+    assert report.shared_accesses
+    assert [(str(entry.location), entry.kind, entry.excess) for entry in report.accesses if entry.excess] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_sector_is_needed_and_no_bank_is_asked_twice(backend, plan):
+    delta_next, w_next, saved, delta = matrices(backend, plan.dtype, (M, K), (K, N), (M, N), (M, N))
+    assert_nothing_is_wasted(count(lambda: backend.hidden_delta(delta_next, w_next, RELU, saved, delta, plan=plan)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ITEM)
+def test_nothing_is_wasted_in_the_other_forms(backend, dtype):
+    a_prev, w, delta = matrices(backend, dtype, (M, K), (N, K), (M, N))
+    a, gradient = matrices(backend, dtype, (M, N), (N, K))
+    plan = large(dtype)
+    assert_nothing_is_wasted(count(lambda: backend.dense_forward(a_prev, w, None, RELU, None, a, plan=plan)))
+    assert_nothing_is_wasted(count(lambda: backend.weight_gradient(delta, a_prev, gradient, plan=plan)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+def test_the_fused_delta_moves_each_array_once_but_for_the_tiles(backend, dtype):
+    delta_next, w_next, saved = matrices(backend, dtype, (M, K), (K, N), (M, N))
+    product, delta = matrices(backend, dtype, (M, N), (M, N))
+    plan, item = large(dtype), ITEM[dtype]
+    fused = count(lambda: backend.hidden_delta(delta_next, w_next, RELU, saved, delta, plan=plan))
+
+    def halves():
+        backend.transpose_product(delta_next, w_next, product, plan=plan)
+        backend.hadamard_derivative(product, RELU, saved, delta)
+
+    separate = count(halves)
+    tiles = M * K * (N // plan.tile_n) + K * N * (M // plan.tile_m)
+    moved = fused.bytes["global"]
+    assert (moved.read, moved.written) == (item * (tiles + M * N), item * M * N)
+    moved = separate.bytes["global"]
+    assert (moved.read, moved.written) == (item * (tiles + 2 * M * N), item * 2 * M * N)
+
+
+def test_the_flops_are_those_of_the_product(backend):
+    delta_next, w_next, product = matrices(backend, "float32", (M, K), (K, N), (M, N))
+    report = count(lambda: backend.transpose_product(delta_next, w_next, product, plan=large("float32")))
+    assert report.instructions["FMA"] == M * N * K
+    assert report.flops == 2 * M * N * K
