@@ -235,7 +235,7 @@ class Barriers:
                 parts.append(f"{count} wait at {instruction.location or instruction.text}")
         exited = int(np.count_nonzero(block & machine.is_thread & ~self.live))
         if exited:
-            parts.append(f"{exited} have exited")
+            parts.append(f"{exited} have exited (a thread that has returned counts as missing)")
         return ", ".join(parts)
 
 

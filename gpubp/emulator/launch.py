@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ STATIC_SHARED_LIMIT = 48 * _KIB
 MAX_THREADS = 1024
 MAX_BLOCK = (1024, 1024, 64)
 MAX_GRID = (2**31 - 1, 65535, 65535)
+#: One launch at a time: there is one device, and its machines are shared.
+_DEVICE = threading.RLock()
 _MACHINES = 64
 """Machines kept for the next launches of their kernels, of all kernels together: a training step's, and some more."""
 
@@ -118,7 +121,7 @@ class _Decoded:
         self._shared_layouts: dict[int, Layout] = {}
         self.local = layout([v for v in variables if v.space in ("local", "param")])
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
-        self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}")
+        self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
 
     def shared_layout(self, dynamic_bytes: int) -> Layout:
@@ -258,14 +261,27 @@ def launch(
     Raises LaunchError for a launch that no GPU would accept, and the other kinds of EmulatorError for what the kernel
     does wrong.
     """
-    check_launch(kernel, grid, block, params, shared_bytes, arch)
+    with _DEVICE:
+        check_launch(kernel, grid, block, params, shared_bytes, arch)
+        _run(kernel, grid, block, params, shared_bytes, lanes or LANES)
+
+
+def _run(
+    kernel: Kernel,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    params: Sequence[bytes],
+    shared_bytes: int,
+    lanes: int,
+) -> None:
+    """Run the waves of a launch that was checked."""
     decoded = kernel.decoded()
     for parameter, value in zip(kernel.parameters, params, strict=True):
         start = decoded.parameter_offsets[parameter.name]
         decoded.parameter_bytes[start : start + parameter.size] = np.frombuffer(value, np.uint8)
     total = grid[0] * grid[1] * grid[2]
     padded = -(-block[0] * block[1] * block[2] // WARP) * WARP
-    most = max(1, (lanes or LANES) // padded)
+    most = max(1, lanes // padded)
     per_wave = -(-total // -(-total // most))  # waves of about one size
     observer = observers.current()
     wave = kernel.wave(block, per_wave, shared_bytes, observer)

@@ -265,8 +265,9 @@ class Machine:
     def where(self, instruction: Instruction | None, lane: int | None = None) -> str:
         """Kernel, source line, block and thread, in words."""
         parts = [f"kernel {self.program.name}"]
-        if instruction is not None and instruction.location is not None:
-            parts.append(str(instruction.location))
+        if instruction is not None:
+            # Without line information the instruction itself is the best there is.
+            parts.append(str(instruction.location or f"`{instruction.text}`"))
         if lane is not None:
             parts.append(f"block {self.block_index(lane)}, thread {self.thread_index(lane)}")
         return ", ".join(parts)

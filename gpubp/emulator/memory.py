@@ -39,6 +39,7 @@ class Allocation:
     nbytes: int
     name: str
     freed: bool = False
+    internal: bool = False  # the emulator's own, which no message should speak of
 
     def __str__(self) -> str:
         what = self.name or "an allocation"
@@ -63,7 +64,7 @@ class Memory:
         #: Set by the observer of uninitialised reads: called with (address, nbytes, written).
         self.watcher: Callable[[int, int, bool], None] | None = None
 
-    def allocate(self, nbytes: int, name: str = "") -> int:
+    def allocate(self, nbytes: int, name: str = "", internal: bool = False) -> int:
         """Address of `nbytes` fresh bytes, aligned to 256 and poisoned. Raises EmulatorError when memory is full."""
         if nbytes < 0:
             raise EmulatorError(f"nbytes is {nbytes}; it must not be negative")
@@ -77,7 +78,7 @@ class Memory:
         self.valid[first : first + whole] = GRANULE
         self.valid[first + whole] = rest
         self.bytes[offset : offset + nbytes + (nbytes & 1)].view(np.uint16)[:] = POISON
-        allocation = Allocation(address, nbytes, name)
+        allocation = Allocation(address, nbytes, name, internal=internal)
         bisect.insort(self._starts, address)
         self._allocations[address] = allocation
         self.live_bytes += nbytes
@@ -132,7 +133,7 @@ class Memory:
         """Where an address lies, in words."""
         if address < GRANULE:
             return "a null pointer"
-        allocation = self.find(address)
+        allocation = self._neighbour(address, -1)
         if allocation is None or address >= ARENA_BASE + self.capacity:
             return "outside every allocation"
         distance = address - allocation.address
@@ -140,15 +141,21 @@ class Memory:
             return f"inside {allocation}, which was freed"
         if distance < allocation.nbytes:
             return f"{distance:,} bytes into {allocation}"
-        following = self._following(allocation)
+        following = self._neighbour(address, 1)
         behind = f"{distance - allocation.nbytes:,} bytes past the end of {allocation}"
         if following is not None and following.address - address <= distance - allocation.nbytes:
             return f"{following.address - address:,} bytes before the start of {following}"
         return behind + (", which was freed" if allocation.freed else "")
 
-    def _following(self, allocation: Allocation) -> Allocation | None:
-        index = bisect.bisect_right(self._starts, allocation.address)
-        return self._allocations[self._starts[index]] if index < len(self._starts) else None
+    def _neighbour(self, address: int, step: int) -> Allocation | None:
+        """The nearest of the user's allocations that begins at or before an address (step -1) or after it (step 1)."""
+        index = bisect.bisect_right(self._starts, address) + (-1 if step < 0 else 0)
+        while 0 <= index < len(self._starts):
+            allocation = self._allocations[self._starts[index]]
+            if not allocation.internal:
+                return allocation
+            index += step
+        return None
 
     def _recycle(self, nbytes: int) -> None:
         """Forget freed allocations and go on in the lowest gap between live ones that is wide enough."""

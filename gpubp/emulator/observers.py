@@ -2,8 +2,9 @@
 
 Races follow the CUDA memory model's idea of order within a launch: two accesses to the same bytes, of which one writes
 and not both are atomic, by two threads of a block with no barrier of the block (or __syncwarp within a warp) between
-them, or by two blocks. Ordering by atomics and fences alone is not followed: a kernel that hands data from block to
-block within a launch is reported.
+them, or by two blocks. A barrier of some of a block's threads is taken to order them all, which hides races between
+the others. Ordering by atomics and fences alone is not followed: a kernel that hands data from block to block within a
+launch is reported.
 
 Reads of unwritten memory are known byte by byte. What was allocated before the observer was turned on counts as
 unwritten where it still holds the poison pattern.

@@ -263,6 +263,8 @@ class _Parser:
     def _performance_directives(self, function: Function) -> None:
         while self._skip_space() and self.text[self.position] == ".":
             match = self._expect(_PERFORMANCE)
+            if match[1] not in ("maxntid", "reqntid", "minnctapersm", "maxnctapersm", "maxnreg", "noreturn"):
+                raise self._error(f"unsupported directive .{match[1]}")
             if match[1] in ("maxntid", "reqntid"):
                 sides = [int(side) for side in match[2].split(",")]
                 sides += [1] * (3 - len(sides))
@@ -406,7 +408,9 @@ class _Body:
     def _source_location(self, file: int, line: int, rest: str) -> Location | None:
         inlined = _INLINED.search(rest)
         outer = None if inlined is None else Location(self.parser.files.get(int(inlined[1]), "?"), int(inlined[2]))
-        return None if line == 0 else Location(self.parser.files.get(file, "?"), line, outer)
+        if line == 0:  # code of no line: the line before it is nearest
+            return self.location
+        return Location(self.parser.files.get(file, "?"), line, outer)
 
     def _registers(self, kind: str, names: str) -> None:
         scope = self.scopes[-1]

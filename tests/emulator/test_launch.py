@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpubp.emulator import launch
-from gpubp.emulator.errors import EmulatorError, LaunchError
+from gpubp.emulator.errors import EmulatorError, LaunchError, PTXSyntaxError
 from gpubp.emulator.memory import MEMORY
 
 KERNEL = """.version 8.5
@@ -78,6 +78,27 @@ def test_unknown_names_list_the_known_ones(module):
         module.kernel("nothing")
     with pytest.raises(EmulatorError, match=r"no variable 'nothing'.* it has table"):
         module.global_address("nothing")
+
+
+def test_directives_that_change_a_launch_are_not_ignored():
+    with pytest.raises(PTXSyntaxError, match=r"unsupported directive \.reqnctapercluster"):
+        launch.load(KERNEL.replace(".reqntid", ".reqnctapercluster 2, 1, 1 .reqntid"))
+
+
+def test_launches_from_several_threads_take_turns(ptx_text):
+    from concurrent.futures import ThreadPoolExecutor
+
+    kernel = launch.load(ptx_text("atom.global.add.u32 %r1, [%rd1], 1;", 1)).kernel("test")
+    addresses = [MEMORY.allocate(4) for _ in range(4)]
+
+    def count(address: int) -> int:
+        MEMORY.view(address, 4)[:] = 0
+        for _ in range(20):
+            launch.launch(kernel, (1, 1, 1), (32, 1, 1), [address.to_bytes(8, "little")])
+        return int(MEMORY.view(address, 4).view(np.uint32)[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(count, addresses)) == [640] * 4
 
 
 def test_too_much_static_shared_memory():

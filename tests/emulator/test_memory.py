@@ -266,5 +266,21 @@ def test_use_after_free(ptx_text):
         launch.launch(kernel, (1, 1, 1), (32, 1, 1), [address.to_bytes(8, "little")])
 
 
+def test_messages_do_not_speak_of_the_emulators_own_memory(memory):
+    address = memory.allocate(100, "mine")
+    memory.allocate(8, "hidden", internal=True)
+    after = memory.allocate(100, "after")
+    assert memory.describe(address + 700) == f"324 bytes before the start of after of 100 bytes at {after:#x}"
+    assert memory.describe(address + 200) == f"100 bytes past the end of mine of 100 bytes at {address:#x}"
+
+
+def test_without_line_information_the_instruction_is_named(ptx_text):
+    from gpubp.emulator import launch
+
+    text = ptx_text("ld.global.u32 %r1, [%rd1];", 1).replace(".loc", "//")
+    with pytest.raises(MemoryAccessError, match=r"kernel test, `ld.global.u32 %r1, \[%rd1\]`, block"):
+        launch.launch(launch.load(text).kernel("test"), (1, 1, 1), (32, 1, 1), [bytes(8)])
+
+
 def test_the_arena_begins_above_the_null_page():
     assert MEMORY.allocate(1) > ARENA_BASE
