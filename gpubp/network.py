@@ -179,7 +179,8 @@ class Network:
         generator = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(1)[0])
         for w, activation in zip(self.layout.layers(host)[0][1:], self.activations[1:], strict=True):
             initializer = self.initializer or initializers.default_for(activation)
-            w[...] = initializer.draw(*w.shape, generator)
+            n, n_prev = w.shape
+            w[...] = initializer.draw(n, n_prev, generator)
         self.parameters = self.backend.zeros(host.shape, self.dtype)
         self.backend.upload(host, self.parameters)
         self.w, self.b = self.layout.layers(self.parameters)
