@@ -437,7 +437,7 @@ def check_grid(grid: Block, kernel: str) -> None:
 
 def optimizer_numbers(optimizer: Optimizer) -> tuple[float, float, float]:
     """The optimiser's own numbers as the kernels take them: two factors, and ε."""
-    names = {"momentum": ("momentum",), "nesterov": ("momentum",), "rmsprop": ("decay",)}
+    names: dict[str, tuple[str, ...]] = {"momentum": ("momentum",), "nesterov": ("momentum",), "rmsprop": ("decay",)}
     names |= dict.fromkeys(("adam", "adamw"), ("beta1", "beta2"))
     values = [float(getattr(optimizer, name)) for name in names.get(optimizer.name, ())]
     first, second = (*values, 0.0, 0.0)[:2]

@@ -96,13 +96,14 @@ class NumbaBackend(GpuBackend):
         if not self._cuda.is_cuda_array(x):
             return self._cuda.to_device(np.ascontiguousarray(x, dtype), self._stream)
         view = self._cuda.as_cuda_array(x)  # waits for the stream of x's producer
-        if not view.flags["C_CONTIGUOUS"] or not {view.dtype, np.dtype(dtype)} <= {*FLOATS, view.dtype}:
-            return self._cuda.to_device(np.ascontiguousarray(self.asnumpy(view), dtype), self._stream)
-        if view.dtype == dtype:
+        contiguous = view.flags["C_CONTIGUOUS"]
+        if contiguous and view.dtype == dtype:
             return view
-        out = self.empty(view.shape, dtype)
-        self.cast(view, out)
-        return out
+        if contiguous and view.dtype in FLOATS and np.dtype(dtype) in FLOATS:
+            out = self.empty(view.shape, dtype)
+            self.cast(view, out)
+            return out
+        return self._cuda.to_device(np.ascontiguousarray(self.asnumpy(view), dtype), self._stream)
 
     def asnumpy(self, x: Array) -> np.ndarray:
         host = x.copy_to_host(stream=self._stream)

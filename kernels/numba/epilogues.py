@@ -75,14 +75,15 @@ def step(jit: Callable, dtype: str) -> Any:
     return finish
 
 
-def scaled_accumulate(jit: Callable) -> Any:
+def scaled_accumulate(jit: Callable, dtype: str) -> Any:
     """c ← α Σ + β c ; operands: (α, β, c), α and β of the kernel's dtype; c is not read where β = 0."""
+    zero = np.dtype(dtype).type(0)
 
     @jit(device=True, inline="always")
     def finish(operands, i, j, total):
         alpha, beta, c = operands
         scaled = alpha * total
-        if beta != beta * 0:
+        if beta != zero:
             scaled += beta * c[i, j]
         c[i, j] = scaled
 

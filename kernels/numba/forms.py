@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Form:
@@ -28,17 +30,20 @@ TN = Form(False, False)
 
 
 def element(jit: Callable, by_depth: bool) -> Any:
-    """The device function at(x, s, k): the operand's element at this side and depth."""
+    """The device function at(x, s, k): the operand's element at this side and depth.
+
+    Indices are unsigned: of a signed one Numba asks whether it is negative, and so counted from the end.
+    """
     if by_depth:
 
         @jit(device=True, inline="always")
         def at(x, s, k):
-            return x[s, k]
+            return x[np.uint64(s), np.uint64(k)]
 
     else:
 
         @jit(device=True, inline="always")
         def at(x, s, k):
-            return x[k, s]
+            return x[np.uint64(k), np.uint64(s)]
 
     return at

@@ -22,7 +22,7 @@ from gpubp.kernels.plans import Plan
 
 def naive(jit: Callable, plan: Plan, form: Form) -> Any:
     """Thread (i, j) computes c[i, j] and reads all it needs from memory."""
-    multiply = product_naive.make(jit, form, plan.dtype, epilogues.scaled_accumulate(jit))
+    multiply = product_naive.make(jit, form, plan.dtype, epilogues.scaled_accumulate(jit, plan.dtype))
 
     def general_product_naive(a, b, c, depth, alpha, beta):
         multiply(a, b, c.shape[0], c.shape[1], depth, (alpha, beta, c))
@@ -32,7 +32,7 @@ def naive(jit: Callable, plan: Plan, form: Form) -> Any:
 
 def tiled(jit: Callable, plan: Plan, form: Form) -> Any:
     """A block shares TILE×TILE pieces of A and B through shared memory."""
-    multiply = product_tiled.make(jit, form, plan.dtype, plan.tile_m, epilogues.scaled_accumulate(jit))
+    multiply = product_tiled.make(jit, form, plan.dtype, plan.tile_m, epilogues.scaled_accumulate(jit, plan.dtype))
 
     def general_product_tiled(a, b, c, depth, alpha, beta):
         multiply(a, b, c.shape[0], c.shape[1], depth, (alpha, beta, c))
@@ -42,7 +42,7 @@ def tiled(jit: Callable, plan: Plan, form: Form) -> Any:
 
 def pipelined(jit: Callable, plan: Plan, form: Form) -> Any:
     """Sums in registers, loads that overlap with arithmetic, no guards in the main loop."""
-    multiply = product_pipelined.make(jit, form, plan, epilogues.scaled_accumulate(jit))
+    multiply = product_pipelined.make(jit, form, plan, epilogues.scaled_accumulate(jit, plan.dtype))
 
     def general_product_pipelined(a, b, c, depth, alpha, beta):
         multiply(a, b, c.shape[0], c.shape[1], 0, depth, (alpha, beta, c))
@@ -65,7 +65,7 @@ def partial(jit: Callable, plan: Plan, form: Form) -> Any:
 
 def reduce(jit: Callable, dtype: str) -> Any:
     """The second half of split-K."""
-    add = product_reduce.make(jit, epilogues.scaled_accumulate(jit))
+    add = product_reduce.make(jit, epilogues.scaled_accumulate(jit, dtype))
 
     def general_product_reduce(parts, c, alpha, beta):
         add(parts, (alpha, beta, c))

@@ -30,6 +30,6 @@ def make(jit: Callable, form: Form, dtype: str, finish: Any) -> Any:
             total = zero
             for k in range(depth):
                 total += a_at(a, i, k) * b_at(b, j, k)
-            finish(operands, i, j, total)
+            finish(operands, np.uint64(i), np.uint64(j), total)
 
     return product

@@ -76,6 +76,7 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
     WARPS_N = THREADS_N // 8
     THREADS = THREADS_M * THREADS_N
     SUMS = THREAD_M * THREAD_N
+    DEPTHS = np.uint64(TILE_K)
     A_COPIES, B_COPIES = TILE_M * TILE_K // THREADS, TILE_N * TILE_K // THREADS
     # Sides that lie side by side for one thread: a run of 16 bytes, so that neighbouring threads read whole lines.
     WIDEST = plan.unit
@@ -101,7 +102,7 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
     def product(a, b, m, n, first_depth, last_depth, operands):
         a_tiles = cuda.shared.array((2, TILE_K, LINE_M), scalar, alignment=16)
         b_tiles = cuda.shared.array((2, TILE_K, LINE_N), scalar, alignment=16)
-        sums = cuda.local.array(SUMS, scalar)
+        sums, row_sums = cuda.local.array(SUMS, scalar), cuda.local.array(THREAD_N, scalar)
         a_next, b_next = cuda.local.array(A_COPIES, scalar), cuda.local.array(B_COPIES, scalar)
         a_values, b_values = cuda.local.array(THREAD_M, scalar), cuda.local.array(THREAD_N, scalar)
         for s in range(SUMS):
@@ -109,8 +110,8 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
 
         tile_row, tile_column = place_of((m + TILE_M - 1) // TILE_M, (n + TILE_N - 1) // TILE_N)
         first_row, first_column = tile_row * TILE_M, tile_column * TILE_N
-        thread = cuda.threadIdx.x
-        warp, lane = thread // 32, thread % 32
+        thread = np.uint32(cuda.threadIdx.x)
+        warp, lane = thread // np.uint32(32), thread % np.uint32(32)
         thread_n = lane % 8 + warp % WARPS_N * 8  # 0 .. THREADS_N − 1
         thread_m = lane // 8 + warp // WARPS_N * 4  # 0 .. THREADS_M − 1
 
@@ -124,28 +125,36 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
 
         depth = first_depth + present
         for tile in range(tiles):
-            reading = tile % 2
+            reading = np.uint32(tile) % np.uint32(2)
             more = tile + 1 < tiles
             if more:
                 a_fetch(a, first_row, depth, m, a_next)
                 b_fetch(b, first_column, depth, n, b_next)
                 depth += TILE_K
-            for k in range(TILE_K):
+            for k in range(DEPTHS):
                 a_read(a_tiles[reading, k], thread_m, a_values)
                 b_read(b_tiles[reading, k], thread_n, b_values)
                 multiply(a_values, b_values, sums)
             if more:
                 # the other buffer: everybody has read it, since the last barrier
-                a_land(a_next, a_tiles[1 - reading])
-                b_land(b_next, b_tiles[1 - reading])
+                a_land(a_next, a_tiles[reading ^ np.uint32(1)])
+                b_land(b_next, b_tiles[reading ^ np.uint32(1)])
             cuda.syncthreads()  # the next tile is whole
 
+        # A sum at a time, always from the same registers: those behind it move up. So the loops may stay loops, with
+        # the epilogue in them once, and no register needs an index.
         for i in range(THREAD_M):
             row = first_row + i // RUN_M * (THREADS_M * RUN_M) + thread_m * RUN_M + i % RUN_M
             for j in range(THREAD_N):
+                row_sums[j] = sums[j]
+            for s in range(SUMS - THREAD_N):
+                sums[s] = sums[s + THREAD_N]
+            for j in range(THREAD_N):
                 column = first_column + j // RUN_N * (THREADS_N * RUN_N) + thread_n * RUN_N + j % RUN_N
                 if row < m and column < n:
-                    finish(operands, row, column, sums[i * THREAD_N + j])
+                    finish(operands, np.uint64(row), np.uint64(column), row_sums[0])
+                for other in range(THREAD_N - 1):
+                    row_sums[other] = row_sums[other + 1]
 
     return product
 
@@ -160,7 +169,7 @@ def _tile_functions(
     @jit(device=True, inline="always")
     def place(c):
         """Which side and depth of the tile copy c of this thread moves: neighbours read neighbouring addresses."""
-        q = cuda.threadIdx.x + c * threads
+        q = np.uint32(cuda.threadIdx.x) + np.uint32(c * threads)
         if by_depth:
             return q // TILE_K, q % TILE_K
         return q % side_of_tile, q // side_of_tile
@@ -188,14 +197,12 @@ def _tile_functions(
 
 def _read(jit: Callable, per_thread: int, run: int, threads: int) -> Any:
     """The device function read(line, thread, values): a thread's own sides of one depth of a tile."""
-    runs = per_thread // run
     distance = threads * run
 
     @jit(device=True, inline="always")
     def read(line, thread, values):
-        for g in range(runs):
-            for r in range(run):
-                values[g * run + r] = line[g * distance + thread * run + r]
+        for v in range(per_thread):
+            values[v] = line[v // run * distance + thread * run + v % run]
 
     return read
 

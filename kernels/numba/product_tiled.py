@@ -41,7 +41,7 @@ def make(jit: Callable, form: Form, dtype: str, tile: int, finish: Any) -> Any:
             cuda.syncthreads()  # nobody reads them any more
         i, j = first_row + y, first_column + x
         if i < m and j < n:
-            finish(operands, i, j, total)
+            finish(operands, np.uint64(i), np.uint64(j), total)
 
     return product
 

@@ -1,0 +1,164 @@
+"""The numba backend's own: arrays, plans, checks and the workspace. What it computes is the cross-check's business."""
+
+import numpy as np
+import pytest
+
+import gpubp.emulator as cp
+from gpubp import activations, losses
+from gpubp.backends.base import Control
+from gpubp.backends.numba_backend import NumbaBackend
+from gpubp.errors import ArgumentError, BackendError
+from gpubp.kernels import plans
+from gpubp.kernels.numba import product_pipelined
+from gpubp.kernels.plans import EMULATED_CHIP, Chip, Plan
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return NumbaBackend("emulator")
+
+
+def normal(*shape, dtype="float32"):
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def test_the_chip_is_the_devices(backend):
+    assert backend.chip == EMULATED_CHIP
+    assert backend.variants == plans.VARIANTS
+
+
+def test_asarray_takes_arrays_of_the_device_without_a_copy(backend):
+    own = backend.asarray(normal(3, 4), "float32")
+    foreign = cp.asarray(normal(3, 4))  # another type of array, known by its __cuda_array_interface__
+    for x in (own, own[1:], foreign):
+        taken = backend.asarray(x, "float32")
+        assert type(taken) is type(own)
+        assert taken.__cuda_array_interface__["data"] == x.__cuda_array_interface__["data"]
+
+
+def test_asarray_converts_what_differs(backend):
+    host = normal(3, 4)
+    for x, expected in (
+        (host.T, host.T),
+        (cp.asarray(host), host),
+        (cp.asarray(host).T, host.T),
+        (cp.asarray(np.arange(3)), np.arange(3)),
+        ([[1, 2]], np.array([[1, 2]])),
+    ):
+        made = backend.asarray(x, "float64")
+        assert made.dtype == np.float64
+        assert made.flags["C_CONTIGUOUS"]
+        np.testing.assert_array_equal(backend.asnumpy(made), expected)
+
+
+def test_upload_copy_cast_and_zeros(backend):
+    host, x, y, z = normal(3, 4), *(backend.zeros((3, 4), dtype) for dtype in ("float32", "float32", "float64"))
+    backend.upload(host, x)
+    backend.copy(x, y)
+    backend.cast(y, z)
+    np.testing.assert_array_equal(backend.asnumpy(z), host)
+    assert not backend.asnumpy(backend.zeros((2, 3), "int64")).any()
+
+
+def test_a_plan_overrides_the_rule(backend):
+    a, b = normal(20, 9), normal(9, 33)
+    out = backend.empty((20, 33), "float32")
+    arrays = backend.asarray(a, "float32"), backend.asarray(b, "float32")
+    for plan in (
+        Plan("naive", "float32", 4, 8),
+        Plan("tiled", "float32", 32, 32, 32),
+        Plan("pipelined", "float32", 32, 32, 16, 4, 4, 2, split_k=2),
+    ):
+        backend.transpose_product(*arrays, out, plan=plan)
+        np.testing.assert_allclose(backend.asnumpy(out), a @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_plan_is_adapted_to_these_kernels():
+    # 6 stages of CUDA C++ would take 96 KiB; here every plan has two, of one depth
+    plan = Plan("pipelined", "float32", 128, 128, 16, 8, 8, 6, vector=4, split_k=3)
+    adapted = product_pipelined.adapt(plan, EMULATED_CHIP)
+    assert (adapted.tile_k, adapted.stages, adapted.vector, adapted.split_k) == (8, 2, 1, 3)
+    assert product_pipelined.shared_bytes(adapted) <= EMULATED_CHIP.shared_per_block
+    with pytest.raises(ArgumentError, match="shared_bytes was 16896; it must be ≤ 16384 on sm_80"):
+        product_pipelined.adapt(plan, Chip("sm_80", 100, 16384))
+    with pytest.raises(ArgumentError, match="tile_m · tile_k was 128; it must be a multiple of 256"):
+        product_pipelined.adapt(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), EMULATED_CHIP)
+    for plan in (Plan("naive", "float32", 8, 32), *plans.PIPELINED["float64"]):
+        product_pipelined.adapt(plan, EMULATED_CHIP)
+
+
+def test_a_plan_of_the_wrong_dtype_is_refused(backend):
+    a, out = backend.zeros((4, 4), "float32"), backend.empty((4, 4), "float32")
+    with pytest.raises(ArgumentError, match=r"plan\.dtype"):
+        backend.transpose_product(a, backend.zeros((4, 4), "float32"), out, plan=Plan("naive", "float64", 8, 32))
+
+
+def test_the_general_product(backend):
+    a, b, c = normal(5, 7), normal(5, 6), normal(7, 6)
+    for plan in (None, Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)):
+        out = backend.asarray(c, "float32")
+        backend.product("TN", backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, 2.0, -1.0, plan=plan)
+        np.testing.assert_allclose(backend.asnumpy(out), 2 * (a.T @ b) - c, rtol=1e-5, atol=1e-5)
+        backend.product("TN", backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, plan=plan)
+        np.testing.assert_allclose(backend.asnumpy(out), a.T @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_arguments_are_named_before_anything_is_written(backend):
+    a, w = backend.zeros((4, 3), "float32"), backend.zeros((5, 3), "float32")
+    out = backend.zeros((4, 5), "float32")
+    identity = activations.get("identity")
+    wrong = {
+        "w.shape": (a, backend.zeros((5, 4), "float32"), None, identity, None, out),
+        "w.dtype": (a, backend.zeros((5, 3), "float64"), None, identity, None, out),
+        "b.shape": (a, w, backend.zeros((4,), "float32"), identity, None, out),
+        "a.strides": (a, w, None, identity, None, backend.zeros((5, 4), "float32").T),
+        "a_prev was 'a ndarray'": (np.zeros((4, 3)), w, None, identity, None, out),
+        "activation": (a, w, None, activations.get("softmax"), None, out),
+    }
+    shared = backend.zeros((40,), "float32")
+    wrong["overlaps"] = (shared[:12].reshape(4, 3), w, None, identity, None, shared[8:28].reshape(4, 5))
+    for message, arguments in wrong.items():
+        with pytest.raises(ArgumentError, match=message):
+            backend.dense_forward(*arguments)
+    with pytest.raises(ArgumentError, match="gradients"):
+        backend.update(None, np.zeros(3), 0, None, (), None)
+    with pytest.raises(ArgumentError, match="control"):
+        backend.prepare_update(None, backend.zeros((len(Control) + 1,), "float64"))
+    with pytest.raises(ArgumentError, match="device"):
+        NumbaBackend("cpu")
+
+
+def test_a_second_step_allocates_nothing(backend, monkeypatch):
+    z, y = backend.asarray(normal(6, 4), "float32"), backend.asarray(np.arange(6) % 4, "int64")
+    delta, sums = backend.empty((6, 4), "float32"), backend.zeros((2,), "float64")
+    a_prev = backend.asarray(normal(6, 3), "float32")
+    gradient, b_gradient = backend.empty((4, 3), "float32"), backend.empty((4,), "float32")
+    loss, softmax = losses.get("softmax_cross_entropy"), activations.get("softmax")
+    split = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
+
+    def step():
+        backend.output_delta(loss, softmax, z, z, y, sums, delta)
+        backend.weight_gradient(delta, a_prev, gradient, plan=split)
+        backend.bias_gradient(delta, b_gradient)
+
+    step()
+    monkeypatch.setattr(NumbaBackend, "empty", lambda *_: pytest.fail("a step made an array"))
+    monkeypatch.setattr(backend._cuda, "device_array", lambda *_: pytest.fail("a step made an array"), raising=False)
+    monkeypatch.setattr(backend._cuda, "to_device", lambda *_: pytest.fail("a step made an array"), raising=False)
+    kernels = len(backend._made)
+    step()
+    assert len(backend._made) == kernels
+
+
+def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):
+    a, b = backend.asarray(normal(40, 5), "float32"), backend.asarray(normal(40, 6), "float32")
+    out = backend.empty((5, 6), "float32")
+    backend.weight_gradient(a, b, out, plan=Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2))
+    made = len(backend._made)
+    backend.weight_gradient(a, b, out, plan=Plan("pipelined", "float32", 16, 16, 64, 2, 2, 3, split_k=5))
+    assert len(backend._made) == made
+
+
+def test_capture_is_refused(backend):
+    with pytest.raises(BackendError, match="'numba' cannot capture a step"):
+        backend.capture(lambda: None)
