@@ -4,8 +4,7 @@ A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The ru
 
 1. A tile counts only if it is less than twice as long as the result, in rows and in columns: no more than half of it
    may hang over the edge. The smallest side, 16, always counts. Where rows do not start on 16-byte boundaries, and
-   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them. On a chip
-   without cp.async, only tiles count of which a thread holds no more than `MOST_SUMS_STAGED` sums.
+   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them.
 2. Fill the chip first: take the largest tile of at least 64 × 64 that gives every multiprocessor a block.
 3. If there is none, the largest tile that gives every multiprocessor a block once the depth is split into parts, each
    at least `LEAST_PART` deep (split-K).
@@ -19,8 +18,6 @@ from dataclasses import dataclass, replace
 
 from gpubp.errors import ArgumentError, unknown_name
 
-MOST_SUMS_STAGED = 64
-"""Sums that a thread may hold on a chip without cp.async, where the next tile passes through registers as well."""
 VARIANTS = ("naive", "tiled", "pipelined")
 """The ladder of product kernels, each adding one idea to the one before."""
 
@@ -188,7 +185,7 @@ def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None
 
 
 _LARGE = {
-    "float32": ((256, 128, 16, 8, 64, 2), (128, 128, 8, 8, 64, 3), (128, 64, 8, 8, 64, 3), (64, 128, 8, 8, 64, 3)),
+    "float32": ((256, 128, 16, 8, 32, 4), (128, 128, 8, 8, 64, 3), (128, 64, 8, 8, 64, 3), (64, 128, 8, 8, 64, 3)),
     "float64": ((128, 64, 8, 4, 64, 3), (64, 128, 4, 8, 64, 3)),
 }
 _SMALL = (
@@ -206,8 +203,9 @@ _SMALL = (
 )
 """tile_m, tile_n, thread_m, thread_n, bytes of tile_k, stages; the largest first.
 
-Tiles are 64 bytes deep; small ones 128, where it costs little memory and halves the number of barriers. Stages are as
-many as 48 KiB hold, up to 3.
+Tiles are 64 bytes deep. Small ones are 128, where it costs little memory and halves the number of barriers; the largest
+is 32, so that more stages fit and the compiler has no room to read so far ahead that registers spill. Stages are as
+many as 48 KiB hold, up to 3, or 4 for the largest.
 """
 
 
@@ -237,8 +235,8 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
     if variant == "naive":
         return Plan("naive", dtype, 8, 32)
     if variant == "tiled":
-        large = Plan("tiled", dtype, 32, 32, 32)
-        return large if large.blocks(m, n) >= chip.multiprocessors else Plan("tiled", dtype, 16, 16, 16)
+        wide = Plan("tiled", dtype, 32, 32, 32)
+        return wide if wide.blocks(m, n) >= chip.multiprocessors else Plan("tiled", dtype, 16, 16, 16)
     if variant != "pipelined":
         raise unknown_name("variant", variant, VARIANTS)
 
@@ -247,8 +245,6 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
         for plan in PIPELINED[dtype]
         if (plan.tile_m < 2 * m or plan.tile_m == 16) and (plan.tile_n < 2 * n or plan.tile_n == 16)
     ]
-    if not chip.has_async_copies:
-        candidates = [plan for plan in candidates if plan.thread_m * plan.thread_n <= MOST_SUMS_STAGED]
     if not aligned:
         candidates = [replace(plan, vector=1) for plan in candidates if plan.copies(1) <= MAX_COPIES]
     most_parts = max(1, k // LEAST_PART)

@@ -219,28 +219,29 @@ __device__ __forceinline__ void product_pipelined(
 
 #pragma unroll
         for (int unit = 0; unit < ATile::UNITS; ++unit) {
-            T a_values[P::THREAD_M][ATile::UNIT];
-            ATile::read(stages, reading, thread_m, unit, a_values);
-            // B's values are read when they are needed, which keeps few of them in registers
-            if constexpr (BTile::by_depth) {
+            // values of A are read when they are needed, which keeps few of them in registers
+            if constexpr (ATile::by_depth) {
+                T b_values[P::THREAD_N][BTile::UNIT];
+                BTile::read(stages, reading + ATile::SIZE, thread_n, unit, b_values);
 #pragma unroll
-                for (int j = 0; j < P::THREAD_N; ++j) {
-                    T b_values[BTile::UNIT];
-                    BTile::read_slot(stages, reading + ATile::SIZE, thread_n, unit, j, b_values);
+                for (int i = 0; i < P::THREAD_M; ++i) {
+                    T a_values[ATile::UNIT];
+                    ATile::read_slot(stages, reading, thread_m, unit, i, a_values);
 #pragma unroll
-                    for (int v = 0; v < BTile::UNIT; ++v)
+                    for (int v = 0; v < ATile::UNIT; ++v)
 #pragma unroll
-                        for (int i = 0; i < P::THREAD_M; ++i) sums[i][j] += a_values[i][v] * b_values[v];
+                        for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[v] * b_values[j][v];
                 }
             } else {
 #pragma unroll
-                for (int v = 0; v < BTile::UNIT; ++v) {
-                    T b_values[P::THREAD_N];
+                for (int v = 0; v < ATile::UNIT; ++v) {
+                    T a_values[P::THREAD_M], b_values[P::THREAD_N];
+                    ATile::read_depth(stages, reading, thread_m, unit, v, a_values);
                     BTile::read_depth(stages, reading + ATile::SIZE, thread_n, unit, v, b_values);
 #pragma unroll
                     for (int i = 0; i < P::THREAD_M; ++i)
 #pragma unroll
-                        for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[i][v] * b_values[j];
+                        for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[i] * b_values[j];
                 }
             }
         }
