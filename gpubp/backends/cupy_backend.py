@@ -214,13 +214,12 @@ class CupyBackend:
         count = rows if by_rows else plans.sum_blocks(rows * width)
         parts = self._workspace.take(8 * count)
         if isinstance(loss, SoftmaxCrossEntropy):
-            template = (kind, "Labels", "int64") if labels else (kind, "Probabilities", kind)
-            kernel = "output_delta_softmax_cross_entropy"
-            self._by_rows("output_delta", kernel, template, (output, y, delta, parts), rows, width, (scale,))
+            target = ("Labels", "int64") if labels else ("Probabilities", kind)
+            name, arrays = "output_delta_softmax_cross_entropy", (output, y, delta, parts)
+            self._by_rows("output_delta", name, (kind, *target), arrays, rows, width, (scale,))
         elif by_rows:
-            template = (kind, type(loss).__name__)
-            arguments = (output, y, delta, parts)
-            self._by_rows("output_delta", "output_delta_softmax", template, arguments, rows, width, (scale, number))
+            template, arrays = (kind, type(loss).__name__), (output, y, delta, parts)
+            self._by_rows("output_delta", "output_delta_softmax", template, arrays, rows, width, (scale, number))
         else:
             # the derivative of a loss from logits has σ' in it already
             sigma = "Identity" if loss.from_logits else _elementwise(activation)
@@ -493,7 +492,7 @@ def _elementwise(activation: Activation) -> str:
 
 def _numbers(optimizer: Optimizer) -> tuple[float, float, float]:
     """The optimiser's own numbers as the kernel takes them: two factors, and ε."""
-    names = {"momentum": ("momentum",), "nesterov": ("momentum",), "rmsprop": ("decay",)}
+    names: dict[str, tuple[str, ...]] = {"momentum": ("momentum",), "nesterov": ("momentum",), "rmsprop": ("decay",)}
     names |= dict.fromkeys(("adam", "adamw"), ("beta1", "beta2"))
     values = [float(getattr(optimizer, name)) for name in names.get(optimizer.name, ())]
     first, second = (*values, 0.0, 0.0)[:2]

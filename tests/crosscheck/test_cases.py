@@ -39,7 +39,7 @@ def test_the_subset_is_the_same_each_time():
 def test_every_primitive_of_the_protocol_is_checked():
     from gpubp.backends.base import Backend
 
-    moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "copy", "cast", "synchronize"}
+    moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "copy", "cast", "capture", "synchronize"}
     methods = {name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
     # `update` and `prepare_update` are checked together, as a step makes them
     assert methods - moves - {"prepare_update"} == set(cases.OPTIONS)
