@@ -109,6 +109,7 @@ class _Decoded:
         self.module = module
         self.program = cfg.build(module.parsed, function)
         self.slots = registers.allocate(self.program)
+        self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
         for name in named:
@@ -281,7 +282,8 @@ def _run(
         decoded.parameter_bytes[start : start + parameter.size] = np.frombuffer(value, np.uint8)
     total = grid[0] * grid[1] * grid[2]
     padded = -(-block[0] * block[1] * block[2] // WARP) * WARP
-    most = max(1, lanes // padded)
+    # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
+    most = 1 if decoded.one_block_a_wave else max(1, lanes // padded)
     per_wave = -(-total // -(-total // most))  # waves of about one size
     observer = observers.current()
     wave = kernel.wave(block, per_wave, shared_bytes, observer)

@@ -64,6 +64,24 @@ def reads_and_writes(instruction: Instruction) -> tuple[list[str], list[str]]:
     return reads, writes
 
 
+#: Atomic operations whose outcome does not depend on the order in which threads come, if on integers.
+_ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
+
+
+def depends_on_atomic_order(program: Program) -> bool:
+    """Whether the order of atomics between blocks may show: they add floats, write over, or give a value that is used."""
+    instructions = [instruction for block in program.blocks for instruction in _all(block)]
+    read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
+    for instruction in instructions:
+        if instruction.opcode not in ("atom", "red") or instruction.modifiers[0].startswith("shared"):
+            continue
+        free = instruction.modifiers[-1][0] in "usb" and instruction.modifiers[-1][:2] != "bf"
+        free = free and bool(_ORDER_FREE & set(instruction.modifiers))
+        if not free or read & set(reads_and_writes(instruction)[1]):
+            return True
+    return False
+
+
 def allocate(program: Program) -> dict[str, Slot]:
     """A slot for every register that the program names; registers that are live together never share one."""
     first, last, shared_start = _intervals(program)

@@ -182,6 +182,24 @@ def test_two_results_never_overlap_the_sources():
     assert shared["%r1"] not in (shared["%r2"], shared["%r3"])
 
 
+@pytest.mark.parametrize(
+    ("atomics", "depends"),
+    [
+        ("red.global.add.u32 [%r1], 1;", False),
+        ("atom.global.add.u32 %r2, [%r1], 1;", False),
+        ("atom.shared.add.f32 %r2, [%r1], %r3;", False),
+        ("atom.max.s32 %r2, [%r1], 1;", False),
+        ("red.global.add.f32 [%r1], %r2;", True),
+        ("red.global.add.noftz.bf16x2 [%r1], %r2;", True),
+        ("atom.global.exch.b32 %r2, [%r1], 1;", True),
+        ("atom.global.inc.u32 %r2, [%r1], 1;", True),
+        ("atom.global.add.u32 %r2, [%r1], 1; st.global.u32 [%r1], %r2;", True),
+    ],
+)
+def test_whether_the_order_of_atomics_shows(atomics, depends):
+    assert registers.depends_on_atomic_order(build(atomics + " ret;")) == depends
+
+
 def test_labels_are_unique_in_an_inlined_copy():
     function = ".func f() { .reg .pred %p<2>; L: @%p1 bra L; ret; }"
     program = build("call.uni f; call.uni f; ret;", function)

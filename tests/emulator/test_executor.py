@@ -555,6 +555,28 @@ MIXTURE = """
 """
 
 
+ATOMICS = """
+    mov.u32 %r1, %ctaid.x; mad.lo.u32 %r2, %r1, 32, %r0;
+    mul.lo.u32 %r3, %r2, 2654435761; cvt.rn.f32.u32 %f1, %r3; mul.f32 %f2, %f1, 0f38D1B717;
+    red.global.add.f32 [%rd2], %f1;
+    atom.global.add.u32 %r9, [%rd2+4], 1;
+    red.global.add.f32 [%rd2], %f2;
+    atom.global.exch.b32 %r8, [%rd2+8], %r3;
+    mad.wide.u32 %rd5, %r9, 4, %rd1; st.global.u32 [%rd5], %r2;
+"""
+
+
+def test_the_order_of_atomics_does_not_depend_on_the_batch_size(run_ptx):
+    def outcome(lanes: int | None) -> list[np.ndarray]:
+        return run_ptx(ATOMICS, np.zeros(512, np.uint32), np.zeros(3, np.uint32), grid=16, lanes=lanes)
+
+    expected = outcome(1)
+    np.testing.assert_array_equal(expected[0], np.arange(512))
+    for lanes in (96, None):
+        for one, other in zip(expected, outcome(lanes), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_the_batch_size_of_lanes_changes_no_result(run_ptx):
     def outcome(lanes: int | None) -> list[np.ndarray]:
         start = np.zeros((23, 40), np.uint32), np.zeros(1, np.uint32)
