@@ -1,0 +1,273 @@
+"""Mutations of the kernels' own source: the cross-check must catch each one, on the emulated device.
+
+Each mutant is one edit of the text, made in a copy of the folder that takes the package's place; then a few cases run,
+chosen to meet the edit.
+"""
+
+import importlib
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import gpubp.backends
+import gpubp.kernels.numba
+from gpubp.crosscheck import runner
+from gpubp.crosscheck.cases import parse
+
+FOLDER = Path(gpubp.kernels.numba.__file__).parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An edit of a file, `old` to `new`, with the cases of which one must fail. `old` stands there once."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    cases: tuple[str, ...]
+
+
+def case(primitive, variant="-", shape="33x17x21", option="-", mode="-"):
+    return f"{primitive}:{variant}:float32:{shape}:{option}:{mode}:1:random:0:0"
+
+
+def dense(variant, shape="33x17x21"):
+    return case("dense_forward", variant, shape, "identity", "bias")
+
+
+NAIVE = [
+    Mutant("drops the last k", "product_naive", "range(depth)", "range(depth - 1)", (dense("naive"),)),
+    Mutant("swaps an index", "product_naive", "b_at(b, j, k)", "b_at(b, k, j)", (dense("naive"),)),
+    Mutant("no guard of rows", "product_naive", "if i < m and j < n:", "if j < n:", (dense("naive"),)),
+    Mutant("no guard of columns", "product_naive", "if i < m and j < n:", "if i < m:", (dense("naive"),)),
+]
+
+TILED = [
+    Mutant(
+        "no barrier after the copy", "product_tiled", "cuda.syncthreads()  # the tiles", "pass  #", (dense("tiled"),)
+    ),
+    Mutant("no barrier after the use", "product_tiled", "cuda.syncthreads()  # nobody", "pass  #", (dense("tiled"),)),
+    Mutant(
+        "reads past a ragged edge",
+        "product_tiled",
+        "if first_side + s < side and first_depth + k < depth:",
+        "if first_depth + k < depth:",
+        (dense("tiled"),),
+    ),
+    Mutant("reads the tile transposed", "product_tiled", "b_tile[x, k]", "b_tile[k, x]", (dense("tiled"),)),
+    Mutant(
+        "drops a ragged last tile",
+        "product_tiled",
+        "range(0, depth, tile)",
+        "range(0, depth - tile + 1, tile)",
+        (dense("tiled"),),
+    ),
+]
+
+DEEP = "17x16x21"
+PIPELINED = [
+    Mutant(
+        "no barrier before the first tile",
+        "product_pipelined",
+        "        b_land(b_next, b_tiles[0])\n        cuda.syncthreads()\n",
+        "        b_land(b_next, b_tiles[0])\n",
+        (dense("pipelined", DEEP),),
+    ),
+    Mutant(
+        "no barrier between tiles",
+        "product_pipelined",
+        "cuda.syncthreads()  # the next tile is whole",
+        "pass",
+        (dense("pipelined", DEEP),),
+    ),
+    Mutant(
+        "overwrites the tile in use",
+        "product_pipelined",
+        "a_land(a_next, a_tiles[reading ^ np.uint32(1)])",
+        "a_land(a_next, a_tiles[reading])",
+        (dense("pipelined", DEEP),),
+    ),
+    Mutant(
+        "reads past the last row",
+        "product_pipelined",
+        "values[c] = at(x, min(first_side + s, side - 1), first_depth + k)\n\n",
+        "values[c] = at(x, first_side + s, first_depth + k)\n\n",
+        (dense("pipelined", DEEP),),
+    ),
+    Mutant(
+        "does not pad the first tile",
+        "product_pipelined",
+        " if k < present else zero",
+        "",
+        (dense("pipelined", DEEP), dense("pipelined", "17x16x3")),
+    ),
+    Mutant(
+        "steps over a part of the depth",
+        "product_pipelined",
+        "depth = first_depth + present",
+        "depth = first_depth + TILE_K",
+        (dense("pipelined", DEEP),),
+    ),
+    Mutant(
+        "stores past the column",
+        "product_pipelined",
+        "if row < m and column < n:",
+        "if row < m:",
+        (case("dense_forward", "pipelined", "17x21x13", "identity", "bias"),),
+    ),
+    Mutant(
+        "takes a row's sums twice",
+        "product_pipelined",
+        "sums[s] = sums[s + THREAD_N]",
+        "sums[s] = sums[s]",
+        (dense("pipelined", DEEP),),
+    ),
+]
+
+SPLIT = case("weight_gradient", "pipelined", "5x7x1031")
+EPILOGUES = [
+    Mutant("no bias", "epilogues", "total + operands[0][j] if has_bias else total", "total", (dense("naive"),)),
+    Mutant(
+        "σ instead of σ'",
+        "epilogues",
+        "derivative = sigma.derivative",
+        "derivative = sigma.apply",
+        (case("hidden_delta", "naive", option="tanh"),),
+    ),
+    Mutant(
+        "keeps a for z",
+        "epilogues",
+        "operands[1][i, j] = z_value",
+        "operands[1][i, j] = apply(z_value)",
+        (case("dense_forward", "naive", option="silu", mode="keep_z"),),
+    ),
+    Mutant(
+        "steps uphill", "epilogues", "operands[1][i, j] -= ", "operands[1][i, j] += ", (case("weight_step", "naive"),)
+    ),
+    Mutant("leaves out a part", "product_reduce", "range(1, parts.shape[0])", "range(2, parts.shape[0])", (SPLIT,)),
+    Mutant(
+        "takes one depth too many in a part",
+        "product",
+        "min(first + part, depth)",
+        "min(first + part + 1, depth)",
+        (SPLIT,),
+    ),
+]
+
+OUTPUT = case("output_delta", shape="33x17", option="half_squared_error+tanh", mode="mean")
+LABELS = case("output_delta", shape="32x10", option="softmax_cross_entropy+softmax+labels", mode="mean")
+OTHERS = [
+    Mutant(
+        "ReLU'(0) = 1",
+        "activations",
+        "return one if a > zero else zero\n",
+        "return one if a >= zero else zero\n",
+        (case("hadamard_derivative", shape="33x17", option="relu"),),
+    ),
+    Mutant(
+        "tanh' = 1 − a",
+        "activations",
+        "return one - a * a",
+        "return one - a",
+        (case("hadamard_derivative", shape="33x17", option="tanh"),),
+    ),
+    Mutant(
+        "no barrier in a block's sum",
+        "reductions",
+        "        cuda.syncthreads()\n        x = of_warp[0]",
+        "        x = of_warp[0]",
+        (OUTPUT,),
+    ),
+    Mutant("leaves out a warp", "reductions", "range(1, warps)", "range(2, warps)", (OUTPUT,)),
+    Mutant(
+        "no barrier in the column sum",
+        "bias_gradient",
+        "cuda.syncthreads()",
+        "pass",
+        (case("bias_gradient", shape="33x10"),),
+    ),
+    Mutant("forgets the running sum", "output_delta", "losses[TOTAL] += total", "losses[TOTAL] = total", (OUTPUT,)),
+    Mutant("takes the next label", "output_delta", "y[row] == j else", "y[row] == j + 1 else", (LABELS,)),
+    Mutant(
+        "decays one weight too many",
+        "update",
+        "if i < decayed:",
+        "if i <= decayed:",
+        (case("update", shape="1031", option="sgd", mode="decay"),),
+    ),
+    Mutant(
+        "ignores the norm",
+        "prepare_update",
+        "scale = max_norm / norm",
+        "scale = 1.0",
+        (case("update", shape="1031", option="sgd", mode="clip_norm"),),
+    ),
+    Mutant(
+        "ignores the batch's offset",
+        "gather_rows",
+        "np.int64(control[BATCH_OFFSET]) + row",
+        "row",
+        (case("gather_rows", shape="33x17", option="float"),),
+    ),
+    Mutant(
+        "takes the last of equal maxima",
+        "row_argmax",
+        "place = -reduce_place(-place if mine else -width)",
+        "place = reduce_place(place if mine else -width)",
+        (case("row_argmax", shape="64x128"),),
+    ),
+]
+
+MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *OTHERS]
+QUICK = ("no barrier after the copy", "leaves out a part")
+
+
+@pytest.fixture
+def outcomes(monkeypatch):
+    """The function that runs cases with the kernels of a folder, which takes the package's place in this test."""
+
+    def run(folder, names):
+        package = gpubp.kernels.numba
+        monkeypatch.setattr(package, "__path__", [str(folder)])
+        for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.")]:
+            monkeypatch.delattr(package, name.rpartition(".")[2])
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, "gpubp.backends.numba_backend", raising=False)
+        monkeypatch.delattr(gpubp.backends, "numba_backend", raising=False)
+        backend = importlib.import_module("gpubp.backends.numba_backend").NumbaBackend("emulator")
+        return [runner.run_case(backend, parse(name), observe=True) for name in names]
+
+    return run
+
+
+def copy(tmp_path):
+    return Path(shutil.copytree(FOLDER, tmp_path / "numba", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.slow
+def test_the_cases_pass_without_a_mutation(outcomes):
+    names = sorted({name for mutant in MUTANTS for name in mutant.cases})
+    assert [outcome.complaint() for outcome in outcomes(FOLDER, names) if not outcome.passed] == []
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutant if mutant.name in QUICK else pytest.param(mutant, marks=pytest.mark.slow) for mutant in MUTANTS],
+    ids=lambda mutant: f"{mutant.file}: {mutant.name}",
+)
+def test_the_mutation_is_caught(mutant, outcomes, tmp_path):
+    folder = copy(tmp_path)
+    path = folder / f"{mutant.file}.py"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutant.old) == 1, f"{mutant.file} has changed: write the mutation anew"
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    found = outcomes(folder, mutant.cases)
+    assert sys.modules[f"gpubp.kernels.numba.{mutant.file}"].__file__ == str(path)
+    assert any(not outcome.passed for outcome in found)
+    print([outcome.complaint() for outcome in found])
+    # what fails must be the kernel's result, not its compilation
+    assert not any("NumbaError" in outcome.complaint() or "TypingError" in outcome.complaint() for outcome in found)
