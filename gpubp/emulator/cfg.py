@@ -116,10 +116,8 @@ class _Inliner:
             self._append(rename.instruction(instruction), after, stack)
         for label in labels.get(len(function.instructions), ()):
             flat.labels[label] = len(flat.instructions)
-        if after is None and (
-            not flat.instructions or (flat.labels.values() and len(flat.instructions) in flat.labels.values())
-        ):
-            self._append(Instruction("ret", (), (), None, None, "ret"), None, stack)
+        if after is None:  # a label may stand behind the last instruction
+            flat.instructions.append(Instruction("ret", (), (), None, None, "ret"))
 
     def _append(self, instruction: Instruction, after: str | None, stack: tuple[str, ...]) -> None:
         if instruction.opcode == "call":

@@ -69,7 +69,7 @@ _ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
 
 
 def depends_on_atomic_order(program: Program) -> bool:
-    """Whether the order of atomics between blocks may show: they add floats, write over, or give a value that is used."""
+    """Whether the order of atomics may show: they add floats, write over, or give a value that is used."""
     instructions = [instruction for block in program.blocks for instruction in _all(block)]
     read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
     for instruction in instructions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
@@ -160,12 +158,3 @@ def count_conflicts(pointers, bases, nbytes, lanes, count, totals):
         totals[1] += filled.max()
         totals[2] += 1
         start = i
-
-
-__all__: list[Any] = [
-    "check_races",
-    "check_written",
-    "count_conflicts",
-    "count_sectors",
-    "set_state",
-]
