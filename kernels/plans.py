@@ -4,7 +4,8 @@ A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The ru
 
 1. A tile counts only if it is less than twice as long as the result, in rows and in columns: no more than half of it
    may hang over the edge. The smallest side, 16, always counts. Where rows do not start on 16-byte boundaries, and
-   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them.
+   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them and holds no more
+   than `MAX_SUMS_UNALIGNED` sums.
 2. Fill the chip first: take the largest tile of at least 64 × 64 that gives every multiprocessor a block.
 3. If there is none, the largest tile that gives every multiprocessor a block once the depth is split into parts, each
    at least `LEAST_PART` deep (split-K).
@@ -26,7 +27,9 @@ LEAST_PART = 256
 """Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
 MAX_THREADS = 1024
 MAX_COPIES = 8
-"""Copies that a thread may make for each tile: every one needs two registers for its address."""
+"""Copies of single elements that a thread may make for each tile: every one needs two registers for its address."""
+MAX_SUMS_UNALIGNED = 64
+"""Sums that a thread may hold besides those addresses."""
 GRID_ROWS_LIMIT = 65535
 """Blocks that a grid may have in its second side."""
 
@@ -150,6 +153,11 @@ class Plan:
         """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
         return max(self.tile_m, self.tile_n) * self.tile_k // (vector * self.threads)
 
+    @property
+    def suits_unaligned(self) -> bool:
+        """Whether the rule takes this tile for rows off 16-byte boundaries, where copies move single elements."""
+        return self.copies(1) <= MAX_COPIES and self.thread_m * self.thread_n <= MAX_SUMS_UNALIGNED
+
     def blocks(self, m: int, n: int) -> int:
         """Tiles that cover an M × N result."""
         return -(-m // self.tile_m) * -(-n // self.tile_n)
@@ -246,7 +254,7 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
         if (plan.tile_m < 2 * m or plan.tile_m == 16) and (plan.tile_n < 2 * n or plan.tile_n == 16)
     ]
     if not aligned:
-        candidates = [replace(plan, vector=1) for plan in candidates if plan.copies(1) <= MAX_COPIES]
+        candidates = [replace(plan, vector=1) for plan in candidates if plan.suits_unaligned]
     most_parts = max(1, k // LEAST_PART)
     filling = [plan for plan in candidates if plan.blocks(m, n) >= chip.multiprocessors]
     large = [plan for plan in filling if plan.tile_m * plan.tile_n >= 64 * 64]

@@ -108,6 +108,7 @@ def test_rows_off_16_byte_boundaries():
     plan = choose(4096, 4096, 4095, "float32", EMULATED_CHIP, aligned=False)
     assert plan.vector == 1
     assert plan.copies(1) <= plans.MAX_COPIES
+    assert plan.thread_m * plan.thread_n <= plans.MAX_SUMS_UNALIGNED
 
 
 @pytest.mark.parametrize("variant", plans.VARIANTS)
