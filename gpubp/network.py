@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import activations, backends, initializers, inputs, losses, model_file, optimizers
+from gpubp import architecture, initializers, inputs, losses, model_file, optimizers
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses, Precision
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError
 from gpubp.initializers import Initializer
 from gpubp.inputs import require_same_rows
 from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
@@ -24,7 +24,6 @@ from gpubp.optimizers import SGD, Optimizer
 from gpubp.parameters import Layout
 from gpubp.registry import require_count
 
-DTYPES = ("float32", "float64")
 CHUNK = 4096
 """Rows: predictions and evaluations of more run in parts of this size."""
 
@@ -146,22 +145,22 @@ class Network:
         device: str | None = None,
         seed: int = 0,
     ) -> None:
-        self.sizes = _checked_sizes(sizes)
+        self.sizes = architecture.checked_sizes(sizes)
         self.depth = len(self.sizes) - 1
         self.loss = losses.get(loss)
         # the input passes as it is: a[0] = x
         self.activations: list[Activation] = [
             Identity(),
-            *_hidden_activations(hidden_activation, self.depth - 1),
-            _output_activation(output_activation, self.loss),
+            *architecture.hidden_activations(hidden_activation, self.depth - 1),
+            architecture.output_activation(output_activation, self.loss),
         ]
         self.initializer = None if initializer is None else initializers.get(initializer)
         self.bias = bool(bias)
-        dtype = _checked_dtype(dtype)
+        dtype = architecture.checked_dtype(dtype)
         self.precision = Precision(dtype, dtype, dtype)
         require_count("seed", seed, 0)
         self.seed = int(seed)
-        self.backend = _made_backend(backend, device)
+        self.backend = architecture.made_backend(backend, device)
 
         self._make_parameters()
         self.control = self.backend.zeros((len(Control),), "float64")
@@ -630,56 +629,3 @@ class Network:
         """Read what `save` wrote. Runs no code from the file. Raises CheckpointError for any other file."""
         tensors, metadata = model_file.read(path)
         return model_file.network_from(path, tensors, metadata, backend, device)
-
-
-def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    try:
-        widths = tuple(sizes)
-    except TypeError:
-        raise ArgumentError("sizes", sizes, "a sequence of widths, such as [64, 32, 10]") from None
-    if len(widths) < 2:
-        raise ArgumentError("sizes", sizes, "at least two widths, such as [64, 10]")
-    for width in widths:
-        require_count("sizes", width)
-    return tuple(int(width) for width in widths)
-
-
-def _checked_dtype(dtype: Any) -> str:
-    try:
-        name = np.dtype(dtype).name if dtype is not None else None
-    except TypeError:
-        name = dtype
-    if name not in DTYPES:
-        raise unknown_name("dtype", dtype if name is None else name, DTYPES)
-    return name
-
-
-def _made_backend(backend: str | Backend, device: str | None) -> Backend:
-    if isinstance(backend, str):
-        return backends.get(backend, device)
-    if not hasattr(backend, "dense_forward"):
-        raise ArgumentError("backend", backend, "a backend or the name of one")
-    if device not in (None, backend.device):
-        raise ArgumentError("device", device, f"{backend.device!r}, that of the backend that was given")
-    return backend
-
-
-def _hidden_activations(chosen: Any, count: int) -> list[Activation]:
-    one_for_all = isinstance(chosen, str | Activation | Mapping)
-    if not one_for_all and (not isinstance(chosen, Sequence) or len(chosen) != count):
-        raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
-    made = [activations.get(each, "hidden_activation") for each in ([chosen] if one_for_all else chosen)]
-    if one_for_all:
-        made *= count  # made once before: a wrong name is an error in a network without hidden layers too
-    if any(isinstance(each, Softmax) for each in made):
-        raise ArgumentError("hidden_activation", "softmax", "an elementwise activation; softmax is for the output")
-    return made
-
-
-def _output_activation(chosen: Any, loss: Loss) -> Activation:
-    if chosen is None:
-        return activations.get(loss.output_activation or "identity")
-    activation = activations.get(chosen, "output_activation")
-    if loss.from_logits and activation.name != loss.output_activation:
-        raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
-    return activation
