@@ -1,4 +1,4 @@
-"""What a network is made of, checked: each function takes an argument as the caller wrote it, or raises ArgumentError."""
+"""The arguments that a network is made from: each is taken as the caller wrote it and checked, or raises ArgumentError."""
 
 from __future__ import annotations
 
