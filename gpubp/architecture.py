@@ -1,4 +1,4 @@
-"""The arguments that a network is made from: each is taken as the caller wrote it and checked, or raises ArgumentError."""
+"""The arguments that a network is made from: each is taken as the caller wrote it, and checked or refused."""
 
 from __future__ import annotations
 
