@@ -149,7 +149,10 @@ class Sigmoid(Activation):
     name = "sigmoid"
 
     def apply(self, z: np.ndarray, out: np.ndarray) -> None:
+        tail = z < -80  # e^−z overflows float32 from −88.7 on; here σ = e^z to the last bit
+        values = np.exp(z[tail])
         expit(z, out=out)
+        out[tail] = values
 
     def derivative(self, saved: np.ndarray, out: np.ndarray) -> None:
         np.multiply(saved, 1 - saved, out=out)

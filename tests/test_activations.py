@@ -221,3 +221,13 @@ def test_slope_and_alpha_must_be_above_0(value):
         LeakyReLU(value)
     with pytest.raises(ArgumentError, match="alpha"):
         ELU(value)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_sigmoid_keeps_the_smallest_floats(in_place):
+    z = np.array([-87.5, -91, -103, -200, 91, np.nan], np.float32)
+    expected = 1 / (1 + np.exp(-z.astype(np.float64)))
+    out = z if in_place else np.empty_like(z)
+    activations.get("sigmoid").apply(z, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=2.0**-149)
+    assert out[2] > 0
