@@ -2,14 +2,15 @@
 
 A case is one call of one primitive. `all_cases` is every combination; `covering_cases` is a small subset in which every
 pair of choices of a primitive still occurs together (a pairwise covering array), since most defects show when two
-conditions meet.
+conditions meet; a variant with a dtype counts as one choice, for together they name a kernel.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,18 @@ PRODUCT_SHAPES = (
 )
 """M, N, K: sides of 1, around the tile, primes, tall, wide, K of 1 and K long."""
 
+LARGE = "+large"
+"""What is put behind a variant for the tiles of a chip with one multiprocessor: the largest that the shape allows.
+
+The rule for plans fills the chip first, so a large chip takes its smallest tile for every shape of `PRODUCT_SHAPES`.
+"""
+
+LARGE_VARIANTS = ("tiled", "pipelined")
+"""The variants whose tiles come in sizes."""
+
+LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))
+"""M, N, K: ragged around the largest tile, with rows on 16-byte boundaries and off them."""
+
 ROW_SHAPES = ((1, 1), (1, 10), (33, 1), (32, 10), (129, 65), (7, 1031), (1031, 3), (64, 128))
 """Rows and columns of what is no product."""
 
@@ -54,6 +67,7 @@ FLAT_SIZES = ((1,), (5,), (128,), (1031,), (40_961,))
 class Case:
     """One call of one primitive.
 
+    variant: a rung of the ladder, with `LARGE` behind it for large tiles; "-" for a primitive that has none.
     option: the activation, the loss with its output activation ("huber+tanh"), or the optimiser, as the primitive asks.
     mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
     scale: the magnitude of deltas and gradients. values: "random", or "integers" small enough to be summed exactly.
@@ -72,6 +86,16 @@ class Case:
     seed: int
 
     @property
+    def rung(self) -> str | None:
+        """The variant without its tiles, as a backend takes it."""
+        return None if self.variant == "-" else self.variant.removesuffix(LARGE)
+
+    @property
+    def large_tiles(self) -> bool:
+        """Whether plans are made as for a chip with a single multiprocessor: see `LARGE`."""
+        return self.variant.endswith(LARGE)
+
+    @property
     def name(self) -> str:
         """Text that `parse` makes this case from again."""
         shape = "x".join(map(str, self.shape))
@@ -86,7 +110,7 @@ class Case:
 
 
 def parse(name: str) -> Case:
-    """The case that `Case.name` names. Raises ArgumentError for other text."""
+    """The case that `Case.name` names. Raises ArgumentError for other text, and for what a case cannot be."""
     parts = name.split(":")
     try:
         primitive, variant, dtype, shape, option, mode, scale, values, offset, seed = parts
@@ -97,7 +121,24 @@ def parse(name: str) -> Case:
         raise ArgumentError("case", name, fields_text) from None
     if primitive not in OPTIONS:
         raise ArgumentError("case", name, f"of a primitive that there is: {', '.join(OPTIONS)}")
+    _check_fields(case)
     return case
+
+
+def _check_fields(case: Case) -> None:
+    sides = len(_shapes(case.primitive)[0])
+    if len(case.shape) != sides or min(case.shape) < 1:
+        raise ArgumentError("case", case.name, f"of a shape of {sides} side(s) ≥ 1 for {case.primitive}")
+    for field, value, known in (
+        ("dtype", case.dtype, DTYPES),
+        ("option", case.option, OPTIONS[case.primitive]),
+        ("mode", case.mode, MODES.get(case.primitive, _NONE)),
+        ("values", case.values, _values(case.primitive)),
+    ):
+        if value not in known:
+            raise ArgumentError("case", case.name, f"of a {field} that there is: {', '.join(known)}")
+    if not (0 < case.scale < float("inf") and case.offset >= 0 and case.seed >= 0):
+        raise ArgumentError("case", case.name, "of a scale > 0, an offset ≥ 0 and a seed ≥ 0")
 
 
 def _loss_options() -> tuple[str, ...]:
@@ -138,20 +179,29 @@ PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradie
 """The primitives that are products: the ones with rungs of the ladder, and with shapes M, N, K."""
 
 
-def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[object]]:
-    """What is varied for a primitive, in the order of `Case`'s fields after the first."""
-    product = primitive in PRODUCTS
-    flat = primitive in ("update", "squared_norm", "scale")
-    shapes: Sequence[tuple[int, ...]] = PRODUCT_SHAPES if product else FLAT_SIZES if flat else ROW_SHAPES
+def _shapes(primitive: str) -> Sequence[tuple[int, ...]]:
+    if primitive in PRODUCTS:
+        return PRODUCT_SHAPES
+    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale") else ROW_SHAPES
+
+
+def _values(primitive: str) -> Sequence[str]:
+    return ("random", "integers") if primitive in PRODUCTS or primitive == "bias_gradient" else ("random",)
+
+
+def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[Any]]:
+    """What is varied for a primitive: variant with dtype, shape, option, mode, scale with values, offset, seed.
+
+    Integers come in one scale, since others would round them.
+    """
     scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax")
+    scales = {"random": SCALES if scaled else (1.0,), "integers": (1.0,)}
     return [
-        tuple(variants) if product and variants else _NONE,
-        DTYPES,
-        shapes,
+        tuple(itertools.product(variants if primitive in PRODUCTS and variants else _NONE, DTYPES)),
+        _shapes(primitive),
         OPTIONS[primitive],
         MODES.get(primitive, _NONE),
-        SCALES if scaled else (1.0,),
-        ("random", "integers") if product or primitive == "bias_gradient" else ("random",),
+        [(scale, values) for values in _values(primitive) for scale in scales[values]],
         (0, 1),
         SEEDS,
     ]
@@ -159,13 +209,26 @@ def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[object]]:
 
 def all_cases(primitive: str, variants: Sequence[str]) -> Iterator[Case]:
     """Every combination."""
-    for values in itertools.product(*choices(primitive, variants)):
-        yield _case(primitive, values)
+    if primitive in PRODUCTS:
+        variants = [*variants, *(name + LARGE for name in variants if name in LARGE_VARIANTS)]
+    for row in itertools.product(*choices(primitive, variants)):
+        yield _case(primitive, row)
 
 
 def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
-    """A subset in which every two choices of `choices` occur together at least once."""
-    return [_case(primitive, values) for values in _covering_array(choices(primitive, variants))]
+    """A subset in which every two choices of `choices` occur together at least once, and a few cases of large tiles."""
+    found = [_case(primitive, row) for row in _covering_array(choices(primitive, variants))]
+    if primitive in PRODUCTS:
+        found += [case for name in variants if name in LARGE_VARIANTS for case in _large_cases(primitive, name + LARGE)]
+    return found
+
+
+def _large_cases(primitive: str, variant: str) -> Iterator[Case]:
+    """Each dtype with each shape of `LARGE_SHAPES`, in random numbers and in integers; options take turns."""
+    options, modes = itertools.cycle(OPTIONS[primitive]), itertools.cycle(MODES.get(primitive, _NONE))
+    for (dtype, shape), option, mode in zip(itertools.product(DTYPES, LARGE_SHAPES), options, modes, strict=False):
+        for values in _values(primitive):
+            yield Case(primitive, variant, dtype, shape, option, mode, 1.0, values, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -200,7 +263,7 @@ class Selection:
             case
             for primitive in self.primitives or OPTIONS
             for case in make(primitive, self.variants or variants)
-            if case.dtype in (self.dtypes or DTYPES) and (not self.variants or case.variant in self.variants)
+            if case.dtype in (self.dtypes or DTYPES) and (not self.variants or case.rung in self.variants)
         ]
         if self.shape is not None:
             found = [replace(case, shape=self.shape) for case in found if len(case.shape) == len(self.shape)]
@@ -210,10 +273,9 @@ class Selection:
         return found
 
 
-def _case(primitive: str, values: Iterable[object]) -> Case:
-    case = Case(primitive, *values)  # type: ignore[arg-type]
-    # integers stay integers: a scale would round them
-    return case if case.values == "random" else replace(case, scale=1.0)
+def _case(primitive: str, row: Sequence[Any]) -> Case:
+    (variant, dtype), shape, option, mode, (scale, values), offset, seed = row
+    return Case(primitive, variant, dtype, shape, option, mode, scale, values, offset, seed)
 
 
 def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ...]]:

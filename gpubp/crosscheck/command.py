@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpubp import backends
+from gpubp.backends.base import Backend
 from gpubp.crosscheck import report as reports
-from gpubp.crosscheck.cases import Case, Selection, parse
+from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse
 from gpubp.crosscheck.report import Report
 from gpubp.crosscheck.runner import run_cases
 from gpubp.errors import ArgumentError
@@ -41,14 +42,23 @@ def check(
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
         raise ArgumentError("--observe", "given", "left out: only the emulator has observers")
-    chosen = [parse(case)] if case is not None else selection.cases(made.variants)
-    result = Report(made.name, made.device)
-    _run(console, result, chosen, observe, jobs)
+    chosen = [_named(case, made)] if case is not None else selection.cases(made.variants)
+    result = Report(made.name, made.device, observe)
+    _run(console, result, chosen, jobs)
     _conclude(console, result)
     if report is not None:
         result.write(report)
         console.print(f"report: {report}", soft_wrap=True)
     return result
+
+
+def _named(name: str, backend: Backend) -> Case:
+    """The case of this name, if the backend has its variant."""
+    case = parse(name)
+    known = tuple(backend.variants) if case.primitive in PRODUCTS and backend.variants else ("-",)
+    if (case.rung or "-") not in known:
+        raise ArgumentError("case", name, f"of a variant that backend {backend.name!r} has: {', '.join(known)}")
+    return case
 
 
 def shape_of(text: str | None) -> tuple[int, ...] | None:
@@ -61,12 +71,12 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(side) for side in sides)
 
 
-def _run(console: Console, result: Report, cases: Sequence[Case], observe: bool, jobs: int | None) -> None:
+def _run(console: Console, result: Report, cases: Sequence[Case], jobs: int | None) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    outcomes = run_cases(cases, result.backend, result.device, observe=observe, jobs=jobs)
+    outcomes = run_cases(cases, result.backend, result.device, observe=result.observed, jobs=jobs)
     if not console.is_terminal:
         for outcome in outcomes:
             result.add(outcome)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp.crosscheck.cases import OPTIONS
-from gpubp.crosscheck.runner import Outcome
+from gpubp.crosscheck.runner import Outcome, Traffic
 from gpubp.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -17,27 +17,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class Row:
-    """One primitive with one variant and one dtype: how many cases, how many failed, the largest share of a bound."""
+    """One primitive with one variant and one dtype: how many cases, how many failed, the largest share of a bound.
+
+    traffic: of all cases together, where it was observed.
+    """
 
     cases: int = 0
     failed: int = 0
     share: float = 0.0
     worst: str = ""
+    traffic: Traffic = field(default_factory=Traffic)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
         self.cases += 1
         self.failed += not outcome.passed
+        self.traffic += outcome.traffic or Traffic()
         if outcome.share >= self.share:
             self.share, self.worst = outcome.share, outcome.case.name
 
 
 @dataclass
 class Report:
-    """The outcomes of a run on one backend and device."""
+    """The outcomes of a run on one backend and device; observed: with the emulated device's observers."""
 
     backend: str
     device: str
+    observed: bool = False
     rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     failures: list[Outcome] = field(default_factory=list)
 
@@ -65,7 +71,8 @@ class Report:
 
     def command(self, outcome: Outcome) -> str:
         """The command that runs one case again."""
-        return f"gpubp check --backend {self.backend} --device {self.device} --case {outcome.case.name}"
+        observe = " --observe" if self.observed else ""
+        return f"gpubp check --backend {self.backend} --device {self.device}{observe} --case {outcome.case.name}"
 
     def table(self) -> Table:
         """The rows, for a terminal."""
@@ -74,11 +81,11 @@ class Report:
         table = Table(title=f"gpubp check: {self.backend} on {self.device}", title_justify="left")
         for header in ("primitive", "variant", "dtype"):
             table.add_column(header, no_wrap=True)
-        for header in ("cases", "failed", "error / bound"):
+        for header in ("cases", "failed", "error / bound", *self._traffic_headers()):
             table.add_column(header, justify="right", no_wrap=True)
         for cells, row in self._ordered():
             style = "red" if row.failed else None
-            table.add_row(*cells, str(row.cases), str(row.failed), _share(row.share), style=style)
+            table.add_row(*cells, *self._figures(row), style=style)
         return table
 
     def markdown(self) -> str:
@@ -88,13 +95,10 @@ class Report:
             "",
             f"{self.cases} cases, {len(self.failures)} failed.",
             "",
-            "| primitive | variant | dtype | cases | failed | largest error / bound |",
-            "| --- | --- | --- | ---: | ---: | ---: |",
+            _line("primitive", "variant", "dtype", "cases", "failed", "error / bound", *self._traffic_headers()),
+            _line(*3 * ["---"], *(3 + len(self._traffic_headers())) * ["---:"]),
         ]
-        lines += [
-            f"| {' | '.join(cells)} | {row.cases} | {row.failed} | {_share(row.share)} |"
-            for cells, row in self._ordered()
-        ]
+        lines += [_line(*cells, *self._figures(row)) for cells, row in self._ordered()]
         if self.failures:
             lines += ["", "## Failures", ""]
         for outcome in self.failures:
@@ -118,6 +122,7 @@ class Report:
                         "failed": row.failed,
                         "share": _json_number(row.share),
                         "worst": row.worst,
+                        **(asdict(row.traffic) if self.observed else {}),
                     }
                     for (primitive, variant, dtype), row in self._ordered()
                 ],
@@ -128,6 +133,17 @@ class Report:
             },
             indent=2,
         )
+
+    def _traffic_headers(self) -> tuple[str, ...]:
+        """How many of the sectors and of the passes through shared memory's banks were needed."""
+        return ("sectors needed", "passes needed") if self.observed else ()
+
+    def _figures(self, row: Row) -> list[str]:
+        figures = [str(row.cases), str(row.failed), _share(row.share)]
+        if self.observed:
+            moved = row.traffic
+            figures += [_needed(moved.least_sectors, moved.sectors), _needed(moved.least_passes, moved.passes)]
+        return figures
 
     def _ordered(self) -> list[tuple[tuple[str, str, str], Row]]:
         """The rows in the order of the algorithm, whichever came first."""
@@ -154,6 +170,14 @@ def check_path(path: str | Path) -> Path:
 
 def _share(share: float) -> str:
     return "exact" if share == 0 else f"{share:.3g}"
+
+
+def _needed(least: int, moved: int) -> str:
+    return f"{least / moved:.0%}" if moved else "-"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _json_number(share: float) -> Any:

@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import astuple, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -22,6 +22,22 @@ PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """What a case moved on the emulated device, and the least that could do for the same accesses.
+
+    sectors: of 32 bytes, of global memory. passes: through the banks of shared memory.
+    """
+
+    sectors: int = 0
+    least_sectors: int = 0
+    passes: int = 0
+    least_passes: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a case.
 
@@ -32,6 +48,7 @@ class Outcome:
     case: Case
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    traffic: Traffic | None = None
     seconds: float = 0.0
 
     @property
@@ -53,33 +70,49 @@ class Outcome:
 def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
     """Run one case on a backend, in this process.
 
-    observe: on the emulated device, report races, reads of memory that nothing wrote, and the like as faults.
+    observe: on the emulated device, report races, reads of memory that nothing wrote, and the like as faults, and count
+    what is moved.
     """
     started = time.perf_counter()
     problem = problems.make(case)
     watched = _observer(backend) if observe else nullcontext()
+    traffic = None
     try:
         arrays = {name: buffers.filled(backend, values, case.offset) for name, values in problem.inputs.items()}
         outputs = {name: buffers.filled(backend, values, case.offset) for name, values in problem.started.items()}
         outputs |= {
             name: buffers.poisoned(backend, shape, dtype, case.offset) for name, (shape, dtype) in problem.made.items()
         }
-        backend.variant = None if case.variant == "-" else case.variant
-        with watched as report:
+        with _plans_of(backend, case), watched as report:
             problem.call(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
             backend.synchronize()
         faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend, False))]
         faults += [f"{name}: {text}" for name, each in outputs.items() if (text := each.damage(backend, True))]
-        faults += [str(finding) for finding in getattr(report, "findings", ())]
+        if report is not None:
+            faults += [f"{finding.kind}: {finding.message}" for finding in report.findings]
+            traffic = _traffic(report)
         comparisons = {
             name: compare(outputs[name].read(backend), expected.reference, expected.bound)
             for name, expected in problem.expected.items()
         }
     except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
         faults, comparisons = [f"{type(error).__name__}: {error}"], {}
+    return Outcome(case, comparisons, tuple(faults), traffic, time.perf_counter() - started)
+
+
+@contextmanager
+def _plans_of(backend: Any, case: Case) -> Iterator[None]:
+    """The backend makes its plans as the case's variant asks."""
+    chip = backend.chip if case.large_tiles else None
+    backend.variant = case.rung
+    try:
+        if case.large_tiles:
+            backend.chip = replace(chip, multiprocessors=1)
+        yield
     finally:
         backend.variant = None
-    return Outcome(case, comparisons, tuple(faults), time.perf_counter() - started)
+        if case.large_tiles:
+            backend.chip = chip
 
 
 def run_cases(
@@ -175,4 +208,15 @@ def _observer(backend: Backend) -> AbstractContextManager[Any]:
         return nullcontext()
     from gpubp import emulator
 
-    return emulator.observe(races=True, uninitialised=True)
+    return emulator.observe(races=True, uninitialised=True, traffic=True)
+
+
+def _traffic(report: Any) -> Traffic:
+    """The totals of an emulator's report."""
+    sectors, passes = report.global_accesses, report.shared_accesses
+    return Traffic(
+        sum(line.units for line in sectors),
+        sum(line.least_units for line in sectors),
+        sum(line.units for line in passes),
+        sum(line.least_units for line in passes),
+    )

@@ -52,6 +52,8 @@ def test_one_case_by_its_name():
         (["--shape", "0x4x2"], "shape was '0x4x2'"),
         (["--primitive", "scale", "--shape", "3x4x5"], "shape was (3, 4, 5)"),
         (["--case", "scale"], "case was 'scale'"),
+        (["--case", "scale:-:float32:5x5:-:-:1:random:0:0"], "a shape of 1 side(s)"),
+        (["--case", "scale:naive:float32:5:-:-:1:random:0:0"], "a variant that backend 'numpy' has: -"),
         (["--report", "report.txt"], "report was 'report.txt'"),
         (["--report", "missing/report.md"], "in a folder that exists"),
         (["--observe"], "--observe was"),
@@ -68,13 +70,13 @@ def test_a_wrong_choice_is_named_and_exits_with_2(arguments, message):
 def test_a_shape_stands_for_the_grid():
     chosen = Selection(primitives=("hidden_delta",), shape=(3, 4, 5)).cases(VARIANTS)
     assert {case.shape for case in chosen} == {(3, 4, 5)}
-    assert {case.variant for case in chosen} == set(VARIANTS)
+    assert {case.rung for case in chosen} == set(VARIANTS)
     assert len(set(chosen)) == len(chosen)
 
 
 def test_choices_leave_what_they_say():
     chosen = Selection(("hidden_delta", "scale"), ("tiled",), ("float64",)).cases(VARIANTS)
-    assert {(case.primitive, case.variant, case.dtype) for case in chosen} == {("hidden_delta", "tiled", "float64")}
+    assert {(case.primitive, case.rung, case.dtype) for case in chosen} == {("hidden_delta", "tiled", "float64")}
 
 
 def test_everything_is_more_than_the_subset_and_holds_it():
@@ -100,3 +102,11 @@ def test_the_command_of_a_failure_names_its_case():
     command = Report("numpy", "cpu").command(Outcome(case, faults=("broken",)))
     assert command.startswith("gpubp check --backend numpy --device cpu --case ")
     assert parse(command.split()[-1]) == case
+
+
+def test_the_command_of_what_was_observed_observes():
+    from gpubp.crosscheck.report import Report
+    from gpubp.crosscheck.runner import Outcome
+
+    case = Selection(("scale",)).cases(())[0]
+    assert " --observe " in Report("cupy", "emulator", observed=True).command(Outcome(case, faults=("race",)))
