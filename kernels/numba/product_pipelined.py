@@ -76,7 +76,6 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
     WARPS_N = THREADS_N // 8
     THREADS = THREADS_M * THREADS_N
     SUMS = THREAD_M * THREAD_N
-    DEPTHS = np.uint64(TILE_K)
     A_COPIES, B_COPIES = TILE_M * TILE_K // THREADS, TILE_N * TILE_K // THREADS
     # Sides that lie side by side for one thread: a run of 16 bytes, so that neighbouring threads read whole lines.
     WIDEST = plan.unit
@@ -97,6 +96,15 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
         for i in range(THREAD_M):
             for j in range(THREAD_N):
                 sums[i * THREAD_N + j] += a_values[i] * b_values[j]
+
+    # inlined by NVVM and not by Numba, which would take it through its own passes once for each depth
+    @jit(device=True, forceinline=True)
+    def multiply_depth(k, a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums):
+        a_read(a_tile[k], thread_m, a_values)
+        b_read(b_tile[k], thread_n, b_values)
+        multiply(a_values, b_values, sums)
+
+    multiply_tile = _for_each_depth(jit, multiply_depth)
 
     @jit(device=True, inline="always")
     def product(a, b, m, n, first_depth, last_depth, operands):
@@ -131,10 +139,7 @@ def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
                 a_fetch(a, first_row, depth, m, a_next)
                 b_fetch(b, first_column, depth, n, b_next)
                 depth += TILE_K
-            for k in range(DEPTHS):
-                a_read(a_tiles[reading, k], thread_m, a_values)
-                b_read(b_tiles[reading, k], thread_n, b_values)
-                multiply(a_values, b_values, sums)
+            multiply_tile(a_tiles[reading], b_tiles[reading], thread_m, thread_n, a_values, b_values, sums)
             if more:
                 # the other buffer: everybody has read it, since the last barrier
                 a_land(a_next, a_tiles[reading ^ np.uint32(1)])
@@ -205,6 +210,31 @@ def _read(jit: Callable, per_thread: int, run: int, threads: int) -> Any:
             values[v] = line[v // run * distance + thread * run + v % run]
 
     return read
+
+
+def _for_each_depth(jit: Callable, body: Any) -> Any:
+    """The device function run(*arguments): body(k, *arguments) for every depth k of a tile.
+
+    It is a chain of calls and no loop, because NVVM does not unroll one with so long a body, and Python cannot ask it
+    to. With every k a constant, addresses in shared memory are a base and constants.
+    """
+
+    @jit(device=True, inline="always")
+    def nothing(a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums):
+        pass
+
+    def before(k, rest):
+        @jit(device=True, inline="always")
+        def run(a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums):
+            body(k, a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums)
+            rest(a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums)
+
+        return run
+
+    run = nothing
+    for k in reversed(range(TILE_K)):
+        run = before(k, run)
+    return run
 
 
 def _tile_place(jit: Callable) -> Any:
