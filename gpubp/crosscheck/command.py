@@ -10,6 +10,7 @@ from gpubp import backends
 from gpubp.backends.base import Backend
 from gpubp.crosscheck import report as reports
 from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse
+from gpubp.crosscheck.compilation import compile_cases
 from gpubp.crosscheck.report import Report
 from gpubp.crosscheck.runner import run_cases
 from gpubp.errors import ArgumentError
@@ -45,6 +46,8 @@ def check(
     chosen = [_named(case, made)] if case is not None else selection.cases(made.variants)
     result = Report(made.name, made.device, observe)
     _run(console, result, chosen, jobs)
+    if selection.full and case is None and made.device == "emulator":
+        _compile(console, result, chosen, jobs)
     _conclude(console, result)
     if report is not None:
         result.write(report)
@@ -89,9 +92,26 @@ def _run(console: Console, result: Report, cases: Sequence[Case], jobs: int | No
         live.update(result.table())
 
 
+def _compile(console: Console, result: Report, cases: Sequence[Case], jobs: int | None) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=console, refresh_per_second=REFRESH, transient=True) as live:
+        for number, kernel in enumerate(compile_cases(cases, result.backend, jobs=jobs), start=1):
+            result.add_kernel(kernel)
+            live.update(Text(f"{number} kernels compiled, {len(result.misfits)} failed"))
+    console.print(result.compiled_table())
+
+
 def _conclude(console: Console, result: Report) -> None:
+    from rich.markup import escape
+
     if result.passed:
         console.print(f"[green]passed[/]: {result.cases} cases")
+        return
+    for kernel in result.misfits[:SHOWN_FAILURES]:
+        console.print(f"[red]failed[/]: {escape(kernel.case.name)}: {escape(kernel.complaint)}", soft_wrap=True)
+    if not result.failures:
         return
     console.print(f"[red]failed[/]: {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
     for outcome in sorted(result.failures, key=lambda each: -each.share)[:SHOWN_FAILURES]:

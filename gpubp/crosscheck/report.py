@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp.crosscheck.cases import OPTIONS
+from gpubp.crosscheck.compilation import Kernel
 from gpubp.crosscheck.runner import Outcome, Traffic
 from gpubp.errors import ArgumentError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+COMPILED_HEADERS = ("primitive", "arch", "kernels", "failed", "most registers", "most shared bytes", "spilled bytes")
 
 
 @dataclass
@@ -38,14 +42,39 @@ class Row:
 
 
 @dataclass
+class Compiled:
+    """One primitive on one architecture: how many kernels, how many failed, and the most that any of them needs."""
+
+    kernels: int = 0
+    failed: int = 0
+    registers: int = 0
+    shared_bytes: int = 0
+    spilled_bytes: int = 0
+
+    def add(self, kernel: Kernel) -> None:
+        """Count a kernel."""
+        self.kernels += 1
+        self.failed += bool(kernel.complaint)
+        self.registers = max(self.registers, kernel.registers)
+        self.shared_bytes = max(self.shared_bytes, kernel.shared_bytes)
+        self.spilled_bytes = max(self.spilled_bytes, kernel.spilled_bytes)
+
+
+@dataclass
 class Report:
-    """The outcomes of a run on one backend and device; observed: with the emulated device's observers."""
+    """The outcomes of a run on one backend and device.
+
+    observed: with the emulated device's observers. compiled: what was compiled for every architecture, by primitive and
+    architecture; misfits: the kernels among it that a chip has no room for, or that could not be compiled.
+    """
 
     backend: str
     device: str
     observed: bool = False
     rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     failures: list[Outcome] = field(default_factory=list)
+    compiled: dict[tuple[str, str], Compiled] = field(default_factory=dict)
+    misfits: list[Kernel] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -54,6 +83,12 @@ class Report:
         if not outcome.passed:
             self.failures.append(outcome)
 
+    def add_kernel(self, kernel: Kernel) -> None:
+        """Count a kernel that was compiled."""
+        self.compiled.setdefault((kernel.case.primitive, kernel.arch), Compiled()).add(kernel)
+        if kernel.complaint:
+            self.misfits.append(kernel)
+
     @property
     def cases(self) -> int:
         """How many cases ran."""
@@ -61,8 +96,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether cases ran, and all passed."""
-        return self.cases > 0 and not self.failures
+        """Whether cases ran, and all passed, and so did all kernels that were compiled."""
+        return self.cases > 0 and not self.failures and not self.misfits
 
     @property
     def worst(self) -> Outcome | None:
@@ -88,6 +123,22 @@ class Report:
             table.add_row(*cells, *self._figures(row), style=style)
         return table
 
+    def compiled_table(self) -> Table:
+        """What the kernels need on each architecture, for a terminal."""
+        from rich.table import Table
+
+        table = Table(title=f"compiled, not run: {self.backend}", title_justify="left")
+        for header in COMPILED_HEADERS:
+            table.add_column(header, justify="left" if header in ("primitive", "arch") else "right", no_wrap=True)
+        for cells in self._compiled_rows():
+            table.add_row(*cells, style="red" if cells[3] != "0" else None)
+        return table
+
+    def _compiled_rows(self) -> list[list[str]]:
+        order = list(OPTIONS)
+        rows = sorted(self.compiled.items(), key=lambda item: (order.index(item[0][0]), len(item[0][1]), item[0][1]))
+        return [[*key, *(str(figure) for figure in astuple(row))] for key, row in rows]
+
     def markdown(self) -> str:
         """The rows and the failures, as a Markdown page."""
         lines = [
@@ -99,8 +150,12 @@ class Report:
             _line(*3 * ["---"], *(3 + len(self._traffic_headers())) * ["---:"]),
         ]
         lines += [_line(*cells, *self._figures(row)) for cells, row in self._ordered()]
-        if self.failures:
+        if self.compiled:
+            lines += ["", "## Compiled, not run", "", _line(*COMPILED_HEADERS), _line(*2 * ["---"], *5 * ["---:"])]
+            lines += [_line(*cells) for cells in self._compiled_rows()]
+        if self.failures or self.misfits:
             lines += ["", "## Failures", ""]
+        lines += [f"- {kernel.case.name}: {kernel.complaint}" for kernel in self.misfits]
         for outcome in self.failures:
             lines += [f"`{self.command(outcome)}`", "", "```", outcome.complaint(), "```", ""]
         return "\n".join(lines).rstrip() + "\n"
@@ -126,6 +181,8 @@ class Report:
                     }
                     for (primitive, variant, dtype), row in self._ordered()
                 ],
+                "compiled": [dict(zip(COMPILED_HEADERS, cells, strict=True)) for cells in self._compiled_rows()],
+                "misfits": [{"case": each.case.name, "complaint": each.complaint} for each in self.misfits],
                 "failures": [
                     {"case": each.case.name, "complaint": each.complaint(), "command": self.command(each)}
                     for each in self.failures

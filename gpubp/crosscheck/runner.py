@@ -83,7 +83,7 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
         outputs |= {
             name: buffers.poisoned(backend, shape, dtype, case.offset) for name, (shape, dtype) in problem.made.items()
         }
-        with _plans_of(backend, case), watched as report:
+        with plans_of(backend, case), watched as report:
             problem.call(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
             backend.synchronize()
         faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend, False))]
@@ -101,7 +101,7 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
 
 
 @contextmanager
-def _plans_of(backend: Any, case: Case) -> Iterator[None]:
+def plans_of(backend: Any, case: Case) -> Iterator[None]:
     """The backend makes its plans as the case's variant asks."""
     chip = backend.chip if case.large_tiles else None
     backend.variant = case.rung

@@ -1,0 +1,162 @@
+"""Compiling the kernels of the cases for every architecture: does a chip have what they need, and does nothing spill?
+
+A backend is made for the emulated chip of each architecture, so that it plans and compiles as it would there. Its
+launches compile and take notes; nothing runs. What comes out is ptxas' own report of the machine code.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from gpubp.crosscheck import problems, runner
+from gpubp.crosscheck.buffers import filled, poisoned
+from gpubp.crosscheck.cases import Case
+
+if TYPE_CHECKING:
+    from gpubp.backends.gpu_backend import GpuBackend
+    from gpubp.kernels.cuda.compile import Resources
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
+"""A real architecture of every generation that the kernels are written for: Turing to Blackwell."""
+
+COMPILED = ("cupy", "numba")
+"""The backends that have kernels."""
+
+REGISTERS = 65536
+"""32-bit registers of a multiprocessor, on all of these: what one block may need at most."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One instance of a kernel, compiled for one architecture, with the case that asked for it.
+
+    threads: of a block. registers: of a thread. shared_bytes: of a block; shared_limit: what the chip gives a block.
+    spilled_bytes: of a thread. error: what the compiler, or the planning, said if there is no kernel.
+    """
+
+    case: Case
+    arch: str
+    name: str = ""
+    threads: int = 0
+    registers: int = 0
+    shared_bytes: int = 0
+    shared_limit: int = 0
+    spilled_bytes: int = 0
+    error: str = ""
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong, in one line; "" for nothing."""
+        if self.error:
+            return f"{self.arch}: {self.error}"
+        found = []
+        if self.spilled_bytes:
+            found.append(f"{self.spilled_bytes} bytes of registers spill")
+        if self.registers * self.threads > REGISTERS:
+            found.append(f"{self.threads} threads of {self.registers} registers do not fit {REGISTERS}")
+        if self.shared_bytes > self.shared_limit:
+            found.append(f"{self.shared_bytes} bytes of shared memory where a block gets {self.shared_limit}")
+        return f"{self.arch}: {self.name}: {'; '.join(found)}" if found else ""
+
+
+def compile_cases(
+    cases: Iterable[Case], backend: str, *, jobs: int | None = None, architectures: tuple[str, ...] = ARCHITECTURES
+) -> Iterator[Kernel]:
+    """Compile what the cases launch on the named backend, in worker processes, and give each kernel as it comes.
+
+    Kernels that several primitives or options share come with each of them.
+    """
+    groups: dict[tuple[str, ...], dict[Case, None]] = {}
+    for case in cases:
+        # neither the numbers nor where they come from makes another kernel
+        plain = replace(case, scale=1.0, values="random", seed=0)
+        key = (case.primitive, case.variant, case.dtype, case.option, case.mode)
+        groups.setdefault(key, {})[plain] = None
+    workers = jobs or len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        asked = {pool.submit(compile_group, backend, tuple(group), architectures): group for group in groups.values()}
+        for future in as_completed(asked):
+            if error := future.exception():  # the process died: a compiler can crash
+                yield Kernel(next(iter(asked[future])), "every architecture", error=f"{type(error).__name__}: {error}")
+            else:
+                yield from future.result()
+
+
+def compile_group(backend: str, cases: tuple[Case, ...], architectures: tuple[str, ...]) -> list[Kernel]:
+    """Compile what these cases launch, in this process; each instance comes once for an architecture."""
+    found: dict[tuple[str, object, int], Kernel] = {}
+    for case in cases:
+        problem = problems.make(case)
+        for arch in architectures:
+            for instance, kernel in _compile(backend, case, problem, arch):
+                found.setdefault((arch, instance, kernel.threads), kernel)
+    return list(found.values())
+
+
+def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> list[tuple[object, Kernel]]:
+    """The kernels of one case, each with what tells its instance apart."""
+    from gpubp import emulator
+
+    with emulator.use(arch):
+        try:
+            backend, notes = _note_taking_backend(name, arch)
+            notes.clear()
+            arrays = {key: filled(backend, values, case.offset).array for key, values in problem.inputs.items()}
+            arrays |= {key: filled(backend, values, case.offset).array for key, values in problem.started.items()}
+            arrays |= {
+                key: poisoned(backend, shape, dtype, case.offset).array for key, (shape, dtype) in problem.made.items()
+            }
+            with runner.plans_of(backend, case):
+                problem.call(backend, arrays)
+        except Exception as error:  # whatever keeps a kernel from being compiled is a finding of this architecture
+            return [(case, Kernel(case, arch, error=f"{type(error).__name__}: {error}"))]
+        return [(note.instance, note.kernel(case, arch, backend.chip.shared_per_block)) for note in notes]
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What a backend would have launched."""
+
+    instance: object
+    name: str
+    block: tuple[int, ...]
+    used: Resources
+
+    def kernel(self, case: Case, arch: str, shared_limit: int) -> Kernel:
+        spilled = self.used.spill_store_bytes + self.used.spill_load_bytes
+        used = self.used.registers, self.used.shared_bytes
+        return Kernel(case, arch, self.name, prod(self.block), *used, shared_limit, spilled)
+
+
+@functools.cache
+def _note_taking_backend(name: str, arch: str) -> tuple[GpuBackend, list[_Launch]]:
+    """A backend for this architecture, and the list of what it would have launched."""
+    notes: list[_Launch] = []
+    if name == "cupy":
+        from gpubp.backends.cupy_backend import CupyBackend
+        from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
+
+        class NoteTakingCupy(CupyBackend):
+            def _launch(self, kernel: Any, grid: Any, block: tuple[int, ...], arguments: tuple) -> None:
+                expression = kernel.expression
+                compiled = compile_file(KERNEL_DIRECTORY / kernel.source, arch, name_expressions=[expression])
+                used = compiled.resources[compiled.lowered_names[expression]]
+                notes.append(_Launch(kernel, expression, block, used))
+
+        return NoteTakingCupy("emulator"), notes
+
+    from gpubp.backends.numba_backend import NumbaBackend
+
+    class NoteTakingNumba(NumbaBackend):
+        def _launch(self, kernel: Any, grid: Any, block: tuple[int, ...], *arguments: Any) -> None:
+            (overload,) = kernel.overloads.values()
+            notes.append(_Launch(id(kernel), kernel.py_func.__name__, block, overload.resources))
+
+    return NoteTakingNumba("emulator"), notes

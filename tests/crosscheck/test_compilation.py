@@ -1,0 +1,83 @@
+"""Compiling for every architecture: what is found fits the machine code, and what does not fit a chip is named."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gpubp.crosscheck import compilation
+from gpubp.crosscheck.cases import parse
+from gpubp.crosscheck.comparator import compare
+from gpubp.crosscheck.compilation import ARCHITECTURES, Kernel, compile_cases, compile_group
+from gpubp.crosscheck.report import Report
+from gpubp.crosscheck.runner import Outcome
+
+SPLIT = parse("weight_gradient:pipelined:float32:5x7x1031:-:-:1:random:0:0")
+LARGE = parse("hidden_delta:pipelined+large:float64:257x129x41:gelu:-:1:random:0:0")
+STEP = parse("update:-:float32:128:adam:decay:1:random:0:0")
+GOOD = Kernel(STEP, "sm_90", "k", threads=256, registers=256, shared_bytes=49152, shared_limit=49152)
+
+
+@pytest.mark.parametrize("backend", compilation.COMPILED)
+def test_a_split_product_is_two_kernels_and_an_update_another_two(backend):
+    kernels = compile_group(backend, (SPLIT, STEP), ("sm_90",))
+    assert [kernel.complaint for kernel in kernels] == [""] * 4
+    assert [kernel.name.split("<")[0] for kernel in kernels if kernel.case == SPLIT] == [
+        "partial_product_pipelined",
+        "weight_gradient_reduce",
+    ]
+    for kernel in kernels:
+        assert 0 < kernel.registers <= 255
+        assert kernel.threads in (1, 64, 256)
+    assert kernels[0].shared_bytes > 0
+
+
+def test_an_instance_comes_once():
+    again = replace(SPLIT, shape=(5, 7, 1030))
+    assert len(compile_group("cupy", (SPLIT, again, SPLIT), ("sm_90",))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", compilation.COMPILED)
+def test_every_architecture_has_what_the_largest_tile_needs(backend):
+    kernels = compile_group(backend, (LARGE,), ARCHITECTURES)
+    assert [kernel.arch for kernel in kernels] == list(ARCHITECTURES)
+    assert [kernel.complaint for kernel in kernels] == [""] * len(ARCHITECTURES)
+
+
+def test_the_numbers_of_a_case_make_no_other_kernel():
+    cases = [STEP, replace(STEP, seed=1), replace(STEP, scale=1e-8)]
+    kernels = list(compile_cases(cases, "cupy", jobs=1, architectures=("sm_90",)))
+    assert sorted(kernel.name for kernel in kernels) == ["prepare_update<double>", "update<float, Adam>"]
+
+
+def test_what_cannot_be_compiled_is_a_finding():
+    (kernel,) = compile_group("cupy", (replace(SPLIT, variant="fast"),), ("sm_90",))
+    assert "fast" in kernel.complaint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spilled_bytes": 8}, "8 bytes of registers spill"),
+        ({"registers": 257}, "256 threads of 257 registers do not fit 65536"),
+        ({"shared_bytes": 49153}, "49153 bytes of shared memory where a block gets 49152"),
+        ({"error": "CompileError: no"}, "CompileError: no"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, words):
+    assert GOOD.complaint == ""
+    assert words in replace(GOOD, **change).complaint
+
+
+def test_a_misfit_fails_the_report_and_stands_in_it(tmp_path):
+    one = np.ones(1)
+    report = Report("cupy", "emulator")
+    report.add(Outcome(STEP, {"w": compare(one, one, 0.0)}))
+    report.add_kernel(GOOD)
+    assert report.passed
+    report.add_kernel(replace(GOOD, spilled_bytes=8))
+    assert not report.passed
+    for name in ("report.md", "report.json"):
+        report.write(tmp_path / name)
+        assert "8 bytes of registers spill" in (tmp_path / name).read_text()
