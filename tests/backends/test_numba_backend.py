@@ -7,6 +7,7 @@ import gpubp.emulator as cp
 from gpubp import activations, losses
 from gpubp.backends.base import Control
 from gpubp.backends.numba_backend import NumbaBackend
+from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.kernels import plans
 from gpubp.kernels.numba import product_pipelined
@@ -162,3 +163,12 @@ def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):
 def test_capture_is_refused(backend):
     with pytest.raises(BackendError, match="'numba' cannot capture a step"):
         backend.capture(lambda: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("primitive", cases.OPTIONS)
+def test_a_part_of_the_cross_check_passes_under_observation(backend, primitive):
+    chosen = cases.covering_cases(primitive, plans.VARIANTS)
+    for case in chosen[:: max(1, len(chosen) // 5)]:
+        outcome = runner.run_case(backend, case, observe=True)
+        assert outcome.passed, f"{case.name}: {outcome.complaint()}"
