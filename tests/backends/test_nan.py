@@ -1,0 +1,90 @@
+"""NaN goes through every kernel as it does through NumPy: no kernel loses one, and no other element becomes one."""
+
+import numpy as np
+import pytest
+
+from gpubp import backends
+from gpubp.backends.base import Control
+from gpubp.backends.numpy_backend import NumpyBackend
+from gpubp.crosscheck import cases, problems, runner
+from gpubp.crosscheck.cases import Case
+
+SHAPES = {3: (5, 4, 7), 2: (5, 4), 1: (9,)}
+
+
+def case(primitive, option="-", mode="-", variant="-"):
+    shape = SHAPES[len(cases.covering_cases(primitive, ())[0].shape)]
+    return Case(primitive, variant, "float32", shape, option, mode, 1.0, "random", 0, 0)
+
+
+def chosen():
+    """Each kernel's arithmetic once: activations, losses and optimisers, and each rung of the ladder."""
+    for primitive in ("softmax", "bias_gradient", "squared_norm", "scale", "row_argmax"):
+        yield case(primitive)
+    for variant in ("naive", "tiled", "pipelined"):
+        yield case("transpose_product", variant=variant)
+    yield case("weight_gradient", variant="naive")
+    yield case("weight_step", variant="naive")
+    for name in cases.ELEMENTWISE:
+        yield case("dense_forward", name, "bias", "naive")
+        yield case("hadamard_derivative", name)
+    for option in cases.OPTIONS["output_delta"]:
+        if option.endswith(("+tanh", "+softmax")) or "cross_entropy" in option:
+            yield case("output_delta", option, "mean")
+    for name in cases.OPTIONS["update"]:
+        for mode in ("clip_norm", "clip_value"):
+            yield case("update", name, mode)
+
+
+CASES = list(chosen())
+QUICK = ("row_argmax", "squared_norm", "softmax")
+
+
+def planted(primitive, problem):
+    """The problem's arrays with one NaN, in each of the float arrays in turn; for an update, in the norm too."""
+    arrays = {**problem.inputs, **problem.started}
+    for name, values in arrays.items():
+        if values.dtype.kind != "f" or name == "losses" or (name == "control" and primitive != "update"):
+            continue
+        changed = values.copy()
+        changed.reshape(-1)[Control.SQUARED_NORM if name == "control" else values.size // 2] = np.nan
+        yield name, arrays | {name: changed}
+
+
+def outputs(backend, case, problem, arrays):
+    """What the primitive writes, given these arrays; outputs hold numbers before the call."""
+    placed = {name: backend.asarray(values.copy(), values.dtype) for name, values in arrays.items()}
+    for name, (shape, dtype) in problem.made.items():
+        placed[name] = backend.zeros(shape, dtype)
+    if backend.variants:
+        with runner.plans_of(backend, case):
+            problem.call(backend, placed)
+    else:
+        problem.call(backend, placed)
+    return {name: np.asarray(backend.asnumpy(placed[name])) for name in problem.expected}
+
+
+@pytest.fixture(scope="module", params=["cupy", "numba"])
+def backend(request):
+    return backends.get(request.param, "emulator")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [each if each.primitive in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
+    ids=lambda each: f"{each.primitive}-{each.variant}-{each.option}-{each.mode}",
+)
+def test_nan_goes_through_as_in_numpy(backend, case):
+    problem = problems.make(case)
+    spread = False
+    for place, arrays in planted(case.primitive, problem):
+        with np.errstate(all="ignore"):
+            expected = outputs(NumpyBackend(), case, problem, arrays)
+        found = outputs(backend, case, problem, arrays)
+        for name, values in expected.items():
+            if values.dtype.kind == "i":
+                np.testing.assert_array_equal(found[name], values, f"{name}, with NaN in {place}")
+            else:
+                np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(values), f"{name}, with NaN in {place}")
+            spread |= values.dtype.kind == "i" or bool(np.isnan(values).any())
+    assert spread
