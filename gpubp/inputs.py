@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,25 @@ def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = F
         _require_finite("y", y)
         _require_probabilities(y, loss)
     return y
+
+
+def require_examples_on_device(x: Array, width: int, dtype: str) -> None:
+    """Raise ArgumentError unless a backend's own array is (B, width) of this dtype. Its values are not looked at."""
+    _require_on_device("x", x, {dtype: (width,)})
+
+
+def require_targets_on_device(y: Array, loss: Loss, width: int, dtype: str) -> None:
+    """Raise ArgumentError unless a backend's own array is (B, width) of this dtype, or (B,) int64 labels where the loss
+    takes them. Its values are not looked at."""
+    _require_on_device("y", y, {dtype: (width,), **({"int64": ()} if loss.takes_labels else {})})
+
+
+def _require_on_device(name: str, array: Array, rows: Mapping[str, tuple[int, ...]]) -> None:
+    """rows: the shape of a row, for each dtype that is taken."""
+    shape, dtype = tuple(array.shape), np.dtype(array.dtype).name
+    if len(shape) == 0 or shape[0] == 0 or rows.get(dtype) != shape[1:]:
+        expected = " or ".join(f"of {kind} and shape {('B', *row)}".replace("'", "") for kind, row in rows.items())
+        raise ArgumentError(name, f"an array of {dtype} and shape {shape}", f"{expected}, with B ≥ 1")
 
 
 def require_same_rows(x: Array, y: Array) -> None:

@@ -53,12 +53,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Feed:
-    """A data set on the backend's device, and the order in which steps visit its rows."""
+    """A network's data set on the backend's device, and the order in which its steps visit the rows."""
 
     x: Array
     y: Array
     order: Array
-    backend: Backend
+    network: Network
 
     @property
     def rows(self) -> int:
@@ -67,13 +67,16 @@ class Feed:
 
     def visit(self, order: np.ndarray) -> None:
         """Set the order: (rows,) integers, each a row."""
-        order = np.ascontiguousarray(order, np.int64)
-        if order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
-            raise ArgumentError("order", f"an array of shape {order.shape}", f"{self.rows} row numbers")
-        self.backend.upload(order, self.order)
+        order = np.asarray(order)
+        if order.dtype.kind not in "iu" or order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
+            was = f"an array of {order.dtype} of shape {order.shape}"
+            raise ArgumentError("order", was, f"{self.rows} row numbers, integers from 0 to {self.rows - 1}")
+        self.network.backend.upload(np.ascontiguousarray(order, np.int64), self.order)
 
     def require(self, start: int, rows: int) -> None:
         """Raise ArgumentError unless the feed has rows start .. start + rows − 1, at least one."""
+        if not isinstance(start, int | np.integer) or not isinstance(rows, int | np.integer):
+            raise ArgumentError("rows", f"{rows!r} from {start!r}", "whole numbers")
         if start < 0 or rows < 1 or start + rows > self.rows:
             raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {self.rows}")
 
@@ -155,6 +158,8 @@ class Network:
             architecture.output_activation(output_activation, self.loss),
         ]
         self.initializer = None if initializer is None else initializers.get(initializer)
+        if not isinstance(bias, bool | np.bool_):
+            raise ArgumentError("bias", bias, "True or False")
         self.bias = bool(bias)
         dtype = architecture.checked_dtype(dtype)
         self.precision = Precision(dtype, dtype, dtype)
@@ -174,7 +179,11 @@ class Network:
         """Initial weights, drawn on the host in float64, so that every backend starts from the same bits; w[l] and b[l]
         are views of one flat array."""
         self.layout = Layout.of(self.sizes, self.bias, self.dtype)
-        host = np.zeros(self.layout.size, self.dtype)
+        try:
+            host = np.zeros(self.layout.size, self.dtype)
+        except (MemoryError, ValueError):
+            gib = self.layout.size * np.dtype(self.dtype).itemsize / 2**30
+            raise ArgumentError("sizes", self.sizes, f"small enough: the weights would take {gib:,.0f} GiB") from None
         generator = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(1)[0])
         for w, activation in zip(self.layout.layers(host)[0][1:], self.activations[1:], strict=True):
             initializer = self.initializer or initializers.default_for(activation)
@@ -331,19 +340,26 @@ class Network:
         self.steps += 1
 
     def feed(self, x: Any, y: Any) -> Feed:
-        """Put a data set on the backend's device, for `train_rows`. Its values are looked at, once."""
+        """Put a data set on the backend's device, for this network's `train_rows`. Its values are looked at, once."""
         x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
         require_same_rows(x, y)
         order = self.backend.asarray(np.arange(len(x)), "int64")
-        return Feed(self.backend.asarray(x, self.dtype), self.backend.asarray(y, y.dtype), order, self.backend)
+        return Feed(self.backend.asarray(x, self.dtype), self.backend.asarray(y, y.dtype), order, self)
 
     def train_rows(self, feed: Feed, start: int, rows: int) -> None:
         """One step on the feed's rows order[start : start + rows], gathered on the device."""
+        self._require_own(feed)
         feed.require(start, rows)
         batch = self._batch(rows)
         self._set_host_controls(start)
         self._step(batch, self._gather(feed, batch))
         self.steps += 1
+
+    def _require_own(self, feed: Feed) -> None:
+        """A feed of another network may have rows of another width, or labels beyond this one's outputs."""
+        if not isinstance(feed, Feed) or feed.network is not self:
+            was = "another network's" if isinstance(feed, Feed) else f"a {type(feed).__name__}"
+            raise ArgumentError("feed", was, "one that this network's `feed` made")
 
     def capture(self, feed: Feed, rows: int) -> CapturedStep:
         """Record a step on `rows` rows of the feed, for the backend to replay with one call (a CUDA graph).
@@ -351,6 +367,7 @@ class Network:
         Each replay takes other rows and the step size of its time. The network is left as it was. Raises BackendError
         where the backend cannot record.
         """
+        self._require_own(feed)
         feed.require(0, rows)
         batch = self._batch(rows)
         changed = [self.parameters, *self._state, self.control, self.losses]
@@ -510,7 +527,10 @@ class Network:
     # --- what comes in ----------------------------------------------------------------------------------------------
     def _load(self, x: Any) -> _Batch:
         """The arrays of a pass, with these inputs from the host, or in the backend's own array, as a[0]."""
-        x = x if self._is_device_array(x) else self._checked_input(x)
+        if self._is_device_array(x):
+            inputs.require_examples_on_device(x, self.sizes[0], self.dtype)
+        else:
+            x = self._checked_input(x)
         batch = self._batch(int(x.shape[0]))
         if self._on_host:
             # x is only read, and no longer than the pass: a copy would cost up to a sixth of a small step
@@ -520,7 +540,10 @@ class Network:
 
     def _load_target(self, y: Any, batch: _Batch) -> Array:
         """The batch's targets or labels likewise."""
-        y = y if self._is_device_array(y) else self._checked_target(y)
+        if self._is_device_array(y):
+            inputs.require_targets_on_device(y, self.loss, self.sizes[-1], self.dtype)
+        else:
+            y = self._checked_target(y)
         require_same_rows(batch.a[0], y)
         if self._on_host:
             return y
@@ -588,6 +611,8 @@ class Network:
                 if name not in named or np.shape(named[name]) != view.shape:
                     was = f"of shape {np.shape(named[name])}" if name in named else "missing"
                     raise ArgumentError(name, was, f"of shape {view.shape}")
+                if np.asarray(named[name]).dtype.kind not in "biuf":
+                    raise ArgumentError(name, f"of {np.asarray(named[name]).dtype}", "real numbers")
                 view[...] = named[name]
         self.backend.upload(host, self.parameters)
 

@@ -270,7 +270,37 @@ def test_rows_outside_the_feed_are_refused(start, rows):
         net.train_rows(net.feed(X, LABELS), start, rows)
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 3, 4, 5, 7], [-1, 1, 2, 3, 4, 5, 6], [[0, 1, 2, 3, 4, 5, 6]]])
+@pytest.mark.parametrize(("start", "rows"), [(0, 2.0), ("0", 1), (None, 1), (0, None)])
+def test_rows_that_are_no_numbers_are_refused(start, rows):
+    net = network()
+    with pytest.raises(ArgumentError, match=r"rows was .* whole numbers"):
+        net.train_rows(net.feed(X, LABELS), start, rows)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        network((4, 6, 5)).feed(X, LABELS + 2),  # labels beyond the outputs
+        network((3, 6, 3)).feed(X[:, :3], LABELS),
+        network(dtype="float64").feed(X, LABELS),
+        regression().feed(X, VALUES),
+        (X, LABELS),
+        None,
+    ],
+)
+def test_a_feed_of_another_network_is_refused_and_nothing_changes(other):
+    net = network()
+    for step in (net.train_rows, lambda feed, start, rows: net.capture(feed, rows)):
+        with pytest.raises(ArgumentError, match=r"feed was .* one that this network's"):
+            step(other, 0, 4)
+    assert same_weights(net, network())
+    assert net.steps == 0
+
+
+@pytest.mark.parametrize(
+    "order",
+    [[0, 1, 2], [0, 1, 2, 3, 4, 5, 7], [-1, 1, 2, 3, 4, 5, 6], [[0, 1, 2, 3, 4, 5, 6]], [0.0] * 7, ["0"] * 7, None],
+)
 def test_an_order_of_other_rows_is_refused(order):
     feed = network().feed(X, LABELS)
     with pytest.raises(ArgumentError, match="order was"):
@@ -382,6 +412,8 @@ def test_weights_are_copies_and_come_back():
         (lambda w: w.update({"layer1.bias": np.zeros(5)}), "layer1.bias"),
         (lambda w: w.update({"layer1.weight": w["layer1.weight"].T}), "layer1.weight"),
         (lambda w: w.update({"layer1.weight": 3.0}), "layer1.weight"),
+        (lambda w: w.update({"layer2.weight": w["layer2.weight"] * 1j}), "layer2.weight"),
+        (lambda w: w.update({"layer2.weight": w["layer2.weight"].astype(str)}), "layer2.weight"),
     ],
 )
 def test_weights_of_another_shape_are_refused_and_nothing_changes(change, name):
@@ -407,6 +439,9 @@ def test_weights_of_another_shape_are_refused_and_nothing_changes(change, name):
         ({"sizes": [4, -6, 3]}, "sizes was -6"),
         ({"sizes": [4, 2.5, 3]}, "sizes was 2.5"),
         ({"sizes": [4, True]}, "sizes was True"),
+        ({"sizes": [10**6, 10**6, 3]}, "sizes was .*the weights would take .* GiB"),
+        ({"sizes": [10**20, 3]}, "sizes was .*the weights would take .* GiB"),
+        ({"bias": "no"}, "bias was 'no'; it must be True or False"),
         ({"hidden_activation": "rleu"}, "hidden_activation was 'rleu'.*did you mean 'relu'"),
         ({"sizes": [4, 3], "hidden_activation": "rleu"}, "hidden_activation was 'rleu'"),
         ({"hidden_activation": ["relu", "tanh"]}, "hidden_activation was .* one activation, or 1: one a hidden layer"),
