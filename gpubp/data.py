@@ -361,9 +361,9 @@ def _read(spec: str | os.PathLike[str], label: str | int | None, **csv_options: 
         return readers.read_digits()
     if str(spec) in readers.IDX_SETS:
         return readers.read_idx_folder(readers.find_idx_folder(str(spec)), str(spec))
-    if path.is_dir():
+    if os.path.isdir(spec):
         return readers.read_idx_folder(path, path.resolve().name)
-    if not path.exists():
+    if not os.path.exists(spec):
         match = nearest(spec, NAMES)
         hint = f" (did you mean {match!r}?)" if match else ""
         raise DataError(

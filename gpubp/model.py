@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,7 @@ class Model:
         Raises CheckpointError where the file is missing, damaged or something else.
         """
         path = Path(path)
-        if path.is_dir():
+        if os.path.isdir(path):
             path = path / RUN_FILE
         tensors, metadata = model_file.read(path)
         if "model" not in metadata:

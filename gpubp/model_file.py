@@ -39,22 +39,25 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Replace a file's contents in one move that survives a kill and a power cut."""
-    path = Path(path)
+    """Replace a file's contents in one move that survives a kill and a power cut. A link stays, and leads to the new
+    contents; what is no file, such as a device, is refused: the move would put a file in its place."""
+    target = Path(os.path.realpath(path))
     temporary = ""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        if target.exists() and not target.is_file():
+            raise CheckpointError(f"cannot write {path}: {'a folder' if target.is_dir() else 'not a file'} is there")
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             temporary = file.name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-    _sync_folder(path.parent)
+    _sync_folder(target.parent)
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -63,9 +66,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises CheckpointError where there is none, or where it is damaged or something else.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no model file {path}")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no model file {path}")
         with safe_open(path, framework="numpy") as file:
             entries = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -77,7 +80,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if metadata.pop(CHECKSUM, None) != _checksum(metadata, tensors):
             raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
         return tensors, metadata
-    except (SafetensorError, ValueError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
 
 

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -482,7 +483,7 @@ class Run:
 def read_checkpoint(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors and the metadata of a run's checkpoint, as `Run.save` wrote them; CheckpointError without them."""
     path = Path(folder) / CHECKPOINT_FILE
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"there is no run to resume in {folder}: it holds no {CHECKPOINT_FILE}")
     tensors, metadata = model_file.read(path)
     if metadata.get("format") != FORMAT:

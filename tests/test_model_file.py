@@ -290,6 +290,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch)
     assert os.listdir(saved.parent) == [saved.name]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """A device is the case that matters: the move would put a file where /dev/full was."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CheckpointError, match=r"cannot write .*pipe: not a file is there"):
+        network().save(pipe)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_link_stays_and_leads_to_the_new_file(saved):
+    link = saved.parent / "link"
+    link.symlink_to(saved.name)
+    network(seed=2).save(link)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(Network.load(saved, backend="numpy").w[1], network(seed=2).w[1])
+
+
 def test_a_write_replaces_the_old_file_and_leaves_no_other(saved):
     network(seed=2).save(saved)
     np.testing.assert_array_equal(Network.load(saved, backend="numpy").w[1], network(seed=2).w[1])
