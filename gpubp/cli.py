@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb runs, so that help comes at once.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -61,12 +62,29 @@ app = typer.Typer(
 
 def main() -> None:
     """The program `gpubp`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for an arrow
     try:
         app()
     except BrokenPipeError:
         # The reader of a pipe, such as head, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(128 + signal.SIGPIPE)
+    except (OSError, MemoryError) as error:
+        # The output's disk or the memory is full: no defect of the program, and no traceback.
+        if os.environ.get("GPUBP_DEBUG"):
+            raise
+        _drop_output()
+        what = str(error) if isinstance(error, MemoryError) else error.strerror or str(error)
+        where = getattr(error, "filename", None)
+        typer.echo(f"error: {what or 'out of memory'}{f': {where}' if where else ''}", err=True)
+        sys.exit(USAGE_ERROR)
+
+
+def _drop_output() -> None:
+    """Let what is left to write go nowhere, so that the interpreter's end does not fail at it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(wanted: bool) -> None:
@@ -270,13 +288,10 @@ def predict(
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
     from gpubp import runs
-    from gpubp.data import load_inputs
     from gpubp.model import Model
 
-    loaded = Model.load(model, backend, device)
-    x = load_inputs(data, label=label, feature_names=loaded.feature_names)
-    runs.write_predictions(loaded, x, out)
-    typer.echo(f"{len(x):,} predictions in {out}")
+    count = runs.predict(Model.load(model, backend, device), data, label, out)
+    typer.echo(f"{count:,} predictions in {out}")
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------
@@ -327,7 +342,7 @@ def check(
     case: Annotated[str | None, typer.Option(help="Only the case of this name, as a failure prints it.")] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Every combination, not a subset that covers all pairs.")
+        bool, typer.Option("--full", help="Every combination; on the emulator, compiled for every architecture too.")
     ] = False,
     jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one on a GPU, else one a core.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -20,7 +21,7 @@ import tomli_w
 
 from gpubp import data, model_file, optimizers, plots
 from gpubp.data import Dataset
-from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, DataError
 from gpubp.losses import BinaryCrossEntropy
 from gpubp.model import RUN_FILE, Model
 from gpubp.network import Network
@@ -32,6 +33,9 @@ CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
 FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, CONFIG_FILE, CHECKPOINT_FILE)
 """What a finished run's folder holds."""
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""What a file system says that has no locks, as on some clusters: there one can train all the same."""
 
 # What is random here, by the spawn key of its seed sequence, beside what `training` draws.
 _TEST_SPLIT = 3
@@ -47,6 +51,7 @@ def start(settings: Settings, out: str | Path | None, listener: Listener) -> tup
     run = _make_run(settings, folder, listener)
     _make_folder(folder)
     with _alone_in(folder):
+        _check_new(folder)  # again: another process may have trained here meanwhile
         _write_config(run)
         return _train(run), folder
 
@@ -193,7 +198,7 @@ def _option(name: str) -> str:
 
 def _lasting(spec: str) -> str:
     """A data set's name, or its path from wherever a later command is run."""
-    return spec if spec in data.NAMES or not Path(spec).exists() else str(Path(spec).resolve())
+    return spec if spec in data.NAMES or not os.path.exists(spec) else str(Path(spec).resolve())
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -226,14 +231,25 @@ def _make_folder(folder: Path) -> None:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time train in a folder. However the process ends, the lock ends with it."""
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise CheckpointError(f"cannot open the folder {folder}: {error.strerror}") from error
+    try:
+        _lock(handle, folder)
         yield
-    except BlockingIOError:
-        raise CheckpointError(f"another process is training in {folder}") from None
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CheckpointError(f"another process is training in {folder}") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise CheckpointError(f"cannot lock the folder {folder}: {error.strerror}") from error
 
 
 def _write_config(run: Run) -> None:
@@ -295,20 +311,41 @@ def load_for(model: Model, spec: str | None, label: str | None) -> tuple[str, np
         test_fraction=origin.get("test_fraction", 0.0) if trained_on else 0.0,
         seed=_split_seed(origin.get("seed", 0)),
         classes=model.class_names or None,
+        feature_names=model.feature_names,
     )
+    name, x, y = found.name, found.x_train, found.y_train
     if len(found.x_test):
-        return f"{found.name}, the test part", found.x_test, found.y_test
-    return found.name, found.x_train, found.y_train
+        name, x, y = f"{found.name}, the test part", found.x_test, found.y_test
+    _require_features(model, found.name, x)
+    outputs = model.network.sizes[-1]
+    if model.task == "regression" and found.outputs != outputs:
+        raise DataError(f"{found.name}: it has {found.outputs} values an example; the model predicts {outputs}")
+    return name, x, y
 
 
-def write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
-    """Write predictions for raw inputs as .csv or .npz, whole or not at all.
+def _require_features(model: Model, name: str, x: np.ndarray) -> None:
+    """Raise DataError unless raw inputs have as many features as the model reads."""
+    if x.shape[1] != model.network.sizes[0]:
+        raise DataError(f"{name}: it has {x.shape[1]} features an example; the model reads {model.network.sizes[0]}")
+
+
+def predict(model: Model, spec: str, label: str | None, out: Path) -> int:
+    """Write predictions for a data set's inputs to a .csv or .npz file, which cannot be the data's; return how many."""
+    if out.suffix.lower() not in (".csv", ".npz"):
+        raise ArgumentError("--out", str(out), "a file that ends in .csv or .npz")
+    if os.path.exists(spec) and os.path.exists(out) and os.path.samefile(spec, out):
+        raise ArgumentError("--out", str(out), "another file than the data")
+    x = data.load_inputs(spec, label=label, feature_names=model.feature_names)
+    _require_features(model, spec, x)
+    _write_predictions(model, x, out)
+    return len(x)
+
+
+def _write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
+    """Write predictions for raw inputs, whole or not at all.
 
     Classification: `class` (names) and a probability for each class. Regression: the values.
     """
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".npz"):
-        raise ArgumentError("--out", str(path), "a file that ends in .csv or .npz")
     if model.task == "classification":
         probabilities = model.predict_proba(x)
         classes = np.array(model.class_names)[probabilities.argmax(axis=1)]
@@ -320,7 +357,7 @@ def write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
         arrays = {"values": values}
         header = [f"value {number}" for number in range(1, values.shape[1] + 1)]
         rows = values.tolist()
-    model_file.write_bytes(path, _npz(arrays) if kind == ".npz" else _csv(header, rows))
+    model_file.write_bytes(path, _npz(arrays) if path.suffix.lower() == ".npz" else _csv(header, rows))
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -93,7 +93,10 @@ class Settings:
             found = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        return asdict(cls.from_mapping(found.get("settings", found), str(path)))
+        values = found.get("settings", found)
+        if not isinstance(values, Mapping):
+            raise ArgumentError(f"settings in {path}", values, "a table")
+        return asdict(cls.from_mapping(values, str(path)))
 
 
 def tidy_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import os
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,28 @@ def test_the_help_names_every_choice(gpubp):
     names += ["auto", *backends.BACKENDS, *{device for devices in backends.BACKENDS.values() for device in devices}]
     for name in names:
         assert name in text or name == "softmax", name  # softmax is for the output, where the loss takes it
+
+
+def program(*arguments, **options):
+    """The program in a process of its own."""
+    command = [sys.executable, "-c", "from gpubp.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info"]])
+def test_output_on_a_full_disk_is_one_clear_line(arguments):
+    with open("/dev/full", "w") as full:
+        found = program(*arguments, stdout=full)
+    assert (found.returncode, found.stderr) == (2, "error: No space left on device\n")
+
+
+def test_a_terminal_of_another_encoding_shows_what_it_can(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    arguments = ["train", "--out", tmp_path / "run", *FAST, "--epochs", "1"]
+    found = program(*arguments, stdout=subprocess.PIPE, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert "64 ? 16 ? 10, relu" in found.stdout
 
 
 def test_no_verb_is_help(gpubp):
@@ -423,9 +446,27 @@ def test_an_output_folder_that_cannot_be_used(refused, tmp_path, make):
     refused("train", "--out", out, *FAST, message=message)
 
 
+def test_names_that_are_too_long(refused):
+    name = "a" * 300
+    refused("train", "--data", name, message="no data set and no file")
+    refused("train", "--out", name, message="File name too long")
+    refused("train", "--resume", name, message="no run to resume")
+    refused("evaluate", name, message="File name too long")
+    refused("predict", name, "--data", "digits", "--out", "p.csv", message="File name too long")
+
+
+def test_a_network_that_fits_into_no_memory(refused):
+    refused("train", "--layers", "100000000,100000000", message=["--layers was", "GiB"])
+
+
 def test_an_empty_folder_can_be_used(gpubp, tmp_path):
     (tmp_path / "run").mkdir()
     gpubp("train", "--out", "run", *FAST)
+
+
+def test_a_configuration_that_is_no_table(refused, tmp_path):
+    (tmp_path / "config.toml").write_text("settings = 3")
+    refused("train", "--config", "config.toml", message=["settings in config.toml was 3", "a table"])
 
 
 def test_a_configuration_with_a_setting_that_is_none(refused, tmp_path):
@@ -522,6 +563,24 @@ def test_evaluate_splits_a_table_as_training_did(gpubp):
     assert "50 examples" in " ".join(gpubp("evaluate", "run", "--data", "more.csv").stdout.split())
 
 
+def test_evaluate_finds_a_tables_columns_by_name(gpubp):
+    rows = table(rows=60)
+    write_csv("points.csv", ["a", "b", "label"], rows)
+    gpubp("train", "--out", "run", "--data", "points.csv", "--test-fraction", "0", *FAST)
+    accuracy = float(history("run")[-1]["train_accuracy"])
+    write_csv("turned.csv", ["label", "b", "note", "a"], [[side, b, 7, a] for a, b, side in rows])
+    assert f"{100 * accuracy:.2f} %" in gpubp("evaluate", "run", "--data", "turned.csv").stdout
+
+
+def test_evaluate_other_numbers_of_features_or_values(refused, gpubp):
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    for name, features, values in (("data", x, x[:, 0]), ("wide", np.hstack([x, x]), x[:, 0]), ("many", x, x[:, :2])):
+        np.savez(f"{name}.npz", x=features, y=values)
+    gpubp("train", "--out", "run", "--data", "data.npz", *FAST)
+    refused("evaluate", "run", "--data", "wide.npz", message=["wide.npz", "6 features", "reads 3"])
+    refused("evaluate", "run", "--data", "many.npz", message=["many.npz", "2 values", "predicts 1"])
+
+
 def test_evaluate_values(gpubp):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 3))
@@ -606,6 +665,13 @@ def test_predictions_that_cannot_be_written(refused, trained, tmp_path):
     refused("predict", trained, "--data", "digits", "--out", "p.txt", message="--out was 'p.txt'")
     refused("predict", trained, "--data", "digits", "--out", "file/p.csv", message="cannot write file/p.csv")
     refused("predict", trained, "--data", "digits", "--out", "missing/p.csv", message="cannot write missing/p.csv")
+
+
+def test_predictions_never_replace_their_data(refused, gpubp):
+    write_csv("points.csv", ["a", "b", "label"], table(rows=60))
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
+    message = "--out was 'points.csv'; it must be another file than the data"
+    refused("predict", "run", "--data", "./points.csv", "--out", "points.csv", message=message)
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gpubp import model_file, plots
+from gpubp import model_file, plots, runs
 from gpubp.cli import app
 from gpubp.errors import CheckpointError
 from gpubp.training import read_checkpoint
@@ -249,6 +249,35 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, no_picture):
     assert "another process is training in" in refused.stderr
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
     assert train("--resume", tmp_path / "run", "--epochs", "4").exit_code == 0
+
+
+def test_a_run_does_not_write_over_one_that_trained_there_meanwhile(tmp_path, no_picture, monkeypatch):
+    make = runs._make_folder
+
+    def another_trains_first(folder):
+        make(folder)
+        (folder / "model.safetensors").write_text("of the other run")
+
+    monkeypatch.setattr(runs, "_make_folder", another_trains_first)
+    refused = train("--out", tmp_path / "run", *QUICK)
+    assert refused.exit_code == 2
+    assert "a new or an empty folder" in refused.stderr
+    assert os.listdir(tmp_path / "run") == ["model.safetensors"]
+
+
+def test_a_file_system_without_locks_is_no_obstacle_and_a_broken_one_is(tmp_path, no_picture, monkeypatch):
+    def fail(number):
+        def flock(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    fail(errno.ENOLCK)
+    assert train("--out", tmp_path / "run", *QUICK).exit_code == 0
+    fail(errno.EIO)
+    refused = train("--resume", tmp_path / "run", "--epochs", "5")
+    assert refused.exit_code == 2
+    assert "cannot lock the folder" in refused.stderr
 
 
 # --- checkpoints that cannot be used ----------------------------------------------------------------------------------
