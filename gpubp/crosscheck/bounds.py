@@ -5,7 +5,7 @@ more, and near zero it can lose what lies under the smallest subnormal: `stored`
 
 For a product whose sum has K terms, with S the sum of the absolute terms,
 
-    |C − R| ≤ 4 g u S + u |R| + η,      g = √K for random signs, K for sums that may be biased.
+    |C − R| ≤ 4 g u S + u |R| + η,      g = √K, as the checks draw numbers of both signs.
 
 The worst case of any order of summation is g = K (Higham, "Accuracy and Stability of Numerical Algorithms", section
 3.1); rounding errors of random signs add up like √K (Higham & Mary, 2019), and a wrong index, a dropped term or a lower
@@ -117,13 +117,9 @@ def sigma_prime_error(activation: Activation, saved: np.ndarray, dtype: str) -> 
     return entry.roundings * UNIT_ROUNDOFF[dtype] * scale * entry.terms(saved)
 
 
-def product_error(absolute_sum: np.ndarray, terms: int, dtype: str, biased: bool = False) -> np.ndarray:
-    """The error of a sum of `terms` products before it is stored; `absolute_sum` is S.
-
-    biased: whether the terms may share a sign, as a user's data do.
-    """
-    growth = float(terms) if biased else float(terms) ** 0.5
-    return PRODUCT * growth * UNIT_ROUNDOFF[dtype] * absolute_sum
+def product_error(absolute_sum: np.ndarray, terms: int, dtype: str) -> np.ndarray:
+    """The error of a sum of `terms` products of both signs before it is stored; `absolute_sum` is S."""
+    return PRODUCT * float(terms) ** 0.5 * UNIT_ROUNDOFF[dtype] * absolute_sum
 
 
 def stored(error: np.ndarray | float, reference: np.ndarray, dtype: str) -> np.ndarray:

@@ -22,20 +22,34 @@ FORMS = {
 """The shapes of a and b for C (M, N), and the factors of C that they stand for: NT is a bᵀ, NN a b, TN aᵀ b."""
 
 
+GUARD_ROWS = 2
+"""Rows of NaN behind c."""
+
+
 @dataclass(frozen=True)
 class ProductOutcome:
-    """One call of a product: its shape (M, N, K), how its inputs were drawn, and how the result compares."""
+    """One call of a product: its shape (M, N, K), how its inputs were drawn, and how the result compares.
+
+    fault: what it wrote beside its result; "" for nothing.
+    """
 
     shape: tuple[int, int, int]
     values: str
     scale: float
     seed: int
     comparison: Comparison
+    fault: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the result is within its bound, and nothing else was written."""
+        return self.comparison.passed and not self.fault
 
     def __str__(self) -> str:
         m, n, k = self.shape
-        verdict = "passed" if self.comparison.passed else "FAILED"
-        return f"{verdict} {m}x{n}x{k} {self.values} scale {self.scale:g} seed {self.seed}: {self.comparison}"
+        verdict = "passed" if self.passed else "FAILED"
+        fault = f"{self.fault}; " if self.fault else ""
+        return f"{verdict} {m}x{n}x{k} {self.values} scale {self.scale:g} seed {self.seed}: {fault}{self.comparison}"
 
 
 class ProductError(AssertionError):
@@ -63,8 +77,9 @@ def check_product(
     b (K, N); "TN", c = aᵀ b with a (K, M). dtype: "float32" or "float64". arrays: the module whose `asarray` and
     `asnumpy` move arrays: `cupy`, `gpubp.emulator`, or NumPy.
 
-    c is poisoned with NaN before each call. Small integers must come out bit for bit. Returns an outcome a call; raises
-    ProductError if any is wrong. An example, with a CuPy kernel that runs on the emulated device as well::
+    c is poisoned with NaN before each call, and so are rows behind it, which must stay so, like a and b. Small integers
+    must come out bit for bit. Returns an outcome a call; raises ProductError if any is wrong. An example, with a CuPy
+    kernel that runs on the emulated device as well::
 
         import gpubp.emulator as cp  # on a GPU: import cupy as cp
         from gpubp.crosscheck import check_product
@@ -94,11 +109,11 @@ def check_product(
         ("random", scale, seed) for scale in scales for seed in seeds
     ]
     outcomes = [
-        ProductOutcome(shape, values, scale, seed, _call(function, form, dtype, arrays, shape, values, scale, seed))
+        _call(function, form, dtype, arrays, shape, values, scale, seed)
         for shape in shapes
         for values, scale, seed in draws
     ]
-    wrong = [outcome for outcome in outcomes if not outcome.comparison.passed]
+    wrong = [outcome for outcome in outcomes if not outcome.passed]
     if wrong:
         raise ProductError(wrong, len(outcomes))
     return outcomes
@@ -113,19 +128,30 @@ def _call(
     values: str,
     scale: float,
     seed: int,
-) -> Comparison:
+) -> ProductOutcome:
     m, n, k = shape
     rng = np.random.default_rng([seed, m, n, k])
     shapes, factors = FORMS[form]
     a, b = (_draw(rng, side, values, dtype) for side in shapes(m, n, k))
     a *= np.dtype(dtype).type(scale)
-    c = arrays.asarray(np.full((m, n), np.nan, dtype))
-    function(arrays.asarray(a), arrays.asarray(b), c)
+    placed = [arrays.asarray(a.copy()), arrays.asarray(b.copy())]
+    whole = arrays.asarray(np.full((m + GUARD_ROWS, n), np.nan, dtype))
+    function(*placed, whole[:m])
     wide_a, wide_b = factors(*(x.astype(bounds.REFERENCE[dtype]) for x in (a, b)))
     reference = wide_a @ wide_b
     bound = bounds.stored(bounds.product_error(np.abs(wide_a) @ np.abs(wide_b), k, dtype), reference, dtype)
-    host = arrays.asnumpy(c) if hasattr(arrays, "asnumpy") else np.asarray(c)
-    return compare(host, reference, np.zeros_like(bound) if values == "integers" else bound)
+    host, a_after, b_after = (_host(arrays, x) for x in (whole, *placed))
+    fault = ""
+    if not np.isnan(host[m:]).all():
+        fault = "it wrote behind c"
+    elif not (np.array_equal(a, a_after) and np.array_equal(b, b_after)):
+        fault = "it changed an input"
+    comparison = compare(host[:m], reference, np.zeros_like(bound) if values == "integers" else bound)
+    return ProductOutcome(shape, values, scale, seed, comparison, fault)
+
+
+def _host(arrays: Any, x: Any) -> np.ndarray:
+    return arrays.asnumpy(x) if hasattr(arrays, "asnumpy") else np.asarray(x)
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, int], values: str, dtype: str) -> np.ndarray:

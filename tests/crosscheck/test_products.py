@@ -1,9 +1,13 @@
 """check_product: right functions pass in every form, wrong ones raise with the worst call."""
 
+import inspect
+import textwrap
+
 import numpy as np
 import pytest
 
 from gpubp.crosscheck import ProductError, check_product
+from gpubp.crosscheck.cases import PRODUCT_SHAPES
 from gpubp.errors import ArgumentError
 
 RIGHT = {
@@ -34,6 +38,30 @@ def test_a_wrong_product_raises_with_the_worst_call():
 def test_an_unwritten_product_raises():
     with pytest.raises(ProductError):
         check_product(lambda a, b, c: None, "NN", shapes=SHAPES)
+
+
+def test_what_is_written_beside_the_product_is_named():
+    def writes_behind(a, b, c):
+        np.matmul(a, b, out=c)
+        c.base[len(c)] = 0
+
+    def changes_an_input(a, b, c):
+        np.matmul(a, b, out=c)
+        b[0, 0] += 1
+
+    with pytest.raises(ProductError, match="it wrote behind c"):
+        check_product(writes_behind, "NN", shapes=SHAPES)
+    with pytest.raises(ProductError, match="it changed an input"):
+        check_product(changes_an_input, "NN", shapes=SHAPES)
+
+
+def test_the_example_runs(capsys):
+    pytest.importorskip("cuda.bindings.nvrtc")
+    example = textwrap.dedent(inspect.getdoc(check_product).partition("as well::")[2])
+    exec(example, {"np": np})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12 * len(PRODUCT_SHAPES)
+    assert all(line.startswith("passed ") for line in lines)
 
 
 def test_unknown_forms_and_dtypes_are_named():
