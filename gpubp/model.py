@@ -189,6 +189,10 @@ class Model:
             ]
             if scalers[0] is None:
                 raise KeyError("input.offset")
+            if not isinstance(metadata["origin"], Mapping):
+                raise TypeError("origin is no table")
+            if not all(isinstance(name, str) for key in ("class_names", "feature_names") for name in metadata[key]):
+                raise TypeError("a name is no text")
             return cls(
                 network,
                 metadata["task"],

@@ -71,9 +71,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise CheckpointError(f"there is no model file {path}")
         with safe_open(path, framework="numpy") as file:
             entries = file.metadata() or {}
+            if KEY not in entries:
+                raise CheckpointError(f"{path} is not a file that gpubp wrote")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if KEY not in entries:
-            raise CheckpointError(f"{path} is not a file that gpubp wrote")
         metadata = json.loads(entries[KEY])
         if not isinstance(metadata, dict):
             raise CheckpointError(f"{path} is not a file that gpubp wrote: its metadata is no table")
@@ -82,7 +82,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return tensors, metadata
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # the last three: a dtype that NumPy lacks, such as bfloat16, and JSON that is nested without end
         raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
 
 

@@ -106,6 +106,9 @@ def test_a_bare_network_is_no_model(tmp_path):
         lambda tensors, metadata: metadata.update(task="other"),
         lambda tensors, metadata: metadata.update(class_names=None),
         lambda tensors, metadata: metadata.update(class_names=["a", "b"]),
+        lambda tensors, metadata: metadata.update(class_names=[1, 2, 3]),
+        lambda tensors, metadata: metadata.update(class_names=[["a"], "b", "c"]),
+        lambda tensors, metadata: metadata.update(origin=3),
         lambda tensors, metadata: tensors.update({"input.offset": np.zeros(3), "input.scale": np.ones(3)}),
     ],
 )

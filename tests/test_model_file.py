@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -201,6 +202,26 @@ def test_npz_and_foreign_safetensors_are_refused(tmp_path):
 class Boom:
     def __reduce__(self):
         return (os._exit, (77,))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "metadata", "message"),
+    [
+        ("BF16", {"format": "pt"}, "not a file that gpubp wrote"),
+        ("F8_E4M3", {}, "not a file that gpubp wrote"),
+        ("BF16", {"gpubp": "{}"}, "is damaged"),
+        ("F8_E4M3", {"gpubp": "{}"}, "is damaged"),
+        ("F32", {"gpubp": "[" * 100_000}, "is damaged"),
+    ],
+)
+def test_tensors_and_metadata_of_kinds_that_gpubp_never_writes(tmp_path, dtype, metadata, message):
+    size = {"F32": 4, "BF16": 2, "F8_E4M3": 1}[dtype]
+    header = {"__metadata__": metadata, "w": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3 * size]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(3 * size))
+    with pytest.raises(CheckpointError, match=message):
+        Network.load(path)
 
 
 def test_a_pickle_is_never_run(tmp_path):
