@@ -23,6 +23,21 @@ REFRESH = 0.1
 """Seconds between looks at the running loss: each look waits for the device."""
 EPOCHS_SHOWN = 10
 
+GAP = 3
+"""Characters between the columns of the table of epochs."""
+
+PARTS = {
+    "epoch": "epoch {task.fields[epoch]}/{task.fields[epochs]}",
+    "share": "[progress.percentage]{task.percentage:>3.0f} %",
+    "loss": "loss {task.fields[loss]}",
+    "accuracy": "{task.fields[accuracy]}",
+    "rate": "{task.fields[rate]} examples/s",
+    "left": "{task.fields[left]} left",
+}
+"""What the live line says, the bar after the first."""
+WIDTHS = {"accuracy": 110, "rate": 76, "left": 58}
+"""The terminal's width from which on these parts have room; the table above says the accuracy too."""
+
 
 def display_for(console: Console) -> Display:
     """The display that suits where the output goes."""
@@ -118,16 +133,9 @@ class LiveDisplay(Display):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=30),
-            TextColumn("[progress.percentage]{task.percentage:>3.0f} %"),
-            TextColumn("loss {task.fields[loss]}"),
-            TextColumn("{task.fields[accuracy]}"),
-            TextColumn("{task.fields[rate]} examples/s"),
-            TextColumn("{task.fields[left]} left"),
-            console=console,
-        )
+        bar = BarColumn(bar_width=30 if console.width >= WIDTHS["accuracy"] else 8)
+        texts = [TextColumn(text) for part, text in PARTS.items() if console.width >= WIDTHS.get(part, 0)]
+        self.progress = Progress(texts[0], bar, *texts[1:], console=console)
         self.live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
         self.rows: list[HistoryRow] = []
         self.looked = 0.0
@@ -180,18 +188,24 @@ class LiveDisplay(Display):
             rate=f"{self.clock.rate(run):,.0f}",
             left=_duration(self.clock.seconds_left(run)),
         )
-        table: list[RenderableType] = ["", _epochs_table(self.rows)] if self.rows else []
+        table: list[RenderableType] = ["", _epochs_table(self.rows, self.console.width)] if self.rows else []
         self.live.update(Group(*table, "", self.progress), refresh=True)
         self.looked = time.perf_counter()
 
 
-def _epochs_table(rows: list[HistoryRow]) -> Table:
+def _epochs_table(rows: list[HistoryRow], width: int) -> Table:
+    """The epochs, a column for each number that has room in so many characters, the first ones first."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("epoch", justify="right")
-    for name, _ in _columns(rows[-1]):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(str(row.epoch), *(value for _, value in _columns(row)))
+    cells = [[("epoch", str(row.epoch)), *_columns(row)] for row in rows]
+    for column in zip(*cells, strict=True):
+        # a heading can be folded between its words, a number cannot
+        name, number = column[0][0], max(len(value) for _, value in column)
+        width -= max(number, *map(len, name.split())) + GAP
+        if width < 0:
+            break
+        table.add_column(name, justify="right", no_wrap=number >= len(name))
+    for row in cells:
+        table.add_row(*(value for _, value in row[: len(table.columns)]))
     return table
 
 

@@ -72,6 +72,30 @@ def test_the_live_display_shows_bar_loss_accuracy_speed_and_time(monkeypatch):
         assert f"{row.test_loss:.4f}" in text
 
 
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (120, ["loss", "accuracy", "examples/s", "left", "norms"]),
+        (80, ["loss", "examples/s", "left"]),
+        (60, ["loss", "left"]),
+        (40, ["loss"]),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_numbers_and_none_of_them_cut(monkeypatch, width, parts):
+    monkeypatch.setattr(display, "REFRESH", 0.0)
+    text, result = train(LiveDisplay(console(terminal=True, width=width)), validation=0.2)
+    last = text[text.rindex("epoch 3/3") - 20 * width :]
+    assert "epoch 3/3" in last
+    assert "━" in last
+    assert all(part in last for part in parts)
+    for row in result.history:
+        assert f"{row.train_loss:.4f}" in last
+        assert ("examples/s" in last) == ("examples/s" in parts)
+        norms = f"{row.gradient_norms[0]:.1e} … {row.gradient_norms[-1]:.1e}"
+        assert (norms in last) == ("norms" in parts)
+    assert "…" not in last.replace(" … ", "")
+
+
 def test_the_live_display_looks_at_the_loss_a_few_times_a_second_only():
     shown = LiveDisplay(console(terminal=True))
     looks = []
