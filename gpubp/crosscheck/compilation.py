@@ -20,7 +20,6 @@ from gpubp.crosscheck.buffers import filled, poisoned
 from gpubp.crosscheck.cases import Case
 
 if TYPE_CHECKING:
-    from gpubp.backends.gpu_backend import GpuBackend
     from gpubp.kernels.cuda.compile import Resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
@@ -136,7 +135,7 @@ class _Launch:
 
 
 @functools.cache
-def _note_taking_backend(name: str, arch: str) -> tuple[GpuBackend, list[_Launch]]:
+def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Launch]]:
     """A backend for this architecture, and the list of what it would have launched."""
     notes: list[_Launch] = []
     if name == "cupy":

@@ -131,16 +131,16 @@ def _call(
 ) -> ProductOutcome:
     m, n, k = shape
     rng = np.random.default_rng([seed, m, n, k])
-    shapes, factors = FORMS[form]
-    a, b = (_draw(rng, side, values, dtype) for side in shapes(m, n, k))
+    sides, factors = FORMS[form]
+    a, b = (_draw(rng, side, values, dtype) for side in sides(m, n, k))
     a *= np.dtype(dtype).type(scale)
-    placed = [arrays.asarray(a.copy()), arrays.asarray(b.copy())]
+    placed_a, placed_b = arrays.asarray(a.copy()), arrays.asarray(b.copy())
     whole = arrays.asarray(np.full((m + GUARD_ROWS, n), np.nan, dtype))
-    function(*placed, whole[:m])
+    function(placed_a, placed_b, whole[:m])
     wide_a, wide_b = factors(*(x.astype(bounds.REFERENCE[dtype]) for x in (a, b)))
     reference = wide_a @ wide_b
     bound = bounds.stored(bounds.product_error(np.abs(wide_a) @ np.abs(wide_b), k, dtype), reference, dtype)
-    host, a_after, b_after = (_host(arrays, x) for x in (whole, *placed))
+    host, a_after, b_after = (_host(arrays, x) for x in (whole, placed_a, placed_b))
     fault = ""
     if not np.isnan(host[m:]).all():
         fault = "it wrote behind c"
