@@ -11,7 +11,7 @@ import heapq
 import itertools
 from dataclasses import dataclass, field, replace
 
-from gpubp.emulator.errors import EmulatorError, UnsupportedInstruction
+from gpubp.emulator.errors import EmulatorError, PTXSyntaxError, UnsupportedInstruction
 from gpubp.emulator.ptx import (
     Address,
     Function,
@@ -256,19 +256,27 @@ def _split(flat: Function) -> list[Block]:
     return _guarded_ends(blocks)
 
 
+def _place(label: str, at: dict[str, int], branch: Instruction, flat: Function) -> int:
+    """Where a label leads. A compiler that leaves one out has a fault of its own; ptxas refuses such PTX too."""
+    if label not in at:
+        raise PTXSyntaxError(f"kernel {flat.name}, {branch.location}: {branch.text} leads to a label that is not there")
+    return at[label]
+
+
 def _block(instructions: list[Instruction], following: int, at: dict[str, int], flat: Function) -> Block:
     last = instructions[-1]
     if not ends_block(last):
         return Block(instructions, None, (following,))
     body = instructions[:-1]
     if last.opcode == "bra":
-        target = at[last.operands[0].name]  # type: ignore[union-attr]
+        target = _place(last.operands[0].name, at, last, flat)  # type: ignore[union-attr]
         return Block(body, last, (target,) if last.guard is None else (target, following))
     if last.opcode == "brx":
         table = last.operands[1]
         if not isinstance(table, Symbol) or table.name not in flat.branch_targets:
             raise EmulatorError(f"kernel {flat.name}, {last.location}: no branch table for {last.text}")
-        return Block(body, last, tuple(at[name] for name in flat.branch_targets[table.name]))
+        targets = flat.branch_targets[table.name]
+        return Block(body, last, tuple(_place(name, at, last, flat) for name in targets))
     if last.opcode in ("ret", "exit"):
         return Block(body, last, (EXIT,) if last.guard is None else (EXIT, following))
     return Block(body, last, (following,))

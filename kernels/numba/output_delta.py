@@ -38,13 +38,16 @@ def elementwise(jit: Callable, dtype: str, loss: LossFunctions, sigma: Sigma | N
     def output_delta_elementwise(output, saved, y, delta, parts, scale):
         width = output.shape[1]
         term = 0.0
-        for i in range(cuda.grid(1), output.size, cuda.gridsize(1)):
+        # no range() with a step that is no constant: it gets code for negative steps, which NVVM has been seen to break
+        i, step = cuda.grid(1), cuda.gridsize(1)
+        while i < output.size:
             row, j = i // width, i % width
             derivative = derivative_of(output[row, j], y[row, j], width)
             term += term_of(output[row, j], y[row, j], width)
             if has_slope:
                 derivative *= slope_of(saved[row, j])
             delta[row, j] = derivative * scalar(scale)
+            i += step
         term = reduce(term)
         if cuda.threadIdx.x == 0:
             parts[cuda.blockIdx.x] = term

@@ -26,9 +26,11 @@ def parts(jit: Callable, dtype: str) -> Any:
 
     def squared_norm_parts(x, parts):
         total = 0.0
-        for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        i, step = cuda.grid(1), cuda.gridsize(1)
+        while i < x.size:
             value = np.float64(x[i])
             total += value * value
+            i += step
         total = reduce(total)
         if cuda.threadIdx.x == 0:
             parts[cuda.blockIdx.x] = total

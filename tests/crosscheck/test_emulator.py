@@ -10,9 +10,10 @@ QUICK = ("row_argmax", "scale", "squared_norm", "gather_rows", "bias_gradient")
 """The primitives of few kernels: their cases take a second or two, compilation included."""
 
 
-@pytest.fixture(scope="module", params=["cupy", "numba"])
-def backend(request):
-    return backends.get(request.param, "emulator")
+@pytest.fixture(scope="module")
+def backend():
+    """The numba backend compiles several times as long: test_numba_backend.py runs a part of its cases."""
+    return backends.get("cupy", "emulator")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from gpubp.emulator import cfg, ptx, registers
-from gpubp.emulator.errors import UnsupportedInstruction
+from gpubp.emulator.errors import PTXSyntaxError, UnsupportedInstruction
 from gpubp.emulator.ptx import Label
 
 HEADER = ".version 8.5\n.target sm_90\n.address_size 64\n"
@@ -118,6 +118,11 @@ def test_calls_of_functions_without_a_body_raise():
 def test_calls_through_a_pointer_raise():
     with pytest.raises(UnsupportedInstruction, match="indirect"):
         build(".reg .b64 %rd<3>; call %rd1, (), proto; ret;")
+
+
+def test_a_branch_to_a_label_that_is_not_there_is_named():
+    with pytest.raises(PTXSyntaxError, match="bra NOWHERE leads to a label that is not there"):
+        build("bra NOWHERE;")
 
 
 def slots(body: str) -> dict[str, registers.Slot]:
