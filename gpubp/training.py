@@ -321,6 +321,8 @@ class Run:
         # What overflows is seen by the watch, once; NumPy would say it at every step.
         with _signals(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self.listener.started(self)
+            if self.epoch == 0 and self.batch == 0:
+                self.save()  # so that a kill in the first epoch, too, leaves a run to resume
             while not self.finished:
                 self.train_epoch()
         return self._finish()

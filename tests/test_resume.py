@@ -81,17 +81,19 @@ else:
     run(rest[0])
 '''
 
-# A checkpoint is written by os.fsync (of the file), os.replace, os.fsync (of the folder); the history likewise.
+# A checkpoint is written by os.fsync (of the file), os.replace, os.fsync (of the folder); the history likewise. The
+# first checkpoint is written before the first batch, without a history.
 MOMENTS = {
-    "in the first epoch's batches, after the first checkpoint": ("batch", "10"),
+    "in the first epoch's batches, before its checkpoint": ("batch", "3"),
+    "in the second epoch's batches": ("batch", "10"),
     "in the last epoch's batches": ("batch", "30"),
-    "before the second checkpoint is on the disk": ("fsync", "5", "before"),
-    "before the second checkpoint takes the place of the first": ("replace", "3", "before"),
-    "after it has taken it, and before the history is written": ("replace", "3", "after"),
-    "between the last checkpoint and the history": ("replace", "8", "before"),
-    "before the model is written": ("replace", "9", "before"),
+    "before the second epoch's checkpoint is on the disk": ("fsync", "7", "before"),
+    "before it takes the place of the first epoch's": ("replace", "4", "before"),
+    "after it has taken it, and before the history is written": ("replace", "4", "after"),
+    "between the last checkpoint and the history": ("replace", "9", "before"),
+    "before the model is written": ("replace", "10", "before"),
 }
-EPOCHS_SAVED = dict(zip(MOMENTS, (1, 3, 1, 1, 2, 4, 4), strict=True))
+EPOCHS_SAVED = dict(zip(MOMENTS, (0, 1, 3, 1, 1, 2, 4, 4), strict=True))
 """How many epochs the checkpoint has that a kill leaves."""
 
 
@@ -214,9 +216,9 @@ def no_picture(monkeypatch):
 QUICK = ("--epochs", "3", "--layers", "8", "--batch-size", "200")
 
 
-@pytest.mark.parametrize("at", [7, 8])
+@pytest.mark.parametrize("at", [9, 10])
 def test_a_full_disk_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path, monkeypatch, no_picture, at):
-    """When the second checkpoint is written: its file, or its folder."""
+    """When the checkpoint of the second epoch is written: its file, or its folder."""
     real, calls = os.fsync, []
 
     def fsync(handle):
@@ -231,7 +233,7 @@ def test_a_full_disk_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path, monkey
     assert "No space left on device" in stopped.stderr
     assert len(stopped.stderr.strip().splitlines()) == 1
     assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
-    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == at - 6
+    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == at - 8
 
     assert train("--resume", tmp_path / "run").exit_code == 0
     assert train("--out", tmp_path / "whole", *QUICK).exit_code == 0

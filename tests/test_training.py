@@ -503,6 +503,18 @@ def test_a_signal_in_the_last_batch_lets_the_run_end(tmp_path, uninterrupted):
     assert result.history == uninterrupted.history
 
 
+def test_a_run_that_dies_in_its_first_epoch_can_be_resumed(tmp_path, uninterrupted):
+    class Dies(Listener):
+        def batch(self, run):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fit(*resumable(), folder=tmp_path, listener=Dies())
+    assert not (tmp_path / "history.csv").exists()
+    result = fit(*resumable(), folder=tmp_path, resume=True)
+    assert result.history == uninterrupted.history
+
+
 def test_the_usual_handlers_are_back_after_a_run(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     fit(*resumable(), folder=tmp_path)
