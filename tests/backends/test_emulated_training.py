@@ -41,7 +41,7 @@ def test_the_digits_are_learnt(digits, backend):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 1e-5), pytest.param("float64", 1e-12, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["cupy", pytest.param("numba", marks=pytest.mark.slow)])
 def test_the_weights_follow_the_reference(digits, backend, dtype, tolerance):
     settings = {"hidden_activation": "tanh", "dtype": dtype}
     sgd = {"name": "sgd", "learning_rate": 0.01}

@@ -57,7 +57,7 @@ def test_activations_stay_in_float32(name):
     assert float64_instructions(hadamard_derivative.make(cuda.jit, "float32", sigma(name))) == []
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ["naive", "tiled", pytest.param("pipelined", marks=pytest.mark.slow)])
 def test_products_stay_in_float32(rung):
     plan = RUNGS[rung]
     made = [
