@@ -33,8 +33,8 @@ from rich.table import Table
 REPEATS = 9
 SECONDS = 0.25
 """Of one contender's turn: as many steps as fit, at least one."""
-PAUSE = 0.05
-"""Seconds between turns: idle threads of the last contender's pool spin for a while before they sleep."""
+PAUSE = 0.4
+"""Seconds between turns: idle threads of the last contender's pool spin before they sleep, those of PyTorch for 0.2."""
 CHECKED_STEPS = 5
 TOLERANCE = 1e-3
 """Relative, on the losses: all compute in float32, and sum in different orders."""
