@@ -1,6 +1,8 @@
 // Runs: W neighbouring elements of one row, moved by one instruction of up to 16 bytes where the address allows.
 #pragma once
 
+#include "numbers.cuh"
+
 using int64 = long long;  // offsets: an array may pass 2³¹ elements
 
 // W elements as one value of a type that the compiler moves by one instruction.
@@ -17,6 +19,30 @@ struct VectorOf<float, 2> {
 template <>
 struct VectorOf<double, 2> {
     using type = double2;
+};
+template <>
+struct VectorOf<bfloat16, 8> {
+    using type = uint4;
+};
+template <>
+struct VectorOf<bfloat16, 4> {
+    using type = uint2;
+};
+template <>
+struct VectorOf<bfloat16, 2> {
+    using type = unsigned;
+};
+template <>
+struct VectorOf<float16, 8> {
+    using type = uint4;
+};
+template <>
+struct VectorOf<float16, 4> {
+    using type = uint2;
+};
+template <>
+struct VectorOf<float16, 2> {
+    using type = unsigned;
 };
 template <typename T>
 struct VectorOf<T, 1> {
@@ -47,6 +73,25 @@ __device__ __forceinline__ void store_whole(float* to, const float (&x)[2]) {
 }
 __device__ __forceinline__ void store_whole(double* to, const double (&x)[2]) {
     asm volatile("st.global.v2.f64 [%0], {%1, %2};" ::"l"(to), "d"(x[0]), "d"(x[1]) : "memory");
+}
+template <typename T>
+__device__ __forceinline__ unsigned pair_of(const T& low, const T& high) {
+    return unsigned(low.bits) | unsigned(high.bits) << 16;
+}
+template <typename T>
+__device__ __forceinline__ void store_whole(T* to, const T (&x)[2]) {
+    asm volatile("st.global.b32 [%0], %1;" ::"l"(to), "r"(pair_of(x[0], x[1])) : "memory");
+}
+template <typename T>
+__device__ __forceinline__ void store_whole(T* to, const T (&x)[4]) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(pair_of(x[0], x[1])), "r"(pair_of(x[2], x[3]))
+                 : "memory");
+}
+template <typename T>
+__device__ __forceinline__ void store_whole(T* to, const T (&x)[8]) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(pair_of(x[0], x[1])),
+                 "r"(pair_of(x[2], x[3])), "r"(pair_of(x[4], x[5])), "r"(pair_of(x[6], x[7]))
+                 : "memory");
 }
 template <typename T>
 __device__ __forceinline__ void store_whole(T* to, const T (&x)[1]) {

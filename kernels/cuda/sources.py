@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpubp.kernels.plans import Plan
 
-TYPES = {"float32": "float", "float64": "double", "int64": "int64"}
+TYPES = {"float32": "float", "float64": "double", "int64": "int64", "bfloat16": "bfloat16", "float16": "float16"}
 """C++ types by NumPy's names."""
 
 WORDS = {16: "uint4", 8: "uint2", 4: "unsigned"}
