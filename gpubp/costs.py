@@ -1,0 +1,184 @@
+"""What each primitive costs at least: its flops, its bytes, and the roofline that turns them into a least time.
+
+Flops of a product are 2·M·N·K, as usual: what its epilogue does with each sum is left out. Flops of the others are the
+operations of the equation an element, where a function (exp, σ, σ', ∂ℓ/∂a) counts as one.
+
+Bytes are each input once and each output once. A kernel moves more where an operand does not fit on the chip and is
+read again, and less where a cache still holds what the kernel before wrote.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpubp import activations, optimizers
+from gpubp.errors import ArgumentError, unknown_name
+
+RATES = ("float32", "float64", "tf32", "bfloat16", "float16")
+"""Kinds of arithmetic that a chip has a peak rate for: the first two of its cores, the others of its tensor cores."""
+
+STORAGE_BYTES = {"float32": 4, "float64": 8, "tf32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of an element of the arrays that products read, by the kind of arithmetic."""
+
+PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
+"""Primitives whose shape is (M, N, K): see `cost`."""
+
+MATRICES = ("output_delta", "hadamard_derivative", "softmax", "bias_gradient")
+"""Primitives whose shape is (B, n)."""
+
+PRIMITIVES = (*PRODUCTS, *MATRICES, "update")
+"""What `cost` knows."""
+
+DOUBLE = 8
+LABEL = 8
+"""Bytes of an int64 label."""
+
+UPDATE_FLOPS = {"sgd": 2, "momentum": 4, "nesterov": 6, "rmsprop": 9, "adam": 13, "adamw": 14}
+"""Operations a parameter of each recurrence, as kernels/cuda/update.cu writes it, without clipping; adamw decays."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least work of one primitive at one shape.
+
+    flops: floating-point operations. bytes_read, bytes_written: each input once, each output once.
+    rate: the kind of arithmetic that limits it (see `RATES`).
+    """
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+    rate: str = "float32"
+
+    @property
+    def bytes(self) -> int:
+        """Read and written together."""
+        return self.bytes_read + self.bytes_written
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity: flops a byte."""
+        return self.flops / self.bytes
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The two limits of a machine (Williams, Waterman & Patterson, "Roofline", 2009).
+
+    peak: flop/s. bandwidth: bytes a second.
+    """
+
+    peak: float
+    bandwidth: float
+
+    @property
+    def ridge(self) -> float:
+        """The intensity from which on arithmetic is the limit, in flops a byte."""
+        return self.peak / self.bandwidth
+
+    def attainable(self, intensity: float) -> float:
+        """The highest flop/s at this intensity: min(peak, intensity · bandwidth)."""
+        return min(self.peak, intensity * self.bandwidth)
+
+    def bound(self, intensity: float) -> str:
+        """Which of the two limits binds: "arithmetic" or "memory"."""
+        return "arithmetic" if intensity >= self.ridge else "memory"
+
+    def least_seconds(self, cost: Cost) -> float:
+        """The time below which no kernel can do this work."""
+        return max(cost.flops / self.peak, cost.bytes / self.bandwidth)
+
+
+def cost(
+    primitive: str,
+    shape: Sequence[int],
+    dtype: str = "float32",
+    *,
+    activation: str = "relu",
+    bias: bool = True,
+    labels: bool = True,
+    optimizer: str = "sgd",
+) -> Cost:
+    """The least work of a primitive.
+
+    Args:
+        primitive: one of `PRIMITIVES`.
+        shape: (M, N, K) for a product: dense_forward (B, n_l, n_{l-1}), hidden_delta and transpose_product
+            (B, n_l, n_{l+1}), weight_gradient and weight_step (n_l, n_{l-1}, B); (parameters,) for update; else (B, n).
+        dtype: the kind of arithmetic, one of `RATES`. Arrays are stored in it; for tf32 in float32. Biases, gradients
+            and parameters are float32 where it is one of 16 bits.
+        activation: σ; where σ' reads z, dense_forward keeps z besides a.
+        bias: whether dense_forward adds one.
+        labels: output_delta is of softmax and cross-entropy, with int64 labels; else of (B, n) targets and a loss and
+            an activation of their own.
+        optimizer: of update.
+
+    Raises ArgumentError for a wrong name or shape.
+    """
+    if primitive not in PRIMITIVES:
+        raise unknown_name("primitive", primitive, PRIMITIVES)
+    if dtype not in RATES:
+        raise unknown_name("dtype", dtype, RATES)
+    sides = checked_shape(primitive, shape)
+    stored = STORAGE_BYTES[dtype]
+    master = max(4, stored)
+    if primitive in PRODUCTS:
+        flops, read, written = _product(primitive, sides, stored, master, activations.get(activation).reads, bias)
+        return Cost(flops, read, written, dtype)
+    # only products run on tensor cores
+    rate = dtype if dtype in ("float32", "float64") else "float32"
+    if primitive == "update":
+        return _update(sides[0], stored, master, optimizer, rate)
+    flops, read, written = _elementwise(primitive, sides, stored, master, labels)
+    return Cost(flops, read, written, rate)
+
+
+def checked_shape(primitive: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape, if it has as many sides as the primitive needs, all whole numbers ≥ 1."""
+    sides = tuple(shape)
+    count = 3 if primitive in PRODUCTS else 1 if primitive == "update" else 2
+    if len(sides) != count or not all(isinstance(side, int) and side >= 1 for side in sides):
+        form = {3: "MxNxK", 2: "two sides, BxN", 1: "one number of parameters"}[count]
+        raise ArgumentError("shape", "x".join(map(str, sides)), f"{form}, each side ≥ 1, for {primitive}")
+    return sides
+
+
+def _product(
+    primitive: str, sides: tuple[int, ...], stored: int, master: int, derivative_reads: str, bias: bool
+) -> tuple[int, int, int]:
+    m, n, k = sides
+    operands, result = (m * k + k * n) * stored, m * n * stored
+    read, written = {
+        "dense_forward": (n * master if bias else 0, result * (2 if derivative_reads == "z" else 1)),
+        "hidden_delta": (result, result),
+        "transpose_product": (0, result),
+        "weight_gradient": (0, m * n * master),
+        "weight_step": (m * n * master, m * n * master),
+    }[primitive]
+    return 2 * m * n * k, operands + read, written
+
+
+def _elementwise(
+    primitive: str, sides: tuple[int, ...], stored: int, master: int, labels: bool
+) -> tuple[int, int, int]:
+    rows, width = sides
+    size = math.prod(sides)
+    if primitive == "softmax":  # maximum, difference, exp, sum, quotient
+        return 5 * size, size * stored, size * stored
+    if primitive == "hadamard_derivative":  # σ', product
+        return 2 * size, 2 * size * stored, size * stored
+    if primitive == "bias_gradient":
+        return size, size * stored, width * master
+    if labels:  # softmax without its quotient, then a − y scaled
+        return 6 * size, size * stored + rows * LABEL, size * stored + 2 * DOUBLE
+    # ℓ and its sum, ∂ℓ/∂a, σ', product, scale; σ' reads what the loss reads
+    return 6 * size, size * (stored + master), size * stored + 2 * DOUBLE
+
+
+def _update(size: int, stored: int, master: int, optimizer: str, rate: str) -> Cost:
+    rule = optimizers.get(optimizer)
+    copy = size * stored if stored < master else 0  # the weights as products read them
+    arrays = 1 + len(rule.state)  # parameters and state are read and written
+    return Cost(UPDATE_FLOPS[rule.name] * size, (arrays + 1) * size * master, arrays * size * master + copy, rate)

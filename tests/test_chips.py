@@ -1,0 +1,110 @@
+"""The table of chips: whole, consistent with itself, and a user's file checked field by field."""
+
+import pytest
+
+from gpubp import chips
+from gpubp.errors import ArgumentError
+from gpubp.kernels import plans
+
+CORES = {"sm_75": 64, "sm_80": 64, "sm_89": 128, "sm_90": 128, "sm_100": 128}
+"""float32 lanes of a multiprocessor: CUDA C++ Programming Guide, arithmetic instructions throughput."""
+
+
+def test_the_table_has_the_chips_that_the_readme_names():
+    assert list(chips.known()) == ["A100", "H100", "B200", "RTX4090", "T4"]
+
+
+@pytest.mark.parametrize("gpu", chips.known().values(), ids=lambda gpu: gpu.key)
+def test_peak_rates_follow_from_cores_and_clock(gpu):
+    peak = 2 * CORES[gpu.arch] * gpu.multiprocessors * gpu.boost_hz
+    assert gpu.rates["float32"] == pytest.approx(peak, rel=0.02)
+    if "float16" in gpu.rates:
+        assert gpu.rates["float16"] == gpu.rates.get("bfloat16", gpu.rates["float16"])
+    if "tf32" in gpu.rates:
+        assert gpu.rates["float16"] == pytest.approx(2 * gpu.rates["tf32"], rel=0.01)
+
+
+@pytest.mark.parametrize("gpu", chips.known().values(), ids=lambda gpu: gpu.key)
+def test_every_chip_is_whole(gpu):
+    assert gpu.source
+    assert gpu.devices
+    limits = gpu.multiprocessor
+    assert limits.shared_per_block + limits.shared_reserve == limits.shared_bytes
+    assert limits.shared_bytes % limits.shared_unit == 0
+    assert limits.threads % 32 == 0
+
+
+def test_names_are_found_whatever_their_case():
+    assert chips.get("h100") is chips.get("H100 SXM") is chips.get("H100")
+    with pytest.raises(ArgumentError, match=r"chip was 'V100'; it must be one of A100, H100, B200, RTX4090, T4"):
+        chips.get("V100")
+
+
+def test_a_device_is_known_by_its_whole_name_only():
+    assert chips.of_device("NVIDIA H100 80GB HBM3").key == "H100"
+    assert chips.of_device("NVIDIA H100 PCIe") is None
+
+
+def test_what_plans_need():
+    assert chips.get("H100").for_plans() == plans.EMULATED_CHIP
+
+
+def test_a_rate_that_a_chip_lacks_is_an_error():
+    assert chips.get("A100").roofline("tf32").ridge == pytest.approx(156e12 / 2039e9)
+    with pytest.raises(ArgumentError, match="chip was 'T4'; it must be a chip with bfloat16 units"):
+        chips.get("T4").roofline("bfloat16")
+
+
+def table_of(key, **changes):
+    """The lines of one chip in the table, as a file of its own; a change of None leaves the field out."""
+    text = chips.TABLE.read_text()
+    start = text.index(f"[{key}]")
+    end = text.find("\n[", text.index(f"[{key}.multiprocessor]") + 1)
+    lines = text[start : end if end > 0 else None].splitlines()
+    for name, value in changes.items():
+        (at,) = [i for i, line in enumerate(lines) if line.startswith(f"{name} =")]
+        lines[at] = "" if value is None else f"{name} = {value}"
+    return "\n".join(lines)
+
+
+def test_a_users_file(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(table_of("T4"))
+    assert chips.read(file) == chips.get("T4")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bandwidth": None}, r"mine.toml: T4.bandwidth was None; it must be a number > 0"),
+        ({"bandwidth": "-1"}, r"T4.bandwidth was -1; it must be a number > 0"),
+        ({"multiprocessors": "40.0"}, r"T4.multiprocessors was 40.0; it must be a whole number > 0"),
+        ({"arch": '"7.5"'}, r"T4.arch was '7.5'; it must be a real architecture"),
+        ({"float32": '"fast"'}, r"T4.tflops.float32 was 'fast'"),
+        ({"float32": "nan"}, r"T4.tflops.float32 was nan"),
+        ({"float64": "0.25\nfloat128 = 1"}, r"T4.tflops.float128 was 1; it must be left out; did you mean"),
+        ({"shared_unit": None}, r"T4.multiprocessor.shared_unit was None"),
+        ({"shared_unit": "0"}, r"T4.multiprocessor.shared_unit was 0"),
+        ({"devices": "[1]"}, r"T4.devices was \[1\]; it must be a list of texts"),
+    ],
+)
+def test_a_users_file_is_checked_field_by_field(tmp_path, changes, message):
+    file = tmp_path / "mine.toml"
+    file.write_text(table_of("T4", **changes))
+    with pytest.raises(ArgumentError, match=message):
+        chips.read(file)
+
+
+def test_files_that_are_no_chip(tmp_path):
+    with pytest.raises(ArgumentError, match="a file that can be read"):
+        chips.read(tmp_path / "none.toml")
+    file = tmp_path / "mine.toml"
+    file.write_text("[")
+    with pytest.raises(ArgumentError, match="a TOML file"):
+        chips.read(file)
+    file.write_text("name = 'x'")
+    with pytest.raises(ArgumentError, match="inside a chip's table"):
+        chips.read(file)
+    file.write_text("")
+    with pytest.raises(ArgumentError, match="one chip's table; it has 0"):
+        chips.read(file)
