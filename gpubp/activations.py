@@ -86,7 +86,7 @@ class ReLU(Activation):
         np.maximum(z, 0, out=out)
 
     def derivative(self, saved: np.ndarray, out: np.ndarray) -> None:
-        np.greater(saved, 0, out=out)
+        out[...] = saved > 0
 
 
 @dataclass(frozen=True)

@@ -159,21 +159,24 @@ class SoftmaxCrossEntropy(Loss):
     takes_labels = True
 
     def evaluate(self, output: np.ndarray, y: np.ndarray, gradient: np.ndarray) -> float:
-        np.subtract(output, output.max(axis=1, keepdims=True), out=gradient)
+        # `reduceat`, with the places where rows start, takes half the time of `reduce` on rows of a few numbers
+        starts = np.arange(0, gradient.size, gradient.shape[1])
+        flat = gradient.reshape(-1)
+        largest = np.maximum.reduceat(output.reshape(-1), starts)
+        np.subtract(output, largest[:, None], out=gradient)
         if y.ndim == 1:
-            # the places of the labels, row after row
-            index = np.arange(0, gradient.size, gradient.shape[1]) + y
-            chosen = gradient.take(index)
+            labelled = starts + y
+            chosen = flat[labelled]
         else:
             chosen = np.einsum("ij,ij->i", gradient, y)
         np.exp(gradient, out=gradient)
-        sums = gradient.sum(axis=1, keepdims=True)
-        np.divide(gradient, sums, out=gradient)
+        sums = np.add.reduceat(flat, starts)
+        np.divide(gradient, sums[:, None], out=gradient)
         if y.ndim == 1:
-            gradient.reshape(-1)[index] -= 1
+            flat[labelled] -= 1
         else:
             np.subtract(gradient, y, out=gradient)
-        return math.fsum((np.log(sums[:, 0]) - chosen).tolist())
+        return math.fsum((np.log(sums) - chosen).tolist())
 
 
 LOSSES: dict[str, type[Loss]] = {

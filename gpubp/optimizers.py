@@ -173,8 +173,8 @@ class Optimizer:
     ) -> None:
         """One step of the recurrence, in place on `w` and `state`.
 
-        g: the gradient, clipped, with L2 decay in it (scratch: it may be overwritten); rate: η; t = 1, 2, ...: the
-        update's number; work: scratch. All arrays (P,).
+        g: the gradient, clipped, with L2 decay in it; rate: η; t = 1, 2, ...: the update's number; work: scratch.
+        All arrays (P,).
         """
         raise NotImplementedError
 
@@ -198,8 +198,8 @@ class SGD(Optimizer):
     def update(
         self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
     ) -> None:
-        np.multiply(g, rate, out=g)
-        np.subtract(w, g, out=w)
+        np.multiply(g, rate, out=work)
+        np.subtract(w, work, out=w)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,9 +267,9 @@ class RMSProp(Optimizer):
         _average_squares(self.decay, g, s, work)
         np.sqrt(s, out=work)
         np.add(work, self.epsilon, out=work)
-        np.divide(g, work, out=g)
-        np.multiply(g, rate, out=g)
-        np.subtract(w, g, out=w)
+        np.divide(g, work, out=work)
+        np.multiply(work, rate, out=work)
+        np.subtract(w, work, out=w)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,8 +299,8 @@ class Adam(Optimizer):
         m, s = state
         _average_squares(self.beta2, g, s, work)
         np.multiply(m, self.beta1, out=m)
-        np.multiply(g, 1 - self.beta1, out=g)
-        np.add(m, g, out=m)
+        np.multiply(g, 1 - self.beta1, out=work)
+        np.add(m, work, out=m)
         np.multiply(s, 1 / (1 - self.beta2**t), out=work)
         np.sqrt(work, out=work)
         np.add(work, self.epsilon, out=work)
