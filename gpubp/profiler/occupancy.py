@@ -1,0 +1,110 @@
+"""How many blocks a multiprocessor holds at a time, what limits them, and in how many waves a grid runs.
+
+The rules are those of cuda_occupancy.h, NVIDIA's own calculation in the CUDA toolkit: registers are given to a warp in
+units, from the part of the register file that belongs to its scheduler; a block's shared memory is rounded up, together
+with what the system reserves in each block. It is what fits, not what a run achieves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpubp.chips import Gpu, Multiprocessor
+from gpubp.registry import require_count
+
+WARP = 32
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """What one multiprocessor holds of a kernel.
+
+    blocks: at a time. limits: how many each resource would allow: "threads", "blocks", "registers", "shared memory".
+    warps: of a block. most_warps: that a multiprocessor can hold.
+    """
+
+    blocks: int
+    limits: Mapping[str, int]
+    warps: int
+    most_warps: int
+
+    @property
+    def limited_by(self) -> tuple[str, ...]:
+        """The resources of which there is not enough for one block more."""
+        return tuple(name for name, blocks in self.limits.items() if blocks == self.blocks)
+
+    @property
+    def share(self) -> float:
+        """Warps that are there, of those that could be."""
+        return self.blocks * self.warps / self.most_warps
+
+
+@dataclass(frozen=True)
+class Waves:
+    """How a grid runs over a chip: in waves of as many blocks as it holds at a time.
+
+    blocks: of the grid. resident: blocks on the chip at a time.
+    """
+
+    blocks: int
+    resident: int
+
+    @property
+    def count(self) -> int:
+        """Waves, the last one whether full or not."""
+        return -(-self.blocks // self.resident)
+
+    @property
+    def last_fill(self) -> float:
+        """How full the last wave is: blocks in it, of those that there is room for."""
+        return (self.blocks - (self.count - 1) * self.resident) / self.resident
+
+    @property
+    def efficiency(self) -> float:
+        """Work done, of what all waves could do if they were full."""
+        return self.blocks / (self.count * self.resident)
+
+
+def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes: int = 0) -> Occupancy:
+    """What a multiprocessor holds of blocks of `threads` threads.
+
+    registers: of a thread. shared_bytes: of a block, static and dynamic.
+
+    Raises ArgumentError for a number that is no number of such things.
+    """
+    require_count("threads", threads)
+    require_count("registers", registers)
+    require_count("shared_bytes", shared_bytes, least=0)
+    warps = -(-threads // WARP)
+    found = {
+        "threads": limits.threads // (warps * WARP),
+        "blocks": limits.blocks,
+        "registers": _by_registers(limits, warps, registers),
+        "shared memory": _by_shared_memory(limits, shared_bytes),
+    }
+    return Occupancy(min(found.values()), found, warps, limits.threads // WARP)
+
+
+def waves(gpu: Gpu, found: Occupancy, blocks: int) -> Waves | None:
+    """The waves that a grid of so many blocks makes; None where not one block fits a multiprocessor."""
+    return Waves(blocks, found.blocks * gpu.multiprocessors) if found.blocks else None
+
+
+def _by_registers(limits: Multiprocessor, warps: int, registers: int) -> int:
+    each = _round_up(registers * WARP, limits.register_unit)
+    if each * _round_up(warps, limits.register_partitions) > limits.registers:
+        return 0
+    a_partition = limits.registers // limits.register_partitions // each
+    return a_partition * limits.register_partitions // warps
+
+
+def _by_shared_memory(limits: Multiprocessor, shared_bytes: int) -> int:
+    if shared_bytes > limits.shared_per_block:
+        return 0
+    taken = _round_up(shared_bytes + limits.shared_reserve, limits.shared_unit)
+    return limits.shared_bytes // taken if taken else limits.blocks
+
+
+def _round_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
