@@ -11,14 +11,15 @@ constexpr int BLOCK_COLUMNS = 32, BLOCK_ROWS = 8;
 // First stage: parts[p, j] = Σ δ[i, j] over the rows i of part p. With one part, parts is the gradient itself.
 template <typename T>
 __global__ void __launch_bounds__(BLOCK_COLUMNS * BLOCK_ROWS, 1) bias_gradient_parts(
-    const T* delta, T* parts, int64 rows, int64 width, int64 rows_a_part) {
-    __shared__ T sums[BLOCK_ROWS][BLOCK_COLUMNS];
+    const T* delta, Accumulator<T>* parts, int64 rows, int64 width, int64 rows_a_part) {
+    using A = Accumulator<T>;
+    __shared__ A sums[BLOCK_ROWS][BLOCK_COLUMNS];
     int64 column = int64(blockIdx.x) * BLOCK_COLUMNS + threadIdx.x;
     int64 first = blockIdx.y * rows_a_part;
     int64 last = first + rows_a_part < rows ? first + rows_a_part : rows;
-    T sum = 0;
+    A sum = 0;
     if (column < width)
-        for (int64 i = first + threadIdx.y; i < last; i += BLOCK_ROWS) sum += delta[i * width + column];
+        for (int64 i = first + threadIdx.y; i < last; i += BLOCK_ROWS) sum += A(delta[i * width + column]);
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && column < width) {

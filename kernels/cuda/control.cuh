@@ -2,5 +2,14 @@
 // They are those of gpubp/backends/base.py (Control, Losses), which a test compares with these.
 #pragma once
 
-enum Control { LEARNING_RATE = 0, BATCH_OFFSET = 1, STEP = 2, SQUARED_NORM = 3, GRADIENT_SCALE = 4 };
+enum Control {
+    LEARNING_RATE = 0,
+    BATCH_OFFSET = 1,
+    STEP = 2,
+    SQUARED_NORM = 3,
+    GRADIENT_SCALE = 4,
+    LOSS_SCALE = 5,
+    CLEAN_STEPS = 6,
+    SKIP = 7
+};
 enum Losses { BATCH = 0, TOTAL = 1 };

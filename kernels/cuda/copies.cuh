@@ -1,10 +1,11 @@
 // Copies from global into shared memory that overlap with arithmetic.
 //
 // sm_80 and up: cp.async, which needs no register on the way. Before that: a load into registers now (`issue`) and a
-// store into shared memory later (`land`), with the arithmetic of a whole tile in between.
+// store into shared memory later (`land`), with the arithmetic of a whole tile in between. `TileCopies` are all those
+// that a thread makes of one operand's tiles.
 #pragma once
 
-#include "runs.cuh"
+#include "forms.cuh"
 
 #if __CUDA_ARCH__ >= 800
 #define GPUBP_CP_ASYNC 1
@@ -13,12 +14,14 @@
 #endif
 
 // One copy of W elements; a thread owns as many of these as it has copies to make for a tile.
-template <typename T, int W>
-struct AsyncCopy {
-    static constexpr int bytes = sizeof(T) * W;
-    static_assert(bytes == 4 || bytes == 8 || bytes == 16, "a copy moves 4, 8 or 16 bytes");
+template <typename T, int W, bool ASYNC = GPUBP_CP_ASYNC && sizeof(T) * W >= 4>
+struct Copy;
 
-#if GPUBP_CP_ASYNC
+template <typename T, int W>
+struct Copy<T, W, true> {
+    static constexpr int bytes = sizeof(T) * W;
+    static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async moves 4, 8 or 16 bytes");
+
     __device__ __forceinline__ void issue(const T* from, T* to) {
         unsigned shared = unsigned(__cvta_generic_to_shared(to));
         // .cg keeps what is read once out of the first-level cache; it exists for 16 bytes only
@@ -41,7 +44,11 @@ struct AsyncCopy {
     }
 
     __device__ __forceinline__ void land(T*) {}
-#else
+};
+
+// Through a register: on chips without cp.async, and for single elements of 2 bytes, which it does not move.
+template <typename T, int W>
+struct Copy<T, W, false> {
     Vector<T, W> staged;
 
     __device__ __forceinline__ void issue(const T* from, T*) {
@@ -54,7 +61,6 @@ struct AsyncCopy {
     }
 
     __device__ __forceinline__ void land(T* to) { *reinterpret_cast<Vector<T, W>*>(to) = staged; }
-#endif
 };
 
 // Close the group of copies issued since the last call; a group may be empty.
@@ -71,3 +77,83 @@ __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 #endif
 }
+
+// One operand's tiles: SIDE rows (or columns) of it, TILE_K deep, copied by all threads of the block.
+//
+// In shared memory a tile is rows of WIDTH elements, as in global memory: [slot][depth] of a depth-contiguous operand,
+// one slot for each of its rows; [depth][side] of a side-contiguous one. A Place says what makes reading it fast:
+//   side_of(slot)  which row of the operand's tile lies in this slot
+//   swizzle(row)   what the numbers of the row's 16-byte units are combined with by an exclusive or, if `swizzled`
+//
+// Nothing is guarded but the first tile, which is the one that depth does not fill. Rows and columns outside the operand
+// are clamped to its last ones: their sums are never stored.
+template <typename T, Layout LAYOUT, int SIDE, int TILE_K, int VECTOR, int BLOCK_THREADS, class Place>
+struct TileCopies {
+    static constexpr bool by_depth = LAYOUT == Layout::depth_contiguous;
+    static constexpr int UNIT = WIDEST<T>;  // elements of 16 bytes
+    static constexpr int WIDTH = by_depth ? TILE_K : SIDE;
+    static constexpr int SIZE = SIDE * TILE_K;
+    static constexpr int COPIES = SIZE / VECTOR / BLOCK_THREADS;  // that a thread makes of each tile
+    static_assert(WIDTH % UNIT == 0, "16-byte units fit");
+    static_assert(SIZE % (VECTOR * BLOCK_THREADS) == 0, "every thread makes the same number of copies");
+
+    const T* source[COPIES];
+    int64 step;  // from a tile to the next, in elements of the source
+    Copy<T, VECTOR> copy[COPIES];
+
+    // Copy number c of this thread: its row of the tile, and the first of its elements there.
+    static __device__ __forceinline__ int row_of(int c) {
+        int q = threadIdx.x + c * BLOCK_THREADS;
+        return q / (WIDTH / VECTOR);
+    }
+    static __device__ __forceinline__ int element_of(int c) {
+        int q = threadIdx.x + c * BLOCK_THREADS;
+        return q % (WIDTH / VECTOR) * VECTOR;
+    }
+    static __device__ __forceinline__ int depth_of(int c) { return by_depth ? element_of(c) : row_of(c); }
+
+    // Where it goes in the tile.
+    static __device__ __forceinline__ int target(int c) {
+        int q = threadIdx.x + c * BLOCK_THREADS;
+        if (!Place::swizzled) return q * VECTOR;
+        int row = row_of(c), element = element_of(c);
+        return row * WIDTH + (element / UNIT ^ Place::swizzle(row)) * UNIT + element % UNIT;
+    }
+
+    __device__ __forceinline__ TileCopies(const T* x, int64 first_side, int64 first_depth, int64 side, int64 depth) {
+        step = by_depth ? TILE_K : TILE_K * side;
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) {
+            int s = by_depth ? Place::side_of(row_of(c)) : element_of(c);
+            int64 last = by_depth ? side - 1 : side - VECTOR;
+            int64 clamped = first_side + s < last ? first_side + s : last;
+            source[c] = x + element_offset<LAYOUT>(clamped, first_depth + depth_of(c), side, depth);
+        }
+    }
+
+    // Fetch the first tile, of which only `present` of the depth exist; the tiles after it are whole.
+    __device__ __forceinline__ void fetch_first(T* tile, int present) {
+        int64 back = step / TILE_K * (TILE_K - present);
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) {
+            bool inside = depth_of(c) < present;
+            // what is not read still has an address: that of the tile's depth 0, which exists
+            const T* from = inside ? source[c] : source[c] - step / TILE_K * depth_of(c);
+            copy[c].issue_guarded(from, tile + target(c), inside);
+            source[c] += step - back;
+        }
+    }
+
+    __device__ __forceinline__ void fetch(T* tile) {
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) {
+            copy[c].issue(source[c], tile + target(c));
+            source[c] += step;
+        }
+    }
+
+    __device__ __forceinline__ void land(T* tile) {
+#pragma unroll
+        for (int c = 0; c < COPIES; ++c) copy[c].land(tile + target(c));
+    }
+};

@@ -8,6 +8,7 @@
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"
+#include "product_tensorcore.cuh"
 #include "product_tiled.cuh"
 
 // naive: thread (i, j) computes a[i, j] and reads all it needs from memory.
@@ -34,10 +35,20 @@ __global__ void __launch_bounds__(P::THREADS, 1) dense_forward_pipelined(
     product_pipelined<NT, P>(a_prev, w, rows, width, width_prev, 0, width_prev, epilogue);
 }
 
-// reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
+// tensorcore: matrix units; a_prev, w, z and a of type T, sums, bias and σ in float.
+template <typename T, template <typename> class Activation, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) dense_forward_tensorcore(
+    const T* a_prev, const T* w, const Accumulator<T>* b, T* z, T* a, int64 rows, int64 width, int64 width_prev,
+    Accumulator<T> parameter) {
+    BiasActivation<T, Activation> epilogue{b, z, a, {parameter}};
+    product_tensorcore<NT, P>(a_prev, w, rows, width, width_prev, 0, width_prev, epilogue);
+}
+
+// reduce: the second half of a product whose depth was split among blocks (see product.cu).
 template <typename T, template <typename> class Activation>
 __global__ void __launch_bounds__(REDUCE_THREADS, 1) dense_forward_reduce(
-    const T* parts, int64 split, const T* b, T* z, T* a, int64 rows, int64 width, T parameter) {
+    const Accumulator<T>* parts, int64 split, const Accumulator<T>* b, T* z, T* a, int64 rows, int64 width,
+    Accumulator<T> parameter) {
     BiasActivation<T, Activation> epilogue{b, z, a, {parameter}};
     product_reduce(parts, split, rows, width, epilogue);
 }

@@ -3,6 +3,7 @@
 // A main loop hands each epilogue runs of W sums that lie side by side in one row of the M×N result, and knows nothing
 // of what becomes of them; so every main loop serves every primitive, and no product is written just to be read again.
 // `aligned<W>` says whether every array of the epilogue starts where a run of W elements may be moved by one access.
+// Arrays are of type T; everything is computed in Accumulator<T>, and only what is stored is rounded to T.
 #pragma once
 
 #include "runs.cuh"
@@ -18,18 +19,18 @@ struct Plain {
     }
 
     template <int W>
-    __device__ void finish(const Run& run, const T (&sum)[W]) const {
-        store_run(c + run.offset, sum, run.count, run.vector);
+    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+        store_values(c + run.offset, sum, run.count, run.vector);
     }
 };
 
 // z = Σ + b ; a = σ(z)
 template <typename T, template <typename> class Activation>
 struct BiasActivation {
-    const T* b;  // (N,), or null for no bias
-    T* z;        // (M, N), or null where σ' does not read it
-    T* a;        // (M, N)
-    Activation<T> sigma;
+    const Accumulator<T>* b;  // (N,), or null for no bias
+    T* z;                     // (M, N), or null where σ' does not read it
+    T* a;                     // (M, N)
+    Activation<Accumulator<T>> sigma;
 
     template <int W>
     __device__ bool aligned() const {
@@ -37,16 +38,16 @@ struct BiasActivation {
     }
 
     template <int W>
-    __device__ void finish(const Run& run, const T (&sum)[W]) const {
-        T z_run[W], a_run[W];
+    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+        Accumulator<T> z_run[W], a_run[W];
 #pragma unroll
         for (int w = 0; w < W; ++w) {
-            T bias = b != nullptr && w < run.count ? b[run.column + w] : T(0);
+            Accumulator<T> bias = b != nullptr && w < run.count ? b[run.column + w] : Accumulator<T>(0);
             z_run[w] = sum[w] + bias;
             a_run[w] = sigma.apply(z_run[w]);
         }
-        if (z != nullptr) store_run(z + run.offset, z_run, run.count, run.vector);
-        store_run(a + run.offset, a_run, run.count, run.vector);
+        if (z != nullptr) store_values(z + run.offset, z_run, run.count, run.vector);
+        store_values(a + run.offset, a_run, run.count, run.vector);
     }
 };
 
@@ -55,7 +56,7 @@ template <typename T, template <typename> class Activation>
 struct TimesDerivative {
     const T* saved;  // (M, N): a or z, as the activation reads
     T* delta;        // (M, N)
-    Activation<T> sigma;
+    Activation<Accumulator<T>> sigma;
 
     template <int W>
     __device__ bool aligned() const {
@@ -63,19 +64,19 @@ struct TimesDerivative {
     }
 
     template <int W>
-    __device__ void finish(const Run& run, const T (&sum)[W]) const {
-        T saved_run[W], delta_run[W];
-        load_run(saved_run, saved + run.offset, run.count, run.vector);
+    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+        Accumulator<T> saved_run[W], delta_run[W];
+        load_values(saved_run, saved + run.offset, run.count, run.vector);
 #pragma unroll
         for (int w = 0; w < W; ++w) delta_run[w] = sum[w] * sigma.derivative(saved_run[w]);
-        store_run(delta + run.offset, delta_run, run.count, run.vector);
+        store_values(delta + run.offset, delta_run, run.count, run.vector);
     }
 };
 
 // c = α Σ + β c
 template <typename T>
 struct ScaledAccumulate {
-    T alpha, beta;
+    Accumulator<T> alpha, beta;
     T* c;  // (M, N), not read where β = 0
 
     template <int W>
@@ -84,12 +85,12 @@ struct ScaledAccumulate {
     }
 
     template <int W>
-    __device__ void finish(const Run& run, const T (&sum)[W]) const {
-        T c_run[W] = {};
-        if (beta != T(0)) load_run(c_run, c + run.offset, run.count, run.vector);
+    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+        Accumulator<T> c_run[W] = {};
+        if (beta != Accumulator<T>(0)) load_values(c_run, c + run.offset, run.count, run.vector);
 #pragma unroll
         for (int w = 0; w < W; ++w) c_run[w] = alpha * sum[w] + beta * c_run[w];
-        store_run(c + run.offset, c_run, run.count, run.vector);
+        store_values(c + run.offset, c_run, run.count, run.vector);
     }
 };
 
@@ -98,4 +99,40 @@ template <typename T, class Epilogue>
 __device__ __forceinline__ void finish_element(const Epilogue& epilogue, int64 row, int64 column, int64 n, T sum) {
     T sums[1] = {sum};
     epilogue.finish(Run{row * n + column, column, 1, false}, sums);
+}
+
+// A thread's sums, ROWS × COLUMNS of them: row i belongs to row row_of(i) of the result; its columns g W .. g W + W − 1
+// to a run that begins at column column_of(g).
+//
+// One run of sums at a time, always from the same registers: those behind it move up. So the loops stay loops, with
+// the epilogue in them once and not for every run, and the sums stay in registers.
+template <int W, int ROWS, int COLUMNS, typename T, class Epilogue, class RowOf, class ColumnOf>
+__device__ __forceinline__ void finish_sums(
+    T (&sums)[ROWS][COLUMNS], int64 m, int64 n, RowOf row_of, ColumnOf column_of, const Epilogue& epilogue) {
+    bool aligned = n % W == 0 && epilogue.template aligned<W>();
+#pragma unroll 1
+    for (int i = 0; i < ROWS; ++i) {
+        int64 row = row_of(i);
+        T line[COLUMNS];
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) line[j] = sums[0][j];
+#pragma unroll
+        for (int r = 1; r < ROWS; ++r)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) sums[r - 1][j] = sums[r][j];
+
+#pragma unroll 1
+        for (int g = 0; g < COLUMNS / W; ++g) {
+            int64 column = column_of(g);
+            T run[W];
+#pragma unroll
+            for (int w = 0; w < W; ++w) run[w] = line[w];
+#pragma unroll
+            for (int j = W; j < COLUMNS; ++j) line[j - W] = line[j];
+            if (row < m && column < n) {
+                int count = n - column < W ? int(n - column) : W;
+                epilogue.finish(Run{row * n + column, column, count, aligned}, run);
+            }
+        }
+    }
 }

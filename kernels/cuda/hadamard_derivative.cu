@@ -7,18 +7,18 @@
 #include "runs.cuh"
 
 template <typename T, template <typename> class Activation>
-__global__ void hadamard_derivative(const T* product, const T* saved, T* delta, int64 size, T parameter) {
+__global__ void hadamard_derivative(const T* product, const T* saved, T* delta, int64 size, Accumulator<T> parameter) {
     constexpr int W = WIDEST<T>;
-    Activation<T> sigma{parameter};
+    Activation<Accumulator<T>> sigma{parameter};
     bool aligned = is_aligned<W>(product) && is_aligned<W>(saved) && is_aligned<W>(delta);
     int64 i = (int64(blockIdx.x) * blockDim.x + threadIdx.x) * W;
     if (i >= size) return;
     int count = size - i < W ? int(size - i) : W;
     bool vector = aligned && count == W;
-    T x[W], s[W];
-    load_run(x, product + i, count, vector);
-    load_run(s, saved + i, count, vector);
+    Accumulator<T> x[W], s[W];
+    load_values<T>(x, product + i, count, vector);
+    load_values<T>(s, saved + i, count, vector);
 #pragma unroll
     for (int w = 0; w < W; ++w) x[w] *= sigma.derivative(s[w]);
-    store_run(delta + i, x, count, vector);
+    store_values<T>(delta + i, x, count, vector);
 }

@@ -8,6 +8,7 @@
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"
+#include "product_tensorcore.cuh"
 #include "product_tiled.cuh"
 
 // naive: thread (i, j) computes delta[i, j] and reads all it needs from memory.
@@ -37,10 +38,20 @@ __global__ void __launch_bounds__(P::THREADS, 1) hidden_delta_pipelined(
     product_pipelined<NN, P>(delta_next, w_next, rows, width, width_next, 0, width_next, epilogue);
 }
 
-// reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
+// tensorcore: matrix units; arrays of type T, sums and σ' in float.
+template <typename T, template <typename> class Activation, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) hidden_delta_tensorcore(
+    const T* delta_next, const T* w_next, const T* saved, T* delta, int64 rows, int64 width, int64 width_next,
+    Accumulator<T> parameter) {
+    TimesDerivative<T, Activation> epilogue{saved, delta, {parameter}};
+    product_tensorcore<NN, P>(delta_next, w_next, rows, width, width_next, 0, width_next, epilogue);
+}
+
+// reduce: the second half of a product whose depth was split among blocks (see product.cu).
 template <typename T, template <typename> class Activation>
 __global__ void __launch_bounds__(REDUCE_THREADS, 1) hidden_delta_reduce(
-    const T* parts, int64 split, const T* saved, T* delta, int64 rows, int64 width, T parameter) {
+    const Accumulator<T>* parts, int64 split, const T* saved, T* delta, int64 rows, int64 width,
+    Accumulator<T> parameter) {
     TimesDerivative<T, Activation> epilogue{saved, delta, {parameter}};
     product_reduce(parts, split, rows, width, epilogue);
 }

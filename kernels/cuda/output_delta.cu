@@ -2,6 +2,7 @@
 //
 //   output (B, n): a, or the logits z for a loss from logits; saved (B, n): what σ' reads; y (B, n), or (B,) labels;
 //   delta (B, n); scale: 1/B for the mean over the batch, 1 for the sum; losses: L, and the running sum of the examples'
+//   control: δ is multiplied by the loss scale in it, the loss is not; null for no scale
 //
 // Each kernel adds the terms of the loss in float64, one part a block, and `total_loss` adds the parts: always in the
 // same order, so that the loss has the same bits every time.
@@ -10,20 +11,28 @@
 #include "losses.cuh"
 #include "reductions.cuh"
 
+// The factor of δ, before it is rounded.
+template <typename A>
+__device__ A delta_factor(double scale, const double* control) {
+    return A(control == nullptr ? scale : scale * control[LOSS_SCALE]);
+}
+
 // elementwise: σ' is a function of one element. A loss from logits has σ' in its derivative already.
 template <typename T, template <typename> class Loss, template <typename> class Activation>
 __global__ void __launch_bounds__(SUM_THREADS, 1) output_delta_elementwise(
-    const T* output, const T* saved, const T* y, T* delta, double* parts, int64 rows, int64 width, double scale,
-    T loss_parameter, T parameter) {
-    Loss<T> loss{loss_parameter, width};
-    Activation<T> sigma{parameter};
+    const T* output, const T* saved, const Accumulator<T>* y, T* delta, double* parts, int64 rows, int64 width,
+    double scale, const double* control, Accumulator<T> loss_parameter, Accumulator<T> parameter) {
+    using A = Accumulator<T>;
+    Loss<A> loss{loss_parameter, width};
+    Activation<A> sigma{parameter};
+    A factor = delta_factor<A>(scale, control);
     int64 size = rows * width, step = int64(gridDim.x) * SUM_THREADS;
     double sum = 0;
     for (int64 i = int64(blockIdx.x) * SUM_THREADS + threadIdx.x; i < size; i += step) {
-        T derivative = loss.derivative(output[i], y[i]);
+        A derivative = loss.derivative(output[i], y[i]);
         sum += loss.term(output[i], y[i]);
-        if constexpr (!Loss<T>::from_logits) derivative *= sigma.derivative(saved[i]);
-        delta[i] = derivative * T(scale);
+        if constexpr (!Loss<A>::from_logits) derivative *= sigma.derivative(saved[i]);
+        delta[i] = T(derivative * factor);
     }
     sum = team_reduce<SUM_THREADS>(sum, Sum{});
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
@@ -33,21 +42,24 @@ __global__ void __launch_bounds__(SUM_THREADS, 1) output_delta_elementwise(
 // takes a row: a warp for narrow rows, a block for wide ones. One part of the loss a row.
 template <typename T, template <typename> class Loss, int TEAM>
 __global__ void output_delta_softmax(
-    const T* a, const T* y, T* delta, double* parts, int64 rows, int64 width, double scale, T loss_parameter) {
+    const T* a, const Accumulator<T>* y, T* delta, double* parts, int64 rows, int64 width, double scale,
+    const double* control, Accumulator<T> loss_parameter) {
+    using A = Accumulator<T>;
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    Loss<T> loss{loss_parameter, width};
+    Loss<A> loss{loss_parameter, width};
+    A factor = delta_factor<A>(scale, control);
     a += row * width, y += row * width, delta += row * width;
     double sum = 0;
-    T product = 0;
+    A product = 0;
     for (int64 j = threadIdx.x; j < width; j += TEAM) {
         sum += loss.term(a[j], y[j]);
-        product += loss.derivative(a[j], y[j]) * a[j];
+        product += loss.derivative(a[j], y[j]) * A(a[j]);
     }
     sum = team_reduce<TEAM>(sum, Sum{});
     product = team_reduce<TEAM>(product, Sum{});
     for (int64 j = threadIdx.x; j < width; j += TEAM)
-        delta[j] = (loss.derivative(a[j], y[j]) - product) * a[j] * T(scale);
+        delta[j] = T((loss.derivative(a[j], y[j]) - product) * A(a[j]) * factor);
     if (threadIdx.x == 0) parts[row] = sum;
 }
 
@@ -70,23 +82,26 @@ struct Probabilities {
 // Nothing overflows, and no logarithm of a small a is taken. A label that is no class gives a NaN loss.
 template <typename T, template <typename> class Target, typename Y, int TEAM>
 __global__ void output_delta_softmax_cross_entropy(
-    const T* z, const Y* y, T* delta, double* parts, int64 rows, int64 width, double scale) {
+    const T* z, const Y* y, T* delta, double* parts, int64 rows, int64 width, double scale, const double* control) {
+    using A = Accumulator<T>;
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    Target<T> expected{y};
+    Target<A> expected{y};
+    A factor = delta_factor<A>(scale, control);
     z += row * width, delta += row * width;
-    T largest = z[0];
-    for (int64 j = threadIdx.x; j < width; j += TEAM) largest = Maximum{}(largest, z[j]);
+    A largest = z[0];
+    for (int64 j = threadIdx.x; j < width; j += TEAM) largest = Maximum{}(largest, A(z[j]));
     largest = team_reduce<TEAM>(largest, Maximum{});
-    T sum = 0, chosen = 0;
+    A sum = 0, chosen = 0;
     for (int64 j = threadIdx.x; j < width; j += TEAM) {
-        sum += exp(z[j] - largest);
-        chosen += expected.target(row, j, width) * (z[j] - largest);
+        A shifted = A(z[j]) - largest;
+        sum += exp(shifted);
+        chosen += expected.target(row, j, width) * shifted;
     }
     sum = team_reduce<TEAM>(sum, Sum{});
     chosen = team_reduce<TEAM>(chosen, Sum{});
     for (int64 j = threadIdx.x; j < width; j += TEAM)
-        delta[j] = (exp(z[j] - largest) / sum - expected.target(row, j, width)) * T(scale);
+        delta[j] = T((exp(A(z[j]) - largest) / sum - expected.target(row, j, width)) * factor);
     if (threadIdx.x == 0) {
         double not_a_number = __longlong_as_double(0x7ff8000000000000ll);
         parts[row] = expected.valid(row, width) ? double(log(sum)) - double(chosen) : not_a_number;

@@ -7,6 +7,7 @@
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"
+#include "product_tensorcore.cuh"
 #include "product_tiled.cuh"
 
 // naive: thread (i, j) computes c[i, j] and reads all it needs from memory.
@@ -30,6 +31,15 @@ __global__ void __launch_bounds__(P::THREADS, 1) general_product_pipelined(
     product_pipelined<Form, P>(a, b, m, n, depth, 0, depth, ScaledAccumulate<T>{alpha, beta, c});
 }
 
+// tensorcore: matrix units; A and B of type T, sums and c in float.
+template <typename T, class Form, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) general_product_tensorcore(
+    const T* a, const T* b, Accumulator<T>* c, int64 m, int64 n, int64 depth, Accumulator<T> alpha,
+    Accumulator<T> beta) {
+    ScaledAccumulate<Accumulator<T>> epilogue{alpha, beta, c};
+    product_tensorcore<Form, P>(a, b, m, n, depth, 0, depth, epilogue);
+}
+
 // partial: the first half of split-K. Block (tile, s) sums over the depths s · part .. (s + 1) · part − 1 alone and stores
 // that in parts[s]; more blocks for the same tiles. `part` is a multiple of TILE_K, and no part is empty.
 template <typename T, class Form, class P>
@@ -38,6 +48,15 @@ __global__ void __launch_bounds__(P::THREADS, 1) partial_product_pipelined(
     int64 first = blockIdx.y * part;
     int64 last = first + part < depth ? first + part : depth;
     product_pipelined<Form, P>(a, b, m, n, depth, first, last, Plain<T>{parts + blockIdx.y * m * n});
+}
+
+template <typename T, class Form, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) partial_product_tensorcore(
+    const T* a, const T* b, Accumulator<T>* parts, int64 m, int64 n, int64 depth, int64 part) {
+    int64 first = blockIdx.y * part;
+    int64 last = first + part < depth ? first + part : depth;
+    Plain<Accumulator<T>> epilogue{parts + blockIdx.y * m * n};
+    product_tensorcore<Form, P>(a, b, m, n, depth, first, last, epilogue);
 }
 
 // reduce: the second half of split-K.

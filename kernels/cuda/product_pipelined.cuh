@@ -9,7 +9,7 @@
 //   No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
 //                      first, padded with zeros, before the loop. Rows and columns outside the operand are clamped to
 //                      its last ones: their sums are never stored.
-//   No bank conflicts  See OperandTile.
+//   No bank conflicts  See ThreadPlace.
 //
 // Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time. Threads stand as
 // THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
@@ -17,7 +17,7 @@
 
 #include "copies.cuh"
 #include "epilogues.cuh"
-#include "forms.cuh"
+#include "tile_place.cuh"
 
 // The plan of one kernel; gpubp/kernels/plans.py holds the same numbers and checks what they must fulfil.
 //   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
@@ -34,90 +34,43 @@ struct Pipeline {
     static_assert(THREADS_M % 8 == 0 && THREADS_N % 8 == 0, "a warp is 4x8 threads, the swizzle repeats every 8 rows");
 };
 
-// One operand's piece of a tile: SIDE rows (or columns) of the operand, TILE_K deep, PER_THREAD of them for a thread.
+// Where one operand's sides and depths lie in a tile, PER_THREAD sides for a thread (see TileCopies).
 //
-// In shared memory a side-contiguous operand lies as it does in global memory, [depth][side]. A depth-contiguous one
-// lies as [slot][depth], so that both can be copied 16 bytes at a time. A thread's PER_THREAD sides are THREADS slots
-// apart: neighbouring threads read neighbouring slots. The 16-byte units of a slot are permuted by an exclusive or with
-// the slot's number (`swizzle`), so that 8 neighbouring slots, read at one depth, lie in 8 different groups of banks.
+// A depth-contiguous operand lies as [slot][depth]. A thread's PER_THREAD sides are THREADS slots apart: neighbouring
+// threads read neighbouring slots. The 16-byte units of a slot are permuted by an exclusive or with the slot's number
+// (`swizzle`), so that 8 neighbouring slots, read at one depth, lie in 8 different groups of banks.
 //
 // The side of slot t + i · THREADS is the one at `side_of(t, i)`: runs of W neighbours belong to one thread in either
 // layout, so that the epilogue can move them by one access.
-template <typename T, Layout LAYOUT, int SIDE, int PER_THREAD, int TILE_K, int VECTOR, int BLOCK_THREADS>
-struct OperandTile {
+template <typename T, Layout LAYOUT, int SIDE, int PER_THREAD, int TILE_K>
+struct ThreadPlace {
     static constexpr bool by_depth = LAYOUT == Layout::depth_contiguous;
-    static constexpr int UNIT = WIDEST<T>;                         // elements of 16 bytes
-    static constexpr int UNITS = TILE_K / UNIT;                    // of a slot
+    static constexpr int UNITS = TILE_K / WIDEST<T>;               // 16-byte units of a slot
     static constexpr int SLOTS_A_LINE = UNITS < 8 ? 8 / UNITS : 1;  // slots in 128 bytes, one pass over all banks
     static constexpr int THREADS = SIDE / PER_THREAD;
-    static constexpr int W = PER_THREAD < UNIT ? PER_THREAD : UNIT;
-    static constexpr int SIZE = SIDE * TILE_K;
-    static constexpr int COPIES = SIZE / VECTOR / BLOCK_THREADS;  // that a thread makes of each tile
-    static_assert(TILE_K % UNIT == 0 && PER_THREAD % W == 0, "16-byte units fit");
-    static_assert(SIZE % (VECTOR * BLOCK_THREADS) == 0, "every thread makes the same number of copies");
-
-    const T* source[COPIES];
-    int64 step;  // from a tile to the next, in elements of the source
-    AsyncCopy<T, VECTOR> copy[COPIES];
+    static constexpr int W = PER_THREAD < WIDEST<T> ? PER_THREAD : WIDEST<T>;
+    static_assert(TILE_K % WIDEST<T> == 0 && PER_THREAD % W == 0, "16-byte units fit");
 
     static __device__ __forceinline__ int side_of(int thread, int i) {
         return (i / W) * (THREADS * W) + thread * W + i % W;
     }
+    static __device__ __forceinline__ int side_of(int slot) { return side_of(slot % THREADS, slot / THREADS); }
 
-    static __device__ __forceinline__ int swizzle(int slot) {
-        return slot / SLOTS_A_LINE % (UNITS < 8 ? UNITS : 8);
-    }
+    static constexpr bool swizzled = by_depth;
+    static __device__ __forceinline__ int swizzle(int slot) { return slot / SLOTS_A_LINE % (UNITS < 8 ? UNITS : 8); }
+};
 
-    // Where copy number c of this thread goes in the tile, and which depth of the tile it holds first.
-    static __device__ __forceinline__ int target(int c) {
-        int q = threadIdx.x + c * BLOCK_THREADS;
-        if (!by_depth) return q * VECTOR;
-        int slot = q / (TILE_K / VECTOR), k = q % (TILE_K / VECTOR) * VECTOR;
-        return slot * TILE_K + (k / UNIT ^ swizzle(slot)) * UNIT + k % UNIT;
-    }
-    static __device__ __forceinline__ int depth_of(int c) {
-        int q = threadIdx.x + c * BLOCK_THREADS;
-        return by_depth ? q % (TILE_K / VECTOR) * VECTOR : q / (SIDE / VECTOR);
-    }
+// One operand's tiles: copied as above, and read into registers.
+template <typename T, Layout LAYOUT, int SIDE, int PER_THREAD, int TILE_K, int VECTOR, int BLOCK_THREADS>
+struct OperandTile : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS,
+                                ThreadPlace<T, LAYOUT, SIDE, PER_THREAD, TILE_K>> {
+    using Place = ThreadPlace<T, LAYOUT, SIDE, PER_THREAD, TILE_K>;
+    using Copies = TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS, Place>;
+    using Copies::by_depth;
+    using Copies::UNIT;
+    static constexpr int UNITS = Place::UNITS, THREADS = Place::THREADS, W = Place::W;
 
-    __device__ __forceinline__ OperandTile(const T* x, int64 first_side, int64 first_depth, int64 side, int64 depth) {
-        step = by_depth ? TILE_K : TILE_K * side;
-#pragma unroll
-        for (int c = 0; c < COPIES; ++c) {
-            int q = threadIdx.x + c * BLOCK_THREADS;
-            int slot = q / (TILE_K / VECTOR);
-            int s = by_depth ? side_of(slot % THREADS, slot / THREADS) : q % (SIDE / VECTOR) * VECTOR;
-            int64 last = by_depth ? side - 1 : side - VECTOR;
-            int64 clamped = first_side + s < last ? first_side + s : last;
-            source[c] = x + element_offset<LAYOUT>(clamped, first_depth + depth_of(c), side, depth);
-        }
-    }
-
-    // Fetch the first tile, of which only `present` of the depth exist; the tiles after it are whole.
-    __device__ __forceinline__ void fetch_first(T* tile, int present) {
-        int64 back = step / TILE_K * (TILE_K - present);
-#pragma unroll
-        for (int c = 0; c < COPIES; ++c) {
-            bool inside = depth_of(c) < present;
-            // what is not read still has an address: that of the tile's depth 0, which exists
-            const T* from = inside ? source[c] : source[c] - step / TILE_K * depth_of(c);
-            copy[c].issue_guarded(from, tile + target(c), inside);
-            source[c] += step - back;
-        }
-    }
-
-    __device__ __forceinline__ void fetch(T* tile) {
-#pragma unroll
-        for (int c = 0; c < COPIES; ++c) {
-            copy[c].issue(source[c], tile + target(c));
-            source[c] += step;
-        }
-    }
-
-    __device__ __forceinline__ void land(T* tile) {
-#pragma unroll
-        for (int c = 0; c < COPIES; ++c) copy[c].land(tile + target(c));
-    }
+    using Copies::Copies;
 
     // values[i][v] = element (side_of(thread, i), unit · UNIT + v) of the tile at stages[offset].
     static __device__ __forceinline__ void read(
@@ -137,7 +90,7 @@ struct OperandTile {
     static __device__ __forceinline__ void read_slot(
         const T* stages, int offset, int thread, int unit, int i, T (&values)[UNIT]) {
         // the exclusive or works on the whole offset, all else of which is a multiple of TILE_K: one instruction
-        const T* mine = stages + (offset + thread * TILE_K + swizzle(thread) * UNIT ^ unit * UNIT);
+        const T* mine = stages + (offset + thread * TILE_K + Place::swizzle(thread) * UNIT ^ unit * UNIT);
         load_run(values, mine + i * THREADS * TILE_K, UNIT, true);
     }
 
@@ -152,21 +105,6 @@ struct OperandTile {
 #pragma unroll
             for (int w = 0; w < W; ++w) values[g * W + w] = run[w];
         }
-    }
-};
-
-// Which tile of the result block number `block` computes. Blocks that run at the same time should share operands in the
-// second-level cache: they go down GROUP rows of tiles before they go to the next column of tiles.
-struct TilePlace {
-    unsigned row, column;
-
-    __device__ __forceinline__ TilePlace(unsigned block, unsigned rows, unsigned columns) {
-        constexpr unsigned GROUP = 8;
-        unsigned group = block / (GROUP * columns);
-        unsigned height = rows - group * GROUP < GROUP ? rows - group * GROUP : GROUP;
-        unsigned place = block - group * GROUP * columns;
-        row = group * GROUP + place % height;
-        column = place / height;
     }
 };
 
@@ -254,33 +192,7 @@ __device__ __forceinline__ void product_pipelined(
         writing = writing + STAGE == P::STAGES * STAGE ? 0 : writing + STAGE;
     }
 
-    // One run of sums at a time, always from the same registers: those behind it move up. So the loops stay loops, with
-    // the epilogue in them once and not for every run, and the sums stay in registers.
-    constexpr int W = BTile::W;
-    bool aligned = n % W == 0 && epilogue.template aligned<W>();
-#pragma unroll 1
-    for (int i = 0; i < P::THREAD_M; ++i) {
-        int64 row = first_row + ATile::side_of(thread_m, i);
-        T line[P::THREAD_N];
-#pragma unroll
-        for (int j = 0; j < P::THREAD_N; ++j) line[j] = sums[0][j];
-#pragma unroll
-        for (int r = 1; r < P::THREAD_M; ++r)
-#pragma unroll
-            for (int j = 0; j < P::THREAD_N; ++j) sums[r - 1][j] = sums[r][j];
-
-#pragma unroll 1
-        for (int g = 0; g < P::THREAD_N / W; ++g) {
-            int64 column = first_column + BTile::side_of(thread_n, g * W);
-            T run[W];
-#pragma unroll
-            for (int w = 0; w < W; ++w) run[w] = line[w];
-#pragma unroll
-            for (int j = W; j < P::THREAD_N; ++j) line[j - W] = line[j];
-            if (row < m && column < n) {
-                int count = n - column < W ? int(n - column) : W;
-                epilogue.finish(Run{row * n + column, column, count, aligned}, run);
-            }
-        }
-    }
+    auto row_of = [=](int i) { return first_row + ATile::Place::side_of(thread_m, i); };
+    auto column_of = [=](int g) { return first_column + BTile::Place::side_of(thread_n, g * BTile::W); };
+    finish_sums<BTile::W>(sums, m, n, row_of, column_of, epilogue);
 }

@@ -18,12 +18,13 @@ __global__ void row_argmax(const T* x, int64* out, int64 rows, int64 width) {
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     x += row * width;
-    T best = x[0];
+    using A = Accumulator<T>;
+    A best = x[0];
     int64 place = 0;
     for (int64 j = threadIdx.x; j < width; j += TEAM)
-        if (precedes(x[j], j, best, place)) best = x[j], place = j;
+        if (A value = x[j]; precedes(value, j, best, place)) best = value, place = j;
     // the winning value first, then the first place that holds it
-    T winner = team_reduce<TEAM>(best, Maximum{});
+    A winner = team_reduce<TEAM>(best, Maximum{});
     bool mine = best == winner || (best != best && winner != winner);
     int64 last = width;
     place = -team_reduce<TEAM>(mine ? -place : -last, Maximum{});

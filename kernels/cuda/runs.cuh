@@ -120,6 +120,31 @@ __device__ __forceinline__ void store_run(T* to, const T (&x)[W], int count, boo
     }
 }
 
+// The same between memory and the values that are computed with: Accumulator<T>, rounded when it is stored.
+template <typename T, int W>
+__device__ __forceinline__ void load_values(Accumulator<T> (&x)[W], const T* from, int count, bool vector) {
+    if constexpr (sizeof(T) == sizeof(x[0])) {
+        load_run(x, from, count, vector);
+    } else {
+        T stored[W];
+        load_run(stored, from, count, vector);
+#pragma unroll
+        for (int w = 0; w < W; ++w) x[w] = stored[w];
+    }
+}
+
+template <typename T, int W>
+__device__ __forceinline__ void store_values(T* to, const Accumulator<T> (&x)[W], int count, bool vector) {
+    if constexpr (sizeof(T) == sizeof(x[0])) {
+        store_run(to, x, count, vector);
+    } else {
+        T stored[W];
+#pragma unroll
+        for (int w = 0; w < W; ++w) stored[w] = T(x[w]);
+        store_run(to, stored, count, vector);
+    }
+}
+
 // Whether a run of W elements at this address may be moved by one access.
 template <int W, typename T>
 __device__ __forceinline__ bool is_aligned(const T* x) {

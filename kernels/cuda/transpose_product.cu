@@ -7,6 +7,7 @@
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"
+#include "product_tensorcore.cuh"
 #include "product_tiled.cuh"
 
 // naive: thread (i, j) computes product[i, j] and reads all it needs from memory.
@@ -30,9 +31,16 @@ __global__ void __launch_bounds__(P::THREADS, 1) transpose_product_pipelined(
     product_pipelined<NN, P>(delta_next, w_next, rows, width, width_next, 0, width_next, Plain<T>{product});
 }
 
-// reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
+// tensorcore: matrix units; arrays of type T, sums in float.
+template <typename T, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) transpose_product_tensorcore(
+    const T* delta_next, const T* w_next, T* product, int64 rows, int64 width, int64 width_next) {
+    product_tensorcore<NN, P>(delta_next, w_next, rows, width, width_next, 0, width_next, Plain<T>{product});
+}
+
+// reduce: the second half of a product whose depth was split among blocks (see product.cu).
 template <typename T>
 __global__ void __launch_bounds__(REDUCE_THREADS, 1) transpose_product_reduce(
-    const T* parts, int64 split, T* product, int64 rows, int64 width) {
+    const Accumulator<T>* parts, int64 split, T* product, int64 rows, int64 width) {
     product_reduce(parts, split, rows, width, Plain<T>{product});
 }

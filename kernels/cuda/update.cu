@@ -2,10 +2,20 @@
 //
 //   gradients, parameters, first, second: `size` elements each (the optimiser's state: null where it has none);
 //   the first `decayed` parameters are subject to weight decay λ; η, the step t and the gradient's scale are in control
+//   stored: the new parameters rounded to its type, or null: what the products read where they read 16 bits
+//
+// Where control[SKIP] is set, nothing changes.
 //
 // A gradient is scaled, then clipped by value (clip_value may be infinite), then gets λ w added (but for AdamW).
 #include "control.cuh"
 #include "runs.cuh"
+
+// For an update that stores no rounded copy.
+struct Nothing {};
+template <typename Stored>
+constexpr bool STORES_COPY = true;
+template <>
+constexpr bool STORES_COPY<Nothing> = false;
 
 // What changes from step to step, computed once a block in float64.
 template <typename T>
@@ -15,6 +25,7 @@ struct Step {
     T decay;           // AdamW: 1 − η λ
     T mean_rate;       // Adam: η / (1 − β₁ᵗ)
     T square_scale;    // Adam: 1 / (1 − β₂ᵗ)
+    bool skip;
 };
 
 // baseᵗ for t = 0, 1, ..., by squaring.
@@ -91,14 +102,15 @@ struct AdamW : Adam<T> {
     static constexpr bool decoupled = true;
 };
 
-template <typename T, template <typename> class Optimizer>
+template <typename T, template <typename> class Optimizer, typename Stored = Nothing>
 __global__ void update(
     const T* gradients, T* parameters, T* first, T* second, int64 size, int64 decayed, const double* control,
-    double weight_decay, T clip_value, double first_number, double second_number, T epsilon) {
+    double weight_decay, T clip_value, double first_number, double second_number, T epsilon, Stored* stored) {
     using Rule = Optimizer<T>;
     __shared__ Step<T> step;
     if (threadIdx.x == 0) {
         double rate = control[LEARNING_RATE];
+        step.skip = control[SKIP] != 0;
         step.rate = T(rate);
         step.gradient_scale = T(control[GRADIENT_SCALE]);
         step.decay = T(1 - rate * weight_decay);
@@ -109,6 +121,7 @@ __global__ void update(
         }
     }
     __syncthreads();
+    if (step.skip) return;
 
     constexpr int W = WIDEST<T>;
     bool aligned = is_aligned<W>(gradients) && is_aligned<W>(parameters) && is_aligned<W>(first) && is_aligned<W>(second);
@@ -139,4 +152,6 @@ __global__ void update(
     if constexpr (Rule::states > 0) store_run(first + i, first_state, count, vector);
     if constexpr (Rule::states > 1) store_run(second + i, second_state, count, vector);
     store_run(parameters + i, w, count, vector);
+    if constexpr (STORES_COPY<Stored>)
+        store_values<Stored>(stored + i, w, count, count == W && is_aligned<W>(stored));
 }

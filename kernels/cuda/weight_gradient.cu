@@ -8,6 +8,7 @@
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"
+#include "product_tensorcore.cuh"
 #include "product_tiled.cuh"
 
 // naive: thread (i, j) computes gradient[i, j] and reads all it needs from memory.
@@ -29,6 +30,14 @@ template <typename T, class P>
 __global__ void __launch_bounds__(P::THREADS, 1) weight_gradient_pipelined(
     const T* delta, const T* a_prev, T* gradient, int64 width, int64 width_prev, int64 rows) {
     product_pipelined<TN, P>(delta, a_prev, width, width_prev, rows, 0, rows, Plain<T>{gradient});
+}
+
+// tensorcore: matrix units; delta and a_prev of type T, sums and gradient in float.
+template <typename T, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) weight_gradient_tensorcore(
+    const T* delta, const T* a_prev, Accumulator<T>* gradient, int64 width, int64 width_prev, int64 rows) {
+    Plain<Accumulator<T>> epilogue{gradient};
+    product_tensorcore<TN, P>(delta, a_prev, width, width_prev, rows, 0, rows, epilogue);
 }
 
 // reduce: the second half of split-K.

@@ -8,6 +8,7 @@
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"
+#include "product_tensorcore.cuh"
 #include "product_tiled.cuh"
 
 template <typename T>
@@ -36,7 +37,14 @@ __global__ void __launch_bounds__(P::THREADS, 1) weight_step_pipelined(
     product_pipelined<TN, P>(delta, a_prev, width, width_prev, rows, 0, rows, step(control, w));
 }
 
-// reduce: the second half of a pipelined product whose depth was split among blocks (see product.cu).
+// tensorcore: matrix units; floats that are rounded to tf32 before they are multiplied, sums and w in float.
+template <typename T, class P>
+__global__ void __launch_bounds__(P::THREADS, 1) weight_step_tensorcore(
+    const T* delta, const T* a_prev, const double* control, T* w, int64 width, int64 width_prev, int64 rows) {
+    product_tensorcore<TN, P>(delta, a_prev, width, width_prev, rows, 0, rows, step(control, w));
+}
+
+// reduce: the second half of a product whose depth was split among blocks (see product.cu).
 template <typename T>
 __global__ void __launch_bounds__(REDUCE_THREADS, 1) weight_step_reduce(
     const T* parts, int64 split, const double* control, T* w, int64 width, int64 width_prev) {

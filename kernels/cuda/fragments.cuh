@@ -1,0 +1,143 @@
+// Fragments: what each thread of a warp holds of a matrix that a tensor core multiplies, and how it gets there.
+//
+// One instruction, mma.sync, makes a 16×8 piece of C += A B, of 32 bytes of depth: 16 elements of 2 bytes, or 8 of 4. All
+// 32 threads of the warp take part, and each holds a few elements of A, B and C in registers, in places that the
+// instruction set fixes. With g = lane / 4 (0 .. 7) and t = lane % 4 (0 .. 3), and a register being 4 bytes:
+//
+//   A, 16 rows:      4 registers; register h + 2 d holds bytes 16 d + 4 t .. + 3 of the depth of row g + 8 h
+//   B, 8 columns:    2 registers; register d holds bytes 16 d + 4 t .. + 3 of the depth of column g
+//   C, 16×8 floats:  4 registers; register 2 h + e holds row g + 8 h, column 2 t + e
+//
+// (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".) Two fragments of B beside each other are held as one of
+// A is: 16 sides of the operand, 4 registers. So one reader (FragmentTile) serves both operands, a group of 16 sides at a
+// time: register h + 2 d of the group is part of A's only fragment, or of the h-th fragment of B.
+#pragma once
+
+#include "copies.cuh"
+
+// c += A B for one fragment of each. The depths of a product may be summed in any order, so A and B need only agree.
+template <typename T>
+__device__ __forceinline__ void multiply_fragments(
+    float (&c)[4], const unsigned (&a)[4], unsigned b_first, unsigned b_second);
+
+#define GPUBP_MULTIPLY(T, INSTRUCTION)                                                            \
+    template <>                                                                                   \
+    __device__ __forceinline__ void multiply_fragments<T>(                                        \
+        float(&c)[4], const unsigned(&a)[4], unsigned b_first, unsigned b_second) {               \
+        asm(INSTRUCTION " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"        \
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                      \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_first), "r"(b_second));           \
+    }
+
+GPUBP_MULTIPLY(float, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
+GPUBP_MULTIPLY(bfloat16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
+GPUBP_MULTIPLY(float16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
+
+// A tensor core takes floats as tf32: 8 bits of exponent and 10 stored bits of significand. It would ignore the other 13
+// bits of the register, which rounds toward zero; rounding to nearest (ties away from zero) halves the error.
+template <typename T>
+__device__ __forceinline__ void round_fragment(unsigned (&registers)[4]) {
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(registers[i]) : "f"(__uint_as_float(registers[i])));
+    }
+}
+
+// ldmatrix reads four 8×8 matrices of 2-byte elements: lane i gives the address of row i % 8, of 16 bytes, of matrix i / 8,
+// and then holds bytes 4 t .. 4 t + 3 of row g of every matrix. `transposed` reads each by columns instead: the lane holds
+// elements (2 t, g) and (2 t + 1, g).
+template <bool transposed>
+__device__ __forceinline__ void load_matrices(unsigned (&registers)[4], unsigned address) {
+    if constexpr (transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(registers[0]), "=r"(registers[1]), "=r"(registers[2]), "=r"(registers[3])
+                     : "r"(address));
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(registers[0]), "=r"(registers[1]), "=r"(registers[2]), "=r"(registers[3])
+                     : "r"(address));
+}
+
+__device__ __forceinline__ void load_pair(unsigned& first, unsigned& second, unsigned address) {
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(first), "=r"(second) : "r"(address));
+}
+
+// Where sides and depths lie in a tile (see TileCopies), so that fragments are read without bank conflicts and a thread's
+// sums end up beside each other in a row of the result.
+//
+//   depth-contiguous  Tiles are [slot][depth], and ldmatrix reads a unit of 16 bytes from each of 8 neighbouring slots. Of
+//                     each 16 sides the even ones lie in the first 8 slots and the odd ones in the others.
+//   side-contiguous,  Tiles are [depth][side], and ldmatrix reads 8 sides from each of 8 neighbouring rows, transposed.
+//     2 bytes
+//   side-contiguous,  Tiles are [depth][side]. ldmatrix cannot transpose elements of 4 bytes, so each thread reads sides
+//     4 bytes         2 g and 2 g + 1 at depth t by one 8-byte access.
+//
+// In the first two, 8 neighbouring rows of the tile are read at one unit: an exclusive or with the number of the line (128
+// bytes, all banks once) puts them into 8 different groups of 4 banks. In the third, 4 neighbouring rows are read, 2 units
+// of each at a time: they are put into 4 different pairs of units.
+template <typename T, Layout LAYOUT, int SIDE, int TILE_K>
+struct FragmentPlace {
+    static constexpr bool by_depth = LAYOUT == Layout::depth_contiguous;
+    static constexpr bool by_pairs = !by_depth && sizeof(T) == 4;
+    static constexpr int UNITS = (by_depth ? TILE_K : SIDE) / WIDEST<T>;  // 16-byte units of a row of the tile
+    static constexpr int ROWS_A_LINE = UNITS < 8 ? 8 / UNITS : 1;
+    static constexpr int KEYS = (UNITS < 8 ? UNITS : 8) / (by_pairs ? 2 : 1);
+    static_assert(SIDE % 16 == 0 && (UNITS & (UNITS - 1)) == 0 && UNITS >= 4, "groups of 16 sides; lines that fit");
+
+    static constexpr bool swizzled = true;
+    static __device__ __forceinline__ int swizzle(int row) { return row / ROWS_A_LINE % KEYS * (by_pairs ? 2 : 1); }
+
+    static __device__ __forceinline__ int side_of(int slot) {
+        return slot / 16 * 16 + slot % 8 * 2 + slot / 8 % 2;
+    }
+
+    // Whether sides 2 g and 2 g + 1 of a group are in the same thread (h = 0, 1), and not g and g + 8.
+    static constexpr bool interleaved = by_depth || by_pairs;
+    static __device__ __forceinline__ int side_of(int g, int h) { return interleaved ? 2 * g + h : g + 8 * h; }
+};
+
+// One operand's tiles: copied by the block, and read into fragments by a warp.
+template <typename T, Layout LAYOUT, int SIDE, int TILE_K, int VECTOR, int BLOCK_THREADS>
+struct FragmentTile
+    : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS, FragmentPlace<T, LAYOUT, SIDE, TILE_K>> {
+    using Place = FragmentPlace<T, LAYOUT, SIDE, TILE_K>;
+    using Copies = TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS, Place>;
+    static constexpr int ROW = Copies::WIDTH * sizeof(T);  // bytes of a row of the tile
+    static constexpr int DEPTH = 32 / sizeof(T);           // that one mma.sync takes
+
+    using Copies::Copies;
+
+    // Where in a tile this lane begins to read, in bytes, for the warp whose sides begin at first_side.
+    static __device__ __forceinline__ unsigned start(int first_side, int lane) {
+        int row, unit, rest = 0;
+        if constexpr (Place::by_depth) {  // matrix h + 2 d: slots 8 h .. 8 h + 7 at unit d
+            row = first_side + lane % 16;
+            unit = lane / 16;
+        } else if constexpr (!Place::by_pairs) {  // matrix h + 2 d: depths 8 d .. 8 d + 7 at unit h
+            row = lane / 16 * 8 + lane % 8;
+            unit = first_side / WIDEST<T> + lane / 8 % 2;
+        } else {
+            row = lane % 4;
+            unit = first_side / WIDEST<T> + lane / 8;
+            rest = lane / 4 % 2 * 8;
+        }
+        return row * ROW + (unit ^ Place::swizzle(row)) * 16 + rest;
+    }
+
+    // The fragment of 16 sides, number `group` of the warp, and of depths step · DEPTH .. (step + 1) · DEPTH − 1 of the tile
+    // at `tile`. What is added to `start` is a multiple of the swizzle's period, or meets no bit of it: so where a unit
+    // changes, an exclusive or adds.
+    static __device__ __forceinline__ void read(unsigned (&registers)[4], unsigned tile, unsigned start, int group, int step) {
+        if constexpr (Place::by_depth) {
+            load_matrices<false>(registers, tile + (start ^ step * 32) + group * 16 * ROW);
+        } else if constexpr (!Place::by_pairs) {
+            load_matrices<true>(registers, tile + (start ^ group * 32) + step * DEPTH * ROW);
+        } else {
+            unsigned address = tile + (start ^ group * 64) + step * DEPTH * ROW;
+            load_pair(registers[0], registers[1], address);
+            load_pair(registers[2], registers[3], address + 4 * ROW);
+        }
+        round_fragment<T>(registers);
+    }
+};
