@@ -1,10 +1,7 @@
 """The compiled kernels: no spills, registers and shared memory as planned, and the machine code of the main loop."""
 
 import re
-import subprocess
 from dataclasses import replace
-from importlib.metadata import files
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +12,7 @@ from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
 from gpubp.kernels.plans import PIPELINED, Chip, Plan
 from gpubp.losses import LOSSES
 from gpubp.optimizers import OPTIMIZERS
+from gpubp.profiler import machine_code
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 FORMS = {"NT": "dense_forward", "NN": "hidden_delta", "TN": "weight_gradient"}
@@ -133,42 +131,19 @@ def test_every_source_is_tried():
 
 
 # --- machine code -----------------------------------------------------------------------------------------------------
-def nvdisasm():
-    """The disassembler of the wheel."""
-    (program,) = [file for file in files("nvidia-cuda-nvdisasm") or () if Path(file).stem == "nvdisasm"]
-    return program.locate()
-
-
-def main_loop(compiled, name):
-    """The instructions of the loop that multiplies and adds most, without their predicates."""
-    text = subprocess.run([nvdisasm(), "-c", compiled.cubin_path], capture_output=True, text=True, check=True).stdout
-    (body,) = [part for part in re.split(r"\.section\s+\.text\.", text)[1:] if part.startswith(name)]
-    instructions, labels, loops = [], {}, [[]]
-    for line in body.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label[1]] = len(instructions)
-        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@\S+\s+)?(\S.*?);", line):
-            instructions.append(instruction[1].split()[0])
-            jump = re.search(r"BRA.*?(\.L_x_\d+)", instruction[1])
-            if jump and jump[1] in labels:
-                loops.append(instructions[labels[jump[1]] :])
-    return max(loops, key=lambda loop: sum(each.startswith("FFMA") for each in loop))
-
-
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("form", FORMS)
 def test_main_loop_is_nearly_all_multiply_adds(form, arch):
     plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)
     entry = product(form, "float32", "ReLU").whole(plan)
     compiled, _ = compile_entries([entry], arch)
-    loop = main_loop(compiled, compiled.lowered_names[entry.expression])
-    multiply_adds = sum(each.startswith("FFMA") for each in loop)
-    print(f"{form} {arch}: {multiply_adds} of {len(loop)} instructions: {multiply_adds / len(loop):.1%}")
-    assert multiply_adds == plan.tile_k * plan.thread_m * plan.thread_n
-    assert multiply_adds / len(loop) >= 0.88
-    reads = sum(each.startswith("LDS") for each in loop)
+    code = machine_code.read(compiled.cubin, compiled.lowered_names[entry.expression])
+    print(f"{form} {arch}: {code.main_loop['FMA']} of {code.loop_instructions} instructions: {code.share('FMA'):.1%}")
+    assert code.main_loop["FMA"] == plan.tile_k * plan.thread_m * plan.thread_n
+    assert code.share("FMA") >= 0.88
+    reads = code.main_loop["load shared"]
     assert reads <= plan.tile_k * (plan.thread_m + plan.thread_n) // plan.unit + 4, "reads are not 16 bytes wide"
-    assert not any(each.startswith(("LDL", "STL")) for each in loop)
+    assert "local" not in code.main_loop
 
 
 # --- names that stand in two languages --------------------------------------------------------------------------------
