@@ -12,6 +12,7 @@ from gpubp.activations import Activation, Softmax
 from gpubp.backends.base import Backend
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.losses import Loss
+from gpubp.precision import PRECISIONS, LossScaling, Precision
 from gpubp.registry import require_count
 
 DTYPES = ("float32", "float64")
@@ -39,6 +40,26 @@ def checked_dtype(dtype: Any) -> str:
     if name not in DTYPES:
         raise unknown_name("dtype", dtype if name is None else name, DTYPES)
     return name
+
+
+def checked_precision(precision: Any, dtype: str) -> Precision:
+    """The roles' dtypes: those of the precision of this name, or `dtype` in every role where there is none."""
+    if precision is None:
+        return Precision.of(dtype)
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if dtype != "float32":
+        raise ArgumentError("precision", precision, f"left out with dtype {dtype!r}; it is for 'float32'")
+    return PRECISIONS[precision]
+
+
+def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | None:
+    """How the loss is scaled: always in float16, and never elsewhere, where there is nothing to rescue."""
+    if precision.storage == "float16":
+        return LossScaling.get(chosen)
+    if chosen is not None:
+        raise ArgumentError("loss_scaling", chosen, "left out: it is for precision 'fp16'")
+    return None
 
 
 def made_backend(backend: str | Backend, device: str | None) -> Backend:

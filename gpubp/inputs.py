@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from gpubp.backends.base import Array
 from gpubp.errors import ArgumentError
 from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
+from gpubp.precision import BFLOAT16
 
 SUM_TOLERANCE = 1e-4
 """How far from 1 a row of probabilities may sum."""
@@ -46,9 +47,10 @@ def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = F
     return y
 
 
-def require_examples_on_device(x: Array, width: int, dtype: str) -> None:
-    """Raise ArgumentError unless a backend's own array is (B, width) of this dtype. Its values are not looked at."""
-    _require_on_device("x", x, {dtype: (width,)})
+def require_examples_on_device(x: Array, width: int, dtypes: Collection[str]) -> None:
+    """Raise ArgumentError unless a backend's own array is (B, width) of one of these dtypes. Its values are not looked
+    at."""
+    _require_on_device("x", x, dict.fromkeys(sorted(dtypes, reverse=True), (width,)))
 
 
 def require_targets_on_device(y: Array, loss: Loss, width: int, dtype: str) -> None:
@@ -100,7 +102,7 @@ def _real_array(name: str, values: Any) -> np.ndarray:
         array = np.asarray(values)
     except ValueError:
         raise ArgumentError(name, "ragged", "an array of numbers") from None
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" and array.dtype != BFLOAT16:
         raise ArgumentError(name, f"an array of dtype {array.dtype}", "an array of real numbers")
     return array
 

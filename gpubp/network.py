@@ -15,17 +15,25 @@ import numpy as np
 
 from gpubp import architecture, initializers, inputs, losses, model_file, optimizers
 from gpubp.activations import Activation, Identity, Softmax
-from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses, Precision
+from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses
 from gpubp.errors import ArgumentError
 from gpubp.initializers import Initializer
 from gpubp.inputs import require_same_rows
 from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 from gpubp.optimizers import SGD, Optimizer
 from gpubp.parameters import Layout
+from gpubp.precision import LossScaling, widened
 from gpubp.registry import require_count
 
 CHUNK = 4096
 """Rows: predictions and evaluations of more run in parts of this size."""
+
+_SCALING_STATE = {
+    "loss_scale": Control.LOSS_SCALE,
+    "clean_steps": Control.CLEAN_STEPS,
+    "updates": Control.STEP,  # the steps that were not skipped
+}
+"""What `Network.state` keeps of the loss scaling, and its places in `control`."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,10 @@ class Network:
     output_activation: None takes the one that the loss fixes, else identity.
     initializer: None takes each layer's by its activation (He for rectifiers, Glorot for the others).
     dtype: "float32" or "float64".
+    precision: None computes in `dtype` throughout. For float32 there are also "bf16" and "fp16" (weights, activations
+        and deltas are stored and multiplied in 16 bits, sums are float32, and the optimiser updates float32 weights),
+        and "tf32" (products round their operands to 10 bits). Not for backend "numba" and GPUs before sm_80.
+    loss_scaling: for "fp16": a `LossScaling`, or its fields; None takes the default.
     backend, device: see `gpubp.backends.get`.
     seed: a whole number ≥ 0; the same seed gives the same weights on every backend.
     """
@@ -144,6 +156,8 @@ class Network:
         initializer: str | Initializer | Mapping[str, Any] | None = None,
         bias: bool = True,
         dtype: str | np.dtype | type[np.floating] = "float32",
+        precision: str | None = None,
+        loss_scaling: LossScaling | Mapping[str, Any] | None = None,
         backend: str | Backend = "auto",
         device: str | None = None,
         seed: int = 0,
@@ -162,13 +176,19 @@ class Network:
             raise ArgumentError("bias", bias, "True or False")
         self.bias = bool(bias)
         dtype = architecture.checked_dtype(dtype)
-        self.precision = Precision(dtype, dtype, dtype)
+        self.precision_name = precision
+        self.precision = architecture.checked_precision(precision, dtype)
+        self.loss_scaling = architecture.checked_loss_scaling(loss_scaling, self.precision)
+        self._tf32 = self.precision.tf32
         require_count("seed", seed, 0)
         self.seed = int(seed)
         self.backend = architecture.made_backend(backend, device)
+        if precision is not None:
+            self.backend.require_precision(precision)
 
         self._make_parameters()
         self.control = self.backend.zeros((len(Control),), "float64")
+        self._scale_control = None if self.loss_scaling is None else self.control
         self.losses = self.backend.zeros((len(Losses),), "float64")
         self._host_control = np.zeros(HOST_CONTROLS)
         self._capacity = 0
@@ -192,12 +212,18 @@ class Network:
         self.parameters = self.backend.zeros(host.shape, self.dtype)
         self.backend.upload(host, self.parameters)
         self.w, self.b = self.layout.layers(self.parameters)
+        self._stored: Array = None
+        if self.precision.stores_copy:
+            # what the products read: the weights rounded, which `update` writes anew
+            self._stored = self.backend.empty(host.shape, self.precision.storage)
+            self.w, _ = self.layout.layers(self._stored)
+            self.backend.cast(self.parameters, self._stored)
         self._gradients: Array = None  # made when first needed
 
     @property
     def dtype(self) -> str:
-        """The dtype of weights, activations and gradients."""
-        return self.precision.storage
+        """The dtype of the weights that the optimiser updates, and of gradients."""
+        return self.precision.master
 
     @property
     def parameter_count(self) -> int:
@@ -216,12 +242,12 @@ class Network:
 
     def _make_arrays(self, rows: int) -> None:
         def new(width: int) -> Array:
-            return self.backend.empty((rows, width), self.dtype)
+            return self.backend.empty((rows, width), self.precision.storage)
 
         self._a = [new(n) for n in self.sizes]
         self._delta = [None, *(new(n) for n in self.sizes[1:])]
         self._z = [None] + [new(n) if self._keeps_z(layer) else None for layer, n in enumerate(self.sizes[1:], start=1)]
-        self._target = {np.dtype(self.dtype): new(self.sizes[-1])}
+        self._target = {np.dtype(self.dtype): self.backend.empty((rows, self.sizes[-1]), self.dtype)}
         if self.loss.takes_labels:
             self._target[np.dtype(np.int64)] = self.backend.empty((rows,), "int64")
         self._capacity = rows
@@ -242,24 +268,24 @@ class Network:
     # --- forward pass -----------------------------------------------------------------------------------------------
     def _forward(self, batch: _Batch) -> None:
         """z[l] = a[l-1] w[l]ᵀ + b[l] ; a[l] = σ(z[l]). For a loss from logits, a[L] holds z[L]."""
-        backend, a, z = self.backend, batch.a, batch.z
+        backend, a, z, tf32 = self.backend, batch.a, batch.z, self._tf32
         for l in range(1, self.depth):
-            backend.dense_forward(a[l - 1], self.w[l], self.b[l], self.activations[l], z[l], a[l])
+            backend.dense_forward(a[l - 1], self.w[l], self.b[l], self.activations[l], z[l], a[l], tf32)
         L = self.depth
         sigma = self.activations[L]
         if self.loss.from_logits:
-            backend.dense_forward(a[L - 1], self.w[L], self.b[L], Identity(), None, a[L])
+            backend.dense_forward(a[L - 1], self.w[L], self.b[L], Identity(), None, a[L], tf32)
         elif isinstance(sigma, Softmax):
-            backend.dense_forward(a[L - 1], self.w[L], self.b[L], Identity(), None, z[L])
+            backend.dense_forward(a[L - 1], self.w[L], self.b[L], Identity(), None, z[L], tf32)
             backend.softmax(z[L], a[L])
         else:
-            backend.dense_forward(a[L - 1], self.w[L], self.b[L], sigma, z[L], a[L])
+            backend.dense_forward(a[L - 1], self.w[L], self.b[L], sigma, z[L], a[L], tf32)
 
     def _output_delta(self, batch: _Batch, y: Array) -> None:
-        """δ[L] = ∂L/∂a ⊙ σ'(z[L]), and the loss."""
-        L = self.depth
+        """δ[L] = ∂L/∂a ⊙ σ'(z[L]), times the loss scale where there is one, and the loss."""
+        L, a, saved, delta = self.depth, batch.a, batch.saved, batch.delta
         self.backend.output_delta(
-            self.loss, self.activations[L], batch.a[L], batch.saved[L], y, self.losses, batch.delta[L]
+            self.loss, self.activations[L], a[L], saved[L], y, self._scale_control, self.losses, delta[L]
         )
 
     # --- backpropagation --------------------------------------------------------------------------------------------
@@ -269,18 +295,19 @@ class Network:
         With `fold`, the step of plain SGD is made in the product of the weight gradient; the delta of the layer below
         has used the old weights by then.
         """
-        backend, a, delta = self.backend, batch.a, batch.delta
+        backend, a, delta, tf32 = self.backend, batch.a, batch.delta, self._tf32
         dw, db = self._gradient_layers()
         for l in range(self.depth, 0, -1):
             if l > 1:
                 # δ[l-1] = (δ[l] w[l]) ⊙ σ'(z[l-1])
-                backend.hidden_delta(delta[l], self.w[l], self.activations[l - 1], batch.saved[l - 1], delta[l - 1])
+                sigma, saved = self.activations[l - 1], batch.saved[l - 1]
+                backend.hidden_delta(delta[l], self.w[l], sigma, saved, delta[l - 1], tf32)
             if fold:
                 # w[l] ← w[l] − η δ[l]ᵀ a[l-1]
-                backend.weight_step(delta[l], a[l - 1], self.control, self.w[l])
+                backend.weight_step(delta[l], a[l - 1], self.control, self.w[l], tf32)
             else:
                 # ∂L/∂w[l] = δ[l]ᵀ a[l-1]
-                backend.weight_gradient(delta[l], a[l - 1], dw[l])
+                backend.weight_gradient(delta[l], a[l - 1], dw[l], tf32)
             if self.bias:
                 # ∂L/∂b[l] = Σ_batch δ[l]
                 backend.bias_gradient(delta[l], db[l])
@@ -304,17 +331,20 @@ class Network:
         self._set_steps(0)
 
     def _set_steps(self, steps: int) -> None:
+        """The number of steps made, of which none was skipped, and the first loss scale."""
         self.steps = steps
         values = np.zeros(len(Control))
         values[Control.STEP] = steps
+        if self.loss_scaling is not None:
+            values[Control.LOSS_SCALE] = self.loss_scaling.initial
         self.backend.upload(values, self.control)
 
     def _update(self, fold: bool) -> None:
         """w ← w − η ∂L/∂w, or the optimiser's recurrence; with `fold` only the biases are left to do."""
-        backend, control, optimizer = self.backend, self.control, self._optimizer
-        if optimizer.clip_norm is not None:
+        backend, control, optimizer, scaling = self.backend, self.control, self._optimizer, self.loss_scaling
+        if optimizer.clip_norm is not None or scaling is not None:
             backend.squared_norm(self._gradients, control[Control.SQUARED_NORM : Control.SQUARED_NORM + 1])
-        backend.prepare_update(optimizer.clip_norm, control)
+        backend.prepare_update(optimizer.clip_norm, control, scaling)
         start = self.layout.bias_start if fold else 0
         if start < self.parameters.shape[0]:
             backend.update(
@@ -324,6 +354,7 @@ class Network:
                 control,
                 [slot[start:] for slot in self._state],
                 self.parameters[start:],
+                self._stored,
             )
 
     # --- training steps ---------------------------------------------------------------------------------------------
@@ -344,7 +375,7 @@ class Network:
         x, y = self._checked_input(x, finite=True), self._checked_target(y, values=True)
         require_same_rows(x, y)
         order = self.backend.asarray(np.arange(len(x)), "int64")
-        return Feed(self.backend.asarray(x, self.dtype), self.backend.asarray(y, y.dtype), order, self)
+        return Feed(self.backend.asarray(x, x.dtype), self.backend.asarray(y, y.dtype), order, self)
 
     def train_rows(self, feed: Feed, start: int, rows: int) -> None:
         """One step on the feed's rows order[start : start + rows], gathered on the device."""
@@ -371,6 +402,7 @@ class Network:
         feed.require(0, rows)
         batch = self._batch(rows)
         changed = [self.parameters, *self._state, self.control, self.losses]
+        changed += [] if self._stored is None else [self._stored]
         kept = [self._copied(array) for array in changed]
         self._set_host_controls(0)
         # once without recording: it compiles every kernel and makes every array that they need on their way
@@ -399,7 +431,7 @@ class Network:
 
     def _step(self, batch: _Batch, y: Array) -> None:
         """The four parts of a step, on arrays and controls that are in place."""
-        fold = self._optimizer.is_plain_sgd
+        fold = self._optimizer.is_plain_sgd and self._stored is None
         self._forward(batch)
         self._output_delta(batch, y)
         self._backward(batch, fold)
@@ -426,12 +458,29 @@ class Network:
         target = self._load_target(self._checked_target(y, values=True), batch)
         kept = self.backend.asnumpy(self.losses)
         self._forward(batch)
-        self._output_delta(batch, target)
-        self._backward(batch, fold=False)
+        gradients = self._unscaled_gradients(batch, target)
         loss = self.last_loss()
         self.backend.upload(kept, self.losses)
-        dw, db = self.layout.layers(self.backend.asnumpy(self._gradients))
+        dw, db = self.layout.layers(gradients)
         return loss, Gradients([None, *(part.copy() for part in dw[1:])], [None if p is None else p.copy() for p in db])
+
+    def _unscaled_gradients(self, batch: _Batch, y: Array) -> np.ndarray:
+        """All gradients in one flat array on the host. Where the loss is scaled: by the largest power of two up to the
+        present scale that lets them be finite, if one does."""
+        kept = self.backend.asnumpy(self.control)
+        control = kept.copy()
+        while True:
+            self._output_delta(batch, y)
+            self._backward(batch, fold=False)
+            gradients = self.backend.asnumpy(self._gradients)
+            if self.loss_scaling is None:
+                return gradients
+            scale = control[Control.LOSS_SCALE]
+            if scale == 1 or np.isfinite(gradients).all():
+                self.backend.upload(kept, self.control)
+                return gradients / gradients.dtype.type(scale)
+            control[Control.LOSS_SCALE] = max(1.0, scale / 2)
+            self.backend.upload(control, self.control)
 
     # --- predictions ------------------------------------------------------------------------------------------------
     @property
@@ -455,7 +504,7 @@ class Network:
         """a[1] .. a[L-1] for x: for diagnostics, on as many rows as fit into memory."""
         batch = self._load(self._checked_input(x, finite=True))
         self._forward(batch)
-        return [self.backend.asnumpy(a) for a in batch.a[1:-1]]
+        return [self._on_the_host(a) for a in batch.a[1:-1]]
 
     def evaluate(self, x: Any, y: Any) -> Evaluation:
         """The loss over (x, y), and the accuracy for losses that classify: the share of right classes, with binary
@@ -507,28 +556,34 @@ class Network:
     def _classify(self, batch: _Batch) -> np.ndarray:
         """The classes that the logits in a[L] say: (B,) the largest one's, or (B, n_L) 1 where a probability is > ½."""
         if isinstance(self.loss, BinaryCrossEntropy):
-            return (self.backend.asnumpy(batch.a[-1]) > 0).astype(np.int64)
+            return (self._on_the_host(batch.a[-1]) > 0).astype(np.int64)
         labels = batch.target[np.dtype(np.int64)]
         self.backend.row_argmax(batch.a[-1], labels)
         return self.backend.asnumpy(labels)
 
     def _activate_output(self, batch: _Batch) -> np.ndarray:
         """a[L] on the host; for a loss from logits, the activation that `_forward` left out."""
-        output, scratch = batch.a[-1], batch.delta[-1]
         if isinstance(self.loss, SoftmaxCrossEntropy):
-            self.backend.softmax(output, scratch)
-            output = scratch
-        elif self.loss.from_logits:
+            # into the place of targets, which is of the master dtype: in 16 bits a row would not sum to 1
+            probabilities = batch.target[np.dtype(self.dtype)]
+            self.backend.softmax(batch.a[-1], probabilities)
+            return self.backend.asnumpy(probabilities)
+        output, scratch = batch.a[-1], batch.delta[-1]
+        if self.loss.from_logits:
             sigma = self.activations[-1]
-            self.backend.dense_forward(batch.a[-2], self.w[-1], self.b[-1], sigma, None, scratch)
+            self.backend.dense_forward(batch.a[-2], self.w[-1], self.b[-1], sigma, None, scratch, self._tf32)
             output = scratch
-        return self.backend.asnumpy(output)
+        return self._on_the_host(output)
+
+    def _on_the_host(self, x: Array) -> np.ndarray:
+        """A copy of x for the user, in the master dtype."""
+        return widened(self.backend.asnumpy(x))
 
     # --- what comes in ----------------------------------------------------------------------------------------------
     def _load(self, x: Any) -> _Batch:
         """The arrays of a pass, with these inputs from the host, or in the backend's own array, as a[0]."""
         if self._is_device_array(x):
-            inputs.require_examples_on_device(x, self.sizes[0], self.dtype)
+            inputs.require_examples_on_device(x, self.sizes[0], {self.dtype, self.precision.storage})
         else:
             x = self._checked_input(x)
         batch = self._batch(int(x.shape[0]))
@@ -561,12 +616,13 @@ class Network:
 
     def _fill(self, source: Any, out: Array) -> None:
         if self._is_device_array(source):
-            self.backend.copy(source, out)
+            move = self.backend.copy if source.dtype == out.dtype else self.backend.cast
+            move(source, out)
         else:
             self.backend.upload(source, out)
 
     def _checked_input(self, x: Any, finite: bool = False) -> np.ndarray:
-        return inputs.checked_examples(x, self.sizes[0], self.dtype, finite)
+        return inputs.checked_examples(x, self.sizes[0], self.precision.storage, finite)
 
     def _checked_target(self, y: Any, values: bool = False) -> np.ndarray:
         return inputs.checked_targets(y, self.loss, self.sizes[-1], self.dtype, values)
@@ -582,6 +638,8 @@ class Network:
             "initializer": None if self.initializer is None else self.initializer.config(),
             "bias": self.bias,
             "dtype": self.dtype,
+            **({} if self.precision_name is None else {"precision": self.precision_name}),
+            **({} if self.loss_scaling is None else {"loss_scaling": self.loss_scaling.config()}),
             "seed": self.seed,
         }
 
@@ -593,7 +651,8 @@ class Network:
         return cls(**config, backend=backend, device=device)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Copies of all weights and biases on the host, by names such as "layer1.weight" and "layer1.bias"."""
+        """Copies of all weights and biases on the host, by names such as "layer1.weight" and "layer1.bias"; in mixed
+        precision, those that the optimiser updates."""
         w, b = self.layout.layers(self.backend.asnumpy(self.parameters))
         named = {f"layer{l}.weight": w[l] for l in range(1, self.depth + 1)}
         if self.bias:
@@ -615,15 +674,22 @@ class Network:
                     raise ArgumentError(name, f"of {np.asarray(named[name]).dtype}", "real numbers")
                 view[...] = named[name]
         self.backend.upload(host, self.parameters)
+        if self._stored is not None:
+            self.backend.cast(self.parameters, self._stored)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that changes in training, on the host: weights, the optimiser's state, steps made, losses."""
+        """All that changes in training, on the host: weights, the optimiser's state, steps made, losses, and where the
+        loss is scaled the scale with its counts."""
         slots = {
             f"optimizer.{name}": self.backend.asnumpy(slot)
             for name, slot in zip(self._optimizer.state, self._state, strict=True)
         }
         losses = self.backend.asnumpy(self.losses)
-        return {**self.weights(), **slots, "steps": np.array(self.steps, np.int64), "losses": losses}
+        scaling = {}
+        if self.loss_scaling is not None:
+            control = self.backend.asnumpy(self.control)
+            scaling = {name: np.array(control[place]) for name, place in _SCALING_STATE.items()}
+        return {**self.weights(), **slots, "steps": np.array(self.steps, np.int64), "losses": losses, **scaling}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state` gave, with the same architecture and optimiser."""
@@ -631,12 +697,19 @@ class Network:
             key = f"optimizer.{name}"
             if key not in state or state[key].shape != tuple(slot.shape):
                 raise ArgumentError(key, "missing or of another shape", f"of shape {tuple(slot.shape)}")
-        if "steps" not in state:
-            raise ArgumentError("steps", "missing", "the number of updates made")
+        scaling = {} if self.loss_scaling is None else _SCALING_STATE
+        for key in ("steps", *scaling):
+            if key not in state:
+                raise ArgumentError(key, "missing", "a number, as `state` gives it")
         self.set_weights(state)
         for name, slot in zip(self._optimizer.state, self._state, strict=True):
             self.backend.upload(np.ascontiguousarray(state[f"optimizer.{name}"], self.precision.master), slot)
         self._set_steps(int(state["steps"]))
+        if scaling:
+            control = self.backend.asnumpy(self.control)
+            for name, place in scaling.items():
+                control[place] = state[name]
+            self.backend.upload(control, self.control)
         self.backend.upload(state["losses"], self.losses)
 
     def save(

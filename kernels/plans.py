@@ -1,11 +1,12 @@
 """Which variant, tile and split a product is computed with: by its shape, its dtype and the chip. Pure Python.
 
-A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The rule of `choose`, for `pipelined`:
+A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The rule of `choose`, for `pipelined` and
+`tensorcore`:
 
-1. A tile counts only if it is less than twice as long as the result, in rows and in columns: no more than half of it
-   may hang over the edge. The smallest side, 16, always counts. Where rows do not start on 16-byte boundaries, and
-   copies move single elements, a tile counts only if a thread makes no more than `MAX_COPIES` of them and holds no more
-   than `MAX_SUMS_UNALIGNED` sums.
+1. A tile counts only if its shared memory fits on the chip, and if it is less than twice as long as the result, in rows
+   and in columns: no more than half of it may hang over the edge. The smallest side always counts. Where rows do not
+   start on 16-byte boundaries, and copies move fewer elements, a tile counts only if a thread makes no more than
+   `MAX_COPIES` of them and holds no more than `MAX_SUMS_UNALIGNED` sums.
 2. Fill the chip first: take the largest tile of at least 64 × 64 that gives every multiprocessor a block.
 3. If there is none, the largest tile that gives every multiprocessor a block once the depth is split into parts, each
    at least `LEAST_PART` deep (split-K).
@@ -15,19 +16,26 @@ A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 from gpubp.errors import ArgumentError, unknown_name
 
-VARIANTS = ("naive", "tiled", "pipelined")
+VARIANTS = ("naive", "tiled", "pipelined", "tensorcore")
 """The ladder of product kernels, each adding one idea to the one before."""
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
+"""Bytes of an element, by the dtype that all rungs but the last compute in."""
+TENSOR_ITEM_BYTES = {"tf32": 4, "bfloat16": 2, "float16": 2}
+"""The same, by what tensor cores multiply; "tf32" is float32 in memory."""
 LEAST_PART = 256
 """Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
 MAX_THREADS = 1024
+WARP = 32
+LEAST_ASYNC_COPY = 4
+"""Bytes that cp.async moves at least."""
 MAX_COPIES = 8
-"""Copies of single elements that a thread may make for each tile: every one needs two registers for its address."""
+"""Copies of less than 16 bytes that a thread may make for each tile: every one needs two registers for its address."""
 MAX_SUMS_UNALIGNED = 64
 """Sums that a thread may hold besides those addresses."""
 GRID_ROWS_LIMIT = 65535
@@ -39,20 +47,26 @@ class Chip:
     """What a plan must know of a chip.
 
     arch: real architecture, such as "sm_90". multiprocessors: how many it has. shared_per_block: shared memory that a
-    block gets without asking for more, in bytes.
+    block gets without asking for more, in bytes. shared_on_request: what it may ask for; 0: no more.
     """
 
     arch: str
     multiprocessors: int
     shared_per_block: int = 48 * 1024
+    shared_on_request: int = 0
 
     @property
     def has_async_copies(self) -> bool:
         """Whether cp.async exists: sm_80 and up."""
         return int(self.arch.removeprefix("sm_").rstrip("af")) >= 80
 
+    @property
+    def has_tensor_cores(self) -> bool:
+        """Whether mma.sync takes TF32 and BF16: sm_80 and up."""
+        return int(self.arch.removeprefix("sm_").rstrip("af")) >= 80
 
-EMULATED_CHIP = Chip("sm_90", 132)
+
+EMULATED_CHIP = Chip("sm_90", 132, shared_on_request=227 * 1024)
 """What the emulated device is taken for: an H100, so that it runs the kernels that an H100 would be given."""
 
 
@@ -60,11 +74,13 @@ EMULATED_CHIP = Chip("sm_90", 132)
 class Plan:
     """How one product is computed. Sizes are in elements.
 
-    variant: "naive", "tiled" or "pipelined". dtype: "float32" or "float64".
+    variant: one of `VARIANTS`. dtype: what is multiplied, of `ITEM_BYTES` or, for "tensorcore", `TENSOR_ITEM_BYTES`.
     tile_m, tile_n: what a block computes of the result. tile_k: depth of the tiles in shared memory.
-    thread_m, thread_n: what a thread computes of the result. stages: tiles that are in shared memory at a time.
-    vector: the most elements that a copy to shared memory moves; a launch takes 1 where rows do not allow it.
+    thread_m, thread_n: what a thread computes of the result, where threads compute on their own.
+    stages: tiles that are in shared memory at a time.
+    vector: the most elements that a copy to shared memory moves; a launch takes fewer where rows do not allow it.
     split_k: parts of the depth that blocks of their own sum up.
+    warp_m, warp_n: what a warp computes of the result, for "tensorcore".
 
     Raises ArgumentError, which names the field, its value and what it must be a multiple of.
     """
@@ -79,29 +95,40 @@ class Plan:
     stages: int = 1
     vector: int = 1
     split_k: int = 1
+    warp_m: int = 1
+    warp_n: int = 1
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown_name("variant", self.variant, VARIANTS)
-        if self.dtype not in ITEM_BYTES:
-            raise unknown_name("dtype", self.dtype, ITEM_BYTES)
-        for field in ("tile_m", "tile_n", "tile_k", "thread_m", "thread_n", "stages", "vector", "split_k"):
-            if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
-                raise ArgumentError(field, getattr(self, field), "a whole number ≥ 1")
+        item_bytes = _item_bytes(self.variant)
+        if self.dtype not in item_bytes:
+            raise unknown_name("dtype", self.dtype, item_bytes)
+        for each in fields(self)[2:]:
+            size = getattr(self, each.name)
+            if not isinstance(size, int) or size < 1:
+                raise ArgumentError(each.name, size, "a whole number ≥ 1")
         if self.variant == "pipelined":
+            self._check_ones("warp_m", "warp_n")
             self._check_pipelined()
+        elif self.variant == "tensorcore":
+            self._check_ones("thread_m", "thread_n")
+            self._check_tensorcore()
         else:
+            self._check_ones("thread_m", "thread_n", "stages", "vector", "split_k", "warp_m", "warp_n")
             self._check_simple()
 
     def _check_threads(self) -> None:
         if self.threads > MAX_THREADS:
             raise ArgumentError("threads", self.threads, f"≤ {MAX_THREADS}: the tile over the thread's piece of it")
 
-    def _check_simple(self) -> None:
-        self._check_threads()
-        for field in ("thread_m", "thread_n", "stages", "vector", "split_k"):
+    def _check_ones(self, *names: str) -> None:
+        for field in names:
             if getattr(self, field) != 1:
                 raise ArgumentError(field, getattr(self, field), f"1 with variant {self.variant!r}")
+
+    def _check_simple(self) -> None:
+        self._check_threads()
         if self.variant == "tiled":
             if self.tile_m not in (16, 32):
                 raise ArgumentError("tile_m", self.tile_m, "16 or 32 with variant 'tiled'")
@@ -111,8 +138,7 @@ class Plan:
 
     def _check_pipelined(self) -> None:
         unit = self.unit
-        if self.tile_k & (self.tile_k - 1):
-            raise ArgumentError("tile_k", self.tile_k, "a power of two")
+        _require_power_of_two("tile_k", self.tile_k)
         _require_multiple("tile_k", self.tile_k, unit, f"16 bytes of {self.dtype}")
         if self.vector not in (1, unit):
             raise ArgumentError("vector", self.vector, f"1, or {unit}: 16 bytes of {self.dtype}")
@@ -125,29 +151,64 @@ class Plan:
             _require_multiple(tile, side, piece, thread)
             _require_multiple(f"{tile} / {thread}", side // piece, 8, "the threads of a warp along a side")
         self._check_threads()
+        self._check_copies()
+
+    def _check_tensorcore(self) -> None:
+        for tile, warp in (("tile_m", "warp_m"), ("tile_n", "warp_n")):
+            side, piece = getattr(self, tile), getattr(self, warp)
+            _require_power_of_two(warp, piece)
+            _require_multiple(warp, piece, 16, "the sides of a fragment")
+            _require_power_of_two(tile, side)
+            _require_multiple(tile, side, piece, warp)
+            _require_multiple(tile, side, 4 * self.unit, f"64 bytes of {self.dtype}: four units to permute")
+        _require_power_of_two("tile_k", self.tile_k)
+        _require_multiple(
+            "tile_k", self.tile_k, 4 * self.unit, f"64 bytes of {self.dtype}: two fragments to take turns"
+        )
+        if self.stages < 3:
+            raise ArgumentError("stages", self.stages, "≥ 3: one tile is used while two are on their way")
+        vectors = [size for size in (1, 2, self.unit) if size == 1 or size * self.item_bytes >= LEAST_ASYNC_COPY]
+        if self.vector not in vectors:
+            raise ArgumentError("vector", self.vector, f"one of {', '.join(map(str, vectors))} with {self.dtype}")
+        self._check_threads()
+        self._check_copies()
+
+    def _check_copies(self) -> None:
         for tile in ("tile_m", "tile_n"):
             side = getattr(self, tile)
             copies = f"vector · threads = {self.vector} · {self.threads}"
             _require_multiple(f"{tile} · tile_k", side * self.tile_k, self.vector * self.threads, copies)
 
     @property
+    def item_bytes(self) -> int:
+        """Bytes of an element of the operands."""
+        return _item_bytes(self.variant)[self.dtype]
+
+    @property
     def unit(self) -> int:
         """Elements of 16 bytes."""
-        return 16 // ITEM_BYTES[self.dtype]
+        return 16 // self.item_bytes
 
     @property
     def threads(self) -> int:
         """Threads of a block."""
+        if self.variant == "tensorcore":
+            return self.tile_m // self.warp_m * (self.tile_n // self.warp_n) * WARP
         return self.tile_m // self.thread_m * (self.tile_n // self.thread_n)
 
     @property
+    def sums(self) -> int:
+        """Sums that a thread holds."""
+        return self.tile_m * self.tile_n // self.threads
+
+    @property
     def shared_bytes(self) -> int:
-        """Static shared memory of a block."""
+        """Shared memory of a block: that of `tensorcore` is asked for at the launch, the others' is static."""
         if self.variant == "naive":
             return 0
         # the tiles of `tiled` have a padding column
         depth = self.tile_k + 1 if self.variant == "tiled" else self.tile_k
-        return self.stages * (self.tile_m + self.tile_n) * depth * ITEM_BYTES[self.dtype]
+        return self.stages * (self.tile_m + self.tile_n) * depth * self.item_bytes
 
     def copies(self, vector: int) -> int:
         """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
@@ -156,7 +217,21 @@ class Plan:
     @property
     def suits_unaligned(self) -> bool:
         """Whether the rule takes this tile for rows off 16-byte boundaries, where copies move single elements."""
-        return self.copies(1) <= MAX_COPIES and self.thread_m * self.thread_n <= MAX_SUMS_UNALIGNED
+        return self.suits_vector(1)
+
+    def suits_vector(self, vector: int) -> bool:
+        """Whether the rule takes this tile where copies move `vector` elements."""
+        return vector == self.unit or (self.copies(vector) <= MAX_COPIES and self.sums <= MAX_SUMS_UNALIGNED)
+
+    def for_alignment(self, alignment: int) -> Plan:
+        """This plan for operands whose rows all start on multiples of so many bytes.
+
+        Copies move 16 bytes; where rows do not allow it, single elements, or of `tensorcore`'s two bytes also pairs.
+        """
+        if alignment % 16 == 0:
+            return self
+        pairs = self.variant == "tensorcore" and self.item_bytes == 2 and alignment % 4 == 0
+        return replace(self, vector=min(self.vector, 2 if pairs else 1))
 
     def blocks(self, m: int, n: int) -> int:
         """Tiles that cover an M × N result."""
@@ -173,18 +248,45 @@ class Plan:
     def on(self, chip: Chip) -> Plan:
         """This plan as the chip runs it: without cp.async the copies go through registers, and two stages are enough.
 
-        Raises ArgumentError if its shared memory does not fit.
+        Raises ArgumentError if its shared memory does not fit, or if the chip has no tensor cores and needs them.
         """
         plan = self
-        if self.variant == "pipelined" and not chip.has_async_copies:
+        if self.variant == "tensorcore":
+            _require_tensor_cores(chip)
+        elif self.variant == "pipelined" and not chip.has_async_copies:
             plan = replace(self, stages=2)
-        if plan.shared_bytes > chip.shared_per_block:
+        if not plan.fits(chip):
             raise ArgumentError(
                 "shared_bytes",
                 plan.shared_bytes,
-                f"≤ {chip.shared_per_block} on {chip.arch}; it is stages · (tile_m + tile_n) · tile_k elements",
+                f"≤ {plan._shared_limit(chip)} on {chip.arch}; it is stages · (tile_m + tile_n) · tile_k elements",
             )
         return plan
+
+    def fits(self, chip: Chip) -> bool:
+        """Whether a block's shared memory fits."""
+        return self.shared_bytes <= self._shared_limit(chip)
+
+    def _shared_limit(self, chip: Chip) -> int:
+        asks = self.variant == "tensorcore"
+        return max(chip.shared_per_block, chip.shared_on_request) if asks else chip.shared_per_block
+
+
+def _item_bytes(variant: str) -> dict[str, int]:
+    return TENSOR_ITEM_BYTES if variant == "tensorcore" else ITEM_BYTES
+
+
+def _require_tensor_cores(chip: Chip) -> None:
+    if not chip.has_tensor_cores:
+        expected = (
+            f"'naive', 'tiled' or 'pipelined' on {chip.arch}, which has no tensor cores for TF32 and BF16 (sm_80 has)"
+        )
+        raise ArgumentError("variant", "tensorcore", expected)
+
+
+def _require_power_of_two(name: str, value: int) -> None:
+    if value & (value - 1):
+        raise ArgumentError(name, value, "a power of two")
 
 
 def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None:
@@ -228,45 +330,98 @@ PIPELINED: dict[str, tuple[Plan, ...]] = {
 """The tiles that `choose` chooses from, by dtype."""
 
 
-def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined", aligned: bool = True) -> Plan:
+_TENSOR = (
+    (128, 256, 64, 64, 64, 4),
+    (256, 128, 64, 64, 64, 4),
+    (128, 128, 64, 64, 64, 3),
+    (128, 64, 64, 32, 64, 4),
+    (64, 128, 32, 64, 64, 4),
+    (64, 64, 32, 32, 128, 3),
+    (64, 32, 32, 16, 128, 3),
+    (32, 64, 16, 32, 128, 3),
+    (32, 32, 16, 16, 128, 3),
+)
+"""tile_m, tile_n, warp_m, warp_n, bytes of tile_k, stages; the largest first.
+
+A warp's piece is as large as registers allow: the larger it is, the less often shared memory is read. The largest tiles
+fill a multiprocessor with one block, and get four stages (96 KiB, which every chip with tensor cores has); of 128 × 128
+two fit beside each other. Small ones are 128 bytes deep, which halves the number of barriers.
+"""
+_TENSOR_UNALIGNED = (
+    (128, 128, 64, 32, 64, 3),
+    (64, 64, 32, 32, 64, 3),
+    (64, 64, 16, 32, 64, 3),
+    (32, 32, 16, 16, 64, 3),
+)
+"""The same for rows off 16-byte boundaries: less for each thread, as its many copies take registers too."""
+
+
+def _tensorcore(dtype: str, m: int, n: int, warp_m: int, warp_n: int, depth_bytes: int, stages: int) -> Plan:
+    item = TENSOR_ITEM_BYTES[dtype]
+    sizes = (m, n, depth_bytes // item)
+    return Plan("tensorcore", dtype, *sizes, stages=stages, vector=16 // item, warp_m=warp_m, warp_n=warp_n)
+
+
+TENSORCORE: dict[str, tuple[Plan, ...]] = {
+    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR) for dtype in TENSOR_ITEM_BYTES
+}
+TENSORCORE_UNALIGNED: dict[str, tuple[Plan, ...]] = {
+    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR_UNALIGNED) for dtype in TENSOR_ITEM_BYTES
+}
+"""The tiles that `choose` chooses from, by what is multiplied."""
+
+
+def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined", alignment: int = 16) -> Plan:
     """The plan for a product of M × N with depth K, by the rule at the head of this module.
 
-    aligned: whether all rows of the operands start on 16-byte boundaries.
+    dtype: what is multiplied: of `ITEM_BYTES` or, with variant "tensorcore", of `TENSOR_ITEM_BYTES`.
+    alignment: bytes that all rows of the operands start on multiples of.
 
-    Raises ArgumentError for a side < 1, an unknown dtype or an unknown variant.
+    Raises ArgumentError for a side < 1, an unknown variant, a dtype that it does not have, or "tensorcore" on a chip
+    without.
     """
     for name, side in (("m", m), ("n", n), ("k", k)):
         if side < 1:
             raise ArgumentError(name, side, "≥ 1")
-    if dtype not in ITEM_BYTES:
-        raise unknown_name("dtype", dtype, ITEM_BYTES)
+    if variant not in VARIANTS:
+        raise unknown_name("variant", variant, VARIANTS)
+    if dtype not in _item_bytes(variant):
+        raise unknown_name("dtype", dtype, _item_bytes(variant))
     if variant == "naive":
         return Plan("naive", dtype, 8, 32)
     if variant == "tiled":
         wide = Plan("tiled", dtype, 32, 32, 32)
         return wide if wide.blocks(m, n) >= chip.multiprocessors else Plan("tiled", dtype, 16, 16, 16)
-    if variant != "pipelined":
-        raise unknown_name("variant", variant, VARIANTS)
+    if variant == "tensorcore":
+        _require_tensor_cores(chip)
+        tiles = (TENSORCORE if alignment % 16 == 0 else TENSORCORE_UNALIGNED)[dtype]
+        tiles = tuple(plan for plan in tiles if plan.fits(chip))
+    else:
+        tiles = PIPELINED[dtype]
+    adapted = [plan.for_alignment(alignment) for plan in tiles]
+    return _choose_tile([plan for plan in adapted if plan.suits_vector(plan.vector)], m, n, k, chip).on(chip)
 
+
+def _choose_tile(tiles: Sequence[Plan], m: int, n: int, k: int, chip: Chip) -> Plan:
+    """The rule at the head of this module; tiles: the largest first, and last the smallest in both sides."""
+    least_m, least_n = tiles[-1].tile_m, tiles[-1].tile_n
     candidates = [
         plan
-        for plan in PIPELINED[dtype]
-        if (plan.tile_m < 2 * m or plan.tile_m == 16) and (plan.tile_n < 2 * n or plan.tile_n == 16)
+        for plan in tiles
+        if (plan.tile_m < 2 * m or plan.tile_m == least_m) and (plan.tile_n < 2 * n or plan.tile_n == least_n)
     ]
-    if not aligned:
-        candidates = [replace(plan, vector=1) for plan in candidates if plan.suits_unaligned]
     most_parts = max(1, k // LEAST_PART)
     filling = [plan for plan in candidates if plan.blocks(m, n) >= chip.multiprocessors]
     large = [plan for plan in filling if plan.tile_m * plan.tile_n >= 64 * 64]
     if large:
-        return large[0].on(chip)
+        return large[0]
     for plan in candidates:
         parts = -(-chip.multiprocessors // plan.blocks(m, n))
         if 1 < parts <= most_parts:
-            return replace(plan, split_k=parts).on(chip)
+            return replace(plan, split_k=parts)
     if filling:
-        return filling[0].on(chip)
-    return replace(candidates[-1], split_k=most_parts).on(chip)
+        return filling[0]
+    return replace(candidates[-1], split_k=most_parts)
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,10 @@ Conventions, for every method:
 - Rows are examples. B is the batch size, n_l the width of layer l. Every array is C-contiguous.
 - Results go into arrays that the caller made; the parameter that is written stands last. Inputs never alias outputs,
   except for what `update`, `weight_step`, `clip_value` and `scale` change in place.
+- Arrays come in two dtypes, by their role (see `Precision`): weights, activations and deltas in the storage dtype;
+  biases, gradients, parameters, the optimiser's state and targets in the master dtype. The two differ where storage has
+  16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without saturation.
+- `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.precision.round_to_tf32`).
 - Nothing waits for the device, except `asnumpy` and `synchronize`.
 - What changes from step to step is read from `control`, a small float64 array on the device (see `Control`), so that
   a step can be captured once and replayed with other values.
@@ -17,11 +21,13 @@ Conventions, for every method:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from gpubp.precision import LossScaling
+from gpubp.precision import Precision as Precision
 
 if TYPE_CHECKING:
     from gpubp.activations import Activation
@@ -32,20 +38,6 @@ Array = Any
 """An array of the backend's own library."""
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Data types by role, as NumPy's names.
-
-    master: what the optimiser updates, and its state and the gradients.
-    storage: weights and activations as the products read them.
-    accumulator: what a product sums in.
-    """
-
-    master: str = "float32"
-    storage: str = "float32"
-    accumulator: str = "float32"
-
-
 class Control(IntEnum):
     """The places of the `control` array. The host writes the first two, kernels write the others."""
 
@@ -53,7 +45,10 @@ class Control(IntEnum):
     BATCH_OFFSET = 1
     STEP = 2  # updates made so far: t of Adam's bias correction, once `prepare_update` has counted this one
     SQUARED_NORM = 3  # of the whole gradient, from `squared_norm`
-    GRADIENT_SCALE = 4  # what `update` multiplies every gradient by: clipping by the global norm
+    GRADIENT_SCALE = 4  # what `update` multiplies every gradient by: clipping by the global norm, and unscaling
+    LOSS_SCALE = 5  # what δ^L is multiplied by, and every gradient with it
+    CLEAN_STEPS = 6  # updates in a row that were not skipped, since the loss scale last changed
+    SKIP = 7  # 1: the gradient is not finite, and `update` changes nothing; else 0
 
 
 HOST_CONTROLS = 2
@@ -76,6 +71,9 @@ class Backend(Protocol):
     """The rungs of the ladder that products come in, simplest first; empty where there is one way only."""
     variant: str | None
     """The rung that products take; None leaves it to the plan."""
+
+    def require_precision(self, precision: str) -> None:
+        """Raise ArgumentError unless this backend computes in this one of `gpubp.precision.PRECISIONS`."""
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
@@ -129,7 +127,14 @@ class Backend(Protocol):
 
     # --- forward ----------------------------------------------------------------------------------------------------
     def dense_forward(
-        self, a_prev: Array, w: Array, b: Array | None, activation: Activation, z: Array | None, a: Array
+        self,
+        a_prev: Array,
+        w: Array,
+        b: Array | None,
+        activation: Activation,
+        z: Array | None,
+        a: Array,
+        tf32: bool = False,
     ) -> None:
         """z = a_prev wᵀ + b ; a = σ(z).
 
@@ -138,22 +143,37 @@ class Backend(Protocol):
         """
 
     def softmax(self, z: Array, a: Array) -> None:
-        """a[i] = exp(z[i] − max z[i]) / Σ exp(z[i] − max z[i]); z, a: (B, n)."""
+        """a[i] = exp(z[i] − max z[i]) / Σ exp(z[i] − max z[i]); z, a: (B, n), a in z's or the master dtype."""
 
     # --- backward ---------------------------------------------------------------------------------------------------
     def output_delta(
-        self, loss: Loss, activation: Activation, output: Array, saved: Array, y: Array, losses: Array, delta: Array
+        self,
+        loss: Loss,
+        activation: Activation,
+        output: Array,
+        saved: Array,
+        y: Array,
+        control: Array | None,
+        losses: Array,
+        delta: Array,
     ) -> None:
         """δ^L = ∂L/∂a ⊙ σ'(z), and the loss: losses[BATCH] ← L, losses[TOTAL] ← losses[TOTAL] + Σ of the examples'.
 
         output: (B, n_L), what the loss reads: the logits z for a loss from logits, else a.
         saved: (B, n_L), what σ' reads (a or z, as the activation says); for a loss from logits, z again.
-        y: (B, n_L) of output's dtype, or (B,) int64 labels where the loss takes labels.
+        y: (B, n_L) of the master dtype, or (B,) int64 labels where the loss takes labels.
+        control: δ^L is multiplied by control[LOSS_SCALE] before it is rounded; the loss is not. None: no scale.
         losses: (2,) float64 (see `Losses`), delta: (B, n_L).
         """
 
     def hidden_delta(
-        self, delta_next: Array, w_next: Array, activation: Activation, saved: Array, delta: Array
+        self,
+        delta_next: Array,
+        w_next: Array,
+        activation: Activation,
+        saved: Array,
+        delta: Array,
+        tf32: bool = False,
     ) -> None:
         """δ^l = (δ^{l+1} w^{l+1}) ⊙ σ'(z^l).
 
@@ -161,26 +181,34 @@ class Backend(Protocol):
         delta: (B, n_l).
         """
 
-    def transpose_product(self, delta_next: Array, w_next: Array, product: Array) -> None:
+    def transpose_product(self, delta_next: Array, w_next: Array, product: Array, tf32: bool = False) -> None:
         """product = δ^{l+1} w^{l+1}, the first half of `hidden_delta`."""
 
     def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
         """delta = product ⊙ σ'(z^l), the second half of `hidden_delta`."""
 
-    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array) -> None:
+    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array, tf32: bool = False) -> None:
         """∂L/∂w = δᵀ a_prev; delta: (B, n_l), a_prev: (B, n_{l-1}), gradient: (n_l, n_{l-1})."""
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
         """∂L/∂b = Σ_batch δ, a column sum; delta: (B, n_l), gradient: (n_l,)."""
 
     # --- update -----------------------------------------------------------------------------------------------------
-    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array) -> None:
-        """w ← w − η δᵀ a_prev with η = control[LEARNING_RATE]: the weight gradient and plain SGD in one product."""
+    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
+        """w ← w − η δᵀ a_prev with η = control[LEARNING_RATE]: the weight gradient and plain SGD in one product.
 
-    def prepare_update(self, max_norm: float | None, control: Array) -> None:
+        Raises ArgumentError for arrays of 16 bits: the step would be rounded away.
+        """
+
+    def prepare_update(self, max_norm: float | None, control: Array, loss_scaling: LossScaling | None = None) -> None:
         """Count the update, and set the gradient's scale: STEP ← STEP + 1 and
 
         GRADIENT_SCALE ← min(1, max_norm / √SQUARED_NORM), or 1 where max_norm is None.
+
+        With loss scaling, SQUARED_NORM is that of the scaled gradient, and the norm is √SQUARED_NORM / LOSS_SCALE.
+        Where it is finite, GRADIENT_SCALE is divided by LOSS_SCALE, SKIP ← 0 and CLEAN_STEPS ← CLEAN_STEPS + 1; at
+        `growth_interval` of them LOSS_SCALE is doubled, and they start from 0. Where it is not, SKIP ← 1,
+        LOSS_SCALE ← max(1, LOSS_SCALE / 2), CLEAN_STEPS ← 0, and STEP stays.
         """
 
     def update(
@@ -191,9 +219,12 @@ class Backend(Protocol):
         control: Array,
         state: Sequence[Array],
         parameters: Array,
+        stored: Array | None = None,
     ) -> None:
-        """One step of the optimiser's recurrence over all parameters at once.
+        """One step of the optimiser's recurrence over all parameters at once; none where SKIP is set.
 
         gradients, parameters and each array of state: (P,), the first `decayed` of them subject to weight decay;
-        reads LEARNING_RATE, STEP and GRADIENT_SCALE. Gradients are scaled, then clipped by value, then used.
+        reads LEARNING_RATE, STEP, GRADIENT_SCALE and SKIP. Gradients are scaled, then clipped by value, then used.
+        stored: (P,) of the storage dtype, the new parameters rounded to it, in the same pass; None where nobody reads
+        such a copy.
         """

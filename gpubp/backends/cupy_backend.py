@@ -10,6 +10,7 @@ a workspace that the first step makes.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from gpubp.activations import Activation
 from gpubp.backends.base import Array
-from gpubp.backends.gpu import BLOCK, ArgumentChecker, blocks, decide_plan
+from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, blocks, decide_plan, operands_of
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels import plans
@@ -35,6 +36,7 @@ from gpubp.kernels.cuda.sources import (
 from gpubp.kernels.plans import Chip, Plan
 from gpubp.losses import Loss
 from gpubp.optimizers import Optimizer
+from gpubp.precision import HALVES, master_of
 
 CUDA_DEVICE = 2
 """kDLCUDA, DLPack's number for memory of a CUDA device."""
@@ -62,11 +64,22 @@ class CupyBackend(GpuBackend):
             f"sm_{current.compute_capability}",
             current.attributes["MultiProcessorCount"],
             current.attributes["MaxSharedMemoryPerBlock"],
+            current.attributes["MaxSharedMemoryPerBlockOptin"],
         )
         check = ArgumentChecker(
-            self._cp.ndarray, int(current), address=lambda x: x.data.ptr, device_of=lambda x: int(x.device)
+            self._cp.ndarray,
+            int(current),
+            address=lambda x: x.data.ptr,
+            device_of=lambda x: int(x.device),
+            floats=(*FLOATS, *HALVES),
         )
         super().__init__(device, chip, check)
+
+    def require_precision(self, precision: str) -> None:
+        """See `Backend.require_precision`."""
+        if not self.chip.has_tensor_cores:
+            expected = f"left out: {self.chip.arch} has no tensor cores for it, sm_80 and newer chips have"
+            raise ArgumentError("precision", precision, expected)
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
@@ -104,6 +117,15 @@ class CupyBackend(GpuBackend):
     def synchronize(self) -> None:
         self._stream.synchronize()
 
+    def elapsed(self, work: Callable[[], object]) -> float:
+        """Seconds that the device takes for what `work` gives it, between two events of its own clock. Waits for it."""
+        start, end = self._cp.cuda.Event(), self._cp.cuda.Event()
+        start.record(self._stream)
+        work()
+        end.record(self._stream)
+        end.synchronize()
+        return self._cp.cuda.get_elapsed_time(start, end) / 1e3
+
     def _run_copy(self, source: Array, out: Array) -> None:
         # bytes, in the widest words that both arrays are made of
         word = _word(source.nbytes, source.data.ptr, out.data.ptr)
@@ -134,20 +156,20 @@ class CupyBackend(GpuBackend):
 
     # --- forward ----------------------------------------------------------------------------------------------------
     def _run_softmax(self, z: Array, a: Array) -> None:
-        self._by_rows("softmax", "softmax", (_ctype(z.dtype),), (z, a))
+        self._by_rows("softmax", "softmax", (_ctype(z.dtype), _ctype(a.dtype)), (z, a))
 
     # --- backward ---------------------------------------------------------------------------------------------------
     def _run_softmax_cross_entropy(
-        self, z: Array, y: Array, labels: bool, scale: float, parts: Array, delta: Array
+        self, z: Array, y: Array, labels: bool, control: Array | None, scale: float, parts: Array, delta: Array
     ) -> None:
-        kind = _ctype(z.dtype)
-        template = (kind, "Labels", "int64") if labels else (kind, "Probabilities", kind)
-        self._by_rows("output_delta", "output_delta_softmax_cross_entropy", template, (z, y, delta, parts), (scale,))
+        target = ("Labels", "int64") if labels else ("Probabilities", _ctype(y.dtype))
+        template, numbers = (_ctype(z.dtype), *target), (scale, control)
+        self._by_rows("output_delta", "output_delta_softmax_cross_entropy", template, (z, y, delta, parts), numbers)
 
     def _run_softmax_output_delta(
-        self, loss: Loss, a: Array, y: Array, scale: float, parts: Array, delta: Array
+        self, loss: Loss, a: Array, y: Array, control: Array | None, scale: float, parts: Array, delta: Array
     ) -> None:
-        template, numbers = (_ctype(a.dtype), type(loss).__name__), (scale, _threshold(loss, a.dtype))
+        template, numbers = (_ctype(a.dtype), type(loss).__name__), (scale, control, _threshold(loss, a.dtype))
         self._by_rows("output_delta", "output_delta_softmax", template, (a, y, delta, parts), numbers)
 
     def _run_elementwise_output_delta(
@@ -157,6 +179,7 @@ class CupyBackend(GpuBackend):
         output: Array,
         saved: Array,
         y: Array,
+        control: Array | None,
         scale: float,
         parts: Array,
         delta: Array,
@@ -164,7 +187,7 @@ class CupyBackend(GpuBackend):
         dtype = output.dtype
         sigma = "Identity" if loss.from_logits else type(activation).__name__
         kernel = entry("output_delta", "output_delta_elementwise", _ctype(dtype), type(loss).__name__, sigma)
-        numbers = (scale, _threshold(loss, dtype), dtype.type(activation.parameter))
+        numbers = (scale, control, _threshold(loss, dtype), master_of(dtype).type(activation.parameter))
         arguments = (output, saved, y, delta, parts, *output.shape, *numbers)
         self._launch(kernel, (parts.size,), (plans.SUM_THREADS,), arguments)
 
@@ -175,7 +198,7 @@ class CupyBackend(GpuBackend):
     def _run_hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
         dtype = product.dtype
         kernel = entry("hadamard_derivative", "hadamard_derivative", _ctype(dtype), type(activation).__name__)
-        arguments = (product, saved, delta, delta.size, dtype.type(activation.parameter))
+        arguments = (product, saved, delta, delta.size, master_of(dtype).type(activation.parameter))
         self._launch(kernel, _wide_blocks(delta), (BLOCK,), arguments)
 
     def _run_bias_gradient(self, delta: Array, rows_a_part: int, parts: Array, gradient: Array) -> None:
@@ -184,12 +207,13 @@ class CupyBackend(GpuBackend):
         grid = blocks(width, 32), len(parts)
         self._launch(kernel, grid, (32, 8), (delta, parts, rows, width, rows_a_part))
         if len(parts) > 1:
-            kernel = entry("bias_gradient", "bias_gradient", _ctype(delta.dtype))
+            kernel = entry("bias_gradient", "bias_gradient", _ctype(gradient.dtype))
             self._launch(kernel, (blocks(width),), (BLOCK,), (parts, len(parts), gradient, width))
 
     # --- update -----------------------------------------------------------------------------------------------------
-    def _run_prepare_update(self, max_norm: float, control: Array) -> None:
-        self._launch(entry("prepare_update", "prepare_update", "double"), (1,), (1,), (control, max_norm))
+    def _run_prepare_update(self, max_norm: float, growth_interval: int, control: Array) -> None:
+        kernel = entry("prepare_update", "prepare_update", "double")
+        self._launch(kernel, (1,), (1,), (control, max_norm, growth_interval))
 
     def _run_update(
         self,
@@ -200,29 +224,31 @@ class CupyBackend(GpuBackend):
         state: Sequence[Array],
         clip_value: np.floating,
         parameters: Array,
+        stored: Array | None,
     ) -> None:
         dtype = parameters.dtype
         first, second, epsilon = optimizer_numbers(optimizer)
         arguments = (
             *(gradients, parameters, *state, *[None] * (2 - len(state)), gradients.size, decayed, control),
             *(float(optimizer.weight_decay), clip_value, first, second, dtype.type(epsilon)),
+            stored,
         )
-        kernel = entry("update", "update", _ctype(dtype), type(optimizer).__name__)
+        copy = () if stored is None else (_ctype(stored.dtype),)
+        kernel = entry("update", "update", _ctype(dtype), type(optimizer).__name__, *copy)
         self._launch(kernel, _wide_blocks(parameters), (BLOCK,), arguments)
 
     # --- products ---------------------------------------------------------------------------------------------------
-    def _plan(self, call: ProductCall, plan: Plan | None) -> Plan:
-        return decide_plan(
-            plan, self.variant, call.m, call.n, call.k, call.dtype, self.chip, _rows_aligned(call.a, call.b)
-        )
+    def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
+        operands, alignment = operands_of(call.dtype, tf32), _row_alignment(call.a, call.b)
+        return decide_plan(plan, self.variant, call.m, call.n, call.k, operands, self.chip, alignment)
 
     def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:
         arguments = (call.a, call.b, *call.epilogue, call.m, call.n, call.k, *_numbers(call))
-        self._launch(_product_kernels(call).whole(plan), grid, block, arguments)
+        self._launch(_product_kernels(call).whole(plan), grid, block, arguments, _shared_on_request(plan))
 
     def _run_partial_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block, sums: Array) -> None:
         arguments = (call.a, call.b, sums, call.m, call.n, call.k, plan.part(call.k))
-        self._launch(_product_kernels(call).partial(plan), grid, block, arguments)
+        self._launch(_product_kernels(call).partial(plan), grid, block, arguments, _shared_on_request(plan))
 
     def _run_reduction(self, call: ProductCall, sums: Array, grid: Block, block: Block) -> None:
         arguments = (sums, len(sums), *call.epilogue, call.m, call.n, *_numbers(call))
@@ -240,17 +266,20 @@ class CupyBackend(GpuBackend):
         return functools.partial(_replay, graph, self._stream, self._workspace.buffer)
 
     # --- launches ---------------------------------------------------------------------------------------------------
-    def _launch(self, kernel: Entry, grid: Block, block: Block, arguments: tuple) -> None:
+    def _launch(self, kernel: Entry, grid: Block, block: Block, arguments: tuple, shared: int = 0) -> None:
+        """shared: dynamic shared memory of a block, in bytes."""
         check_grid(grid, kernel.expression)
-        loaded = self._loaded.get(kernel) or self._load(kernel)
+        loaded = self._loaded.get(kernel) or self._load(kernel, shared)
         with self._stream:
-            loaded(grid, block, arguments)
+            loaded(grid, block, arguments, shared_mem=shared)
 
-    def _load(self, kernel: Entry) -> Any:
+    def _load(self, kernel: Entry, shared: int) -> Any:
         path = self._kernels / kernel.source
         compiled = compile_file(path, self.chip.arch, name_expressions=[kernel.expression])
         module = self._cp.RawModule(path=str(compiled.cubin_path))
         loaded = self._loaded[kernel] = module.get_function(compiled.lowered_names[kernel.expression])
+        if shared > self.chip.shared_per_block:
+            loaded.max_dynamic_shared_size_bytes = shared
         return loaded
 
     def _each(self, kernel: Entry, size: int, arguments: tuple) -> None:
@@ -301,12 +330,12 @@ def _product_kernels(call: ProductCall) -> ProductKernels:
 
 def _numbers(call: ProductCall) -> tuple[np.floating, ...]:
     """What an epilogue takes after the arrays and their sides."""
-    return call.factors if call.activation is None else (call.dtype.type(call.activation.parameter),)
+    return call.factors if call.activation is None else (master_of(call.dtype).type(call.activation.parameter),)
 
 
 def _threshold(loss: Loss, dtype: np.dtype) -> np.floating:
     """The loss's own number, or 0."""
-    return dtype.type(getattr(loss, "threshold", 0))
+    return master_of(dtype).type(getattr(loss, "threshold", 0))
 
 
 def _wide_blocks(x: Array) -> Block:
@@ -314,9 +343,13 @@ def _wide_blocks(x: Array) -> Block:
     return (blocks(x.size, BLOCK * (16 // x.dtype.itemsize)),)
 
 
-def _rows_aligned(a: Array, b: Array) -> bool:
-    """Whether every row of both operands starts on a 16-byte boundary."""
-    return all(number % 16 == 0 for x in (a, b) for number in (x.shape[1] * x.itemsize, x.data.ptr))
+def _row_alignment(a: Array, b: Array) -> int:
+    """Bytes, up to 16, that every row of both operands starts on a multiple of."""
+    return math.gcd(16, *(number for x in (a, b) for number in (x.shape[1] * x.itemsize, x.data.ptr)))
+
+
+def _shared_on_request(plan: Plan) -> int:
+    return plan.shared_bytes if plan.variant == "tensorcore" else 0
 
 
 def _word(nbytes: int, *addresses: int) -> int:
@@ -324,4 +357,4 @@ def _word(nbytes: int, *addresses: int) -> int:
     for word in WORDS:
         if nbytes % word == 0 and all(address % word == 0 for address in addresses):
             return word
-    raise ArgumentError("dtype", f"{nbytes} bytes a row", "float32, float64 or int64")
+    raise ArgumentError("dtype", f"{nbytes} bytes a row", "of 2 bytes or more")

@@ -6,14 +6,13 @@ An array, here, is anything with `shape`, `dtype`, `nbytes`, `flags["C_CONTIGUOU
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpubp.backends.base import Array
 from gpubp.errors import ArgumentError
-from gpubp.kernels.plans import Chip, Plan, choose
+from gpubp.kernels.plans import TENSOR_ITEM_BYTES, Chip, Plan, choose
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 BLOCK = 256
@@ -26,12 +25,18 @@ class ArgumentChecker:
     """Checks the arguments of a primitive before its launch, so that a wrong one is named and nothing is written.
 
     kind: the type of array that the backend works on. device: the number of its device.
-    address, device_of: how to ask an array where it lies.
+    address, device_of: how to ask an array where it lies. floats: the dtypes that the backend's kernels read.
     """
 
     def __init__(
-        self, kind: type, device: int, address: Callable[[Array], int], device_of: Callable[[Array], int]
+        self,
+        kind: type,
+        device: int,
+        address: Callable[[Array], int],
+        device_of: Callable[[Array], int],
+        floats: tuple[np.dtype, ...] = FLOATS,
     ) -> None:
+        self._floats = floats
         self._kind = kind
         self._device = device
         self.address = address
@@ -48,10 +53,10 @@ class ArgumentChecker:
         return x.shape[0], x.shape[1]
 
     def float_dtype(self, argument: str, x: Array) -> np.dtype:
-        """The dtype of x, which must be one that the kernels compute in."""
+        """The dtype of x, which must be one that the kernels read."""
         self._on_device(argument, x)
-        if x.dtype not in FLOATS:
-            raise ArgumentError(f"{argument}.dtype", str(x.dtype), "float32 or float64")
+        if x.dtype not in self._floats:
+            raise ArgumentError(f"{argument}.dtype", str(x.dtype), " or ".join(map(str, self._floats)))
         return np.dtype(x.dtype)
 
     def array(self, argument: str, x: Array, shape: tuple[int, ...], dtype: np.dtype | str) -> None:
@@ -112,14 +117,32 @@ def blocks(items: int, threads: int = BLOCK) -> int:
 
 
 def decide_plan(
-    plan: Plan | None, variant: str | None, m: int, n: int, k: int, dtype: np.dtype, chip: Chip, aligned: bool
+    plan: Plan | None, variant: str | None, m: int, n: int, k: int, operands: str, chip: Chip, alignment: int = 16
 ) -> Plan:
     """The caller's plan, held against the chip and the arrays, or the one that the rule chooses for the variant.
 
-    aligned: whether all rows of the operands start on 16-byte boundaries; if not, copies move single elements.
+    operands: what is multiplied: the arrays' dtype, or "tf32". alignment: bytes that all rows of the operands start on
+    multiples of; copies move less at a time where it is below 16.
     """
+    on_tensor_cores = operands in TENSOR_ITEM_BYTES
     if plan is None:
-        return choose(m, n, k, str(dtype), chip, variant or "pipelined", aligned)
-    if plan.dtype != dtype:
-        raise ArgumentError("plan.dtype", plan.dtype, f"{dtype}, the dtype of the arrays")
-    return (plan if aligned else replace(plan, vector=1)).on(chip)
+        variant = variant or ("tensorcore" if on_tensor_cores else "pipelined")
+        if on_tensor_cores and variant != "tensorcore":
+            raise ArgumentError("variant", variant, f"'tensorcore', or None, to multiply in {operands}")
+        if variant == "tensorcore" and not on_tensor_cores:
+            hint = "tensor cores would round it to TF32 (tf32=True, a network's precision='tf32')"
+            raise ArgumentError("variant", variant, f"another one to multiply in {operands}", hint)
+        return choose(m, n, k, operands, chip, variant, alignment)
+    if plan.dtype != operands:
+        raise ArgumentError("plan.dtype", plan.dtype, f"{operands}, which is what is multiplied")
+    return plan.for_alignment(alignment).on(chip)
+
+
+def operands_of(dtype: np.dtype, tf32: bool) -> str:
+    """What a product of arrays of this dtype multiplies, as plans name it.
+
+    Raises ArgumentError for TF32 of anything but float32.
+    """
+    if tf32 and dtype != np.float32:
+        raise ArgumentError("tf32", tf32, f"False with arrays of {dtype}: TF32 is what float32 is rounded to")
+    return "tf32" if tf32 else str(dtype)

@@ -19,6 +19,7 @@ from gpubp.kernels import plans
 from gpubp.kernels.plans import Chip, Plan
 from gpubp.losses import Loss, SoftmaxCrossEntropy
 from gpubp.optimizers import Optimizer
+from gpubp.precision import LossScaling, master_of, require_master
 
 FORMS = ("NT", "NN", "TN")
 """The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
@@ -62,7 +63,8 @@ class GpuBackend:
 
     Attributes:
         chip: what plans are made for.
-        variant: a rung of the ladder (`gpubp.kernels.plans.VARIANTS`) that every product takes; None: `pipelined`.
+        variant: a rung of the ladder (`gpubp.kernels.plans.VARIANTS`) that every product takes; None:
+            `tensorcore` where it multiplies 16-bit numbers or TF32, else `pipelined`.
     """
 
     variants = plans.VARIANTS
@@ -131,6 +133,7 @@ class GpuBackend:
         activation: Activation,
         z: Array | None,
         a: Array,
+        tf32: bool = False,
         plan: Plan | None = None,
     ) -> None:
         """See `Backend.dense_forward`. plan: overrides the one that the rule chooses."""
@@ -138,43 +141,55 @@ class GpuBackend:
         width, dtype = self._check.matrix("w", w)[0], a_prev.dtype
         self._check.array("w", w, (width, width_prev), dtype)
         if b is not None:
-            self._check.array("b", b, (width,), dtype)
+            self._check.array("b", b, (width,), master_of(dtype))
         if z is not None:
             self._check.array("z", z, (rows, width), dtype)
         self._check.array("a", a, (rows, width), dtype)
         self._check.disjoint({"z": z, "a": a}, {"a_prev": a_prev, "w": w, "b": b})
         _require_elementwise(activation)
         call = ProductCall("dense_forward", "NT", a_prev, w, (b, z, a), rows, width, width_prev, activation)
-        self._product(call, plan)
+        self._product(call, plan, tf32)
 
     def softmax(self, z: Array, a: Array) -> None:
         rows, width = self._check.matrix("z", z)
-        self._check.array("a", a, (rows, width), z.dtype)
+        master = master_of(z.dtype)
+        self._check.array("a", a, (rows, width), master if a.dtype == master else z.dtype)
         self._check.disjoint({"a": a}, {"z": z})
         self._run_softmax(z, a)
 
     # --- backward ---------------------------------------------------------------------------------------------------
     def output_delta(
-        self, loss: Loss, activation: Activation, output: Array, saved: Array, y: Array, losses: Array, delta: Array
+        self,
+        loss: Loss,
+        activation: Activation,
+        output: Array,
+        saved: Array,
+        y: Array,
+        control: Array | None,
+        losses: Array,
+        delta: Array,
     ) -> None:
         rows, width = self._check.matrix("output", output)
         dtype = output.dtype
         labels = loss.takes_labels and len(y.shape) == 1
         self._check.array("saved", saved, (rows, width), dtype)
-        self._check.array("y", y, (rows,) if labels else (rows, width), "int64" if labels else dtype)
+        self._check.array("y", y, (rows,) if labels else (rows, width), "int64" if labels else master_of(dtype))
+        if control is not None:
+            self._check_control(control)
         self._check.array("losses", losses, (len(Losses),), "float64")
         self._check.array("delta", delta, (rows, width), dtype)
-        self._check.disjoint({"losses": losses, "delta": delta}, {"output": output, "saved": saved, "y": y})
+        read = {"output": output, "saved": saved, "y": y, "control": control}
+        self._check.disjoint({"losses": losses, "delta": delta}, read)
 
         scale = 1 / loss.divisor(rows)
         by_rows = isinstance(activation, Softmax)
         parts = self._scratch((rows if by_rows else plans.sum_blocks(rows * width),), "float64")
         if isinstance(loss, SoftmaxCrossEntropy):
-            self._run_softmax_cross_entropy(output, y, labels, scale, parts, delta)
+            self._run_softmax_cross_entropy(output, y, labels, control, scale, parts, delta)
         elif by_rows:
-            self._run_softmax_output_delta(loss, output, y, scale, parts, delta)
+            self._run_softmax_output_delta(loss, output, y, control, scale, parts, delta)
         else:
-            self._run_elementwise_output_delta(loss, activation, output, saved, y, scale, parts, delta)
+            self._run_elementwise_output_delta(loss, activation, output, saved, y, control, scale, parts, delta)
         self._run_total_loss(parts, scale, losses)
 
     def hidden_delta(
@@ -184,6 +199,7 @@ class GpuBackend:
         activation: Activation,
         saved: Array,
         delta: Array,
+        tf32: bool = False,
         plan: Plan | None = None,
     ) -> None:
         """See `Backend.hidden_delta`. plan: overrides the one that the rule chooses."""
@@ -196,9 +212,11 @@ class GpuBackend:
         _require_elementwise(activation)
         arrays = (saved, delta)
         call = ProductCall("hidden_delta", "NN", delta_next, w_next, arrays, rows, width, width_next, activation)
-        self._product(call, plan)
+        self._product(call, plan, tf32)
 
-    def transpose_product(self, delta_next: Array, w_next: Array, product: Array, plan: Plan | None = None) -> None:
+    def transpose_product(
+        self, delta_next: Array, w_next: Array, product: Array, tf32: bool = False, plan: Plan | None = None
+    ) -> None:
         """See `Backend.transpose_product`. plan: overrides the one that the rule chooses."""
         rows, width_next = self._check.matrix("delta_next", delta_next)
         width, dtype = self._check.matrix("w_next", w_next)[1], delta_next.dtype
@@ -206,7 +224,7 @@ class GpuBackend:
         self._check.array("product", product, (rows, width), dtype)
         self._check.disjoint({"product": product}, {"delta_next": delta_next, "w_next": w_next})
         call = ProductCall("transpose_product", "NN", delta_next, w_next, (product,), rows, width, width_next)
-        self._product(call, plan)
+        self._product(call, plan, tf32)
 
     def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
         rows, width = self._check.matrix("product", product)
@@ -216,35 +234,44 @@ class GpuBackend:
         _require_elementwise(activation)
         self._run_hadamard_derivative(product, activation, saved, delta)
 
-    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array, plan: Plan | None = None) -> None:
+    def weight_gradient(
+        self, delta: Array, a_prev: Array, gradient: Array, tf32: bool = False, plan: Plan | None = None
+    ) -> None:
         """See `Backend.weight_gradient`. plan: overrides the one that the rule chooses."""
         rows, width, width_prev = self._check_outer(delta, a_prev)
-        self._check.array("gradient", gradient, (width, width_prev), delta.dtype)
+        self._check.array("gradient", gradient, (width, width_prev), master_of(delta.dtype))
         self._check.disjoint({"gradient": gradient}, {"delta": delta, "a_prev": a_prev})
-        self._product(ProductCall("weight_gradient", "TN", delta, a_prev, (gradient,), width, width_prev, rows), plan)
+        call = ProductCall("weight_gradient", "TN", delta, a_prev, (gradient,), width, width_prev, rows)
+        self._product(call, plan, tf32)
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
         rows, width = self._check.matrix("delta", delta)
-        self._check.array("gradient", gradient, (width,), delta.dtype)
+        master = master_of(delta.dtype)
+        self._check.array("gradient", gradient, (width,), master)
         self._check.disjoint({"gradient": gradient}, {"delta": delta})
         rows_a_part = plans.column_sum_rows(rows, width, self.chip)
         count = blocks(rows, rows_a_part)
         # one part is the gradient itself
-        parts = self._scratch((count, width), delta.dtype) if count > 1 else gradient.reshape(1, width)
+        parts = self._scratch((count, width), master) if count > 1 else gradient.reshape(1, width)
         self._run_bias_gradient(delta, rows_a_part, parts, gradient)
 
     # --- update -----------------------------------------------------------------------------------------------------
-    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, plan: Plan | None = None) -> None:
+    def weight_step(
+        self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False, plan: Plan | None = None
+    ) -> None:
         """See `Backend.weight_step`. plan: overrides the one that the rule chooses."""
+        require_master("w", w)
         rows, width, width_prev = self._check_outer(delta, a_prev)
         self._check_control(control)
         self._check.array("w", w, (width, width_prev), delta.dtype)
         self._check.disjoint({"w": w}, {"delta": delta, "a_prev": a_prev, "control": control})
-        self._product(ProductCall("weight_step", "TN", delta, a_prev, (control, w), width, width_prev, rows), plan)
+        call = ProductCall("weight_step", "TN", delta, a_prev, (control, w), width, width_prev, rows)
+        self._product(call, plan, tf32)
 
-    def prepare_update(self, max_norm: float | None, control: Array) -> None:
+    def prepare_update(self, max_norm: float | None, control: Array, loss_scaling: LossScaling | None = None) -> None:
         self._check_control(control)
-        self._run_prepare_update(float("inf") if max_norm is None else float(max_norm), control)
+        interval = 0 if loss_scaling is None else loss_scaling.growth_interval
+        self._run_prepare_update(float("inf") if max_norm is None else float(max_norm), interval, control)
 
     def update(
         self,
@@ -254,8 +281,10 @@ class GpuBackend:
         control: Array,
         state: Sequence[Array],
         parameters: Array,
+        stored: Array | None = None,
     ) -> None:
         dtype = self._check.float_dtype("gradients", gradients)
+        require_master("gradients", gradients)
         shape = (gradients.size,)
         self._check.array("gradients", gradients, shape, dtype)
         self._check_control(control)
@@ -265,11 +294,14 @@ class GpuBackend:
         for name, slot in slots.items():
             self._check.array(name, slot, shape, dtype)
         self._check.array("parameters", parameters, shape, dtype)
+        if stored is not None:
+            self._check.array("stored", stored, shape, self._check.float_dtype("stored", stored))
         if not 0 <= decayed <= gradients.size:
             raise ArgumentError("decayed", decayed, f"within 0 and {gradients.size}, the number of parameters")
-        self._check.disjoint({**slots, "parameters": parameters}, {"gradients": gradients, "control": control})
+        written = {**slots, "parameters": parameters, "stored": stored}
+        self._check.disjoint(written, {"gradients": gradients, "control": control})
         clip_value = dtype.type(float("inf") if optimizer.clip_value is None else optimizer.clip_value)
-        self._run_update(optimizer, gradients, int(decayed), control, state, clip_value, parameters)
+        self._run_update(optimizer, gradients, int(decayed), control, state, clip_value, parameters, stored)
 
     # --- products ---------------------------------------------------------------------------------------------------
     def product(
@@ -280,9 +312,10 @@ class GpuBackend:
         c: Array,
         alpha: float = 1.0,
         beta: float = 0.0,
+        tf32: bool = False,
         plan: Plan | None = None,
     ) -> None:
-        """c ← α A B + β c, where c is (M, N); c is not read where β = 0.
+        """c ← α A B + β c, where c is (M, N) of the master dtype; c is not read where β = 0.
 
         form: "NT": a is (M, K), b (N, K); "NN": a is (M, K), b (K, N); "TN": a is (K, M), b (K, N).
         plan: overrides the one that the rule chooses.
@@ -293,15 +326,19 @@ class GpuBackend:
         m, k = a_sides[::-1] if form == "TN" else a_sides
         n = b_sides[0] if form == "NT" else b_sides[1]
         self._check.array("b", b, (n, k) if form == "NT" else (k, n), a.dtype)
-        self._check.array("c", c, (m, n), a.dtype)
+        master = master_of(a.dtype)
+        self._check.array("c", c, (m, n), master)
         self._check.disjoint({"c": c}, {"a": a, "b": b})
-        factors = (a.dtype.type(alpha), a.dtype.type(beta))
-        self._product(ProductCall("product", form, a, b, (c,), m, n, k, factors=factors), plan)
+        factors = (master.type(alpha), master.type(beta))
+        self._product(ProductCall("product", form, a, b, (c,), m, n, k, factors=factors), plan, tf32)
 
-    def _product(self, call: ProductCall, plan: Plan | None) -> None:
-        """Compute a product by its plan: in one launch, or in parts of the depth that a second one adds up."""
-        plan = self._plan(call, plan)
-        if plan.variant == "pipelined":
+    def _product(self, call: ProductCall, plan: Plan | None, tf32: bool) -> None:
+        """Compute a product by its plan: in one launch, or in parts of the depth that a second one adds up.
+
+        tf32: whether float32 operands are rounded to TF32.
+        """
+        plan = self._plan(call, plan, tf32)
+        if plan.variant in ("pipelined", "tensorcore"):
             grid: Block = (plan.blocks(call.m, call.n),)
             block: Block = (plan.threads,)
         else:
@@ -311,11 +348,11 @@ class GpuBackend:
         if parts == 1:
             self._run_product(call, plan, grid, block)
         else:
-            sums = self._scratch((parts, call.m, call.n), call.dtype)
+            sums = self._scratch((parts, call.m, call.n), master_of(call.dtype))
             self._run_partial_product(call, plan, (*grid, parts), block, sums)
             self._run_reduction(call, sums, (blocks(call.m * call.n),), (BLOCK,))
 
-    def _plan(self, call: ProductCall, plan: Plan | None) -> Plan:
+    def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
         """The plan to compute a product by; `plan` is the caller's, or None."""
         raise NotImplementedError
 
@@ -359,15 +396,16 @@ class GpuBackend:
         raise NotImplementedError
 
     def _run_softmax_cross_entropy(
-        self, z: Array, y: Array, labels: bool, scale: float, parts: Array, delta: Array
+        self, z: Array, y: Array, labels: bool, control: Array | None, scale: float, parts: Array, delta: Array
     ) -> None:
-        """scale: 1/B for the mean over the batch, else 1. parts: one float64 a row, for its loss."""
+        """control: with the loss scale, or None. scale: 1/B for the mean over the batch, else 1. parts: one float64 a
+        row, for its loss."""
         raise NotImplementedError
 
     def _run_softmax_output_delta(
-        self, loss: Loss, a: Array, y: Array, scale: float, parts: Array, delta: Array
+        self, loss: Loss, a: Array, y: Array, control: Array | None, scale: float, parts: Array, delta: Array
     ) -> None:
-        """scale and parts: as above."""
+        """control, scale and parts: as above."""
         raise NotImplementedError
 
     def _run_elementwise_output_delta(
@@ -377,6 +415,7 @@ class GpuBackend:
         output: Array,
         saved: Array,
         y: Array,
+        control: Array | None,
         scale: float,
         parts: Array,
         delta: Array,
@@ -394,8 +433,8 @@ class GpuBackend:
         """parts: (count, n), the sums over rows_a_part rows each; with one part it is the gradient's own memory."""
         raise NotImplementedError
 
-    def _run_prepare_update(self, max_norm: float, control: Array) -> None:
-        """max_norm: infinite for none."""
+    def _run_prepare_update(self, max_norm: float, growth_interval: int, control: Array) -> None:
+        """max_norm: infinite for none. growth_interval: of the loss scaling; 0 for none."""
         raise NotImplementedError
 
     def _run_update(
@@ -407,8 +446,9 @@ class GpuBackend:
         state: Sequence[Array],
         clip_value: np.floating,
         parameters: Array,
+        stored: Array | None,
     ) -> None:
-        """clip_value: infinite for none."""
+        """clip_value: infinite for none. stored: what gets the parameters rounded to its dtype, or None."""
         raise NotImplementedError
 
     def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:

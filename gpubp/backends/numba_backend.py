@@ -24,7 +24,7 @@ from gpubp.activations import Activation
 from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, blocks, decide_plan
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
-from gpubp.errors import BackendError, unknown_name
+from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels import plans
 from gpubp.kernels.numba import (
     activations,
@@ -50,7 +50,7 @@ from gpubp.kernels.numba import (
     weight_step,
 )
 from gpubp.kernels.numba.activations import Sigma
-from gpubp.kernels.plans import Chip, Plan
+from gpubp.kernels.plans import VARIANTS, Chip, Plan
 from gpubp.losses import Loss
 from gpubp.optimizers import Optimizer
 
@@ -72,6 +72,7 @@ class NumbaBackend(GpuBackend):
     """
 
     name = "numba"
+    variants = VARIANTS[:-1]
 
     def __init__(self, device: str = "gpu") -> None:
         if device not in ("gpu", "emulator"):
@@ -87,6 +88,10 @@ class NumbaBackend(GpuBackend):
         chip = Chip(f"sm_{major}{minor}", current.MULTIPROCESSOR_COUNT, current.MAX_SHARED_MEMORY_PER_BLOCK)
         kind = type(self._nothing[FLOATS[0]])
         super().__init__(device, chip, ArgumentChecker(kind, current.id, address=_address, device_of=_device_of))
+
+    def require_precision(self, precision: str) -> None:
+        """See `Backend.require_precision`."""
+        _refuse_mixed("precision", precision)
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
@@ -123,6 +128,15 @@ class NumbaBackend(GpuBackend):
     def synchronize(self) -> None:
         self._stream.synchronize()
 
+    def elapsed(self, work: Callable[[], object]) -> float:
+        """Seconds that the device takes for what `work` gives it, between two events of its own clock. Waits for it."""
+        start, end = self._cuda.event(), self._cuda.event()
+        start.record(self._stream)
+        work()
+        end.record(self._stream)
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Raises BackendError: Numba has no way to record its launches."""
         raise BackendError("backend 'numba' cannot capture a step: Numba does not record launches; 'cupy' can")
@@ -156,15 +170,17 @@ class NumbaBackend(GpuBackend):
 
     # --- backward ---------------------------------------------------------------------------------------------------
     def _run_softmax_cross_entropy(
-        self, z: Array, y: Array, labels: bool, scale: float, parts: Array, delta: Array
+        self, z: Array, y: Array, labels: bool, control: Array | None, scale: float, parts: Array, delta: Array
     ) -> None:
+        _refuse_mixed("control", control)
         team = plans.row_team(z.shape[1])
         kernel = self._make(output_delta.softmax_cross_entropy, str(z.dtype), team, labels)
         self._launch_by_rows(kernel, z, y, delta, parts, scale)
 
     def _run_softmax_output_delta(
-        self, loss: Loss, a: Array, y: Array, scale: float, parts: Array, delta: Array
+        self, loss: Loss, a: Array, y: Array, control: Array | None, scale: float, parts: Array, delta: Array
     ) -> None:
+        _refuse_mixed("control", control)
         functions = self._loss(loss, a.dtype)
         kernel = self._make(output_delta.softmax, str(a.dtype), plans.row_team(a.shape[1]), functions)
         self._launch_by_rows(kernel, a, y, delta, parts, scale)
@@ -176,10 +192,12 @@ class NumbaBackend(GpuBackend):
         output: Array,
         saved: Array,
         y: Array,
+        control: Array | None,
         scale: float,
         parts: Array,
         delta: Array,
     ) -> None:
+        _refuse_mixed("control", control)
         sigma = None if loss.from_logits else self._sigma(activation, output.dtype)
         kernel = self._make(output_delta.elementwise, str(output.dtype), self._loss(loss, output.dtype), sigma)
         self._launch(kernel, (len(parts),), (plans.SUM_THREADS,), output, saved, y, delta, parts, scale)
@@ -200,7 +218,8 @@ class NumbaBackend(GpuBackend):
             self._launch_each(kernel, len(gradient), parts, gradient)
 
     # --- update -----------------------------------------------------------------------------------------------------
-    def _run_prepare_update(self, max_norm: float, control: Array) -> None:
+    def _run_prepare_update(self, max_norm: float, growth_interval: int, control: Array) -> None:
+        _refuse_mixed("loss_scaling", growth_interval or None)
         self._launch(self._make(prepare_update.make), (1,), (1,), control, max_norm)
 
     def _run_update(
@@ -212,7 +231,9 @@ class NumbaBackend(GpuBackend):
         state: Sequence[Array],
         clip_value: np.floating,
         parameters: Array,
+        stored: Array | None,
     ) -> None:
+        _refuse_mixed("stored", stored)
         kernel = self._make(update.make, str(parameters.dtype), optimizer.name, optimizer_numbers(optimizer))
         nothing = self._nothing[parameters.dtype]
         slots = [*state, nothing, nothing][:2]
@@ -220,11 +241,12 @@ class NumbaBackend(GpuBackend):
         self._launch_each(kernel, parameters.size, gradients, parameters, *slots, *numbers)
 
     # --- products ---------------------------------------------------------------------------------------------------
-    def _plan(self, call: ProductCall, plan: Plan | None) -> Plan:
+    def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
+        _refuse_mixed("tf32", tf32 or None)
         if plan is not None:
             plan = product_pipelined.adapt(plan, self.chip)
         # copies move single elements, however the operands lie
-        decided = decide_plan(plan, self.variant, call.m, call.n, call.k, call.dtype, self.chip, aligned=True)
+        decided = decide_plan(plan, self.variant, call.m, call.n, call.k, str(call.dtype), self.chip)
         return product_pipelined.adapt(decided, self.chip)
 
     def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:
@@ -295,6 +317,13 @@ class NumbaBackend(GpuBackend):
     def _launch_by_rows(self, kernel: Any, matrix: Array, *arguments: Any) -> None:
         """Launch a kernel in which a team of threads takes a row of its first argument."""
         self._launch(kernel, *row_blocks(*matrix.shape), matrix, *arguments)
+
+
+def _refuse_mixed(argument: str, value: Any) -> None:
+    """Raise ArgumentError where something was given that only mixed precision needs."""
+    if value is not None:
+        was = value if isinstance(value, str | bool | int) else "given"
+        raise ArgumentError(argument, was, "left out: backend 'numba' has no tensor cores; 'cupy' has them")
 
 
 def _cuda_module(device: str) -> Any:

@@ -10,6 +10,7 @@ cores from each other, and a small step becomes many times slower.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 from scipy.linalg.blas import dgemm, sgemm
 
 from gpubp.activations import Activation, Identity, Softmax
+from gpubp.backends import numpy_mixed
 from gpubp.backends.base import Array, Control, Losses
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.losses import Loss
 from gpubp.optimizers import AdamW, Optimizer
+from gpubp.precision import LossScaling
 
 GEMM: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemm, np.dtype("float64"): dgemm}
 
@@ -38,6 +41,9 @@ class NumpyBackend:
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
         self._work = {np.dtype(name): np.empty((2, BLOCK), name) for name in ("float32", "float64")}
+
+    def require_precision(self, precision: str) -> None:
+        """Every precision, by rounding: this backend is their reference."""
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
@@ -59,7 +65,7 @@ class NumpyBackend:
         out[...] = source
 
     def cast(self, source: Array, out: Array) -> None:
-        np.copyto(out, source, casting="same_kind")
+        numpy_mixed.store(source, out)
 
     def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
         start = int(control[Control.BATCH_OFFSET])
@@ -86,8 +92,17 @@ class NumpyBackend:
 
     # --- forward ----------------------------------------------------------------------------------------------------
     def dense_forward(
-        self, a_prev: Array, w: Array, b: Array | None, activation: Activation, z: Array | None, a: Array
+        self,
+        a_prev: Array,
+        w: Array,
+        b: Array | None,
+        activation: Activation,
+        z: Array | None,
+        a: Array,
+        tf32: bool = False,
     ) -> None:
+        if tf32 or a.itemsize == 2:
+            return numpy_mixed.dense_forward(self, a_prev, w, b, activation, z, a, tf32)
         if z is None:
             z = a
         if b is None:
@@ -100,12 +115,24 @@ class NumpyBackend:
                 activation.apply(part_z, part_a)
 
     def softmax(self, z: Array, a: Array) -> None:
+        if z.itemsize == 2:
+            return numpy_mixed.softmax(self, z, a)
         Softmax().apply(z, a)
 
     # --- backward ---------------------------------------------------------------------------------------------------
     def output_delta(
-        self, loss: Loss, activation: Activation, output: Array, saved: Array, y: Array, losses: Array, delta: Array
+        self,
+        loss: Loss,
+        activation: Activation,
+        output: Array,
+        saved: Array,
+        y: Array,
+        control: Array | None,
+        losses: Array,
+        delta: Array,
     ) -> None:
+        if output.itemsize == 2:
+            return numpy_mixed.output_delta(self, loss, activation, output, saved, y, control, losses, delta)
         rows, width = output.shape
         total = 0.0
         step = max(1, BLOCK // width)
@@ -116,43 +143,67 @@ class NumpyBackend:
                 work = np.empty_like(delta[part])
                 activation.multiply_derivative(saved[part], delta[part], delta[part], work)
         divisor = loss.divisor(rows)
-        if divisor != 1:
-            np.multiply(delta, 1 / divisor, out=delta)
+        scale = 1 / divisor if control is None else float(control[Control.LOSS_SCALE]) / divisor
+        if scale != 1:
+            np.multiply(delta, scale, out=delta)
         losses[Losses.BATCH] = total / divisor
         losses[Losses.TOTAL] += total
 
     def hidden_delta(
-        self, delta_next: Array, w_next: Array, activation: Activation, saved: Array, delta: Array
+        self,
+        delta_next: Array,
+        w_next: Array,
+        activation: Activation,
+        saved: Array,
+        delta: Array,
+        tf32: bool = False,
     ) -> None:
+        if tf32 or delta.itemsize == 2:
+            return numpy_mixed.hidden_delta(self, delta_next, w_next, activation, saved, delta, tf32)
         _product(1.0, delta_next, w_next, 0.0, delta)
         self.hadamard_derivative(delta, activation, saved, delta)
 
-    def transpose_product(self, delta_next: Array, w_next: Array, product: Array) -> None:
+    def transpose_product(self, delta_next: Array, w_next: Array, product: Array, tf32: bool = False) -> None:
+        if tf32 or product.itemsize == 2:
+            return numpy_mixed.transpose_product(self, delta_next, w_next, product, tf32)
         _product(1.0, delta_next, w_next, 0.0, product)
 
     def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
+        if delta.itemsize == 2:
+            return numpy_mixed.hadamard_derivative(self, product, activation, saved, delta)
         work = self._work[delta.dtype][0]
         for part, part_saved, part_delta in _blocks(product, saved, delta):
             activation.multiply_derivative(part_saved, part, part_delta, work[: part.size])
 
-    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array) -> None:
+    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array, tf32: bool = False) -> None:
+        if tf32 or delta.itemsize == 2:
+            return numpy_mixed.weight_gradient(self, delta, a_prev, gradient, tf32)
         _product(1.0, delta, a_prev, 0.0, gradient, a_transposed=True)
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
+        if delta.itemsize == 2:
+            return numpy_mixed.bias_gradient(self, delta, gradient)
         np.add.reduce(delta, axis=0, out=gradient)
 
     # --- update -----------------------------------------------------------------------------------------------------
-    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array) -> None:
+    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
+        if tf32 or delta.itemsize == 2:
+            return numpy_mixed.weight_step(self, delta, a_prev, control, w, tf32)
         _product(-float(control[Control.LEARNING_RATE]), delta, a_prev, 1.0, w, a_transposed=True)
 
-    def prepare_update(self, max_norm: float | None, control: Array) -> None:
+    def prepare_update(self, max_norm: float | None, control: Array, loss_scaling: LossScaling | None = None) -> None:
+        loss_scale = 1.0
+        if loss_scaling is not None:
+            loss_scale = float(control[Control.LOSS_SCALE])
+            if not _scale_loss(loss_scaling, control):
+                return
         control[Control.STEP] += 1
         scale = 1.0
         if max_norm is not None:
-            norm = float(control[Control.SQUARED_NORM]) ** 0.5
+            norm = float(control[Control.SQUARED_NORM]) ** 0.5 / loss_scale
             # written so that a NaN norm gives a NaN scale, which shows, and not 1
             scale = 1.0 if norm <= max_norm else max_norm / norm
-        control[Control.GRADIENT_SCALE] = scale
+        control[Control.GRADIENT_SCALE] = scale / loss_scale
 
     def update(
         self,
@@ -162,27 +213,48 @@ class NumpyBackend:
         control: Array,
         state: Sequence[Array],
         parameters: Array,
+        stored: Array | None = None,
     ) -> None:
         values = control.tolist()
+        if values[Control.SKIP]:
+            return
         rate, step, scale = values[Control.LEARNING_RATE], int(values[Control.STEP]), values[Control.GRADIENT_SCALE]
         g_work, work = self._work[parameters.dtype]
-        decay = optimizer.weight_decay
+        clip, decay = optimizer.clip_value, optimizer.weight_decay
+        decoupled = isinstance(optimizer, AdamW)
+        as_it_is = scale == 1 and clip is None and (decoupled or not decay)
         start = 0
         for g, w, *slots in _blocks(gradients, parameters, *state):
             n = g.size
-            scaled = g_work[:n]
-            np.multiply(g, scale, out=scaled)
-            if optimizer.clip_value is not None:
-                np.clip(scaled, -optimizer.clip_value, optimizer.clip_value, out=scaled)
-            if decay and start < decayed:
-                m = min(n, decayed - start)
-                if isinstance(optimizer, AdamW):
-                    np.multiply(w[:m], 1 - rate * decay, out=w[:m])
-                else:
+            m = max(0, min(n, decayed - start))  # how many of them decay
+            if decoupled:
+                np.multiply(w[:m], 1 - rate * decay, out=w[:m])
+            if not as_it_is:
+                g = np.multiply(g, scale, out=g_work[:n])
+                if clip is not None:
+                    np.clip(g, -clip, clip, out=g)
+                if decay and not decoupled:
                     np.multiply(w[:m], decay, out=work[:m])
-                    np.add(scaled[:m], work[:m], out=scaled[:m])
-            optimizer.update(scaled, rate, step, slots, w, work[:n])
+                    np.add(g[:m], work[:m], out=g[:m])
+            optimizer.update(g, rate, step, slots, w, work[:n])
             start += n
+        if stored is not None:
+            numpy_mixed.store(parameters, stored)
+
+
+def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:
+    """Move the loss scale on by one step, and return whether the step is made."""
+    finite = math.isfinite(control[Control.SQUARED_NORM])
+    control[Control.SKIP] = not finite
+    if not finite:
+        control[Control.LOSS_SCALE] = max(1.0, control[Control.LOSS_SCALE] / 2)
+        control[Control.CLEAN_STEPS] = 0
+        return False
+    control[Control.CLEAN_STEPS] += 1
+    if control[Control.CLEAN_STEPS] >= loss_scaling.growth_interval:
+        control[Control.LOSS_SCALE] *= 2
+        control[Control.CLEAN_STEPS] = 0
+    return True
 
 
 def _product(

@@ -9,7 +9,10 @@ from gpubp.kernels.plans import Plan
 TYPES = {"float32": "float", "float64": "double", "int64": "int64", "bfloat16": "bfloat16", "float16": "float16"}
 """C++ types by NumPy's names."""
 
-WORDS = {16: "uint4", 8: "uint2", 4: "unsigned"}
+OPERAND_TYPES = TYPES | {"tf32": "float"}
+"""The same by what a product multiplies: tf32 is rounded from floats in registers."""
+
+WORDS = {16: "uint4", 8: "uint2", 4: "unsigned", 2: "unsigned short"}
 """C++ types for moving bytes, by their size."""
 
 
@@ -46,8 +49,8 @@ class ProductKernels:
 
     def partial(self, plan: Plan) -> Entry:
         """The kernel that computes parts of the product, before the reduction."""
-        arguments = (TYPES[plan.dtype], self.form, *plan_arguments(plan))
-        return entry("product", "partial_product_pipelined", *arguments)
+        arguments = (OPERAND_TYPES[plan.dtype], self.form, *plan_arguments(plan))
+        return entry("product", f"partial_product_{plan.variant}", *arguments)
 
     def reduction(self) -> Entry:
         """The kernel that adds the parts, and then does what the primitive does with a sum."""
@@ -71,5 +74,7 @@ def plan_arguments(plan: Plan) -> tuple[str, ...]:
         return ()
     if plan.variant == "tiled":
         return (str(plan.tile_m),)
-    sizes = (plan.tile_m, plan.tile_n, plan.tile_k, plan.thread_m, plan.thread_n, plan.stages, plan.vector)
-    return (f"Pipeline<{', '.join(map(str, sizes))}>",)
+    pieces = (plan.warp_m, plan.warp_n) if plan.variant == "tensorcore" else (plan.thread_m, plan.thread_n)
+    sizes = (plan.tile_m, plan.tile_n, plan.tile_k, *pieces, plan.stages, plan.vector)
+    pipeline = "WarpPipeline" if plan.variant == "tensorcore" else "Pipeline"
+    return (f"{pipeline}<{', '.join(map(str, sizes))}>",)

@@ -138,7 +138,7 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
     split = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 
     def step():
-        backend.output_delta(loss, softmax, z, z, y, sums, delta)
+        backend.output_delta(loss, softmax, z, z, y, None, sums, delta)
         backend.weight_gradient(delta, a_prev, gradient, plan=split)
         backend.bias_gradient(delta, b_gradient)
 

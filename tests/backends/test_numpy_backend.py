@@ -215,7 +215,7 @@ def test_output_delta_in_blocks_equals_that_at_once(name, reduction, monkeypatch
         for block in (7, 1_000, 1):
             monkeypatch.setattr(numpy_backend, "BLOCK", block)
             found, delta = np.array([np.nan, 10.0]), poisoned(9, 3)
-            NumpyBackend().output_delta(loss, activation, output, saved, y, found, delta)
+            NumpyBackend().output_delta(loss, activation, output, saved, y, None, found, delta)
             results.append((found, delta))
         divisor = 9 if reduction == "mean" else 1
         for found, delta in results:
@@ -260,7 +260,7 @@ def test_an_update_in_blocks_equals_that_at_once(name, decayed, monkeypatch):
     optimizer = optimizers.get({"name": name, "weight_decay": 0.1, "clip_value": 1.0})
     gradients, parameters = numbers(rng, 30), numbers(rng, 30)
     state = [np.abs(numbers(rng, 30)) for _ in optimizer.state]
-    control = np.array([0.01, 0, 5, 0, 0.5])
+    control = np.array([0.01, 0, 5, 0, 0.5, 0, 0, 0])
     results = []
     for block in (7, 1000):
         monkeypatch.setattr(numpy_backend, "BLOCK", block)
@@ -346,7 +346,7 @@ def test_gathering_rows_makes_no_large_array(bias):
 def test_the_measure_sees_a_large_array(monkeypatch):
     # such as the one that a plain `delta.T @ a_prev` would make
     monkeypatch.setattr(
-        NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient: np.copyto(gradient, delta.T @ a_prev)
+        NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient, _: np.copyto(gradient, delta.T @ a_prev)
     )
     assert peak_of_a_step(optimizer="momentum") > SMALLEST * 4
 
@@ -370,7 +370,7 @@ def test_nan_goes_through_every_primitive(backend):
         for name in OPTIMIZERS:
             optimizer = optimizers.get({"name": name, "clip_value": 1.0})
             w, state = np.ones(2), [np.ones(2) for _ in optimizer.state]
-            backend.update(optimizer, nan[0], 2, np.array([0.1, 0, 1, 0, 1]), state, w)
+            backend.update(optimizer, nan[0], 2, np.array([0.1, 0, 1, 0, 1, 0, 0, 0]), state, w)
             assert np.isnan(w).tolist() == [True, False], name
 
 

@@ -84,15 +84,15 @@ class TakesTheSlopeOfOneAtZero(NumpyBackend):
 
 
 class DividesByOneRowTooMany(NumpyBackend):
-    def output_delta(self, loss, activation, output, saved, y, losses, delta):
-        super().output_delta(loss, activation, output, saved, y, losses, delta)
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
+        super().output_delta(loss, activation, output, saved, y, control, losses, delta)
         delta *= len(delta) / (len(delta) + 1)
 
 
 class SetsTheTotal(NumpyBackend):
-    def output_delta(self, loss, activation, output, saved, y, losses, delta):
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
         losses[Losses.TOTAL] = 0
-        super().output_delta(loss, activation, output, saved, y, losses, delta)
+        super().output_delta(loss, activation, output, saved, y, control, losses, delta)
 
 
 class StepsUphill(NumpyBackend):
