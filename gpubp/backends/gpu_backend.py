@@ -116,7 +116,7 @@ class GpuBackend:
         dtype = self._check.float_dtype("x", x)
         self._check.array("x", x, x.shape, dtype)
         if x.size:
-            self._run_scale(x, dtype.type(factor))
+            self._run_scale(x, master_of(dtype).type(factor))
 
     def row_argmax(self, x: Array, out: Array) -> None:
         rows, _ = self._check.matrix("x", x)

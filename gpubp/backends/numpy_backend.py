@@ -79,6 +79,8 @@ class NumpyBackend:
         out[0] = total
 
     def scale(self, x: Array, factor: float) -> None:
+        if x.itemsize == 2:
+            return numpy_mixed.scale(self, x, factor)
         np.multiply(x, factor, out=x)
 
     def row_argmax(self, x: Array, out: Array) -> None:

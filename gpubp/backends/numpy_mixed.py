@@ -41,6 +41,13 @@ def dense_forward(
 
 
 @_quiet
+def scale(backend: NumpyBackend, x: Array, factor: float) -> None:
+    wide = widened(x)
+    backend.scale(wide, factor)
+    store(wide, x)
+
+
+@_quiet
 def softmax(backend: NumpyBackend, z: Array, a: Array) -> None:
     wide_a = _wide_like(a)
     backend.softmax(widened(z), wide_a)
