@@ -32,8 +32,6 @@ LEAST_PART = 256
 """Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
 MAX_THREADS = 1024
 WARP = 32
-LEAST_ASYNC_COPY = 4
-"""Bytes that cp.async moves at least."""
 MAX_COPIES = 8
 """Copies of less than 16 bytes that a thread may make for each tile: every one needs two registers for its address."""
 MAX_SUMS_UNALIGNED = 64
@@ -167,9 +165,8 @@ class Plan:
         )
         if self.stages < 3:
             raise ArgumentError("stages", self.stages, "≥ 3: one tile is used while two are on their way")
-        vectors = [size for size in (1, 2, self.unit) if size == 1 or size * self.item_bytes >= LEAST_ASYNC_COPY]
-        if self.vector not in vectors:
-            raise ArgumentError("vector", self.vector, f"one of {', '.join(map(str, vectors))} with {self.dtype}")
+        if self.vector not in (1, 2, self.unit):
+            raise ArgumentError("vector", self.vector, f"1, 2, or {self.unit}: 16 bytes of {self.dtype}")
         self._check_threads()
         self._check_copies()
 
@@ -226,11 +223,11 @@ class Plan:
     def for_alignment(self, alignment: int) -> Plan:
         """This plan for operands whose rows all start on multiples of so many bytes.
 
-        Copies move 16 bytes; where rows do not allow it, single elements, or of `tensorcore`'s two bytes also pairs.
+        Copies move 16 bytes; where rows do not allow it, single elements, or those of `tensorcore` pairs.
         """
         if alignment % 16 == 0:
             return self
-        pairs = self.variant == "tensorcore" and self.item_bytes == 2 and alignment % 4 == 0
+        pairs = self.variant == "tensorcore" and alignment % (2 * self.item_bytes) == 0
         return replace(self, vector=min(self.vector, 2 if pairs else 1))
 
     def blocks(self, m: int, n: int) -> int:
