@@ -337,7 +337,7 @@ def check(
     device: Device = None,
     primitive: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this rung of the ladder; may be given again.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="Only float32 or float64.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="Only float32, float64, tf32, bfloat16 or float16.")] = None,
     shape: Annotated[str | None, typer.Option(help="MxNxK for products, else rows x columns, or a length.")] = None,
     case: Annotated[str | None, typer.Option(help="Only the case of this name, as a failure prints it.")] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
@@ -367,6 +367,71 @@ def check(
         report=report,
     )
     if not found.passed:
+        raise typer.Exit(1)
+
+
+# --- bench ------------------------------------------------------------------------------------------------------------
+_what, _who, _how, _result = map(_options, ("What is measured", "Who takes part", "How", "Result"))
+
+
+@app.command()
+def bench(
+    primitive: Annotated[list[str] | None, _what("Only this primitive; may be given again.")] = None,
+    shape: Annotated[
+        list[str] | None, _what("MxNxK for products, BxN for matrices, a length for update; may be given again.")
+    ] = None,
+    step: Annotated[bool, _what("Only training steps.", "--step")] = False,
+    network: Annotated[
+        list[str] | None,
+        _what("Only the step of this network: tiny, tiny-regression, small, medium, wide, large, huge."),
+    ] = None,
+    dtype: Annotated[list[str] | None, _what("float32 or float64; may be given again. Default: float32.")] = None,
+    contender: Annotated[
+        list[str] | None,
+        _who(
+            "Only this one; may be given again: numpy, cupy, cupy-graph, numba, torch, torch-compiled, jax, sklearn, "
+            "cublas, cublaslt, torch-graph."
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None, _who("This rung of the ladder on a GPU too: naive, tiled, pipelined; may be given again.")
+    ] = None,
+    quick: Annotated[bool, _how("A few sizes, a few seconds.", "--quick")] = False,
+    full: Annotated[bool, _how("Every primitive, many sizes, many minutes.", "--full")] = False,
+    repeats: Annotated[int | None, _how("Turns of each contender. Default: 7; --quick 3, --full 9.")] = None,
+    threads: Annotated[int | None, _how("Of each contender on the CPU. Default: one a core.")] = None,
+    out: Annotated[Path | None, _result("A folder for pictures: throughput.png, roofline.png.")] = None,
+    save: Annotated[Path | None, _result("Keep the figures in a .json file.")] = None,
+    compare: Annotated[
+        list[Path] | None,
+        _result("Compare with a file that --save made; given twice, compare the two files and measure nothing."),
+    ] = None,
+    as_json: Annotated[bool, _result("Print the figures as JSON.", "--json")] = False,
+) -> None:
+    """Measure the CPU and the GPU, beside other libraries and the hardware's limits; exit code 1 for wrong results."""
+    from gpubp.bench import command
+    from gpubp.crosscheck.command import shape_of
+
+    found = command.bench(
+        _console(),
+        command.Choice(
+            primitives=tuple(primitive or ()),
+            shapes=tuple(sides for text in shape or () if (sides := shape_of(text)) is not None),
+            steps=tuple(network or ()) if step or network else None,
+            dtypes=tuple(dict.fromkeys(dtype or ("float32",))),
+            contenders=tuple(contender or ()),
+            variants=tuple(variant or ()),
+            repeats=repeats,
+            threads=threads,
+        ),
+        quick=quick,
+        full=full,
+        save=save,
+        compare=compare or (),
+        out=out,
+        as_json=as_json,
+    )
+    if found.own_faults:
         raise typer.Exit(1)
 
 

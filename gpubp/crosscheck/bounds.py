@@ -5,11 +5,24 @@ more, and near zero it can lose what lies under the smallest subnormal: `stored`
 
 For a product whose sum has K terms, with S the sum of the absolute terms,
 
-    |C − R| ≤ 4 g u S + u |R| + η,      g = √K, as the checks draw numbers of both signs.
+    |C − R| ≤ 4 g u S + u_out |R| + η,      g = √K, as the checks draw numbers of both signs.
 
 The worst case of any order of summation is g = K (Higham, "Accuracy and Stability of Numerical Algorithms", section
 3.1); rounding errors of random signs add up like √K (Higham & Mary, 2019), and a wrong index, a dropped term or a lower
 precision exceeds that at once.
+
+A tensor core adds the products of k_mma depths to a float32 sum in one instruction, and cuts off what lies under its
+last bit (Fasi, Higham, Mikaitis & Pranesh, 2021): these errors have one sign, so g = max(√K, K / k_mma). Its operands
+are exact in the reference too, which takes them rounded as the kernel must: TF32 from float32, to nearest, ties away
+from zero. u stays that of float32, and u_out and η are those of the dtype that the result is stored in.
+
+What this tells apart, and what not:
+
+- Operands of fewer bits than asked, TF32 by truncation or by ties to even, and operands that are not rounded at all
+  lie outside the bound, at any K up to 2,048.
+- A sum in half precision lies outside as soon as it is rounded more than once, or its result is stored in float32. A
+  single rounding of a sum (K ≤ k_mma) to the dtype that it is stored in anyway is no error.
+- A sum in more than float32 is within the bound, as it should be.
 
 For anything else the error is c u T, with T the sum of absolute terms of the formula and c a small count of its
 roundings: `ROUNDINGS`, and for σ and σ' `SIGMA` and `SIGMA_PRIME`.
@@ -25,12 +38,37 @@ from scipy.special import ndtr
 
 from gpubp.activations import GELU_CUBIC, INV_SQRT_2PI, SQRT_2_OVER_PI, Activation
 
-UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
-HALF_SUBNORMAL = {"float32": 2.0**-150, "float64": 2.0**-1075 if 2.0**-1075 else 2.0**-1074}
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+HALF_SUBNORMAL = {
+    "float32": 2.0**-150,
+    "float64": 2.0**-1075 if 2.0**-1075 else 2.0**-1074,
+    "bfloat16": 2.0**-134,
+    "float16": 2.0**-25,
+}
 """η: half the smallest subnormal; for float64 the smallest itself, as no narrower float holds the half."""
 
-REFERENCE = {"float32": np.float64, "float64": np.longdouble}
+REFERENCE = {
+    "float32": np.float64,
+    "float64": np.longdouble,
+    "tf32": np.float64,
+    "bfloat16": np.float64,
+    "float16": np.float64,
+}
 """The dtype that the reference for a kernel of this dtype is computed in."""
+
+MMA_DEPTH = {"tf32": 8, "bfloat16": 16, "float16": 16}
+"""k_mma: the depths that a tensor core adds up in one instruction, by the dtype of its operands."""
+
+
+def storage(dtype: str) -> str:
+    """The dtype of the arrays that a product of this dtype reads: TF32 operands are stored as float32."""
+    return "float32" if dtype == "tf32" else dtype
+
+
+def accumulator(dtype: str) -> str:
+    """The dtype that a kernel of this dtype computes in, and that biases, gradients and master weights come in."""
+    return "float64" if dtype == "float64" else "float32"
+
 
 PRODUCT = 4.0
 """The factor of a product's bound: the loads are exact, so it covers the epilogue's own roundings."""
@@ -118,8 +156,12 @@ def sigma_prime_error(activation: Activation, saved: np.ndarray, dtype: str) -> 
 
 
 def product_error(absolute_sum: np.ndarray, terms: int, dtype: str) -> np.ndarray:
-    """The error of a sum of `terms` products of both signs before it is stored; `absolute_sum` is S."""
-    return PRODUCT * float(terms) ** 0.5 * UNIT_ROUNDOFF[dtype] * absolute_sum
+    """The error of a sum of `terms` products of both signs before it is stored; `absolute_sum` is S.
+
+    dtype: of the operands; "tf32", "bfloat16" and "float16" are multiplied by tensor cores.
+    """
+    growth = max(terms**0.5, terms / MMA_DEPTH.get(dtype, terms))
+    return PRODUCT * growth * UNIT_ROUNDOFF[accumulator(dtype)] * absolute_sum
 
 
 def stored(error: np.ndarray | float, reference: np.ndarray, dtype: str) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A case is one call of one primitive. `all_cases` is every combination; `covering_cases` is a small subset in which every
 pair of choices of a primitive still occurs together (a pairwise covering array), since most defects show when two
-conditions meet; a variant with a dtype counts as one choice, for together they name a kernel.
+conditions meet; a variant with a dtype counts as one choice, for together they name a kernel. The dtypes of mixed
+precision have a subset of their own, of fewer options, since kernels for tensor cores take long to compile.
 """
 
 from __future__ import annotations
@@ -15,12 +16,26 @@ from typing import Any
 import numpy as np
 
 from gpubp.activations import ACTIVATIONS
+from gpubp.crosscheck import bounds
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.losses import LOSSES
 from gpubp.optimizers import OPTIMIZERS
 
 DTYPES = ("float32", "float64")
+"""What every backend computes in."""
+
+TENSOR_CORE = "tensorcore"
+"""The rung of the ladder that multiplies with tensor cores."""
+
+MIXED_DTYPES = ("tf32", "bfloat16", "float16")
+"""What tensor cores multiply: float32 arrays that a product rounds to TF32, and arrays that are stored in 16 bits."""
+
+HALF_DTYPES = ("bfloat16", "float16")
+
 SCALES = (1.0, 1e-4, 1e-8)
+MIXED_SCALES = (1.0, 1e-4, 1e4)
+"""For `MIXED_DTYPES`: float16 is subnormal below 6e-5, and a sum of a few terms of 1e4 overflows."""
+
 SEEDS = (0, 1, 2)
 ELEMENTWISE = tuple(name for name in ACTIVATIONS if name != "softmax")
 
@@ -50,11 +65,27 @@ LARGE = "+large"
 The rule for plans fills the chip first, so a large chip takes its smallest tile for every shape of `PRODUCT_SHAPES`.
 """
 
-LARGE_VARIANTS = ("tiled", "pipelined")
+LARGE_VARIANTS = ("tiled", "pipelined", TENSOR_CORE)
 """The variants whose tiles come in sizes."""
 
 LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))
 """M, N, K: ragged around the largest tile, with rows on 16-byte boundaries and off them."""
+
+MIXED_SHAPES = (
+    (1, 10, 64),
+    (TILE - 1, TILE + 1, TILE - 1),
+    (TILE, 2 * TILE, 32),
+    (17, 31, 13),
+    (257, 3, 7),
+    (37, 41, 1),
+    (5, 7, 1031),
+    (16, 24, 2048),
+    (130, 136, 40),
+)
+"""M, N, K of the subset for tensor cores: no multiple of an instruction's 16 × 8 × 16 among most, split-K in two."""
+
+MIXED_LARGE_SHAPES = ((136, 264, 40), (129, 257, 41))
+"""M, N, K: like `LARGE_SHAPES`, where 16 bytes are up to 8 elements."""
 
 ROW_SHAPES = ((1, 1), (1, 10), (33, 1), (32, 10), (129, 65), (7, 1031), (1031, 3), (64, 128))
 """Rows and columns of what is no product."""
@@ -68,6 +99,8 @@ class Case:
     """One call of one primitive.
 
     variant: a rung of the ladder, with `LARGE` behind it for large tiles; "-" for a primitive that has none.
+    dtype: of the arrays; "tf32" for float32 arrays whose products are of TF32. With "bfloat16" and "float16", biases,
+    gradients, targets and master weights are float32.
     option: the activation, the loss with its output activation ("huber+tanh"), or the optimiser, as the primitive asks.
     mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
     scale: the magnitude of deltas and gradients. values: "random", or "integers" small enough to be summed exactly.
@@ -89,6 +122,16 @@ class Case:
     def rung(self) -> str | None:
         """The variant without its tiles, as a backend takes it."""
         return None if self.variant == "-" else self.variant.removesuffix(LARGE)
+
+    @property
+    def storage(self) -> str:
+        """The dtype of weights, activations and deltas."""
+        return bounds.storage(self.dtype)
+
+    @property
+    def master(self) -> str:
+        """The dtype of biases, gradients, targets and master weights, and the one that is computed in."""
+        return bounds.accumulator(self.dtype)
 
     @property
     def large_tiles(self) -> bool:
@@ -130,13 +173,16 @@ def _check_fields(case: Case) -> None:
     if len(case.shape) != sides or min(case.shape) < 1:
         raise ArgumentError("case", case.name, f"of a shape of {sides} side(s) ≥ 1 for {case.primitive}")
     for field, value, known in (
-        ("dtype", case.dtype, DTYPES),
+        ("dtype", case.dtype, (*DTYPES, *mixed_dtypes(case.primitive))),
         ("option", case.option, OPTIONS[case.primitive]),
-        ("mode", case.mode, MODES.get(case.primitive, _NONE)),
+        ("mode", case.mode, _modes(case.primitive, case.dtype)),
         ("values", case.values, _values(case.primitive)),
     ):
         if value not in known:
             raise ArgumentError("case", case.name, f"of a {field} that there is: {', '.join(known)}")
+    if case.rung is not None and (case.rung == TENSOR_CORE) != (case.dtype in MIXED_DTYPES):
+        must = f"of variant {TENSOR_CORE!r} with dtype {', '.join(MIXED_DTYPES)}, and of another one with the others"
+        raise ArgumentError("case", case.name, must)
     if not (0 < case.scale < float("inf") and case.offset >= 0 and case.seed >= 0):
         raise ArgumentError("case", case.name, "of a scale > 0, an offset ≥ 0 and a seed ≥ 0")
 
@@ -165,8 +211,25 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "gather_rows": ("float", "labels"),
     "row_argmax": _NONE,
     "scale": _NONE,
+    "cast": ("widen", "narrow"),
 }
 """Every primitive, with the options that it comes in."""
+
+MIXED_OPTIONS: dict[str, tuple[str, ...]] = {
+    "dense_forward": ("relu", "gelu", "tanh"),
+    "hidden_delta": ("silu", "relu", "elu"),
+    "hadamard_derivative": ("relu", "tanh", "gelu"),
+    "output_delta": (
+        "softmax_cross_entropy+softmax",
+        "softmax_cross_entropy+softmax+labels",
+        "binary_cross_entropy+sigmoid",
+        "half_squared_error+identity",
+        "huber+tanh",
+        "squared_error+softmax",
+    ),
+    "update": ("sgd", "momentum", "adam"),
+}
+"""The options in the subset of `MIXED_DTYPES`, where it does not hold them all; products take one each, in turn."""
 
 MODES: dict[str, tuple[str, ...]] = {
     "dense_forward": ("bias", "no_bias", "keep_z"),
@@ -175,62 +238,137 @@ MODES: dict[str, tuple[str, ...]] = {
 }
 """What else some primitives can be asked; the others have the mode "-" alone."""
 
+HALF_MODES: dict[str, tuple[str, ...]] = {
+    "output_delta": ("scaled",),
+    "update": ("scaled", "grown", "overflow"),
+}
+"""What they can be asked besides with `HALF_DTYPES`: a loss scale, its growth, a gradient that is not finite."""
+
 PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
 """The primitives that are products: the ones with rungs of the ladder, and with shapes M, N, K."""
+
+
+HALF_PRIMITIVES = ("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "update", "row_argmax", "cast")
+"""The primitives that are no products, and read or write `HALF_DTYPES`."""
+
+
+def mixed_dtypes(primitive: str) -> tuple[str, ...]:
+    """Those of `MIXED_DTYPES` that the primitive has cases of; a folded step would be rounded away in 16 bits."""
+    if primitive == "weight_step":
+        return ("tf32",)
+    if primitive in PRODUCTS:
+        return MIXED_DTYPES
+    return HALF_DTYPES if primitive in HALF_PRIMITIVES else ()
+
+
+def has_mixed(variants: Sequence[str]) -> bool:
+    """Whether a backend whose products come in these variants has `MIXED_DTYPES`; NumPy has them, in its one way."""
+    return not variants or TENSOR_CORE in variants
 
 
 def _shapes(primitive: str) -> Sequence[tuple[int, ...]]:
     if primitive in PRODUCTS:
         return PRODUCT_SHAPES
-    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale") else ROW_SHAPES
+    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale", "cast") else ROW_SHAPES
 
 
 def _values(primitive: str) -> Sequence[str]:
     return ("random", "integers") if primitive in PRODUCTS or primitive == "bias_gradient" else ("random",)
 
 
+def _modes(primitive: str, dtype: str) -> tuple[str, ...]:
+    modes = MODES.get(primitive, _NONE)
+    return (*modes, *HALF_MODES.get(primitive, ())) if dtype in HALF_DTYPES else modes
+
+
 def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[Any]]:
     """What is varied for a primitive: variant with dtype, shape, option, mode, scale with values, offset, seed.
 
-    Integers come in one scale, since others would round them.
+    variants: without `TENSOR_CORE`, which `mixed_choices` is for. Integers come in one scale: others would round them.
     """
-    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax")
-    scales = {"random": SCALES if scaled else (1.0,), "integers": (1.0,)}
     return [
         tuple(itertools.product(variants if primitive in PRODUCTS and variants else _NONE, DTYPES)),
         _shapes(primitive),
         OPTIONS[primitive],
         MODES.get(primitive, _NONE),
-        [(scale, values) for values in _values(primitive) for scale in scales[values]],
+        _scales(primitive, SCALES),
         (0, 1),
         SEEDS,
     ]
+
+
+def mixed_choices(primitive: str, variants: Sequence[str], full: bool = False) -> list[Sequence[Any]]:
+    """What is varied for a primitive in `MIXED_DTYPES`: as `choices`, but that an option belongs to the first choice.
+
+    full: with every option and shape there is.
+    """
+    product = primitive in PRODUCTS
+    names = [name for name in variants if name.removesuffix(LARGE) == TENSOR_CORE] if product and variants else _NONE
+    kernels = list(itertools.product(names, mixed_dtypes(primitive)))
+    options = OPTIONS[primitive] if full else MIXED_OPTIONS.get(primitive, OPTIONS[primitive])
+    if product and not full:
+        chosen = [(*kernel, option) for kernel, option in zip(kernels, itertools.cycle(options), strict=False)]
+    else:
+        chosen = [(*kernel, option) for kernel, option in itertools.product(kernels, options)]
+    return [
+        chosen,
+        MIXED_SHAPES if product and not full else _shapes(primitive),
+        _modes(primitive, HALF_DTYPES[0] if primitive in HALF_PRIMITIVES else "tf32"),
+        _scales(primitive, MIXED_SCALES),
+        (0, 1),
+        SEEDS,
+    ]
+
+
+def _scales(primitive: str, scales: Sequence[float]) -> list[tuple[float, str]]:
+    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax", "cast")
+    of_values = {"random": scales if scaled else (1.0,), "integers": (1.0,)}
+    return [(scale, values) for values in _values(primitive) for scale in of_values[values]]
 
 
 def all_cases(primitive: str, variants: Sequence[str]) -> Iterator[Case]:
     """Every combination."""
     if primitive in PRODUCTS:
         variants = [*variants, *(name + LARGE for name in variants if name in LARGE_VARIANTS)]
-    for row in itertools.product(*choices(primitive, variants)):
-        yield _case(primitive, row)
+    plain = _without_tensor_cores(variants)
+    if plain or not variants:
+        for row in itertools.product(*choices(primitive, plain)):
+            yield _case(primitive, row)
+    if has_mixed(variants):
+        for row in itertools.product(*mixed_choices(primitive, variants, full=True)):
+            yield _mixed_case(primitive, row)
 
 
 def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
-    """A subset in which every two choices of `choices` occur together at least once, and a few cases of large tiles."""
-    found = [_case(primitive, row) for row in _covering_array(choices(primitive, variants))]
+    """A subset in which every two choices of `choices`, and of `mixed_choices`, occur together at least once, and a few
+    cases of large tiles.
+    """
+    found: list[Case] = []
+    plain = _without_tensor_cores(variants)
+    if plain or not variants:
+        found += [_case(primitive, row) for row in _covering_array(choices(primitive, plain))]
+    if has_mixed(variants) and mixed_dtypes(primitive):
+        found += [_mixed_case(primitive, row) for row in _covering_array(mixed_choices(primitive, variants))]
     if primitive in PRODUCTS:
-        found += [case for name in variants if name in LARGE_VARIANTS for case in _large_cases(primitive, name + LARGE)]
+        found += [case for name in variants if name in LARGE_VARIANTS for case in _large_cases(primitive, name)]
     return found
 
 
+def _without_tensor_cores(variants: Sequence[str]) -> list[str]:
+    return [name for name in variants if name.removesuffix(LARGE) != TENSOR_CORE]
+
+
 def _large_cases(primitive: str, variant: str) -> Iterator[Case]:
-    """Each shape of `LARGE_SHAPES` in random numbers and in integers; each dtype with an option and a mode of its own,
-    since large tiles take long to compile.
+    """Each large shape in random numbers and in integers; each dtype with an option and a mode of its own, since large
+    tiles take long to compile.
     """
+    mixed = variant == TENSOR_CORE
+    dtypes, shapes = (mixed_dtypes(primitive), MIXED_LARGE_SHAPES) if mixed else (DTYPES, LARGE_SHAPES)
+    options = MIXED_OPTIONS.get(primitive, _NONE) if mixed else OPTIONS[primitive][-2:]
     modes = itertools.cycle(MODES.get(primitive, _NONE))
-    for dtype, option, mode in zip(DTYPES, itertools.cycle(OPTIONS[primitive][-2:]), modes, strict=False):
-        for shape, values in itertools.product(LARGE_SHAPES, _values(primitive)):
-            yield Case(primitive, variant, dtype, shape, option, mode, 1.0, values, 0, 0)
+    for dtype, option, mode in zip(dtypes, itertools.cycle(options), modes, strict=False):
+        for shape, values in itertools.product(shapes, _values(primitive)):
+            yield Case(primitive, variant + LARGE, dtype, shape, option, mode, 1.0, values, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -252,32 +390,50 @@ class Selection:
 
         Raises ArgumentError for a name that there is not, and where no case is left.
         """
+        all_dtypes = (*DTYPES, *MIXED_DTYPES)
         for argument, names, known in (
             ("primitive", self.primitives, OPTIONS),
             ("variant", self.variants, variants),
-            ("dtype", self.dtypes, DTYPES),
+            ("dtype", self.dtypes, all_dtypes),
         ):
             for name in names:
                 if name not in known:
                     raise unknown_name(argument, name, known)
+        for name in self.dtypes:
+            require_dtype("dtype", name, name, variants)
         make = all_cases if self.full else covering_cases
         found = [
             case
             for primitive in self.primitives or OPTIONS
             for case in make(primitive, self.variants or variants)
-            if case.dtype in (self.dtypes or DTYPES) and (not self.variants or case.rung in self.variants)
+            if case.dtype in (self.dtypes or all_dtypes) and (not self.variants or case.rung in self.variants)
         ]
         if self.shape is not None:
             found = [replace(case, shape=self.shape) for case in found if len(case.shape) == len(self.shape)]
             found = list(dict.fromkeys(found))
+            if not found:
+                must = "of as many sides as a chosen primitive has: MxNxK for products"
+                raise ArgumentError("shape", self.shape, must)
         if not found:
-            raise ArgumentError("shape", self.shape, "of as many sides as a chosen primitive has: MxNxK for products")
+            raise ArgumentError("dtype", ", ".join(self.dtypes), "one that the chosen primitives and variants have")
         return found
 
 
 def _case(primitive: str, row: Sequence[Any]) -> Case:
     (variant, dtype), shape, option, mode, (scale, values), offset, seed = row
     return Case(primitive, variant, dtype, shape, option, mode, scale, values, offset, seed)
+
+
+def _mixed_case(primitive: str, row: Sequence[Any]) -> Case:
+    (variant, dtype, option), shape, mode, (scale, values), offset, seed = row
+    return Case(primitive, variant, dtype, shape, option, mode, scale, values, offset, seed)
+
+
+def require_dtype(argument: str, value: str, dtype: str, variants: Sequence[str]) -> None:
+    """Raise ArgumentError for a dtype that a backend whose products come in these variants does not have."""
+    if dtype in MIXED_DTYPES and not has_mixed(variants):
+        have = " or ".join(DTYPES)
+        raise ArgumentError(argument, value, f"{have} here", "backends 'cupy' and 'numpy' have mixed precision")
 
 
 def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ...]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gpubp import backends
 from gpubp.backends.base import Backend
 from gpubp.crosscheck import report as reports
-from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse
+from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse, require_dtype
 from gpubp.crosscheck.compilation import compile_cases
 from gpubp.crosscheck.report import Report
 from gpubp.crosscheck.runner import run_cases
@@ -61,6 +61,7 @@ def _named(name: str, backend: Backend) -> Case:
     known = tuple(backend.variants) if case.primitive in PRODUCTS and backend.variants else ("-",)
     if (case.rung or "-") not in known:
         raise ArgumentError("case", name, f"of a variant that backend {backend.name!r} has: {', '.join(known)}")
+    require_dtype("case", name, case.dtype, backend.variants)
     return case
 
 

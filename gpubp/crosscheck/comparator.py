@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 
@@ -30,27 +31,52 @@ class Comparison:
 
 
 def compare(result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float) -> Comparison:
-    """Pass where every element of `result` is finite and |result − reference| ≤ bound.
+    """Pass where |result − reference| ≤ bound, and every element of `result` is finite.
 
-    `reference` and `bound` are finite and of a wider dtype than `result`; all have one shape, not empty. Written as
-    `all(error <= bound)`, so that a NaN fails.
+    An infinity passes where the reference lies beyond the largest number of result's dtype, and must stand there: only
+    as far from that limit as the error before the last rounding goes, either may. Saturation fails, and so does an
+    infinity that comes too early. Where the reference itself is infinite, so must the result be.
+
+    `reference` holds no NaN, `bound` is finite; both are of a wider dtype than `result`, and all have one shape, not
+    empty. Written as `all(error <= bound)`, so that a NaN fails.
     """
     bound = np.broadcast_to(np.asarray(bound), reference.shape)
     if result.shape != reference.shape:
         raise ValueError(f"result is of shape {result.shape}, its reference of {reference.shape}")
-    if not (np.isfinite(reference).all() and np.isfinite(bound).all() and (bound >= 0).all()):
-        raise ValueError("the reference and its bound must be finite, and the bound ≥ 0")
+    if np.isnan(reference).any() or not (np.isfinite(bound).all() and (bound >= 0).all()):
+        raise ValueError("the reference must hold no NaN, and its bound must be finite and ≥ 0")
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        error = np.abs(result.astype(reference.dtype) - reference)
+        wide = result.astype(reference.dtype)
+        must, may = _overflows(result.dtype, reference, bound)
+        infinite = np.isinf(wide)
+        right = np.where(infinite, may & (np.sign(wide) == np.sign(reference)), np.isfinite(wide) & ~must)
+        error = np.where(right, np.where(infinite, 0, np.abs(wide - reference)), np.inf)
         within = error <= bound
         shares = np.where(error == 0, 0, error / bound)
-        shares = np.where(np.isnan(shares), np.inf, shares)
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(shares), shares.shape))
     return Comparison(
-        passed=bool(np.isfinite(result).all() and within.all()),
+        passed=bool(within.all()),
         share=float(shares[worst]),
         where=worst,
         value=float(result[worst]),
         reference=float(reference[worst]),
         bound=float(bound[worst]),
     )
+
+
+def _overflows(dtype: np.dtype, reference: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a correct result of this dtype must be infinite, and where it may be."""
+    magnitude = np.abs(reference)
+    infinite = magnitude == np.inf
+    if dtype.kind in "iu" or dtype.itemsize >= reference.dtype.itemsize:
+        return infinite, infinite
+    limit, epsilon = _overflow_limit(dtype)
+    before_rounding = np.maximum(bound - epsilon / 2 * magnitude, 0)
+    return infinite | (magnitude - before_rounding > limit), magnitude + before_rounding >= limit
+
+
+def _overflow_limit(dtype: np.dtype) -> tuple[float, float]:
+    """The magnitude from which on numbers are rounded to infinity, and the spacing at 1, of a float dtype."""
+    info = ml_dtypes.finfo(dtype)
+    largest, epsilon = float(info.max), float(info.eps)
+    return largest + largest / (2 - epsilon) * epsilon / 2, epsilon  # half a unit: what is less rounds down

@@ -2,6 +2,9 @@
 
 A problem holds host arrays alone. `runner` puts its inputs on a backend, poisons its outputs, calls the primitive, and
 compares what comes back. Each function below is one primitive's.
+
+Where arrays are stored in 16 bits, a kernel computes in float32 and rounds what it stores: the bounds take the unit
+roundoff of float32 (`case.master`) up to there, and that of the output's own dtype once.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from gpubp.activations import Activation
 from gpubp.backends.base import Array, Backend, Control
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.bounds import REFERENCE, ROUNDINGS, UNIT_ROUNDOFF, stored
-from gpubp.crosscheck.cases import Case
+from gpubp.crosscheck.cases import HALF_MODES, Case
 from gpubp.optimizers import AdamW, Optimizer
+from gpubp.precision import LossScaling
 
 EXACT = ("identity", "relu")
 """Activations whose σ and σ' make no rounding: small integers go through them bit for bit."""
@@ -61,42 +65,47 @@ def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
     activation = activations.get(case.option)
     a_prev, w, b = (_draw(case, rng, shape) for shape in ((m, k), (n, k), (n,)))
+    b = b.astype(case.master)
     if case.values == "random":
-        w = _rounded(w / np.sqrt(k), case.dtype)  # z of order 1, where σ bends
-    wide_a, wide_w, wide_b = (_wide(x) for x in (a_prev, w, b))
+        w = _stored_operand(case, w / np.sqrt(k))  # z of order 1, where σ bends
+    wide_a, wide_w, wide_b = _operand(case, a_prev), _operand(case, w), _wide(b)
     with_bias = case.mode != "no_bias"
     if not with_bias:
         wide_b = np.zeros_like(wide_b)
     z = wide_a @ wide_w.T + wide_b
     z_error = bounds.product_error(np.abs(wide_a) @ np.abs(wide_w).T + np.abs(wide_b), k, case.dtype)
-    z_bound = stored(z_error, z, case.dtype)
+    z_read = stored(z_error, z, case.master)  # the error of the z that σ reads, which is not rounded to 16 bits
     a = references.sigma(activation, z)
     # σ is computed at the kernel's z, where its own error is of the size that it has at |z| + the error of z
-    own = bounds.sigma_error(activation, _away_from_zero(z, z_bound), case.dtype)
-    a_bound = stored(bounds.lipschitz(activation) * z_bound + own, a, case.dtype)
-    if case.values == "integers":
-        z_bound = np.zeros_like(z)
-        a_bound = z_bound if activation.name in EXACT else stored(own, a, case.dtype)
-    keep_z = case.mode == "keep_z"
-    made = {"a": ((m, n), case.dtype)} | ({"z": ((m, n), case.dtype)} if keep_z else {})
-    expected = {"a": Expected(a, a_bound)} | ({"z": Expected(z, z_bound)} if keep_z else {})
+    own = bounds.sigma_error(activation, _away_from_zero(z, z_read), case.master)
+    exact = case.values == "integers"
+    made = {"a": ((m, n), case.storage)}
+    if exact and activation.name in EXACT:
+        expected = {"a": _exactly(a, case.storage)}
+    else:
+        error = own if exact else bounds.lipschitz(activation) * z_read + own
+        expected = {"a": _within(a, error, case.storage)}
+    if case.mode == "keep_z":
+        made["z"] = (m, n), case.storage
+        expected["z"] = _summed(case, z, z_error, case.storage)
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
         b_array = arrays["b"] if with_bias else None
-        backend.dense_forward(arrays["a_prev"], arrays["w"], b_array, activation, arrays.get("z"), arrays["a"])
+        z_array = arrays.get("z")
+        backend.dense_forward(arrays["a_prev"], arrays["w"], b_array, activation, z_array, arrays["a"], **_tf32(case))
 
     return Problem({"a_prev": a_prev, "w": w, "b": b}, call, expected, made)
 
 
 def _softmax(case: Case, rng: np.random.Generator) -> Problem:
-    z = _rounded(rng.normal(0, 5, case.shape), case.dtype)
+    z = _rounded(rng.normal(0, 5, case.shape), case.storage)
     wide = _wide(z)
     a = references.softmax(wide)
     return Problem(
         {"z": z},
         lambda backend, arrays: backend.softmax(arrays["z"], arrays["a"]),
-        {"a": Expected(a, stored(_softmax_error(wide, a, case.dtype), a, case.dtype))},
-        {"a": (case.shape, case.dtype)},
+        {"a": _within(a, _softmax_error(wide, a, case.master), case.storage)},
+        {"a": (case.shape, case.storage)},
     )
 
 
@@ -112,28 +121,32 @@ def _softmax_error(z: np.ndarray, a: np.ndarray, dtype: str) -> np.ndarray:
 def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     rows = case.shape[0]
     loss_name, activation_name, *labels = case.option.split("+")
-    loss = losses.get({"name": loss_name, "reduction": case.mode})
+    scaled = case.mode == "scaled"
+    loss = losses.get({"name": loss_name, "reduction": "mean" if scaled else case.mode})
     activation = activations.get(activation_name)
-    z = _rounded(rng.normal(0, 2, case.shape), case.dtype)
+    z = _rounded(rng.normal(0, 2, case.shape), case.storage)
     if loss.from_logits:
         output = saved = z
     else:
-        a = _outputs(activation, z, case.dtype)
+        a = _outputs(activation, z)
         output, saved = a, (z if activation.reads == "z" else a)
     y = _targets(case, rng, loss, bool(labels))
     started = {"losses": np.array([np.nan, 3.0])}
     if case.scale != 1 and not loss.from_logits:
         # outputs near their targets make deltas of the size of small gradients; the loss is of its square then
-        y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.dtype)
+        y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
+    control = np.zeros(len(Control))
+    control[Control.LOSS_SCALE] = factor = LossScaling().initial if scaled else 1.0
 
     wide_out, wide_saved = _wide(output), _wide(saved)
     wide_y = y if labels else _wide(y)
     delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
     error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
+    delta, error = factor * delta, factor * error
     losses_reference = _wide_like(np.array([total / loss.divisor(rows), 3.0 + total]), case.dtype)
     terms = _loss_terms(loss, wide_out, wide_y)
     # the sum is made in float64 (or as widely as the dtype), from terms that are rounded to the dtype
-    loss_error = ROUNDINGS["loss"] * UNIT_ROUNDOFF[case.dtype] * terms + 4 * rows * UNIT_ROUNDOFF["float64"] * terms
+    loss_error = ROUNDINGS["loss"] * UNIT_ROUNDOFF[case.master] * terms + 4 * rows * UNIT_ROUNDOFF["float64"] * terms
     loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * UNIT_ROUNDOFF["float64"] * 3.0])
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
@@ -143,24 +156,24 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
             arrays["output"],
             arrays["output"] if saved is output else arrays["saved"],
             arrays["y"],
+            arrays["control"] if scaled else None,
             arrays["losses"],
             arrays["delta"],
         )
 
-    inputs = {"output": output, "y": y} | ({} if saved is output else {"saved": saved})
+    inputs = {"output": output, "y": y, "control": control} | ({} if saved is output else {"saved": saved})
     expected = {
-        "delta": Expected(delta, stored(error, delta, case.dtype)),
+        "delta": _within(delta, error, case.storage),
         "losses": Expected(losses_reference, stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")),
     }
-    return Problem(inputs, call, expected, {"delta": (case.shape, case.dtype)}, started)
+    return Problem(inputs, call, expected, {"delta": (case.shape, case.storage)}, started)
 
 
-def _outputs(activation: Activation, z: np.ndarray, dtype: str) -> np.ndarray:
+def _outputs(activation: Activation, z: np.ndarray) -> np.ndarray:
     """Output activations for the logits z, as a network would hold them."""
     wide = _wide(z)
-    return _rounded(
-        references.softmax(wide) if activation.name == "softmax" else references.sigma(activation, wide), dtype
-    )
+    a = references.softmax(wide) if activation.name == "softmax" else references.sigma(activation, wide)
+    return _rounded(a, str(z.dtype))
 
 
 def _targets(case: Case, rng: np.random.Generator, loss: losses.Loss, labels: bool) -> np.ndarray:
@@ -168,10 +181,10 @@ def _targets(case: Case, rng: np.random.Generator, loss: losses.Loss, labels: bo
     if labels:
         return rng.integers(0, width, rows)
     if loss.name == "softmax_cross_entropy":
-        return np.eye(width, dtype=case.dtype)[rng.integers(0, width, rows)]
+        return np.eye(width, dtype=case.master)[rng.integers(0, width, rows)]
     if loss.name == "binary_cross_entropy":
-        return rng.integers(0, 2, case.shape).astype(case.dtype)
-    return _rounded(rng.normal(0, 1, case.shape), case.dtype)
+        return rng.integers(0, 2, case.shape).astype(case.master)
+    return _rounded(rng.normal(0, 1, case.shape), case.master)
 
 
 def _output_delta_error(
@@ -183,11 +196,11 @@ def _output_delta_error(
     y: np.ndarray,
     g: np.ndarray,
 ) -> np.ndarray:
-    u, c = UNIT_ROUNDOFF[case.dtype], ROUNDINGS["output_delta"]
+    u, c = UNIT_ROUNDOFF[case.master], ROUNDINGS["output_delta"]
     divisor = loss.divisor(len(output))
     if loss.name == "softmax_cross_entropy":
         a = references.softmax(output)
-        return (_softmax_error(output, a, case.dtype) + c * u * np.abs(g)) / divisor
+        return (_softmax_error(output, a, case.master) + c * u * np.abs(g)) / divisor
     if loss.name == "binary_cross_entropy":
         # a − y: a's own error, then the difference's
         return c * u * (np.abs(g) + 1 / (1 + np.exp(-output))) / divisor
@@ -195,7 +208,7 @@ def _output_delta_error(
         terms = np.abs(saved) * (np.abs(g) + (np.abs(g) * saved).sum(axis=1, keepdims=True) * output.shape[1] ** 0.5)
         return c * u * terms / divisor
     slope = references.sigma_prime(activation, saved)
-    slope_error = bounds.sigma_prime_error(activation, saved, case.dtype)
+    slope_error = bounds.sigma_prime_error(activation, saved, case.master)
     return (c * u * np.abs(g * slope) + np.abs(g) * slope_error) / divisor
 
 
@@ -218,14 +231,13 @@ def _hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
     delta_next, w_next = _draw(case, rng, (m, k), case.scale), _draw(case, rng, (k, n))
     saved = _saved(case, rng, activation, (m, n))
     product, error = _product(case, delta_next, w_next)
-    delta, bound = _hadamard(case, activation, product, error, _wide(saved))
     return Problem(
         {"delta_next": delta_next, "w_next": w_next, "saved": saved},
         lambda backend, arrays: backend.hidden_delta(
-            arrays["delta_next"], arrays["w_next"], activation, arrays["saved"], arrays["delta"]
+            arrays["delta_next"], arrays["w_next"], activation, arrays["saved"], arrays["delta"], **_tf32(case)
         ),
-        {"delta": Expected(delta, bound)},
-        {"delta": ((m, n), case.dtype)},
+        {"delta": _hadamard(case, activation, product, error, _wide(saved))},
+        {"delta": ((m, n), case.storage)},
     )
 
 
@@ -235,9 +247,11 @@ def _transpose_product(case: Case, rng: np.random.Generator) -> Problem:
     product, error = _product(case, delta_next, w_next)
     return Problem(
         {"delta_next": delta_next, "w_next": w_next},
-        lambda backend, arrays: backend.transpose_product(arrays["delta_next"], arrays["w_next"], arrays["product"]),
-        {"product": Expected(product, _unless_exact(case, stored(error, product, case.dtype)))},
-        {"product": ((m, n), case.dtype)},
+        lambda backend, arrays: backend.transpose_product(
+            arrays["delta_next"], arrays["w_next"], arrays["product"], **_tf32(case)
+        ),
+        {"product": _summed(case, product, error, case.storage)},
+        {"product": ((m, n), case.storage)},
     )
 
 
@@ -245,29 +259,29 @@ def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
     activation = activations.get(case.option)
     product = _draw(case, rng, case.shape, case.scale)
     saved = _saved(case, rng, activation, case.shape)
-    delta, bound = _hadamard(case, activation, _wide(product), np.zeros(case.shape), _wide(saved))
+    delta = _hadamard(case, activation, _wide(product), np.zeros(case.shape), _wide(saved))
     return Problem(
         {"product": product, "saved": saved},
         lambda backend, arrays: backend.hadamard_derivative(
             arrays["product"], activation, arrays["saved"], arrays["delta"]
         ),
-        {"delta": Expected(delta, bound)},
-        {"delta": (case.shape, case.dtype)},
+        {"delta": delta},
+        {"delta": (case.shape, case.storage)},
     )
 
 
 def _hadamard(
     case: Case, activation: Activation, product: np.ndarray, product_error: np.ndarray, saved: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Expected:
     """product ⊙ σ', and its bound: the product's error times |σ'|, and |product| times the error of σ'."""
     slope = references.sigma_prime(activation, saved)
     delta = product * slope
     if case.values == "integers" and activation.name in EXACT:
-        return delta, np.zeros_like(delta)
-    slope_error = bounds.sigma_prime_error(activation, saved, case.dtype)
+        return _exactly(delta, case.storage)
+    slope_error = bounds.sigma_prime_error(activation, saved, case.master)
     error = product_error * np.abs(slope) + (np.abs(product) + product_error) * slope_error
-    rounding = UNIT_ROUNDOFF[case.dtype] * np.abs(delta)  # of the product before it is multiplied
-    return delta, stored(error + rounding, delta, case.dtype)
+    rounding = UNIT_ROUNDOFF[case.master] * np.abs(delta)  # of the product before it is multiplied
+    return _within(delta, error + rounding, case.storage)
 
 
 def _weight_gradient(case: Case, rng: np.random.Generator) -> Problem:
@@ -276,9 +290,11 @@ def _weight_gradient(case: Case, rng: np.random.Generator) -> Problem:
     gradient, error = _product(case, delta.T, a_prev)
     return Problem(
         {"delta": delta, "a_prev": a_prev},
-        lambda backend, arrays: backend.weight_gradient(arrays["delta"], arrays["a_prev"], arrays["gradient"]),
-        {"gradient": Expected(gradient, _unless_exact(case, stored(error, gradient, case.dtype)))},
-        {"gradient": ((m, n), case.dtype)},
+        lambda backend, arrays: backend.weight_gradient(
+            arrays["delta"], arrays["a_prev"], arrays["gradient"], **_tf32(case)
+        ),
+        {"gradient": _summed(case, gradient, error, case.master)},
+        {"gradient": ((m, n), case.master)},
     )
 
 
@@ -289,15 +305,17 @@ def _weight_step(case: Case, rng: np.random.Generator) -> Problem:
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = rate
     product, error = _product(case, delta.T, a_prev)
-    wide_rate = _wide(_rounded(np.array(rate), case.dtype))  # the kernel's η is rounded to its dtype
+    wide_rate = _wide(_rounded(np.array(rate), case.master))  # the kernel's η is rounded to its dtype
     step = wide_rate * product
     after = _wide(w) - step
-    u = UNIT_ROUNDOFF[case.dtype]
-    bound = stored(wide_rate * error + 2 * u * np.abs(step) + u * np.abs(_wide(w)), after, case.dtype)
+    u = UNIT_ROUNDOFF[case.master]
+    error = wide_rate * error + 2 * u * np.abs(step) + u * np.abs(_wide(w))
     return Problem(
         {"delta": delta, "a_prev": a_prev, "control": control},
-        lambda backend, arrays: backend.weight_step(arrays["delta"], arrays["a_prev"], arrays["control"], arrays["w"]),
-        {"w": Expected(after, _unless_exact(case, bound))},
+        lambda backend, arrays: backend.weight_step(
+            arrays["delta"], arrays["a_prev"], arrays["control"], arrays["w"], **_tf32(case)
+        ),
+        {"w": _summed(case, after, error, case.master)},
         started={"w": w},
     )
 
@@ -306,24 +324,25 @@ def _bias_gradient(case: Case, rng: np.random.Generator) -> Problem:
     delta = _draw(case, rng, case.shape, case.scale)
     wide = _wide(delta)
     gradient = wide.sum(axis=0)
-    error = bounds.product_error(np.abs(wide).sum(axis=0), len(delta), case.dtype)
+    error = bounds.product_error(np.abs(wide).sum(axis=0), len(delta), case.master)
     return Problem(
         {"delta": delta},
         lambda backend, arrays: backend.bias_gradient(arrays["delta"], arrays["gradient"]),
-        {"gradient": Expected(gradient, _unless_exact(case, stored(error, gradient, case.dtype)))},
-        {"gradient": ((case.shape[1],), case.dtype)},
+        {"gradient": _summed(case, gradient, error, case.master)},
+        {"gradient": ((case.shape[1],), case.master)},
     )
 
 
 # --- update -----------------------------------------------------------------------------------------------------------
 _LATE_STEP = 1000
+_SCALING = LossScaling(initial=1024.0, growth_interval=10)
 
 
 def _optimizer(case: Case) -> Optimizer:
     options: dict[str, Any] = {"name": case.option, "learning_rate": 0.01}
     if case.mode == "decay":
         options["weight_decay"] = 0.1
-    if case.mode == "clip_norm":
+    if case.mode in ("clip_norm", "grown"):
         options["clip_norm"] = 1.0
     if case.mode == "clip_value":
         options["clip_value"] = 0.5 * case.scale
@@ -335,33 +354,69 @@ def _update(case: Case, rng: np.random.Generator) -> Problem:
     (size,) = case.shape
     optimizer = _optimizer(case)
     decayed = -(-size // DECAYED_SHARE)
-    w, g = _draw(case, rng, case.shape), _draw(case, rng, case.shape, case.scale)
+    scaling = _SCALING if case.mode in HALF_MODES["update"] else None
+    w, g = (_rounded(scale * rng.normal(0, 1, case.shape), case.master) for scale in (1.0, case.scale))
+    if case.mode == "overflow":
+        g[-1] = np.inf
     state = {name: _state(case, rng, name) for name in optimizer.state}
-    control = np.zeros(len(Control))
-    control[Control.LEARNING_RATE] = optimizer.learning_rate
-    control[Control.STEP] = _LATE_STEP if case.mode == "late" else 0
-    control[Control.SQUARED_NORM] = float(np.square(_wide(g)).sum())
-    control[Control.GRADIENT_SCALE] = np.nan
-    scale = min(1.0, 1.0 / float(control[Control.SQUARED_NORM]) ** 0.5) if case.mode == "clip_norm" else 1.0
-    after = control.copy()
-    after[Control.STEP] += 1
-    after[Control.GRADIENT_SCALE] = scale
+    control, after = _controls(case, optimizer, g, scaling)
+    skipped = case.mode == "overflow"
+    half = case.storage != case.master
+    copy = _rounded(w, case.storage)  # a skipped update leaves the copy as it was
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
-        backend.prepare_update(optimizer.clip_norm, arrays["control"])
+        more = () if scaling is None else (scaling,)
+        backend.prepare_update(optimizer.clip_norm, arrays["control"], *more)
         slots = [arrays[name] for name in optimizer.state]
-        backend.update(optimizer, arrays["g"], decayed, arrays["control"], slots, arrays["w"])
+        copies = (arrays["stored"],) if half else ()
+        backend.update(optimizer, arrays["g"], decayed, arrays["control"], slots, arrays["w"], *copies)
 
-    step = int(after[Control.STEP])
-    expected = _expected_update(case, optimizer, w, g, state, decayed, scale, step)
-    expected["control"] = Expected(after, stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(after), after, "float64"))
-    return Problem({"g": g}, call, expected, started={"w": w, "control": control, **state})
+    started = {"w": w, "control": control, **state}
+    made = {}
+    if skipped:
+        started["stored"] = copy
+        expected = {name: _exactly(_wide(values), str(values.dtype)) for name, values in started.items()}
+        expected["control"] = _exactly(after, "float64")
+    else:
+        made = {"stored": (case.shape, case.storage)} if half else {}
+        scale, step = float(after[Control.GRADIENT_SCALE]), int(after[Control.STEP])
+        expected = _expected_update(case, optimizer, w, g, state, decayed, scale, step)
+        expected["control"] = Expected(after, stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(after), after, "float64"))
+    return Problem({"g": g}, call, expected, made, started)
+
+
+def _controls(
+    case: Case, optimizer: Optimizer, g: np.ndarray, scaling: LossScaling | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The control array before the update and after it."""
+    control = np.zeros(len(Control))
+    control[Control.LEARNING_RATE] = optimizer.learning_rate
+    control[Control.STEP] = _LATE_STEP if case.mode in ("late", *HALF_MODES["update"]) else 0
+    control[Control.SQUARED_NORM] = norm2 = float(np.square(_wide(g)).sum())
+    control[Control.GRADIENT_SCALE] = 7.0
+    loss_scale = 1.0
+    if scaling is not None:
+        control[Control.LOSS_SCALE] = loss_scale = scaling.initial
+        control[Control.CLEAN_STEPS] = scaling.growth_interval - 1 if case.mode == "grown" else 3
+        control[Control.SKIP] = case.mode != "overflow"  # what the last update left
+    after = control.copy()
+    if case.mode == "overflow":
+        after[[Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]] = loss_scale / 2, 0, 1
+        return control, after
+    norm = norm2**0.5 / loss_scale
+    clip = 1.0 if optimizer.clip_norm is None else min(1.0, optimizer.clip_norm / norm)
+    after[Control.GRADIENT_SCALE] = clip / loss_scale
+    after[Control.STEP] += 1
+    if scaling is not None:
+        grown = case.mode == "grown"
+        after[[Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]] = loss_scale * (1 + grown), 4 * (not grown), 0
+    return control, after
 
 
 def _state(case: Case, rng: np.random.Generator, name: str) -> np.ndarray:
     """What the optimiser remembers of gradients of the case's scale: averages of squares are ≥ 0."""
     draw = rng.normal(0, 1, case.shape)
-    return _rounded(case.scale**2 * draw**2 if name == "square" else case.scale * draw, case.dtype)
+    return _rounded(case.scale**2 * draw**2 if name == "square" else case.scale * draw, case.master)
 
 
 def _expected_update(
@@ -375,7 +430,7 @@ def _expected_update(
     step: int,
 ) -> dict[str, Expected]:
     """The recurrence in the reference's dtype, beside the sums of its absolute terms, which bound its roundings."""
-    u, c = UNIT_ROUNDOFF[case.dtype], ROUNDINGS["update"]
+    u, c = UNIT_ROUNDOFF[case.master], ROUNDINGS["update"]
     wide_w, wide_g = _wide(w), scale * _wide(g)
     if optimizer.clip_value is not None:
         wide_g = np.clip(wide_g, -optimizer.clip_value, optimizer.clip_value)
@@ -403,9 +458,11 @@ def _expected_update(
         terms["square"] = keep * before["square"] + (1 - keep) * (np.abs(wide_g) * g_terms * 2)
     step_terms = _step_terms(optimizer, step, g_terms, terms, slots)
     w_error = c * u * (w_terms + step_terms)
-    expected = {"w": Expected(after, stored(w_error, after, case.dtype))}
+    expected = {"w": _within(after, w_error, case.master)}
+    if case.storage != case.master:
+        expected["stored"] = _within(after, w_error + u * np.abs(after), case.storage)
     for name, values in slots.items():
-        expected[name] = Expected(values, stored(c * u * terms[name], values, case.dtype))
+        expected[name] = _within(values, c * u * terms[name], case.master)
     return expected
 
 
@@ -471,7 +528,7 @@ def _gather_rows(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _row_argmax(case: Case, rng: np.random.Generator) -> Problem:
-    x = rng.integers(-3, 3, case.shape).astype(case.dtype)  # ties: the first counts
+    x = rng.integers(-3, 3, case.shape).astype(case.storage)  # ties: the first counts
     if len(x) > 2:
         x[2, -1] = np.nan
     reference = np.argmax(x, axis=1).astype(np.float64)
@@ -490,8 +547,25 @@ def _scale(case: Case, rng: np.random.Generator) -> Problem:
     return Problem(
         {},
         lambda backend, arrays: backend.scale(arrays["x"], factor),
-        {"x": Expected(reference, stored(0.0, reference, case.dtype))},
+        {"x": _within(reference, np.zeros_like(reference), case.dtype)},
         started={"x": x},
+    )
+
+
+def _cast(case: Case, rng: np.random.Generator) -> Problem:
+    """Between the dtype and its partner: rounded to nearest, ties to even, and to infinity where it is too large."""
+    partner = "float64" if case.dtype == "float32" else "float32"
+    narrow, wide = sorted((case.dtype, partner), key=lambda name: np.dtype(name).itemsize)
+    source_dtype, dtype = (narrow, wide) if case.option == "widen" else (wide, narrow)
+    source = _rounded(rng.normal(0, 1, case.shape) * 2.0 ** rng.integers(-30, 20, case.shape), source_dtype)
+    if source_dtype == wide:  # ties: halfway between two numbers of the narrow dtype
+        steps = rng.integers(-40, 40, len(source[::5])) + 0.5
+        source[::5] = 1 + steps * 2 * UNIT_ROUNDOFF[narrow]
+    return Problem(
+        {"source": source},
+        lambda backend, arrays: backend.cast(arrays["source"], arrays["out"]),
+        {"out": _exactly(_wide(source), dtype)},
+        {"out": (case.shape, dtype)},
     )
 
 
@@ -510,15 +584,32 @@ _MAKERS: dict[str, Callable[[Case, np.random.Generator], Problem]] = {
     "gather_rows": _gather_rows,
     "row_argmax": _row_argmax,
     "scale": _scale,
+    "cast": _cast,
 }
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
 def _draw(case: Case, rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
-    """Values of both signs in the case's dtype: normal times `scale`, or integers from −3 to 3."""
+    """Values of both signs as the case stores them: normal times `scale`, or integers from −3 to 3."""
     if case.values == "integers":
-        return rng.integers(-3, 4, shape).astype(case.dtype)
-    return _rounded(scale * rng.normal(0, 1, shape), case.dtype)
+        return rng.integers(-3, 4, shape).astype(case.storage)
+    return _stored_operand(case, scale * rng.normal(0, 1, shape))
+
+
+def _stored_operand(case: Case, x: np.ndarray) -> np.ndarray:
+    """x as the case stores it; float32 that is to be rounded to TF32 gets ties."""
+    x = _rounded(x, case.storage)
+    return references.with_tf32_ties(x) if case.dtype == "tf32" else x
+
+
+def _operand(case: Case, x: np.ndarray) -> np.ndarray:
+    """x as the products multiply it: rounded to TF32 where that is asked for."""
+    return references.tf32(x) if case.dtype == "tf32" else _wide(x)
+
+
+def _tf32(case: Case) -> dict[str, bool]:
+    """What a product is asked besides; nothing where there is nothing to ask."""
+    return {"tf32": True} if case.dtype == "tf32" else {}
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:
@@ -527,23 +618,35 @@ def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: 
     z.reshape(-1)[::7] = 0
     if activation.reads == "z":
         return z
-    return _rounded(references.sigma(activation, _wide(z)), case.dtype)
+    return _rounded(references.sigma(activation, _wide(z)), case.storage)
 
 
 def _product(case: Case, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """a b and its error before it is stored."""
-    wide_a, wide_b = _wide(a), _wide(b)
+    wide_a, wide_b = _operand(case, a), _operand(case, b)
     absolute = np.abs(wide_a) @ np.abs(wide_b)
     return wide_a @ wide_b, bounds.product_error(absolute, a.shape[1], case.dtype)
 
 
-def _unless_exact(case: Case, bound: np.ndarray) -> np.ndarray:
-    """No tolerance at all where small integers are summed."""
-    return np.zeros_like(bound) if case.values == "integers" else bound
+def _summed(case: Case, reference: np.ndarray, error: np.ndarray, dtype: str) -> Expected:
+    """A sum that is stored in this dtype: within its bound, or exactly where small integers are summed."""
+    return _exactly(reference, dtype) if case.values == "integers" else _within(reference, error, dtype)
+
+
+def _within(reference: np.ndarray, error: np.ndarray, dtype: str) -> Expected:
+    """What has this error before it is stored in this dtype."""
+    return Expected(reference, stored(error, reference, dtype))
+
+
+def _exactly(reference: np.ndarray, dtype: str) -> Expected:
+    """The reference rounded to this dtype, bit for bit; left as it is where it is too large."""
+    rounded = _rounded(reference, dtype).astype(reference.dtype)
+    return Expected(np.where(np.isfinite(rounded), rounded, reference), np.zeros(reference.shape, reference.dtype))
 
 
 def _rounded(x: np.ndarray, dtype: str) -> np.ndarray:
-    return np.asarray(x).astype(dtype)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return np.asarray(x).astype(dtype)
 
 
 def _wide(x: np.ndarray) -> np.ndarray:

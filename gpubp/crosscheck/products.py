@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.crosscheck import bounds
+from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.cases import PRODUCT_SHAPES, SCALES, SEEDS
 from gpubp.crosscheck.comparator import Comparison, compare
 from gpubp.errors import ArgumentError, unknown_name
@@ -74,8 +74,9 @@ def check_product(
     """Check a product of your own on ragged shapes, scales and seeds against the error bound of any correct one.
 
     function(a, b, c) writes the product into c (M, N). form: "NT", c = a bᵀ with a (M, K), b (N, K); "NN", c = a b with
-    b (K, N); "TN", c = aᵀ b with a (K, M). dtype: "float32" or "float64". arrays: the module whose `asarray` and
-    `asnumpy` move arrays: `cupy`, `gpubp.emulator`, or NumPy.
+    b (K, N); "TN", c = aᵀ b with a (K, M). dtype: "float32" or "float64"; for tensor cores "bfloat16" or "float16",
+    with c in float32, or "tf32", where a and b are float32 that the product rounds to TF32 (to nearest, ties away from
+    zero). arrays: the module whose `asarray` and `asnumpy` move arrays: `cupy`, `gpubp.emulator`, or NumPy.
 
     c is poisoned with NaN before each call, and so are rows behind it, which must stay so, like a and b. Small integers
     must come out bit for bit. Returns an outcome a call; raises ProductError if any is wrong. An example, with a CuPy
@@ -103,8 +104,8 @@ def check_product(
     """
     if form not in FORMS:
         raise unknown_name("form", form, FORMS)
-    if dtype not in bounds.UNIT_ROUNDOFF:
-        raise ArgumentError("dtype", dtype, f"one of {', '.join(bounds.UNIT_ROUNDOFF)}")
+    if dtype not in bounds.REFERENCE:
+        raise ArgumentError("dtype", dtype, f"one of {', '.join(bounds.REFERENCE)}")
     draws = [("integers", 1.0, seed) for seed in seeds] + [
         ("random", scale, seed) for scale in scales for seed in seeds
     ]
@@ -132,14 +133,15 @@ def _call(
     m, n, k = shape
     rng = np.random.default_rng([seed, m, n, k])
     sides, factors = FORMS[form]
-    a, b = (_draw(rng, side, values, dtype) for side in sides(m, n, k))
-    a *= np.dtype(dtype).type(scale)
+    a_side, b_side = sides(m, n, k)
+    a, b = _draw(rng, a_side, values, scale, dtype), _draw(rng, b_side, values, 1.0, dtype)
+    result_dtype = bounds.accumulator(dtype)
     placed_a, placed_b = arrays.asarray(a.copy()), arrays.asarray(b.copy())
-    whole = arrays.asarray(np.full((m + GUARD_ROWS, n), np.nan, dtype))
+    whole = arrays.asarray(np.full((m + GUARD_ROWS, n), np.nan, result_dtype))
     function(placed_a, placed_b, whole[:m])
-    wide_a, wide_b = factors(*(x.astype(bounds.REFERENCE[dtype]) for x in (a, b)))
+    wide_a, wide_b = factors(*(_operand(x, dtype) for x in (a, b)))
     reference = wide_a @ wide_b
-    bound = bounds.stored(bounds.product_error(np.abs(wide_a) @ np.abs(wide_b), k, dtype), reference, dtype)
+    bound = bounds.stored(bounds.product_error(np.abs(wide_a) @ np.abs(wide_b), k, dtype), reference, result_dtype)
     host, a_after, b_after = (_host(arrays, x) for x in (whole, placed_a, placed_b))
     fault = ""
     if not np.isnan(host[m:]).all():
@@ -154,6 +156,13 @@ def _host(arrays: Any, x: Any) -> np.ndarray:
     return arrays.asnumpy(x) if hasattr(arrays, "asnumpy") else np.asarray(x)
 
 
-def _draw(rng: np.random.Generator, shape: tuple[int, int], values: str, dtype: str) -> np.ndarray:
-    drawn = rng.integers(-3, 4, shape) if values == "integers" else rng.normal(0, 1, shape)
-    return drawn.astype(dtype)
+def _draw(rng: np.random.Generator, shape: tuple[int, int], values: str, scale: float, dtype: str) -> np.ndarray:
+    if values == "integers":
+        return rng.integers(-3, 4, shape).astype(bounds.storage(dtype))
+    drawn = (scale * rng.normal(0, 1, shape)).astype(bounds.storage(dtype))
+    return references.with_tf32_ties(drawn) if dtype == "tf32" else drawn
+
+
+def _operand(x: np.ndarray, dtype: str) -> np.ndarray:
+    """x as the reference multiplies it."""
+    return references.tf32(x) if dtype == "tf32" else x.astype(bounds.REFERENCE[dtype])

@@ -12,6 +12,27 @@ from gpubp.activations import GELU, Activation
 from gpubp.losses import Loss
 
 
+def tf32(x: np.ndarray) -> np.ndarray:
+    """float32 values rounded to TF32, in float64: 11 significant bits, to nearest, ties away from zero.
+
+    In arithmetic, where `gpubp.precision.round_to_tf32` works on the bits.
+    """
+    significand, exponent = np.frexp(x.astype(np.float64))
+    # TF32 has float32's exponents, and so its subnormals: 10 bits under the smallest normal number
+    last = np.maximum(exponent - 11, -136)
+    units = np.ldexp(significand, exponent - last)
+    return np.ldexp(np.trunc(units + np.copysign(0.5, units)), last)
+
+
+def with_tf32_ties(x: np.ndarray) -> np.ndarray:
+    """float32 values of which one in five lies halfway between two TF32 values, where only the rule for ties tells how
+    to round.
+    """
+    flat = x.flatten()
+    flat[::5] = ((flat[::5].view(np.uint32) & np.uint32(0xFFFFE000)) | np.uint32(0x1000)).view(np.float32)
+    return flat.reshape(x.shape)
+
+
 def sigma(activation: Activation, z: np.ndarray) -> np.ndarray:
     """σ(z), in z's dtype."""
     return _apply(activation, "apply", z)

@@ -82,10 +82,10 @@ def test_the_subset_is_the_same_each_time():
 def test_every_primitive_of_the_protocol_is_checked():
     from gpubp.backends.base import Backend
 
-    moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "copy", "cast", "capture", "synchronize"}
+    moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "copy", "capture", "synchronize"}
     methods = {name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
     # `update` and `prepare_update` are checked together, as a step makes them
-    assert methods - moves - {"prepare_update"} == set(cases.OPTIONS)
+    assert methods - moves - {"prepare_update", "require_precision"} == set(cases.OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_other_names_are_refused(name):
 @pytest.mark.parametrize(
     ("place", "text", "message"),
     [
-        (2, "float16", "dtype that there is: float32, float64"),
+        (2, "float8", "dtype that there is: float32, float64, tf32, bfloat16, float16"),
         (3, "33x17", "3 side"),
         (3, "33x0x17", "3 side"),
         (4, "rleu", "option that there is"),

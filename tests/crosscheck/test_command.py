@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpubp.cli import app
-from gpubp.crosscheck.cases import OPTIONS, Selection, parse
+from gpubp.crosscheck.cases import MIXED_DTYPES, OPTIONS, Selection, parse
 from gpubp.errors import ArgumentError
 
 VARIANTS = ("naive", "tiled")
@@ -46,7 +46,8 @@ def test_one_case_by_its_name():
     ("arguments", "message"),
     [
         (["--primitive", "hiden_delta"], "did you mean 'hidden_delta'?"),
-        (["--dtype", "float16"], "--dtype was 'float16'"),
+        (["--dtype", "float8"], "--dtype was 'float8'"),
+        (["--dtype", "tf32", "--primitive", "scale"], "dtype was 'tf32'"),
         (["--variant", "naive"], "variant was 'naive'"),
         (["--shape", "3y4"], "shape was '3y4'"),
         (["--shape", "0x4x2"], "shape was '0x4x2'"),
@@ -54,6 +55,7 @@ def test_one_case_by_its_name():
         (["--case", "scale"], "case was 'scale'"),
         (["--case", "scale:-:float32:5x5:-:-:1:random:0:0"], "a shape of 1 side(s)"),
         (["--case", "scale:naive:float32:5:-:-:1:random:0:0"], "a variant that backend 'numpy' has: -"),
+        (["--case", "hidden_delta:tiled:tf32:5x5x5:relu:-:1:random:0:0"], "of variant 'tensorcore' with dtype tf32"),
         (["--report", "report.txt"], "report was 'report.txt'"),
         (["--report", "missing/report.md"], "in a folder that exists"),
         (["--observe"], "--observe was"),
@@ -65,6 +67,20 @@ def test_a_wrong_choice_is_named_and_exits_with_2(arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_backend_without_mixed_precision_says_so():
+    with pytest.raises(ArgumentError, match="dtype was 'bfloat16'; it must be float32 or float64 here"):
+        Selection(dtypes=("bfloat16",)).cases(VARIANTS)
+    assert {case.dtype for case in Selection(("hidden_delta", "softmax")).cases(VARIANTS)} == {"float32", "float64"}
+
+
+def test_mixed_precision_is_checked_by_default_where_there_is_any():
+    chosen = Selection(("weight_gradient", "softmax")).cases((*VARIANTS, "tensorcore"))
+    found = {(case.primitive, case.rung, case.dtype) for case in chosen}
+    assert {("weight_gradient", "tensorcore", dtype) for dtype in ("tf32", "bfloat16", "float16")} <= found
+    assert {("softmax", None, dtype) for dtype in ("bfloat16", "float16")} <= found
+    assert not any((rung == "tensorcore") != (dtype in MIXED_DTYPES) for _, rung, dtype in found if rung)
 
 
 def test_a_shape_stands_for_the_grid():

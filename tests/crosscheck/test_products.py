@@ -3,12 +3,14 @@
 import inspect
 import textwrap
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from gpubp.crosscheck import ProductError, check_product
 from gpubp.crosscheck.cases import PRODUCT_SHAPES
 from gpubp.errors import ArgumentError
+from gpubp.precision import round_to_tf32
 
 RIGHT = {
     "NT": lambda a, b, c: np.matmul(a, b.T, out=c),
@@ -24,6 +26,21 @@ def test_right_products_pass(form, dtype):
     outcomes = check_product(RIGHT[form], form, dtype=dtype, shapes=SHAPES)
     assert len(outcomes) == len(SHAPES) * 12
     assert max(outcome.comparison.share for outcome in outcomes) < 1
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "bfloat16", "float16"])
+def test_products_of_tensor_cores_are_held_to_their_operands(dtype):
+    def right(a, b, c):
+        a, b = (round_to_tf32(x) if dtype == "tf32" else x.astype(np.float32) for x in (a, b))
+        np.matmul(a, b, out=c)
+
+    def of_fewer_bits(a, b, c):
+        fewer = ml_dtypes.float8_e5m2 if dtype == "bfloat16" else ml_dtypes.bfloat16
+        np.matmul(*(x.astype(fewer).astype(np.float32) for x in (a, b)), out=c)
+
+    assert all(outcome.passed for outcome in check_product(right, "NN", dtype=dtype, shapes=SHAPES))
+    with pytest.raises(ProductError, match="products are wrong"):
+        check_product(of_fewer_bits, "NN", dtype=dtype, shapes=SHAPES)
 
 
 def test_a_wrong_product_raises_with_the_worst_call():
@@ -68,4 +85,4 @@ def test_unknown_forms_and_dtypes_are_named():
     with pytest.raises(ArgumentError, match="form"):
         check_product(RIGHT["NN"], "nn")
     with pytest.raises(ArgumentError, match="dtype"):
-        check_product(RIGHT["NN"], dtype="float16")
+        check_product(RIGHT["NN"], dtype="float8")
