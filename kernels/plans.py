@@ -21,7 +21,9 @@ from dataclasses import dataclass, fields, replace
 
 from gpubp.errors import ArgumentError, unknown_name
 
-VARIANTS = ("naive", "tiled", "pipelined", "tensorcore")
+THREAD_VARIANTS = ("naive", "tiled", "pipelined")
+"""The rungs on which every thread computes on its own, in the dtype of the arrays: any chip has what they need."""
+VARIANTS = (*THREAD_VARIANTS, "tensorcore")
 """The ladder of product kernels, each adding one idea to the one before."""
 
 ITEM_BYTES = {"float32": 4, "float64": 8}

@@ -74,6 +74,8 @@ class CupyBackend(GpuBackend):
             floats=(*FLOATS, *HALVES),
         )
         super().__init__(device, chip, check)
+        if not chip.has_tensor_cores:
+            self.variants = plans.THREAD_VARIANTS
 
     def require_precision(self, precision: str) -> None:
         """See `Backend.require_precision`."""

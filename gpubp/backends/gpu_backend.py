@@ -67,7 +67,7 @@ class GpuBackend:
             `tensorcore` where it multiplies 16-bit numbers or TF32, else `pipelined`.
     """
 
-    variants = plans.VARIANTS
+    variants: tuple[str, ...] = plans.VARIANTS
 
     def __init__(self, device: str, chip: Chip, check: ArgumentChecker) -> None:
         self.device = device

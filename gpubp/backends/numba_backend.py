@@ -50,7 +50,7 @@ from gpubp.kernels.numba import (
     weight_step,
 )
 from gpubp.kernels.numba.activations import Sigma
-from gpubp.kernels.plans import VARIANTS, Chip, Plan
+from gpubp.kernels.plans import THREAD_VARIANTS, Chip, Plan
 from gpubp.losses import Loss
 from gpubp.optimizers import Optimizer
 
@@ -72,7 +72,7 @@ class NumbaBackend(GpuBackend):
     """
 
     name = "numba"
-    variants = VARIANTS[:-1]
+    variants = THREAD_VARIANTS
 
     def __init__(self, device: str = "gpu") -> None:
         if device not in ("gpu", "emulator"):

@@ -12,7 +12,7 @@ from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.emulator.memory import MEMORY
 from gpubp.errors import ArgumentError
-from gpubp.kernels.plans import PIPELINED, VARIANTS, Plan
+from gpubp.kernels.plans import PIPELINED, THREAD_VARIANTS, Plan
 from gpubp.network import Network
 
 DTYPES = ("float32", "float64")
@@ -71,7 +71,7 @@ def assert_close(pairs, ulps=64):
 
 # --- products ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", THREAD_VARIANTS)
 @pytest.mark.parametrize("form", ["NT", "NN", "TN"])
 def test_products_of_integers_are_exact(backend, rng, form, variant, dtype):
     backend.variant = variant
@@ -154,7 +154,7 @@ def test_the_same_bits_every_time(backend, rng):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", THREAD_VARIANTS)
 def test_no_races_and_no_unwritten_reads(backend, rng, variant):
     backend.variant = variant
     try:

@@ -25,7 +25,7 @@ def normal(*shape, dtype="float32"):
 
 def test_the_chip_is_the_devices(backend):
     assert backend.chip == EMULATED_CHIP
-    assert backend.variants == plans.VARIANTS
+    assert backend.variants == plans.THREAD_VARIANTS
 
 
 def test_asarray_takes_arrays_of_the_device_without_a_copy(backend):
@@ -168,7 +168,7 @@ def test_capture_is_refused(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("primitive", cases.OPTIONS)
 def test_a_part_of_the_cross_check_passes_under_observation(backend, primitive):
-    chosen = cases.covering_cases(primitive, plans.VARIANTS)
+    chosen = cases.covering_cases(primitive, plans.THREAD_VARIANTS)
     for case in chosen[:: max(1, len(chosen) // 5)]:
         outcome = runner.run_case(backend, case, observe=True)
         assert outcome.passed, f"{case.name}: {outcome.complaint()}"
