@@ -151,6 +151,10 @@ Initializer = Annotated[
 ]
 Bias = Annotated[bool, _network("Whether layers have a bias.", "--bias/--no-bias")]
 DType = Annotated[str, _network("float32 or float64.", "--dtype")]
+Precision = Annotated[
+    str | None,
+    _network("bf16, fp16 or tf32: float32 weights, and products on tensor cores. Default: the dtype throughout."),
+]
 
 OptimizerName = Annotated[str, _optimiser("sgd, momentum, nesterov, rmsprop, adam or adamw.")]
 LearningRate = Annotated[
@@ -201,6 +205,7 @@ def train(
     initializer: Initializer = DEFAULT.initializer,
     bias: Bias = DEFAULT.bias,
     dtype: DType = DEFAULT.dtype,
+    precision: Precision = DEFAULT.precision,
     optimizer: OptimizerName = DEFAULT.optimizer,
     lr: LearningRate = DEFAULT.lr,
     momentum: Momentum = DEFAULT.momentum,

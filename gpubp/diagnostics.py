@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpubp.activations import ELU, LeakyReLU, ReLU
+from gpubp.errors import ArgumentError
 from gpubp.losses import AbsoluteError, Huber
 from gpubp.registry import require_count, require_number
 
@@ -205,8 +206,12 @@ def gradient_check(
     and counted. Where that leaves nothing of an array (biases of 0, and an example that no unit of the layer before
     answers to, make z = 0 in a whole layer), all is checked afresh at weights moved by N(0, 0.01²).
 
-    Raises ArgumentError for what `Network.gradients` refuses, and for settings out of range.
+    Raises ArgumentError for what `Network.gradients` refuses, for settings out of range, and for a network with a
+    precision of its own, whose rounding a check in float64 would not see.
     """
+    if net.precision_name is not None:
+        expected = "None: check the same network without it, as the equations are the same"
+        raise ArgumentError("precision", net.precision_name, expected)
     require_count("seed", seed, 0)
     copy = type(net).from_config({**net.config(), "dtype": "float64"}, backend="numpy")
     copy.set_weights(net.weights())

@@ -67,7 +67,8 @@ class Display(Listener):
             f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
             f"batches of {min(config.batch_size, run.rows)}; {network.parameter_count:,} parameters"
         )
-        self._say(f"backend {network.backend.name} on {network.backend.device}, {network.dtype}; run {run.folder}")
+        backend, precision = network.backend, network.precision_name or network.dtype
+        self._say(f"backend {backend.name} on {backend.device}, {precision}; run {run.folder}")
         if run.epoch or run.batch:
             position = f", batch {run.batch} of {run.batches}" if run.batch else ""
             self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from gpubp.backends.base import Backend
@@ -103,6 +104,7 @@ def network_from(
     config = metadata.get("network")
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no network")
+    _require_precision(config.get("precision"), backend)
     try:
         _require_weights(config.get("sizes"), tensors)
         network = Network.from_config(config, backend, device)
@@ -118,6 +120,16 @@ def _require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
         name = f"layer{l}.weight"
         if name not in tensors or tensors[name].shape != (n, n_prev):
             raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
+
+
+def _require_precision(precision: Any, backend: Backend) -> None:
+    """Say what reads a network in a precision that this backend does not compute in."""
+    if isinstance(precision, str) and precision in PRECISIONS:
+        try:
+            backend.require_precision(precision)
+        except ArgumentError:
+            was = f"{backend.name!r} on device {backend.device!r}"
+            raise ArgumentError("backend", was, f"one that computes in {precision}, such as 'numpy'") from None
 
 
 def _as_json(metadata: Mapping[str, Any]) -> str:

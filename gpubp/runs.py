@@ -128,6 +128,7 @@ def make_network(settings: Settings, dataset: Dataset) -> Network:
         initializer=None if settings.initializer is None else tidy_name(settings.initializer),
         bias=settings.bias,
         dtype=settings.dtype,
+        precision=None if settings.precision is None else tidy_name(settings.precision),
         backend=settings.backend,
         device=settings.device,
         seed=settings.seed,

@@ -35,6 +35,7 @@ class Settings:
     initializer: str | None = None
     bias: bool = True
     dtype: str = "float32"
+    precision: str | None = None
     # optimiser
     optimizer: str = "adam"
     lr: float | None = None

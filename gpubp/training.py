@@ -524,10 +524,11 @@ def _plain(config: Mapping[str, Any]) -> Any:
 
 def _require_same(path: Path, what: str, here: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Raise CheckpointError where a setting differs from the checkpoint's; only the number of epochs may."""
-    for key in here:
-        if here[key] != saved.get(key) and (what, key) != ("training", "epochs"):
+    for key in {**here, **saved}:
+        value, before = here.get(key), saved.get(key)
+        if value != before and (what, key) != ("training", "epochs"):
             raise CheckpointError(
-                f"{path} is of another {what}: its {key} is {saved.get(key)!r}, and that to resume has {here[key]!r}"
+                f"{path} is of another {what}: its {key} is {before!r}, and that to resume has {value!r}"
             )
 
 
