@@ -103,7 +103,7 @@ def test_a_transposed_product_without_the_derivative_is_found(monkeypatch, every
     monkeypatch.setattr(
         NumpyBackend,
         "hidden_delta",
-        lambda self, delta_next, w_next, activation, saved, delta: np.matmul(delta_next, w_next, out=delta),
+        lambda self, delta_next, w_next, activation, saved, delta, _: np.matmul(delta_next, w_next, out=delta),
     )
     net = network()
     assert failing(gradient_check(net, *problem(net), every=every)) == ALL_BELOW_THE_OUTPUT
@@ -163,7 +163,7 @@ def test_a_bias_gradient_without_the_last_example_is_found(monkeypatch):
 
 
 def test_gradients_of_0_are_found(monkeypatch):
-    monkeypatch.setattr(NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient: gradient.fill(0))
+    monkeypatch.setattr(NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient, _: gradient.fill(0))
     net = network()
     found = gradient_check(net, *problem(net))
     assert failing(found) == [(1, "weights"), (2, "weights"), (3, "weights")]
