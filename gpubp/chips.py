@@ -72,7 +72,7 @@ class Gpu:
 
     def for_plans(self) -> plans.Chip:
         """What the choice of kernels needs to know of it."""
-        return plans.Chip(self.arch, self.multiprocessors)
+        return plans.Chip(self.arch, self.multiprocessors, shared_on_request=self.multiprocessor.shared_per_block)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from gpubp.emulator.arithmetic import operation
 from gpubp.emulator.cfg import Block
 from gpubp.emulator.machine import WARP, Array, Machine
 from gpubp.emulator.memory import ARENA_BASE, MEMORY, POISON
-from gpubp.emulator.ptx import TYPE_BYTES, Instruction, Pair
+from gpubp.emulator.ptx import TYPE_BYTES, Instruction, Location, Pair
 from gpubp.emulator.report import Bytes, Finding, LineAccesses, Report
 
 _KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.ATOMIC, "async": shadow.STORE}
@@ -88,7 +88,8 @@ class _Watched:
 
     def __init__(self, machine: Machine) -> None:
         self.sites: list[_Site] = []
-        self.counts: list[tuple[Counter[str], int, list[int]]] = []  # classes, flops a thread, threads so far
+        # by line and class, flops a thread, threads so far
+        self.counts: list[tuple[Counter[tuple[Location | None, str]], int, list[int]]] = []
         lanes = machine.lanes
         self.epoch = np.zeros(machine.blocks, np.int32)
         self.warp_epoch = np.zeros(lanes // WARP, np.int32)
@@ -211,8 +212,11 @@ class Observer:
         watched = self._state(machine)
         report = self.report
         for classes, flops, threads in watched.counts:
-            for name, count in classes.items():
+            if not threads[0]:
+                continue
+            for (location, name), count in classes.items():
                 report.instructions[name] += count * threads[0]
+                report.lines.setdefault((machine.program.name, location), Counter())[name] += count * threads[0]
             report.flops += flops * threads[0]
             threads[0] = 0
         for site in watched.sites:
@@ -280,7 +284,7 @@ class Observer:
         return counted_step
 
     def _counter(self, machine: Machine, instructions: list[Instruction]) -> Callable[[], None]:
-        classes = Counter(instruction_class(instruction) for instruction in instructions)
+        classes = Counter((instruction.location, instruction_class(instruction)) for instruction in instructions)
         threads = [0]
         self._state(machine).counts.append((classes, sum(flops_of(i) for i in instructions), threads))
 

@@ -68,10 +68,14 @@ class Bytes:
 
 @dataclass
 class Report:
-    """What the observers saw; prints as tables. Counts are over threads: one instruction of a full warp counts 32."""
+    """What the observers saw; prints as tables. Counts are over threads: one instruction of a full warp counts 32.
+
+    `lines` are the instructions by class of each kernel and source line.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     instructions: Counter[str] = field(default_factory=Counter)
+    lines: dict[tuple[str, Location | None], Counter[str]] = field(default_factory=dict)
     flops: int = 0
     bytes: dict[str, Bytes] = field(default_factory=dict)
     accesses: list[LineAccesses] = field(default_factory=list)

@@ -1,5 +1,7 @@
 """Races, reads of unwritten memory, missing waits; sectors, bank passes, counts: each on a kernel of a few lines."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -282,6 +284,9 @@ def test_instructions_flops_and_bytes_are_counted_over_threads(observed):
     assert counts["compare and select"] == 40
     assert report.flops == 40 * (2 + 1 + 1)
     assert (report.bytes["global"].read, report.bytes["global"].written) == (160, 40)
+    (fma,) = [classes for classes in report.lines.values() if "FMA" in classes]
+    assert fma == {"FMA": 40, "other float": 80}  # those on one line
+    assert sum(report.lines.values(), Counter()) == counts
 
 
 def test_tensor_flops(observed):

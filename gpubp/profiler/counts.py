@@ -1,0 +1,346 @@
+"""What a primitive does, counted on the emulated device, kernel by kernel and line by line.
+
+A primitive of up to `WORK` multiply-adds or elements runs as it is. A larger one is counted at smaller shapes: the same
+kernels by the same plan, with fewer whole tiles and with the same remainders at the edges. The work of a grid of tiles
+is a constant, and terms in the number of tiles along each side and in their products; so two numbers of tiles a side
+give all of it, in whole numbers. One shape more is run to see whether that is so: it is not exactly where the path of a
+thread depends on the data, and then the profile says by how much the check was off.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import gcd, prod
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gpubp import activations
+from gpubp.backends.gpu_backend import GpuBackend, ProductCall
+from gpubp.errors import ArgumentError
+from gpubp.kernels import plans
+from gpubp.kernels.plans import Plan
+from gpubp.profiler.launches import Launch
+from gpubp.profiler.workloads import Workload
+
+WORK = 2**24
+"""Multiply-adds of a product, or elements of another primitive, up to which the shape itself is run."""
+MOST_WORK = 2**28
+"""The same, beyond which not even a smaller shape is run: it would take minutes."""
+
+UNROLLED = 4
+"""Steps of a loop that the compiler may join: depths are counted at numbers of tiles that differ by so many."""
+NAIVE_DEPTH = 32
+"""The same for `naive`, whose tiles have depth 1; and a multiple of a sector."""
+ELEMENTS = 2048
+"""Elements that a block of an elementwise kernel takes, at most; every other number of them divides it."""
+SAMPLE = 2**16
+"""Elements that a step of an elementwise primitive has at least: where the path depends on the data, it is a sample."""
+ROWS = {"softmax": 32, "output_delta": 1024}
+"""Rows after which a kernel that takes rows repeats itself; with the sum of their losses."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The accesses of one kind that one line makes to one memory space.
+
+    requests: warps that made one. units: 32-byte sectors moved in global memory, passes through the banks in shared
+    memory; least_units: the fewest that could do.
+    """
+
+    space: str
+    kind: str
+    requests: int
+    threads: int
+    nbytes: int
+    units: int
+    least_units: int
+
+    @property
+    def excess(self) -> int:
+        """Sectors or passes beyond the fewest possible."""
+        return self.units - self.least_units
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a kernel's source: instructions by class, over threads, and accesses. file: "" where not known."""
+
+    file: str
+    number: int
+    instructions: Mapping[str, int]
+    accesses: tuple[Access, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file.rsplit('/', 1)[-1]}:{self.number}" if self.file else "unknown line"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one kernel does. Instructions and bytes are over threads: one instruction of a full warp counts 32.
+
+    blocks: of the grid. flops: a fused multiply-add counts two. instructions: by class. read, written: bytes that
+    threads asked for, by memory space. lines: of its source.
+    """
+
+    blocks: int
+    flops: int
+    instructions: Mapping[str, int]
+    read: Mapping[str, int]
+    written: Mapping[str, int]
+    lines: tuple[Line, ...]
+
+    @property
+    def executed(self) -> int:
+        """Instructions of all classes."""
+        return sum(self.instructions.values())
+
+    def total(self, space: str, field: str) -> int:
+        """The sum of one number of the accesses to a memory space."""
+        return sum(getattr(each, field) for line in self.lines for each in line.accesses if each.space == space)
+
+    @property
+    def sectors(self) -> int:
+        """32-byte sectors that accesses to global memory move."""
+        return self.total("global", "units")
+
+    @property
+    def sectors_a_request(self) -> float:
+        """Sectors that a warp's access to global memory moves on average."""
+        requests = self.total("global", "requests")
+        return self.sectors / requests if requests else 0.0
+
+    @property
+    def passes(self) -> int:
+        """Passes through the banks of shared memory."""
+        return self.total("shared", "units")
+
+    @property
+    def conflicts(self) -> int:
+        """Passes beyond the fewest possible: bank conflicts."""
+        return self.total("shared", "excess")
+
+    def busiest(self) -> Line | None:
+        """The line with the most instructions."""
+        return max(self.lines, key=lambda line: sum(line.instructions.values()), default=None)
+
+    def worst(self, space: str, field: str = "excess") -> Line | None:
+        """The line with the most of a number of its accesses to a space; None where no line has any."""
+
+        def amount(line: Line) -> int:
+            return sum(getattr(each, field) for each in line.accesses if each.space == space)
+
+        found = max(self.lines, key=amount, default=None)
+        return found if found is not None and amount(found) else None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A primitive's kernels and what each does.
+
+    plan: of a product. launches: of the kernels, at the smallest shape that was run. counts: of each, at the shape that
+    was asked for. shapes: those that were run. exact: whether the counts are exact. error: where they are not, the
+    largest share by which the check's total of a class was off.
+    """
+
+    plan: Plan | None
+    launches: tuple[Launch, ...]
+    counts: tuple[Counts, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    exact: bool
+    error: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How a side of a shape is made smaller: low + position · unit, where `position` gives the side itself."""
+
+    low: int
+    unit: int
+    position: int
+
+    def side(self, position: int) -> int:
+        """The side at a position."""
+        return self.low + position * self.unit
+
+
+def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: int = WORK) -> Counted:
+    """Run a primitive on a recording backend and count; see `gpubp.profiler.launches.recording`.
+
+    limit: of the work up to which the shape itself is run.
+
+    Raises ArgumentError for a shape that cannot be counted in reasonable time.
+    """
+    plan = plan_of(work, backend) if work.is_product else None
+    work = replace(work, plan=plan)
+    axes = [Axis(side, 0, 0) for side in work.shape]
+    if prod(work.shape) > limit:
+        axes = [_axis(side, *limits) for side, limits in zip(work.shape, _units(work, backend, plan), strict=True)]
+    reduced = [number for number, axis in enumerate(axes) if axis.position]
+    largest = tuple(axis.side(1 if axis.position else 0) for axis in axes)
+    if prod(largest) > MOST_WORK:
+        raise ArgumentError("shape", "x".join(map(str, work.shape)), "smaller: it cannot be counted within minutes")
+
+    runs: dict[tuple[int, ...], list[Launch]] = {}
+
+    def numbers(position: dict[int, int]) -> list[Counter[Any]]:
+        shape = tuple(axis.side(position.get(number, 0)) for number, axis in enumerate(axes))
+        if shape not in runs:
+            launches.clear()
+            work.at(shape).run(backend)
+            runs[shape] = list(launches)
+        return [_numbers_of(launch) for launch in runs[shape]]
+
+    corners = [dict(zip(reduced, corner, strict=True)) for corner in itertools.product((0, 1), repeat=len(reduced))]
+    measured = [(corner, numbers(corner)) for corner in corners]
+    wanted = {number: axes[number].position for number in reduced}
+    found = [_at(wanted, measured, kernel) for kernel in range(len(measured[0][1]))]
+    error = 0.0
+    if reduced:
+        check = {reduced[0]: 2}
+        expected = [_at({**dict.fromkeys(reduced, 0), **check}, measured, kernel) for kernel in range(len(found))]
+        error = max(map(_difference, expected, numbers(check)))
+    first = next(iter(runs.values()))
+    return Counted(plan, tuple(first), tuple(map(_counts_of, found)), tuple(runs), error == 0, error)
+
+
+def plan_of(work: Workload, backend: GpuBackend) -> Plan:
+    """The plan that the backend computes a product of this shape by."""
+    m, n, k = work.shape
+    form = {"dense_forward": "NT", "weight_gradient": "TN", "weight_step": "TN"}.get(work.primitive, "NN")
+    a = _operand((k, m) if form == "TN" else (m, k), work.stored)
+    b = _operand((n, k) if form == "NT" else (k, n), work.stored)
+    backend.variant = work.variant
+    call = ProductCall(work.primitive, form, a, b, (), m, n, k, activations.get(work.activation))
+    return backend._plan(call, work.plan, work.dtype == "tf32")
+
+
+def _operand(shape: tuple[int, int], dtype: np.dtype) -> Any:
+    """What a plan asks of an operand, without the memory of one."""
+    return SimpleNamespace(shape=shape, dtype=dtype, itemsize=dtype.itemsize, data=SimpleNamespace(ptr=0))
+
+
+# --- smaller shapes ---------------------------------------------------------------------------------------------------
+def _axis(side: int, unit: int, least: int) -> Axis:
+    """A side in steps of `unit` from `least` or a little more; the side itself where that saves nothing."""
+    steps = (side - least) // unit if unit else 0
+    return Axis(side - steps * unit, unit, steps) if steps > 2 else Axis(side, 0, 0)
+
+
+def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple[int, int]]:
+    """For each side, the step in which it can be made smaller, and down to what; (0, 0) where it cannot."""
+    if plan is not None:
+        depth = _depth_unit(plan)
+        least = max(depth, plan.split_k * plan.tile_k * (plan.stages + 1))
+        k = work.shape[2]
+        axis = _axis(k, depth, least)
+        same_parts = all(plan.parts(axis.side(each)) == plan.parts(k) for each in (0, 1, 2))
+        return [(plan.tile_m, plan.tile_m), (plan.tile_n, plan.tile_n), (depth, least) if same_parts else (0, 0)]
+    if work.primitive == "update":
+        return [(SAMPLE, SAMPLE)]
+    rows, width = work.shape
+    if work.primitive == "hadamard_derivative":
+        whole = ELEMENTS // gcd(ELEMENTS, width)
+        unit = whole * -(-SAMPLE // (whole * width))
+        return [(unit, unit), (0, 0)]
+    if work.primitive == "bias_gradient":
+        a_part = plans.column_sum_rows(rows, width, backend.chip)
+        parts = -(-rows // a_part)
+        unit = 64 * parts
+        axis = _axis(rows, unit, 2 * unit)
+        same = all(
+            -(-side // plans.column_sum_rows(side, width, backend.chip)) == parts for side in map(axis.side, (0, 1, 2))
+        )
+        return [(unit, 2 * unit) if same else (0, 0), (0, 0)]
+    unit = ROWS[work.primitive]
+    return [(unit, unit), (0, 0)]
+
+
+def _depth_unit(plan: Plan) -> int:
+    return NAIVE_DEPTH if plan.variant == "naive" else plan.split_k * plan.tile_k * UNROLLED
+
+
+# --- numbers and their interpolation ----------------------------------------------------------------------------------
+def _numbers_of(launch: Launch) -> Counter[Any]:
+    """All that was counted of a launch, by keys."""
+    report = launch.report
+    found: Counter[Any] = Counter({("blocks",): launch.blocks, ("flops",): report.flops})
+    for (_, location), classes in report.lines.items():
+        for name, number in classes.items():
+            found["instructions", *_place(location), name] += number
+    for each in report.accesses:
+        key = *_place(each.location), each.space, each.kind
+        for field, number in (
+            ("requests", each.warps),
+            ("threads", each.threads),
+            ("nbytes", each.nbytes),
+            ("units", each.units),
+            ("least_units", each.least_units),
+        ):
+            found["access", *key, field] += number
+    return found
+
+
+def _place(location: Any) -> tuple[str, int]:
+    return ("", 0) if location is None else (location.file, location.line)
+
+
+def _at(
+    wanted: Mapping[int, int], measured: Iterable[tuple[Mapping[int, int], list[Counter[Any]]]], kernel: int
+) -> Counter[Any]:
+    """The numbers at a position, from those at the corners: linear along each axis."""
+    found: Counter[Any] = Counter()
+    for corner, numbers in measured:
+        weight = prod(wanted[axis] if corner[axis] else 1 - wanted[axis] for axis in corner)
+        for key, number in numbers[kernel].items():
+            found[key] += weight * number
+    return found
+
+
+def _difference(expected: Counter[Any], found: Counter[Any]) -> float:
+    """The largest share by which a total differs: of instructions of a class, of flops, of a number of accesses."""
+    if +expected == +found:
+        return 0.0
+    totals: list[Counter[Any]] = [Counter(), Counter()]
+    for total, numbers in zip(totals, (expected, found), strict=True):
+        for key, number in numbers.items():
+            total[key[0], *key[3:]] += number
+    return max(abs(totals[0][key] - number) / max(number, 1) for key, number in totals[1].items()) or 1e-9
+
+
+def _counts_of(numbers: Counter[Any]) -> Counts:
+    classes: Counter[str] = Counter()
+    places: dict[tuple[str, int], tuple[Counter[str], dict[tuple[str, str], dict[str, int]]]] = {}
+    for key, number in numbers.items():
+        if key[0] in ("blocks", "flops") or not number:
+            continue
+        instructions, accesses = places.setdefault(key[1:3], (Counter(), {}))
+        if key[0] == "instructions":
+            instructions[key[3]] += number
+            classes[key[3]] += number
+        else:
+            accesses.setdefault(key[3:5], {})[key[5]] = number
+    lines = [
+        Line(
+            *place,
+            dict(instructions.most_common()),
+            tuple(Access(*kind, **{**_NO_ACCESS, **fields}) for kind, fields in accesses.items()),
+        )
+        for place, (instructions, accesses) in sorted(places.items())
+    ]
+    read: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    for each in (each for line in lines for each in line.accesses):
+        if each.kind in ("load", "atomic"):
+            read[each.space] += each.nbytes
+        if each.kind != "load":
+            written[each.space] += each.nbytes
+    flops, blocks = numbers["flops",], numbers["blocks",]
+    return Counts(blocks, flops, dict(classes.most_common()), dict(read), dict(written), tuple(lines))
+
+
+_NO_ACCESS = dict.fromkeys(("requests", "threads", "nbytes", "units", "least_units"), 0)
