@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,8 +48,8 @@ STYLE = {
 
 
 @contextmanager
-def _figure(columns: int, height: float = 3.5, width: float = 11.0) -> Iterator[tuple[Any, Any]]:
-    """A figure in the project's style with a row of axes, 1,760 pixels wide: it fills a README's column."""
+def _figure(columns: int, height: float = 3.5, width: float = 11.0, rows: int = 1) -> Iterator[tuple[Any, Any]]:
+    """A figure in the project's style with its axes, row by row, 1,760 pixels wide: it fills a README's column."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,7 +59,7 @@ def _figure(columns: int, height: float = 3.5, width: float = 11.0) -> Iterator[
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.04)
         figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots(1, columns, squeeze=False)[0]
+        yield figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
 def curves(
@@ -156,6 +158,78 @@ def _whole_epochs(ax: Any, epochs: int) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     if epochs == 1:
         ax.set_xlim(0.5, 1.5)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line over sizes x, with a band from low to high around y. marker, dashes: as matplotlib names them."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    colour: str
+    dashes: str = "-"
+    marker: str = "o"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over one pair of axes, and horizontal lines by name."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    limits: Mapping[str, float]
+
+
+def throughput(panels: Sequence[Panel], *, title: str, note: str, out: str | Path | IO[bytes]) -> None:
+    """Draw throughput over size, as PNG: a panel for each of `panels`, at least one, three in a row.
+
+    title: above everything; note: below, "" for none; out: a path or an open file.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with _figure(columns, height=0.9 + 2.6 * rows, rows=rows) as (figure, axes):
+        figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
+        named: dict[str, Any] = {}
+        for ax, panel in zip(axes, panels, strict=False):
+            _draw_panel(ax, panel)
+            handles, labels = ax.get_legend_handles_labels()
+            named |= dict(zip(labels, handles, strict=True))
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+        # one legend for all panels: a contender has the same colour in each
+        figure.legend(named.values(), named.keys(), loc="outside upper right", ncols=min(6, len(named)))
+        if note:
+            figure.supxlabel(textwrap.fill(note, 170), x=0.012, ha="left", fontsize=8.5, color=GREY)
+        figure.savefig(out, format="png")
+
+
+def _draw_panel(ax: Any, panel: Panel) -> None:
+    for curve in panel.curves:
+        style = {"color": curve.colour, "linestyle": curve.dashes, "marker": curve.marker, "markersize": 3.5}
+        ax.plot(curve.x, curve.y, label=curve.label, **style)
+        ax.fill_between(curve.x, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0)
+    for (label, value), dashes in zip(panel.limits.items(), ("--", ":"), strict=False):
+        ax.axhline(value, color="#333333", linewidth=1, linestyle=dashes, label=label, zorder=1)
+    ax.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    _plain_numbers(ax)
+    _plain_sizes(ax, sorted({round(x) for curve in panel.curves for x in curve.x}))
+
+
+def _plain_sizes(ax: Any, sizes: Sequence[int]) -> None:
+    """Mark the sizes that were measured, of crowded ones some."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    shown = [size for number, size in enumerate(sizes) if number % -(-len(sizes) // 7) == 0]
+    ax.xaxis.set_major_locator(FixedLocator(shown))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def architecture(network: Network) -> str:

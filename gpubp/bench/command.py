@@ -1,0 +1,234 @@
+"""What `gpubp bench` does: choose what is measured, measure it, show it, keep it, compare it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpubp import chips, machine
+from gpubp.backends import detection
+from gpubp.bench import contenders, works
+from gpubp.bench.contenders import LIMITS
+from gpubp.bench.load import Load
+from gpubp.bench.results import Result, limits_of
+from gpubp.bench.turns import measure
+from gpubp.bench.works import Limit, Sweep, Work
+from gpubp.errors import ArgumentError, DataError
+from gpubp.registry import require_count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured. seconds: about as long is one turn."""
+
+    sweep: Sweep
+    repeats: int
+    seconds: float
+
+
+QUICK = Effort(works.QUICK, 3, 0.02)
+DEFAULT = Effort(works.DEFAULT, 7, 0.04)
+FULL = Effort(works.FULL, 9, 0.25)
+
+PICTURES = ("throughput.png", "roofline.png")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user chose; empty and None leave it to the effort. See `works.choose` and `contenders.choose`."""
+
+    primitives: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    steps: tuple[str, ...] | None = None
+    dtypes: tuple[str, ...] = ("float32",)
+    contenders: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    repeats: int | None = None
+    threads: int | None = None
+
+    @property
+    def names_works(self) -> bool:
+        """Whether it says what is measured."""
+        return bool(self.primitives or self.shapes) or self.steps is not None
+
+
+def run(
+    choice: Choice,
+    effort: Effort = DEFAULT,
+    *,
+    chosen_works: Sequence[Work] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+    measure: Callable[..., list] = measure,
+) -> Result:
+    """Measure. chosen_works: in place of the choice's.
+
+    Raises ArgumentError for a choice that there is not, before anything is measured.
+    """
+    threads = _cores() if choice.threads is None else choice.threads
+    require_count("threads", threads)
+    repeats = effort.repeats if choice.repeats is None else choice.repeats
+    require_count("repeats", repeats)
+    if chosen_works is None:
+        chosen_works = works.choose(
+            effort.sweep, primitives=choice.primitives, shapes=choice.shapes, steps=choice.steps, dtypes=choice.dtypes
+        )
+    everyone = contenders.choose(choice.contenders, choice.variants)
+    absent = {each.key: why for each in everyone if (why := each.missing())}
+    patient = effort is FULL
+    present = [
+        each if patient or not each.compiles_long or each.key in choice.contenders else replace(each, primitives=())
+        for each in everyone
+        if each.key not in absent
+    ]
+    if not any(each.backend for each in present):
+        reasons = "; ".join(dict.fromkeys(absent.values()))
+        raise ArgumentError("contender", ", ".join(choice.contenders), f"one that works here: {reasons}")
+    if not any(each.takes(work) for each in present if each.backend for work in chosen_works):
+        raise ArgumentError("contender", ", ".join(choice.contenders), "one that computes what is measured")
+    load = Load()
+    records = measure(
+        chosen_works,
+        [each for each in present if any(each.takes(work) for work in chosen_works)],
+        repeats=repeats,
+        seconds=effort.seconds,
+        threads=threads,
+        progress=progress,
+    )
+    return Result(
+        made=datetime.now().astimezone().isoformat(timespec="seconds"),
+        machine=machine.look().to_dict(),
+        threads=threads,
+        repeats=repeats,
+        seconds=effort.seconds,
+        records=tuple(records),
+        limits=limits_of(records, {key: each.device for key, each in LIMITS.items()}),
+        published=_published(choice.dtypes),
+        absent=absent,
+        busy=load.share(),
+    )
+
+
+def _published(dtypes: Sequence[str]) -> dict:
+    """The GPU's limits by its vendor, if there is one and the table of chips knows it."""
+    devices = detection.driver().devices
+    gpu = chips.of_device(devices[0]) if devices else None
+    return {dtype: gpu.roofline(dtype) for dtype in dtypes if dtype in gpu.rates} if gpu else {}
+
+
+# --- the verb ---------------------------------------------------------------------------------------------------------
+def bench(
+    console: Console,
+    choice: Choice,
+    *,
+    quick: bool = False,
+    full: bool = False,
+    save: Path | None = None,
+    compare: Sequence[Path] = (),
+    out: Path | None = None,
+    as_json: bool = False,
+) -> Result:
+    """Measure and show, or compare two files and measure nothing.
+
+    Raises ArgumentError or DataError for what cannot be, before anything is measured or written.
+    """
+    if quick and full:
+        raise ArgumentError("--full", "given", "left out with --quick")
+    _check_save(save)
+    _check_out(out)
+    earlier = [Result.read(path) for path in compare]
+    if len(earlier) > 2:
+        raise ArgumentError("compare", f"{len(earlier)} files", "one, which this run is compared with, or two")
+    if len(earlier) == 2:
+        _show_comparison(console, *earlier)
+        return earlier[1]
+    if as_json and compare:
+        raise ArgumentError("--json", "given", "left out with --compare, which prints a table")
+    effort = QUICK if quick else FULL if full else DEFAULT
+    again = None
+    if earlier and not (choice.names_works or quick or full):
+        again = [work for work in earlier[0].works if not isinstance(work, Limit)]
+    with _progress(console, as_json) as progress:
+        result = run(choice, effort, chosen_works=again, progress=progress)
+    if save is not None:
+        result.save(save)
+    if out is not None:
+        _draw(result, out)
+    if as_json:
+        console.print(result.to_json(), markup=False, soft_wrap=True)
+    else:
+        _show(console, result)
+        for kind, path in (("result", save), ("pictures", out)):
+            if path is not None:
+                console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
+    if earlier:
+        _show_comparison(console, earlier[0], result)
+    return result
+
+
+def _show(console: Console, result: Result) -> None:
+    from gpubp.bench import tables
+
+    for table in tables.tables(result, console.width):
+        console.print(table)
+        for line in tables.empty_rows(result):
+            console.print(line, style="dim", markup=False)
+        console.print()
+    for line in tables.notes(result):
+        console.print(line, markup=False)
+
+
+def _show_comparison(console: Console, before: Result, now: Result) -> None:
+    from gpubp.bench import tables
+
+    console.print(tables.comparison(before, now, console.width), "")
+    for line in tables.comparison_notes(before, now):
+        console.print(line, markup=False)
+
+
+def _draw(result: Result, out: Path) -> None:
+    from gpubp.bench import pictures
+
+    out.mkdir(exist_ok=True)
+    pictures.draw(result, out)
+
+
+@contextmanager
+def _progress(console: Console, as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Shows what is being measured, where a person looks on."""
+    if as_json or not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("starting the contenders") as status:
+        yield status.update
+
+
+def _check_save(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix != ".json" or not path.parent.is_dir():
+        raise ArgumentError("save", str(path), "a file name that ends in .json, in a folder that exists")
+    if path.exists():
+        try:
+            Result.read(path)
+        except DataError:
+            raise ArgumentError("save", str(path), "a new file, or one that an earlier run saved") from None
+
+
+def _check_out(path: Path | None) -> None:
+    if path is None:
+        return
+    if (path.exists() and not path.is_dir()) or not path.parent.is_dir():
+        raise ArgumentError("out", str(path), "a folder, or a new one in a folder that exists")
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

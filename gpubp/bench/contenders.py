@@ -1,0 +1,141 @@
+"""Who takes part: this project's backends and the libraries beside which they are measured."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from gpubp import backends
+from gpubp.backends import detection
+from gpubp.bench.timing import Runner
+from gpubp.bench.works import Limit, Primitive, Step, Work
+from gpubp.costs import PRIMITIVES, PRODUCTS
+from gpubp.errors import ArgumentError, unknown_name
+from gpubp.kernels.plans import VARIANTS
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One that computes the same as the others.
+
+    key: its name on the command line and in files. title: its name for readers. device: "cpu" or "gpu".
+    home: module and function that makes its runner, with `settings` as keywords. backend: this project's, or "".
+    needs: modules, each with the command that brings it. primitives: those it computes. steps: whether it trains.
+    compiles_long: takes part in primitives only when it is asked for.
+    """
+
+    key: str
+    title: str
+    device: str
+    home: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    backend: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    primitives: tuple[str, ...] = PRIMITIVES
+    steps: bool = True
+    compiles_long: bool = False
+
+    def takes(self, work: Work) -> bool:
+        """Whether it does such work."""
+        if isinstance(work, Limit):
+            return self.key in LIMITS
+        return self.steps if isinstance(work, Step) else isinstance(work, Primitive) and work.name in self.primitives
+
+    def missing(self) -> str:
+        """Why it cannot take part on this machine; "" if it can."""
+        if self.backend:
+            found = detection.probe(self.backend, self.device)
+            return "" if found.works else str(found)
+        if self.device == "gpu" and (fault := detection.driver().fault):
+            return fault
+        for module, remedy in self.needs.items():
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed; {remedy}"
+        return ""
+
+    def make(self, work: Work, threads: int) -> Runner:
+        """A runner of the work. What goes wrong in a peer's library is raised as it comes."""
+        module, function = self.home.split(":")
+        maker: Callable[..., Runner] = getattr(import_module(f"gpubp.bench.{module}"), function)
+        return maker(work, threads, **self.settings)
+
+
+def _own(backend: str, device: str, variant: str | None = None) -> Contender:
+    """One of this project's backends, whose products take the variant; None: what the plan decides."""
+    name = f"{backend} {variant}" if variant else backend
+    settings = {"backend": backend, "device": device, "variant": variant}
+    primitives = PRODUCTS if variant else PRIMITIVES
+    return Contender(name.replace(" ", "-"), name, device, "own:make", settings, backend, primitives=primitives)
+
+
+TORCH = {"torch": "pip install torch"}
+CUPY = {"cupy": "pip install 'gpubp[cuda13]'"}
+
+_PEERS = (
+    Contender("torch", "PyTorch eager", "cpu", "torch_peers:make", {"mode": "eager"}, needs=TORCH),
+    Contender(
+        "torch-compiled", "PyTorch compiled", "cpu", "torch_peers:make", {"mode": "compiled"}, needs=TORCH,
+        primitives=tuple(name for name in PRIMITIVES if name != "update"), compiles_long=True,
+    ),
+    Contender("jax", "JAX", "cpu", "jax_peer:make", needs={"jax": "pip install jax"}),
+    Contender(
+        "sklearn", "scikit-learn", "cpu", "sklearn_peer:make", needs={"sklearn": "pip install scikit-learn"},
+        primitives=(),
+    ),
+    Contender("cublas", "cuBLAS", "gpu", "cuda_peers:make", needs=CUPY, primitives=PRODUCTS, steps=False),
+    Contender(
+        "cublaslt", "cuBLASLt", "gpu", "cuda_peers:make", {"fused": True},
+        needs=CUPY | {"nvmath": "pip install 'nvmath-python[cu13]'"},
+        primitives=("dense_forward", "hidden_delta", "weight_gradient"), steps=False,
+    ),
+    Contender("torch-graph", "PyTorch graph", "gpu", "torch_peers:make", {"mode": "graph"}, needs=TORCH),
+)  # fmt: skip
+
+CONTENDERS = {
+    each.key: each
+    for each in (
+        _own("numpy", "cpu"),
+        _own("cupy", "gpu"),
+        Contender(
+            "cupy-graph", "cupy graph", "gpu", "own:make", {"backend": "cupy", "device": "gpu", "captured": True},
+            "cupy", primitives=(),
+        ),
+        _own("numba", "gpu"),
+        *(_own(backend, "gpu", variant) for backend in ("cupy", "numba") for variant in VARIANTS),
+        *_PEERS,
+    )
+}  # fmt: skip
+"""Everyone, by key."""
+
+LIMITS = {
+    "limit-cpu": Contender("limit-cpu", "BLAS", "cpu", "limits:on_cpu", primitives=(), steps=False),
+    "limit-gpu": Contender("limit-gpu", "cuBLAS", "gpu", "limits:on_gpu", needs=CUPY, primitives=(), steps=False),
+}
+"""Who measures the limits of each device."""
+
+EVERYONE = CONTENDERS | LIMITS
+
+
+def choose(names: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Contender]:
+    """The contenders of a run, in the order of `CONTENDERS`.
+
+    names: only these. variants: the rungs that products on a GPU take besides what the plan decides.
+
+    Raises ArgumentError for a name that there is not, and where there is none of this project's among them.
+    """
+    for name in names:
+        if name not in CONTENDERS:
+            raise unknown_name("contender", name, CONTENDERS)
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise unknown_name("variant", variant, VARIANTS)
+    asked = {*names, *(f"{each.backend}-{rung}" for each in CONTENDERS.values() for rung in variants if each.backend)}
+    usual = {key for key, each in CONTENDERS.items() if not each.settings.get("variant")}
+    found = [each for key, each in CONTENDERS.items() if key in asked or (not names and key in usual)]
+    if not any(each.backend for each in found):
+        own = ", ".join(backends.BACKENDS)
+        raise ArgumentError("contender", ", ".join(names), f"given with one of this project's besides: {own}")
+    return found

@@ -1,0 +1,90 @@
+"""This project's backends as contenders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from gpubp import backends
+from gpubp.backends.base import Array, Backend
+from gpubp.bench import runners
+from gpubp.bench.runners import Arrays, Trainer
+from gpubp.bench.timing import Call, Runner
+from gpubp.bench.works import Primitive, Step, Work
+from gpubp.network import Network
+from gpubp.optimizers import SGD
+
+
+def make(
+    work: Work,
+    threads: int = 1,
+    backend: str = "numpy",
+    device: str | None = None,
+    variant: str | None = None,
+    captured: bool = False,
+) -> Runner:
+    """A runner of the named backend; variant: the rung that products take; captured: the step as a CUDA graph."""
+    made = backends.get(backend, device)
+    made.variant = variant
+    elapsed = None if made.device == "cpu" else made.elapsed  # type: ignore[attr-defined]
+    if isinstance(work, Step):
+        return runners.of_step(partial(_trainer, work, made, captured), elapsed)
+    assert isinstance(work, Primitive)
+    return _primitive(work, made, elapsed)
+
+
+def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], float] | None) -> Runner:
+    problem = runners.problem_of(work)
+
+    def place(host: np.ndarray) -> Array:
+        placed = backend.empty(host.shape, host.dtype)
+        backend.upload(host, placed)
+        return placed
+
+    def bind(arrays: Arrays) -> Callable[[], Arrays]:
+        outputs = {name: arrays[name] for name in problem.expected}
+
+        def call() -> Arrays:
+            problem.call(backend, arrays)
+            return outputs
+
+        return call
+
+    flush = _flush(backend) if elapsed else None
+    return runners.of_primitive(problem, place, bind, backend.asnumpy, elapsed=elapsed, flush=flush)
+
+
+def _flush(backend: Backend) -> Call:
+    size = runners.FLUSHED_BYTES // 2 // 4
+    source, out = backend.zeros((size,), "float32"), backend.zeros((size,), "float32")
+    return lambda: backend.copy(source, out)
+
+
+def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
+    net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.dtype)
+    net.optimizer = SGD(learning_rate=work.learning_rate)
+    named = {}
+    for layer, (w, b) in enumerate(work.weights(), start=1):
+        named |= {f"layer{layer}.weight": w, f"layer{layer}.bias": b}
+    net.set_weights(named)
+    x, y = work.batch()
+    if backend.device == "cpu":
+        return Trainer(lambda: net.train_step(x, y), net.last_loss)
+    feed = net.feed(x, y)
+    if captured:
+        step = net.capture(feed, work.rows)
+        return Trainer(lambda: step(0), net.last_loss)
+    return Trainer(lambda: net.train_rows(feed, 0, work.rows), net.last_loss)
+
+
+def reference_losses(work: Step, steps: int) -> list[float]:
+    """The losses of the first steps in float64, which every contender's must come close to."""
+    trainer = _trainer(Step(work.name, work.sizes, work.rows, work.regression, work.learning_rate, "float64"),
+                       backends.get("numpy"), captured=False)  # fmt: skip
+    found = []
+    for _ in range(steps):
+        trainer.step()
+        found.append(trainer.loss())
+    return found

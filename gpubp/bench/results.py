@@ -1,0 +1,227 @@
+"""The figures of a run, and their file."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpubp.bench import works
+from gpubp.bench.contenders import EVERYONE
+from gpubp.bench.works import Limit, Work
+from gpubp.costs import Roofline
+from gpubp.errors import ArgumentError, DataError
+
+FORMAT = "gpubp bench"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one contender took for one work.
+
+    contender: its key. seconds: of a call, a sample a turn; empty where `fault` says why there is none.
+    """
+
+    work: Work
+    contender: str
+    seconds: tuple[float, ...] = ()
+    fault: str = ""
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third, in seconds; of one sample, the sample."""
+        if len(self.seconds) == 1:
+            return self.seconds[0], self.seconds[0]
+        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return first, third
+
+    @property
+    def flops_per_second(self) -> float:
+        """At the median."""
+        return self.work.flops / self.median
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Of the least bytes, at the median."""
+        return self.work.bytes / self.median
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run.
+
+    made: date and time, in ISO 8601. machine: as `gpubp.machine.Machine.to_dict` says. threads, repeats, seconds: how
+    it was measured. records: of every work and contender. limits: measured, by device and dtype.
+    published: of the GPU, by its vendor, by dtype; empty without one, or where it is not in the table of chips.
+    absent: why a contender did not take part. busy: the share of the cores' time that other programs took.
+    """
+
+    made: str
+    machine: Mapping[str, Any]
+    threads: int
+    repeats: int
+    seconds: float
+    records: tuple[Record, ...]
+    limits: Mapping[str, Mapping[str, Roofline]] = field(default_factory=dict)
+    published: Mapping[str, Roofline] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    busy: float | None = None
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """What was measured, in order."""
+        return tuple(dict.fromkeys(record.work for record in self.records))
+
+    def record(self, work: Work, contender: str) -> Record | None:
+        """What the contender took for the work; None where it has no times."""
+        return next((r for r in self.records if r.work == work and r.contender == contender and r.seconds), None)
+
+    @property
+    def own_faults(self) -> tuple[Record, ...]:
+        """Those of this project's backends."""
+        return tuple(record for record in self.faults if EVERYONE[record.contender].backend)
+
+    @property
+    def faults(self) -> tuple[Record, ...]:
+        """The records without times."""
+        return tuple(record for record in self.records if record.fault)
+
+    def to_json(self) -> str:
+        """All of it; medians, quartiles and rates besides, for other readers."""
+
+        def roofline(limits: Roofline) -> dict[str, float]:
+            return {"flops_per_second": limits.peak, "bytes_per_second": limits.bandwidth}
+
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "made": self.made,
+                "machine": dict(self.machine),
+                "threads": self.threads,
+                "repeats": self.repeats,
+                "seconds": self.seconds,
+                "busy": self.busy,
+                "limits": {
+                    device: {dtype: roofline(limits) for dtype, limits in by_dtype.items()}
+                    for device, by_dtype in self.limits.items()
+                },
+                "published": {dtype: roofline(limits) for dtype, limits in self.published.items()},
+                "absent": dict(self.absent),
+                "records": [_record_to_dict(record) for record in self.records],
+            },
+            indent=1,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file, whole or not at all."""
+        from gpubp.model_file import write_bytes
+
+        write_bytes(path, self.to_json().encode())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Result:
+        """The result in a file that `save` wrote. Raises DataError, which says what is wrong with any other."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        except UnicodeDecodeError:
+            raise DataError(f"{path} is no result of gpubp bench: it is no text") from None
+        try:
+            return cls.from_json(text)
+        except DataError as error:
+            raise DataError(f"{path} {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """The result that `to_json` wrote. Raises DataError for other text."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"is no result of gpubp bench: it is no JSON ({error})") from None
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise DataError(f'is no result of gpubp bench: it does not say "format": "{FORMAT}"')
+        if values.get("version") != VERSION:
+            raise DataError(f"is a result of another version of gpubp bench: {values.get('version')}, not {VERSION}")
+        try:
+            return cls(
+                made=str(values["made"]),
+                machine=dict(values["machine"]),
+                threads=int(values["threads"]),
+                repeats=int(values["repeats"]),
+                seconds=float(values["seconds"]),
+                busy=None if values["busy"] is None else float(values["busy"]),
+                limits={
+                    str(device): {str(dtype): _roofline(limits) for dtype, limits in by_dtype.items()}
+                    for device, by_dtype in values["limits"].items()
+                },
+                published={str(dtype): _roofline(limits) for dtype, limits in values["published"].items()},
+                absent={str(key): str(reason) for key, reason in values["absent"].items()},
+                records=tuple(_record_from_dict(each) for each in values["records"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:
+            raise DataError(f"is a damaged result of gpubp bench: {type(error).__name__} {error}") from None
+
+
+def limits_of(records: Sequence[Record], contenders: Mapping[str, str]) -> dict[str, dict[str, Roofline]]:
+    """The limits by device and dtype, from the records of `works.Limit`.
+
+    contenders: the device of each who measured them. A limit that was measured in part is left out.
+    """
+    found: dict[str, dict[str, Roofline]] = {}
+    samples: dict[tuple[str, str, str], list[float]] = {}
+    for record in records:
+        if isinstance(record.work, Limit):
+            work = record.work
+            amount = work.flops if work.name == "product" else work.bytes
+            key = contenders[record.contender], work.dtype, work.name
+            samples.setdefault(key, []).extend(amount / seconds for seconds in record.seconds)
+    for device, dtype, _ in samples:
+        rates = [samples.get((device, dtype, name)) for name in ("product", "copy")]
+        if all(rates):
+            peak, bandwidth = (statistics.median(rate) for rate in rates if rate)
+            found.setdefault(device, {})[dtype] = Roofline(peak, bandwidth)
+    return found
+
+
+def _record_to_dict(record: Record) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "work": record.work.to_dict(),
+        "contender": record.contender,
+        "seconds": list(record.seconds),
+        "fault": record.fault,
+    }
+    if record.seconds:
+        first, third = record.quartiles
+        found |= {
+            "median": record.median,
+            "first_quartile": first,
+            "third_quartile": third,
+            "flops_per_second": record.flops_per_second,
+            "bytes_per_second": record.bytes_per_second,
+        }
+    return found
+
+
+def _record_from_dict(values: Mapping[str, Any]) -> Record:
+    seconds = tuple(float(each) for each in values["seconds"])
+    if not all(0 < each < float("inf") for each in seconds):
+        raise ValueError(f"seconds {seconds}")
+    record = Record(works.from_dict(values["work"]), str(values["contender"]), seconds, str(values["fault"]))
+    if not record.seconds and not record.fault:
+        raise ValueError(f"neither seconds nor a fault of {record.contender}")
+    return record
+
+
+def _roofline(values: Mapping[str, Any]) -> Roofline:
+    return Roofline(float(values["flops_per_second"]), float(values["bytes_per_second"]))

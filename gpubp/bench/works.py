@@ -1,0 +1,325 @@
+"""What is measured: one primitive at one shape, or one training step of a network; and the least work that it is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, Cost, Roofline, checked_shape, cost
+from gpubp.errors import ArgumentError, unknown_name
+
+DTYPES = ("float32", "float64")
+
+OPTIONS = {
+    "dense_forward": ("relu", "bias"),
+    "hidden_delta": ("relu", "-"),
+    "hadamard_derivative": ("relu", "-"),
+    "output_delta": ("softmax_cross_entropy+softmax+labels", "mean"),
+    "update": ("adam", "late"),
+}
+"""The option and the mode (see `crosscheck.cases`) in which a primitive is measured; the others have none."""
+
+
+class Work(ABC):
+    """What one call does. `group` and `label` together name it; works of one group differ in size.
+
+    size: of its sides, the geometric mean. costs: of the primitives that it is made of.
+    """
+
+    dtype: str
+
+    @property
+    @abstractmethod
+    def group(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def label(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def size(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def costs(self) -> tuple[Cost, ...]: ...
+
+    @property
+    def title(self) -> str:
+        """In one line."""
+        return f"{self.group} {self.label} {self.dtype}"
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations."""
+        return sum(each.flops for each in self.costs)
+
+    @property
+    def bytes(self) -> int:
+        """The least: each primitive reads each input once and writes each output once."""
+        return sum(each.bytes for each in self.costs)
+
+    def least_seconds(self, limits: Roofline) -> float:
+        """The time below which these limits let no machine do it, one primitive after the other."""
+        return sum(limits.least_seconds(each) for each in self.costs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; `from_dict` makes the same work of it."""
+        return {"kind": type(self).__name__.lower()} | asdict(self)  # type: ignore[call-overload]
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+
+
+@dataclass(frozen=True)
+class Primitive(Work):
+    """One primitive; shape as in `gpubp.costs.cost`. Raises ArgumentError for a name or shape that there is not."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.name not in PRIMITIVES:
+            raise unknown_name("primitive", self.name, PRIMITIVES)
+        checked_shape(self.name, self.shape)
+        _check_dtype(self.dtype)
+
+    @property
+    def group(self) -> str:
+        """The primitive's name."""
+        return self.name
+
+    @property
+    def label(self) -> str:
+        """The shape."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def size(self) -> float:
+        """The side of the square, or the cube, of as many elements, or multiplications."""
+        return math.prod(self.shape) ** (1 / max(2, len(self.shape)))
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """Its own."""
+        return (cost(self.name, self.shape, self.dtype, optimizer=OPTIONS["update"][0]),)
+
+
+@dataclass(frozen=True)
+class Step(Work):
+    """A training step: ReLU, plain SGD; softmax cross-entropy, or half squared error for regression.
+
+    sizes: the widths n_0, ..., n_L. rows: of the batch.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    rows: int
+    regression: bool = False
+    learning_rate: float = 0.01
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_dtype(self.dtype)
+
+    @property
+    def group(self) -> str:
+        """All steps are one group."""
+        return "step"
+
+    @property
+    def label(self) -> str:
+        """The network's name."""
+        return self.name
+
+    @property
+    def size(self) -> float:
+        """The side of a cube of as many multiplications."""
+        return (self.flops / 2) ** (1 / 3)
+
+    @property
+    def loss(self) -> str:
+        """Its name, with the mean over the batch."""
+        return "half_squared_error" if self.regression else "softmax_cross_entropy"
+
+    @property
+    def flops(self) -> int:
+        """Of the products: forward, deltas (none for the input), weight gradients; an addition is one."""
+        products = [n * m for m, n in itertools.pairwise(self.sizes)]
+        return 2 * self.rows * (3 * sum(products) - products[0])
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """Of the primitives, in the network's order: the weights' step is folded into the product of their gradient."""
+        layers = list(itertools.pairwise(self.sizes))
+        rows, widths = self.rows, self.sizes[1:]
+        found = [cost("dense_forward", (rows, n, m), self.dtype) for m, n in layers]
+        found.append(cost("output_delta", (rows, widths[-1]), self.dtype, labels=not self.regression))
+        found += [cost("hidden_delta", (rows, m, n), self.dtype) for m, n in layers[1:]]
+        found += [cost("weight_step", (n, m, rows), self.dtype) for m, n in layers]
+        found += [cost("bias_gradient", (rows, n), self.dtype) for n in widths]
+        return (*found, cost("update", (sum(widths),), self.dtype))
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """x (B, n_0), and y: labels (B,), or values (B, n_L) for regression."""
+        rng = np.random.default_rng(0)
+        x = self._drawn(rng, self.rows, self.sizes[0])
+        if self.regression:
+            return x, self._drawn(rng, self.rows, self.sizes[-1])
+        return x, rng.integers(0, self.sizes[-1], self.rows)
+
+    def weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each layer w (n_l, n_{l-1}) and b (n_l,), the same for every contender."""
+        rng = np.random.default_rng(1)
+        return [
+            (self._drawn(rng, n, m) * np.dtype(self.dtype).type((2 / m) ** 0.5), self._drawn(rng, n) / 10)
+            for m, n in itertools.pairwise(self.sizes)
+        ]
+
+    def _drawn(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32).astype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Limit(Work):
+    """What a machine can do at most, measured: a square product by the vendor's library, or a copy.
+
+    name: "product", of side × side matrices, or "copy", of side × side elements.
+    """
+
+    name: str
+    side: int
+    dtype: str = "float32"
+
+    @property
+    def group(self) -> str:
+        """Both are one group."""
+        return "limit"
+
+    @property
+    def label(self) -> str:
+        """Which of the two."""
+        return self.name
+
+    @property
+    def size(self) -> float:
+        """The side."""
+        return self.side
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """The product's, or the copy's."""
+        if self.name == "product":
+            return (cost("transpose_product", (self.side,) * 3, self.dtype),)
+        nbytes = self.side * self.side * np.dtype(self.dtype).itemsize
+        return (Cost(0, nbytes, nbytes, self.dtype),)
+
+
+KINDS: dict[str, type[Work]] = {kind.__name__.lower(): kind for kind in (Primitive, Step, Limit)}
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step("tiny", (64, 32, 10), 32),
+        Step("tiny-regression", (64, 32, 10), 32, regression=True),
+        Step("small", (784, 128, 10), 64),
+        Step("medium", (784, 512, 256, 10), 128),
+        Step("wide", (784, 1024, 1024, 10), 256),
+        Step("large", (1024, 2048, 2048, 1024), 512),
+        Step("huge", (2048, 4096, 4096, 2048), 512),
+    )
+}
+"""The networks whose step is measured."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The works of a run: primitives over square shapes with these sides, and networks."""
+
+    primitives: tuple[str, ...]
+    product_sides: tuple[int, ...]
+    matrix_sides: tuple[int, ...]
+    steps: tuple[str, ...]
+
+    def of(self, primitive: str, dtype: str) -> list[Primitive]:
+        """One primitive's works."""
+        if primitive not in PRIMITIVES:
+            raise unknown_name("primitive", primitive, PRIMITIVES)
+        if primitive in PRODUCTS:
+            return [Primitive(primitive, (side,) * 3, dtype) for side in self.product_sides]
+        shapes = [(side, side) if primitive in MATRICES else (side * side,) for side in self.matrix_sides]
+        return [Primitive(primitive, shape, dtype) for shape in shapes]
+
+
+_USUAL = ("dense_forward", "output_delta", "hidden_delta", "weight_gradient", "bias_gradient", "update")
+QUICK = Sweep(_USUAL, (64, 256), (64, 512), ("tiny", "small"))
+DEFAULT = Sweep(
+    _USUAL, (64, 128, 256, 512, 1024), (64, 256, 1024, 2048), ("tiny", "tiny-regression", "small", "medium")
+)
+FULL = Sweep(PRIMITIVES, (32, 64, 128, 256, 512, 1024, 2048, 4096), (64, 128, 256, 512, 1024, 2048, 4096), tuple(STEPS))
+
+
+def choose(
+    sweep: Sweep,
+    *,
+    primitives: Sequence[str] = (),
+    shapes: Sequence[tuple[int, ...]] = (),
+    steps: Sequence[str] | None = None,
+    dtypes: Sequence[str] = ("float32",),
+) -> list[Work]:
+    """The works of a run.
+
+    primitives: only these. shapes: of them, in place of the sweep's. steps: only these networks; an empty sequence
+    stands for the sweep's. Without primitives and steps: all of the sweep.
+
+    Raises ArgumentError for a name that there is not, or a shape that fits no chosen primitive.
+    """
+    everything = not primitives and steps is None
+    names = (sweep.primitives if everything or (shapes and not primitives) else tuple(primitives)) or ()
+    found: list[Work] = []
+    for dtype in dtypes:
+        _check_dtype(dtype)
+        for name in names:
+            found += [Primitive(name, shape, dtype) for shape in shapes if _fits(name, shape)]
+            found += [] if shapes else sweep.of(name, dtype)
+        if steps is not None or (everything and not shapes):
+            found += [_step(name, dtype) for name in steps or sweep.steps]
+    for shape in shapes:
+        if not any(isinstance(work, Primitive) and work.shape == shape for work in found):
+            sides = "MxNxK for products, BxN for matrices, one number for update"
+            raise ArgumentError(
+                "shape", "x".join(map(str, shape)), f"of as many sides as a chosen primitive has: {sides}"
+            )
+    return found
+
+
+def from_dict(values: Mapping[str, Any]) -> Work:
+    """The work that `Work.to_dict` described. Raises ValueError, TypeError or KeyError for anything else."""
+    fields = dict(values)
+    kind = KINDS[fields.pop("kind")]
+    for name in ("shape", "sizes"):
+        if name in fields:
+            fields[name] = tuple(int(side) for side in fields[name])
+    return kind(**fields)
+
+
+def _step(name: str, dtype: str) -> Step:
+    if name not in STEPS:
+        raise unknown_name("step", name, STEPS)
+    step = STEPS[name]
+    return Step(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
+
+
+def _fits(primitive: str, shape: tuple[int, ...]) -> bool:
+    if primitive not in PRIMITIVES:
+        raise unknown_name("primitive", primitive, PRIMITIVES)
+    return len(shape) == (3 if primitive in PRODUCTS else 2 if primitive in MATRICES else 1)
