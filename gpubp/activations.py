@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ SQRT_2_OVER_PI = 0.7978845608028654
 INV_SQRT_2PI = 0.3989422804014327
 GELU_CUBIC = 0.044715
 """Coefficient of GELU's tanh form: Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016, section 2."""
+KEPT_ZEROS = 32_768
+"""Elements: arrays of zeros up to this size are made once."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ class ReLU(Activation):
     name = "relu"
 
     def apply(self, z: np.ndarray, out: np.ndarray) -> None:
-        np.maximum(z, 0, out=out)
+        np.maximum(z, _zeros_like(z), out=out)
 
     def derivative(self, saved: np.ndarray, out: np.ndarray) -> None:
-        out[...] = saved > 0
+        out[...] = saved > _zeros_like(saved)
 
 
 @dataclass(frozen=True)
@@ -252,3 +255,15 @@ ACTIVATIONS: dict[str, type[Activation]] = {
 def get(activation: str | Mapping[str, Any] | Activation, argument: str = "activation") -> Activation:
     """The activation with this name, from this `config()`, or itself; errors call it `argument`."""
     return choose(argument, ACTIVATIONS, activation)
+
+
+def _zeros_like(x: np.ndarray) -> np.ndarray:
+    """Zeros to compare x with: NumPy's loop for an array and a number is several times slower than that for arrays."""
+    return _kept_zeros(x.shape, x.dtype) if x.size <= KEPT_ZEROS else np.zeros(x.shape, x.dtype)
+
+
+@lru_cache(maxsize=16)
+def _kept_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    zeros = np.zeros(shape, dtype)
+    zeros.flags.writeable = False
+    return zeros

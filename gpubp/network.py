@@ -115,7 +115,7 @@ class CapturedStep:
         network.steps += 1
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: made in every step, and a frozen one takes three times as long
 class _Batch:
     """The arrays of a pass over `rows` examples, indexed by layer."""
 
@@ -583,7 +583,7 @@ class Network:
     def _load(self, x: Any) -> _Batch:
         """The arrays of a pass, with these inputs from the host, or in the backend's own array, as a[0]."""
         if self._is_device_array(x):
-            inputs.require_examples_on_device(x, self.sizes[0], {self.dtype, self.precision.storage})
+            inputs.require_examples_on_device(x, self.sizes[0], self.dtype, self.precision.storage)
         else:
             x = self._checked_input(x)
         batch = self._batch(int(x.shape[0]))

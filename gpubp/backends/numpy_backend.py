@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.linalg.blas import dgemm, sgemm
+from scipy.linalg.blas import dgemm, dgemv, sgemm, sgemv
 
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends import numpy_mixed
@@ -27,8 +27,10 @@ from gpubp.precision import LossScaling
 
 GEMM: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemm, np.dtype("float64"): dgemm}
 
-BLOCK = 16_384
-"""Elements of a block: three float32 blocks of this size fit into a first or second level cache."""
+GEMV: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemv, np.dtype("float64"): dgemv}
+
+BLOCK = 32_768
+"""Elements of a block: three float32 blocks of this size fit into a second level cache."""
 
 
 class NumpyBackend:
@@ -41,6 +43,7 @@ class NumpyBackend:
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
         self._work = {np.dtype(name): np.empty((2, BLOCK), name) for name in ("float32", "float64")}
+        self._ones = {dtype: np.ones(0, dtype) for dtype in self._work}
 
     def require_precision(self, precision: str) -> None:
         """Every precision, by rounding: this backend is their reference."""
@@ -135,16 +138,13 @@ class NumpyBackend:
     ) -> None:
         if output.itemsize == 2:
             return numpy_mixed.output_delta(self, loss, activation, output, saved, y, control, losses, delta)
-        rows, width = output.shape
         total = 0.0
-        step = max(1, BLOCK // width)
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
-            total += loss.evaluate(output[part], y[part], delta[part])
+        for part_output, part_saved, part_y, part_delta in _row_blocks(output, saved, y, delta):
+            total += loss.evaluate(part_output, part_y, part_delta)
             if not loss.from_logits:
-                work = np.empty_like(delta[part])
-                activation.multiply_derivative(saved[part], delta[part], delta[part], work)
-        divisor = loss.divisor(rows)
+                work = np.empty_like(part_delta)
+                activation.multiply_derivative(part_saved, part_delta, part_delta, work)
+        divisor = loss.divisor(len(output))
         scale = 1 / divisor if control is None else float(control[Control.LOSS_SCALE]) / divisor
         if scale != 1:
             np.multiply(delta, scale, out=delta)
@@ -175,7 +175,7 @@ class NumpyBackend:
             return numpy_mixed.hadamard_derivative(self, product, activation, saved, delta)
         work = self._work[delta.dtype][0]
         for part, part_saved, part_delta in _blocks(product, saved, delta):
-            activation.multiply_derivative(part_saved, part, part_delta, work[: part.size])
+            activation.multiply_derivative(part_saved, part, part_delta, work[: part.size].reshape(part.shape))
 
     def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array, tf32: bool = False) -> None:
         if tf32 or delta.itemsize == 2:
@@ -185,7 +185,10 @@ class NumpyBackend:
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
         if delta.itemsize == 2:
             return numpy_mixed.bias_gradient(self, delta, gradient)
-        np.add.reduce(delta, axis=0, out=gradient)
+        rows = len(delta)
+        if rows > self._ones[delta.dtype].size:
+            self._ones[delta.dtype] = np.ones(rows, delta.dtype)
+        _column_sums(delta, self._ones[delta.dtype][:rows], gradient)
 
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
@@ -277,13 +280,37 @@ def _product(
     # BLAS counts columns first: it sees aᵀ, bᵀ and outᵀ, and outᵀ = bᵀ aᵀ
     columns = out.T
     if gemm(alpha, b.T, a.T, beta, columns, b_transposed, a_transposed, True) is not columns:
-        raise ArgumentError("out", f"an array of {out.dtype} with strides {out.strides}", "C-contiguous")
+        raise _not_written("out", out)
+
+
+def _column_sums(x: np.ndarray, ones: np.ndarray, out: np.ndarray) -> None:
+    """out ← the sum of x's rows, as the product of `ones` and x: in half the time of np.add.reduce.
+
+    x: (B, n), ones: (B,), out: (n,); all C-contiguous, of one dtype.
+    """
+    # the numbers before the last are BLAS's offset and stride of `ones` and of `out`; arguments by name take longer
+    if GEMV[out.dtype](1.0, x.T, ones, 0.0, out, 0, 1, 0, 1, False, True) is not out:
+        raise _not_written("out", out)
+
+
+def _not_written(name: str, out: np.ndarray) -> ArgumentError:
+    """SciPy has given BLAS a copy of this array, because it is of another dtype or order."""
+    return ArgumentError(name, f"an array of {out.dtype} with strides {out.strides}", "C-contiguous")
 
 
 def _blocks(*arrays: np.ndarray) -> Iterable[Sequence[np.ndarray]]:
-    """Walk through arrays of one size in flat blocks of at most BLOCK elements, side by side."""
-    flat = [array.ravel() for array in arrays]
-    size = flat[0].size
+    """Walk through arrays of one size side by side: as they are, or in flat blocks where they are larger than BLOCK."""
+    size = arrays[0].size
     if size <= BLOCK:
-        return [flat]
+        return (arrays,)
+    flat = [array.ravel() for array in arrays]
     return ([array[start : start + BLOCK] for array in flat] for start in range(0, size, BLOCK))
+
+
+def _row_blocks(*arrays: np.ndarray) -> Iterable[Sequence[np.ndarray]]:
+    """Walk likewise through arrays of as many rows, by whole rows; the first array's make blocks of about BLOCK."""
+    rows, width = arrays[0].shape
+    step = max(1, BLOCK // width)
+    if rows <= step:
+        return (arrays,)
+    return ([array[start : start + step] for array in arrays] for start in range(0, rows, step))

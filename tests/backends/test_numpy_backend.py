@@ -16,6 +16,7 @@ from gpubp.activations import ACTIVATIONS, Identity
 from gpubp.backends import numpy_backend
 from gpubp.backends.base import Backend, Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
+from gpubp.errors import ArgumentError
 from gpubp.losses import LOSSES
 from gpubp.optimizers import OPTIMIZERS, SGD
 
@@ -184,6 +185,20 @@ def test_weight_and_bias_gradients(rows, n, k, dtype):
     assert_close(db, [sum(delta[:, i]) for i in range(n)])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bias_gradient_of_batches_of_any_size_in_turn(backend, dtype):
+    rng = np.random.default_rng(0)
+    for rows in (3, 700, 2):
+        delta = numbers(rng, rows, 5, dtype=dtype)
+        backend.bias_gradient(delta, db := poisoned(5, dtype=dtype))
+        assert_close(db, delta.sum(axis=0, dtype=np.float64))
+
+
+def test_a_bias_gradient_that_blas_cannot_write_is_an_error(backend):
+    with pytest.raises(ArgumentError, match="C-contiguous"):
+        backend.bias_gradient(np.ones((3, 4)), np.zeros((4, 2))[:, 0])
+
+
 @few
 @given(sides, sides, sides, dtypes)
 def test_weight_step_is_made_in_place_whatever_the_shape(rows, n, k, dtype):
@@ -273,8 +288,8 @@ def test_an_update_in_blocks_equals_that_at_once(name, decayed, monkeypatch):
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
-SIZES, ROWS = [300, 400, 350, 330], 390
-SMALLEST = 350 * 330
+SIZES, ROWS = [460, 600, 510, 500], 560
+SMALLEST = 510 * 500
 """Elements of the smallest weight matrix; every batch × layer is larger, and a block of the backend is smaller."""
 
 
