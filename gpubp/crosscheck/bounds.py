@@ -18,8 +18,8 @@ from zero. u stays that of float32, and u_out and η are those of the dtype that
 
 What this tells apart, and what not:
 
-- Operands of fewer bits than asked, TF32 by truncation or by ties to even, and operands that are not rounded at all
-  lie outside the bound, at any K up to 2,048.
+- Operands of fewer bits than asked, and TF32 by truncation, lie outside the bound at any K up to 2,048; TF32 with ties
+  to even, and float32 operands that are not rounded at all, up to 1,031.
 - A sum in half precision lies outside as soon as it is rounded more than once, or its result is stored in float32. A
   single rounding of a sum (K ≤ k_mma) to the dtype that it is stored in anyway is no error.
 - A sum in more than float32 is within the bound, as it should be.

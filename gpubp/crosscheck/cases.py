@@ -76,16 +76,18 @@ MIXED_SHAPES = (
     (TILE - 1, TILE + 1, TILE - 1),
     (TILE, 2 * TILE, 32),
     (17, 31, 13),
-    (257, 3, 7),
+    (257, 3, 6),
     (37, 41, 1),
     (5, 7, 1031),
     (16, 24, 2048),
     (130, 136, 40),
 )
-"""M, N, K of the subset for tensor cores: no multiple of an instruction's 16 × 8 × 16 among most, split-K in two."""
+"""M, N, K of the subset for tensor cores: most are no multiple of an instruction's 16 × 8 × 16, two split the depth,
+and rows start on boundaries of 16 bytes, of two elements, or of one.
+"""
 
-MIXED_LARGE_SHAPES = ((136, 264, 40), (129, 257, 41))
-"""M, N, K: like `LARGE_SHAPES`, where 16 bytes are up to 8 elements."""
+MIXED_LARGE_SHAPES = ((136, 264, 40), (130, 258, 42))
+"""M, N, K: ragged around the largest tiles for rows on 16-byte boundaries, and on those of two elements."""
 
 ROW_SHAPES = ((1, 1), (1, 10), (33, 1), (32, 10), (129, 65), (7, 1031), (1031, 3), (64, 128))
 """Rows and columns of what is no product."""

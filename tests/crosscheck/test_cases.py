@@ -1,6 +1,7 @@
 """The cases: names, and a covering subset that covers."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,52 @@ def test_every_pair_of_choices_occurs(primitive):
     rows = [choices_of(case) for case in cases.covering_cases(primitive, VARIANTS)]
     for i, j in itertools.combinations(range(len(parameters)), 2):
         assert {(row[i], row[j]) for row in rows} >= set(itertools.product(parameters[i], parameters[j]))
+
+
+MIXED = [name for name in cases.OPTIONS if cases.mixed_dtypes(name)]
+
+
+@pytest.mark.parametrize("primitive", MIXED)
+def test_every_pair_of_choices_occurs_in_mixed_precision(primitive):
+    variants = (*VARIANTS, cases.TENSOR_CORE)
+    parameters = cases.mixed_choices(primitive, variants)
+    chosen = [case for case in cases.covering_cases(primitive, variants) if case.dtype in cases.MIXED_DTYPES]
+    rows = [((c.variant, c.dtype, c.option), c.shape, c.mode, (c.scale, c.values), c.offset, c.seed) for c in chosen]
+    for i, j in itertools.combinations(range(len(parameters)), 2):
+        assert {(row[i], row[j]) for row in rows} >= set(itertools.product(parameters[i], parameters[j]))
+
+
+def test_mixed_precision_comes_where_it_is_and_only_there():
+    for primitive in cases.OPTIONS:
+        without = {case.dtype for case in cases.covering_cases(primitive, VARIANTS)}
+        assert without == set(cases.DTYPES)
+        for variants in ((), (*VARIANTS, cases.TENSOR_CORE)):
+            found = {case.dtype for case in cases.covering_cases(primitive, variants)}
+            assert found == without | set(cases.mixed_dtypes(primitive))
+
+
+def test_everything_in_mixed_precision_holds_every_option_and_shape():
+    chosen = [case for case in cases.all_cases("weight_step", ("tiled", "tensorcore")) if case.dtype == "tf32"]
+    assert {case.variant for case in chosen} == {"tensorcore", "tensorcore+large"}
+    assert {case.shape for case in chosen} == set(cases.PRODUCT_SHAPES)
+    assert {case.option for case in cases.all_cases("hidden_delta", ("tensorcore",))} == set(cases.ELEMENTWISE)
+
+
+@pytest.mark.parametrize("primitive", cases.PRODUCTS)
+def test_large_tiles_for_tensor_cores_are_among_the_cases(primitive):
+    large = [case for case in cases.covering_cases(primitive, ("tensorcore",)) if case.large_tiles]
+    chip = replace(plans.EMULATED_CHIP, multiprocessors=1)
+    assert {case.dtype for case in large} == set(cases.mixed_dtypes(primitive))
+    for dtype in cases.mixed_dtypes(primitive):
+        sizes = {
+            (plan.tile_m, plan.tile_n)
+            for case in large
+            for alignment in (16, 2 * plans.TENSOR_ITEM_BYTES[dtype])
+            if case.dtype == dtype
+            for plan in [plans.choose(*case.shape, dtype, chip, "tensorcore", alignment)]
+        }
+        largest = plans.TENSORCORE[dtype][0], plans.TENSORCORE_UNALIGNED[dtype][0]
+        assert sizes == {(tile.tile_m, tile.tile_n) for tile in largest}
 
 
 @pytest.mark.parametrize("primitive", cases.PRODUCTS)
