@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from gpubp.network import Evaluation as Evaluation
     from gpubp.network import Gradients as Gradients
     from gpubp.network import Network as Network
+    from gpubp.precision import LossScaling as LossScaling
 
-_HOMES = {"Network": "network", "Gradients": "network", "Evaluation": "network"}
+_HOMES = {"Network": "network", "Gradients": "network", "Evaluation": "network", "LossScaling": "precision"}
 """The public names and their modules, which load when a name is first used: the command line starts fast."""
 
-__all__ = ["Evaluation", "Gradients", "Network"]
+__all__ = ["Evaluation", "Gradients", "LossScaling", "Network"]
 
 
 def __getattr__(name: str) -> Any:

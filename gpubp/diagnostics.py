@@ -25,6 +25,11 @@ EXPLODED = 1e4
 DEAD = 0.1
 """A layer that has lost this share of its units to zero has lost much of its width; a few are lost in any network."""
 
+SKIPPING = (
+    "steps are skipped: gradients overflow float16 at a loss scale of 1 too; take precision bf16, or scale the data"
+)
+"""What `Watch` says of float16 that is too narrow."""
+
 UNIT_ROUNDOFF = 2.0**-53
 ROUNDING = 16
 """Unit roundoffs of |L| that rounding is taken to change a computed L by."""
@@ -42,15 +47,22 @@ class Watch:
         self.given = list(given)
 
     def look(
-        self, loss: float, gradient_norms: Sequence[float], dead: Sequence[int] = (), widths: Sequence[int] = ()
+        self,
+        loss: float,
+        gradient_norms: Sequence[float],
+        dead: Sequence[int] = (),
+        widths: Sequence[int] = (),
+        skipping: bool = False,
     ) -> list[str]:
         """Return what is newly wrong after an epoch.
 
         loss: of the epoch.
         gradient_norms: each layer's, first to last.
         dead, widths: for each hidden layer, how many of its units gave 0 for every example, and how many it has.
+        skipping: whether steps are skipped, and no loss scale is small enough to end that.
         """
         checks = {
+            "skipping": SKIPPING if skipping else "",
             "exploding": _exploding(loss, gradient_norms),
             "vanishing": _vanishing(gradient_norms),
             "dead": _dead(dead, widths),

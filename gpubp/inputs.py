@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,10 @@ def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = F
     return y
 
 
-def require_examples_on_device(x: Array, width: int, dtypes: Collection[str]) -> None:
+def require_examples_on_device(x: Array, width: int, *dtypes: str) -> None:
     """Raise ArgumentError unless a backend's own array is (B, width) of one of these dtypes. Its values are not looked
     at."""
-    _require_on_device("x", x, dict.fromkeys(sorted(dtypes, reverse=True), (width,)))
+    _require_on_device("x", x, dict.fromkeys(dtypes, (width,)))
 
 
 def require_targets_on_device(y: Array, loss: Loss, width: int, dtype: str) -> None:

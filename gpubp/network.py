@@ -437,6 +437,14 @@ class Network:
         self._backward(batch, fold)
         self._update(fold)
 
+    @property
+    def skipping(self) -> bool:
+        """Whether the last step was skipped at a loss scale of 1: none is smaller. Waits for the device."""
+        if self.loss_scaling is None:
+            return False
+        control = self.backend.asnumpy(self.control)
+        return bool(control[Control.SKIP] and control[Control.LOSS_SCALE] == 1)
+
     def last_loss(self) -> float:
         """The loss of the last batch. Waits for the device."""
         return float(self.backend.asnumpy(self.losses)[Losses.BATCH])

@@ -343,7 +343,7 @@ class Run:
             self._stop()
 
     def _end_epoch(self) -> None:
-        rate = self.network.optimizer.rate(self.network.steps - 1)
+        rate, skipping = self.network.optimizer.rate(self.network.steps - 1), self.network.skipping
         train_loss = self.network.take_total_loss() / self.network.loss.divisor(self.rows)
         self.epoch, self.batch = self.epoch + 1, 0
         dead, widths = self._dead_units()
@@ -357,7 +357,7 @@ class Run:
         self.history.append(row)
         if self.config.patience is not None and self.best_epoch == self.epoch:
             self.best_weights = self.network.weights()
-        warnings = self.watch.look(train_loss, row.gradient_norms, dead, widths)
+        warnings = self.watch.look(train_loss, row.gradient_norms, dead, widths, skipping)
         self.save()
         for message in warnings:
             self.listener.warning(message)

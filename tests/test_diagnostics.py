@@ -125,8 +125,8 @@ def test_a_missing_division_by_the_batch_is_found(monkeypatch):
     divisor = SoftmaxCrossEntropy.divisor
     right = NumpyBackend.output_delta
 
-    def wrong(self, loss, activation, output, saved, y, losses, delta):
-        right(self, loss, activation, output, saved, y, losses, delta)
+    def wrong(self, loss, activation, output, saved, y, control, losses, delta):
+        right(self, loss, activation, output, saved, y, control, losses, delta)
         delta *= divisor(loss, len(output))
 
     monkeypatch.setattr(NumpyBackend, "output_delta", wrong)
@@ -138,7 +138,7 @@ def test_a_missing_division_by_the_batch_is_found(monkeypatch):
 def test_one_wrong_weight_is_found_and_named(monkeypatch, every):
     right = NumpyBackend.weight_gradient
 
-    def wrong(self, delta, a_prev, gradient):
+    def wrong(self, delta, a_prev, gradient, tf32):
         right(self, delta, a_prev, gradient)
         if gradient.shape == (3, 5):
             gradient[2, 4] *= 1.001
