@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gpubp.costs import Roofline
     from gpubp.network import Network
     from gpubp.training import HistoryRow
 
@@ -138,18 +139,19 @@ def _log_where_wide(ax: Any) -> None:
         _plain_numbers(ax)
 
 
-def _plain_numbers(ax: Any) -> None:
-    """Write 0.1 in place of 10⁻¹, and numbers between where there is room."""
+def _plain_numbers(ax: Any, axis: Any = None) -> None:
+    """Write 0.1 in place of 10⁻¹ on an axis (y if nothing is said), and numbers between where there is room."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    low, high = ax.get_ylim()
+    axis = axis or ax.yaxis
+    low, high = axis.get_view_interval()
     decades = math.log10(high / low)
     if decades < 1:
-        ax.yaxis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(5))
     else:
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=12))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _whole_epochs(ax: Any, epochs: int) -> None:
@@ -230,6 +232,54 @@ def _plain_sizes(ax: Any, sizes: Sequence[int]) -> None:
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+# --- roofline ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Point:
+    """Something under a roofline: intensity in flops a byte, rate in flop/s."""
+
+    label: str
+    intensity: float
+    rate: float
+    colour: str = BLUE
+    marker: str = "o"
+
+
+def roofline(
+    limits: Mapping[str, Roofline],
+    points: Sequence[Point],
+    *,
+    title: str,
+    note: str,
+    out: str | Path | IO[bytes],
+    y_label: str = "TFLOP/s",
+) -> None:
+    """Draw points under the limits of one or more machines, as PNG; both axes are logarithmic.
+
+    limits: by the label of each, at least one. title: above everything; note: below, "" for none; y_label: what a rate
+    means, in TFLOP/s; out: a path or an open file.
+    """
+    ridges = [each.ridge for each in limits.values()]
+    intensities = [point.intensity for point in points]
+    low, high = min(ridges + intensities) / 8, max(ridges + intensities) * 8
+    with _figure(1, height=4.0) as (figure, axes):
+        ax = axes[0]
+        figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
+        for (label, limit), dashes in zip(limits.items(), itertools.cycle(("-", "--", "-.", ":"))):
+            corners = [low, limit.ridge, high]
+            ax.plot(corners, [limit.attainable(x) / 1e12 for x in corners], dashes, color="#333333", label=label)
+        for point in points:
+            style = {"color": point.colour, "marker": point.marker, "markersize": 7, "linestyle": "none"}
+            ax.plot([point.intensity], [point.rate / 1e12], label=point.label, zorder=3, **style)
+        ax.set(xlabel="arithmetic intensity: flops a byte, each array moved once", ylabel=y_label)
+        for axis in (ax.xaxis, ax.yaxis):
+            getattr(ax, f"set_{axis.axis_name}scale")("log")
+            _plain_numbers(ax, axis)
+        figure.legend(loc="outside right upper")
+        if note:
+            figure.supxlabel(textwrap.fill(note, 170), x=0.012, ha="left", fontsize=8.5, color=GREY)
+        figure.savefig(out, format="png")
 
 
 def architecture(network: Network) -> str:

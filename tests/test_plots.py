@@ -127,3 +127,23 @@ def test_matplotlib_is_loaded_when_a_picture_is_drawn_and_needs_no_display():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={"PATH": "", "HOME": "/tmp"})
+
+
+def test_the_roofline_has_its_limits_and_its_points(monkeypatch):
+    from matplotlib.figure import Figure
+
+    from gpubp.costs import Roofline
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self))
+    limits = {"machine": Roofline(peak=10e12, bandwidth=1e12)}
+    points = [plots.Point("fast", 100, 8e12), plots.Point("slow", 0.5, 0.25e12, plots.RED, "s")]
+    plots.roofline(limits, points, title="a title", note="a note", out=io.BytesIO(), y_label="TFLOP/s, at most")
+    (ax,) = figures[0].axes
+    assert (ax.get_xscale(), ax.get_yscale(), ax.get_ylabel()) == ("log", "log", "TFLOP/s, at most")
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert lines["machine"][1] == [10, 10]
+    assert [y for _, y in lines["machine"]] == pytest.approx([0.5 / 8, 10, 10])
+    assert lines["fast"] == [[100, 8]]
+    assert lines["slow"] == [[0.5, 0.25]]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["machine", "fast", "slow"]
