@@ -1,0 +1,99 @@
+"""Which part of a chip a kernel keeps busiest: lower bounds on its time, by the chip's published rates.
+
+They are bounds and no prediction: caches never miss in them, no latency shows, and the clock is the boost clock. What
+they are good for is to say what limits a kernel, and how far from the peak that keeps it.
+
+- arithmetic: flops at the peak rate of their kind.
+- instruction issue: each of a multiprocessor's schedulers issues one instruction of a warp a clock. Instructions are
+  those of the machine code where it has a main loop (its multiply-adds are counted, and their share in it is known),
+  else those of the PTX.
+- shared memory and L1: 128 bytes a clock and multiprocessor, which is a pass through the 32 banks, or four sectors of
+  one request to global memory.
+- device memory: each input once and each output once, at the published bandwidth.
+
+All but the last are held up by the multiprocessor that gets the most blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpubp.chips import Gpu
+from gpubp.costs import Cost
+from gpubp.profiler.counts import Counts
+from gpubp.profiler.machine_code import MachineCode
+from gpubp.profiler.occupancy import WARP
+
+SECTORS_A_PASS = 4
+
+ARITHMETIC, ISSUE, SHARED, MEMORY = "arithmetic", "instruction issue", "shared memory and L1", "device memory"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds below which no part of the chip can do a primitive's work.
+
+    seconds: by the part. balance: of the blocks over the multiprocessors, ≤ 1: the mean over the most. It is in the
+    seconds of all but device memory. flops: of the primitive, at least.
+    """
+
+    seconds: dict[str, float]
+    balance: float
+    flops: int
+
+    @property
+    def limiter(self) -> str:
+        """The busiest part."""
+        return max(self.seconds, key=lambda name: self.seconds[name])
+
+    @property
+    def rate(self) -> float:
+        """Flop/s that the busiest part allows: an upper bound."""
+        return self.flops / max(self.seconds.values())
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """How busy each part is while the busiest has no pause, at most."""
+        longest = max(self.seconds.values())
+        return {name: seconds / longest for name, seconds in self.seconds.items()}
+
+
+def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | None]]) -> Limits:
+    """The limits of a primitive's kernels, which run one after the other."""
+    clock = gpu.boost_hz * gpu.multiprocessors
+    peak = gpu.roofline(cost.rate).peak
+    seconds = dict.fromkeys((ARITHMETIC, ISSUE, SHARED), 0.0)
+    ideal = 0.0
+    for counts, code in kernels:
+        own = {
+            ARITHMETIC: counts.flops / peak,
+            ISSUE: warp_instructions(counts, code) / (clock * gpu.multiprocessor.register_partitions),
+            SHARED: (counts.passes + global_passes(counts)) / clock,
+        }
+        for name, time in own.items():
+            seconds[name] += time / balance(gpu, counts.blocks)
+        ideal += max(own.values())
+    held_up = max(seconds.values())
+    seconds[MEMORY] = cost.bytes / gpu.bandwidth
+    return Limits(seconds, ideal / held_up if held_up else 1.0, cost.flops)
+
+
+def balance(gpu: Gpu, blocks: int) -> float:
+    """Blocks that a multiprocessor gets on average, of those that the busiest one gets."""
+    most = -(-blocks // gpu.multiprocessors)
+    return blocks / (most * gpu.multiprocessors)
+
+
+def global_passes(counts: Counts) -> float:
+    """Clocks that requests to global memory take of a multiprocessor's L1: one for four sectors, and one at least."""
+    accesses = (each for line in counts.lines for each in line.accesses if each.space == "global")
+    return sum(max(each.requests, each.units / SECTORS_A_PASS) for each in accesses)
+
+
+def warp_instructions(counts: Counts, code: MachineCode | None) -> float:
+    """Instructions that warps issue: of the machine code, by the share of multiply-adds in its main loop, or of PTX."""
+    arithmetic = sum(counts.instructions.get(name, 0) for name in ("FMA", "tensor")) / WARP
+    if code is None or not code.main_loop:
+        return counts.executed / WARP
+    return arithmetic / code.arithmetic_share

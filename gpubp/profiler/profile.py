@@ -1,0 +1,301 @@
+"""The profile of a primitive: what its kernels need, what they do, and what limits them on a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gpubp import chips
+from gpubp.chips import Gpu
+from gpubp.costs import Cost, Roofline
+from gpubp.errors import ArgumentError, BackendError
+from gpubp.profiler import machine_code
+from gpubp.profiler.counts import Counted, Counts, count
+from gpubp.profiler.launches import Launch, recording
+from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits
+from gpubp.profiler.machine_code import MachineCode
+from gpubp.profiler.occupancy import Occupancy, Waves, occupancy, waves
+from gpubp.profiler.workloads import Workload
+
+if TYPE_CHECKING:
+    from gpubp.kernels.cuda.compile import Resources
+    from gpubp.kernels.plans import Plan
+
+DEFAULT_CHIP = "H100"
+
+MODEL = (
+    "A model, not a measurement: counted on the emulated device from PTX, with the compiler's report and published "
+    "figures of the chip. Caches, latencies and clocks are not in it."
+)
+
+
+@dataclass(frozen=True)
+class KernelProfile:
+    """One kernel of a primitive.
+
+    name: in its language. symbol: in the machine code. threads: of a block. resources: as the compiler reports.
+    shared_bytes: of a block, static and asked for at the launch. occupancy: of a multiprocessor; waves: of the grid;
+    None where not one block fits. machine_code: None where it could not be read, for the reason `unread`.
+    counts: what it does, also line by line.
+    """
+
+    name: str
+    symbol: str
+    threads: int
+    resources: Resources
+    shared_bytes: int
+    occupancy: Occupancy
+    waves: Waves | None
+    machine_code: MachineCode | None
+    unread: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One primitive at one shape, on one chip.
+
+    title: what was profiled, where it is not the one primitive: its parts. workload: the primitive. backend: whose
+    kernels. arch: what they are compiled for. plan: of a product. cost: the least work. shapes: those that were run to
+    count; exact, error: whether the counts hold exactly for the workload's shape, and if not by how much a check was
+    off. limits: what keeps it from being faster.
+    """
+
+    title: str
+    workload: Workload
+    backend: str
+    arch: str
+    gpu: Gpu
+    plan: Plan | None
+    cost: Cost
+    kernels: tuple[KernelProfile, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    exact: bool
+    error: float
+    limits: Limits
+
+    @property
+    def roofline(self) -> Roofline:
+        """Of the chip, for the kind of arithmetic."""
+        return self.gpu.roofline(self.cost.rate)
+
+    @property
+    def peak_share(self) -> float:
+        """Share of the chip's peak rate that the limits leave."""
+        return self.limits.rate / self.roofline.peak
+
+    @property
+    def traffic(self) -> int:
+        """Bytes of the sectors that accesses to global memory move; a cache may serve many of them."""
+        return 32 * sum(kernel.counts.sectors for kernel in self.kernels)
+
+    @property
+    def stage_bytes(self) -> int:
+        """Bytes of one tile of both operands that a block copies at a time; 0 where none is under way in advance."""
+        return self.plan.shared_bytes // self.plan.stages if self.plan is not None and self.plan.stages > 1 else 0
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes that a multiprocessor has on their way from memory while it computes: all stages but the one in use."""
+        if not self.stage_bytes or self.plan is None:
+            return 0
+        return self.kernels[0].occupancy.blocks * (self.plan.stages - 1) * self.stage_bytes
+
+    @property
+    def limiter(self) -> str:
+        """What limits it, in one sentence."""
+        return _sentence(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        found = asdict(self)
+        found["workload"] = {**found["workload"], "plan": None}
+        found["gpu"] = {"key": self.gpu.key, "name": self.gpu.name, "source": self.gpu.source}
+        found["note"] = MODEL
+        found["limiter"] = self.limiter
+        found["limits"] |= {"busy": self.limits.busy, "limiter": self.limits.limiter, "peak_share": self.peak_share}
+        found["cost"] |= {"intensity": self.cost.intensity, "ridge": self.roofline.ridge}
+        found["traffic"] = self.traffic
+        for kernel, own in zip(found["kernels"], self.kernels, strict=True):
+            counts = own.counts
+            kernel["counts"] |= {
+                "executed": counts.executed,
+                "sectors": counts.sectors,
+                "sectors_a_request": counts.sectors_a_request,
+                "shared_passes": counts.passes,
+                "bank_conflicts": counts.conflicts,
+            }
+            kernel["occupancy"] |= {"share": own.occupancy.share, "limited_by": own.occupancy.limited_by}
+            if own.waves is not None:
+                kernel["waves"] |= {"count": own.waves.count, "last_fill": own.waves.last_fill}
+            if own.machine_code is not None:
+                kernel["machine_code"] |= {"arithmetic_share": own.machine_code.arithmetic_share}
+        return found
+
+
+# --- making one -------------------------------------------------------------------------------------------------------
+def profile(work: Workload, backend: str = "cupy", gpu: Gpu | None = None, arch: str | None = None) -> Profile:
+    """Profile a primitive.
+
+    gpu: the chip; None: one of the table that runs `arch`, or `DEFAULT_CHIP`. arch: what to compile for; None: the
+    chip's own.
+
+    Raises ArgumentError for what does not go together; BackendError where a compiler is missing.
+    """
+    return _profile("", work, [work], backend, *target(gpu, arch))
+
+
+def separate_halves(work: Workload, backend: str = "cupy", gpu: Gpu | None = None, arch: str | None = None) -> Profile:
+    """Profile hidden_delta as its two halves: transpose_product, and then hadamard_derivative."""
+    if work.primitive != "hidden_delta":
+        raise ArgumentError("primitive", work.primitive, "hidden_delta, which has two halves")
+    product = replace(work, primitive="transpose_product")
+    derivative = replace(work, primitive="hadamard_derivative", shape=work.shape[:2], variant=None)
+    return _profile("transpose_product + hadamard_derivative", work, [product, derivative], backend, *target(gpu, arch))
+
+
+def target(gpu: Gpu | None, arch: str | None) -> tuple[Gpu, str]:
+    """The chip, and the architecture to compile for.
+
+    Raises ArgumentError for code that the chip does not run, or an architecture that no chip of the table runs.
+    """
+    if arch is None:
+        gpu = gpu or chips.get(DEFAULT_CHIP)
+        return gpu, gpu.arch
+    if gpu is None:
+        able = [each for each in chips.known().values() if _runs(each.arch, arch)]
+        if not able:
+            raise ArgumentError("arch", arch, "one that a chip of the table runs, or give the chip too (--chip)")
+        return next((each for each in able if each.arch == arch), able[0]), arch
+    if not _runs(gpu.arch, arch):
+        raise ArgumentError("arch", arch, f"one that {gpu.name} runs, such as {gpu.arch}")
+    return gpu, arch
+
+
+def _runs(own: str, arch: str) -> bool:
+    """Whether a chip of architecture `own` runs machine code for `arch`: the same major version, up to its minor."""
+    try:
+        have, want = (int(each.removeprefix("sm_").rstrip("af")) for each in (own, arch))
+    except ValueError:
+        return False
+    return arch.startswith("sm_") and have // 10 == want // 10 and have >= want
+
+
+def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str, gpu: Gpu, arch: str) -> Profile:
+    gpu.roofline(work.cost().rate)  # an error before the work, where the chip has no such units
+    with recording(backend, gpu, arch) as (device, launches):
+        counted = [count(part, device, launches) for part in parts]
+    kernels = tuple(
+        _kernel(gpu, launch, counts)
+        for each in counted
+        for launch, counts in zip(each.launches, each.counts, strict=True)
+    )
+    cost = _sum(part.cost() for part in parts)
+    bounds = limits(gpu, cost, [(kernel.counts, kernel.machine_code) for kernel in kernels])
+    shapes = tuple(shape for each in counted for shape in each.shapes)
+    error = max(each.error for each in counted)
+    plan = counted[0].plan
+    return Profile(
+        title or work.primitive,
+        work,
+        backend,
+        arch,
+        gpu,
+        plan,
+        cost,
+        kernels,
+        shapes,
+        _all_exact(counted),
+        error,
+        bounds,
+    )
+
+
+def _all_exact(counted: Sequence[Counted]) -> bool:
+    return all(each.exact for each in counted)
+
+
+def _sum(costs: Iterable[Cost]) -> Cost:
+    """The work of primitives one after the other; the kind of arithmetic is the first's."""
+    first, *others = costs
+    return Cost(
+        first.flops + sum(each.flops for each in others),
+        first.bytes_read + sum(each.bytes_read for each in others),
+        first.bytes_written + sum(each.bytes_written for each in others),
+        first.rate,
+    )
+
+
+def _kernel(gpu: Gpu, launch: Launch, counts: Counts) -> KernelProfile:
+    held = occupancy(gpu.multiprocessor, launch.threads, launch.resources.registers, launch.shared_bytes)
+    code, unread = None, ""
+    try:
+        code = machine_code.read(launch.cubin, launch.symbol)
+    except BackendError as error:
+        unread = str(error)
+    return KernelProfile(
+        launch.kernel,
+        launch.symbol,
+        launch.threads,
+        launch.resources,
+        launch.shared_bytes,
+        held,
+        waves(gpu, held, counts.blocks),
+        code,
+        unread,
+        counts,
+    )
+
+
+# --- the limiter, in words --------------------------------------------------------------------------------------------
+def percent(share: float) -> str:
+    """A share for a reader: two digits where it is small."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{share:.0%}".replace("%", " %")
+
+
+def _sentence(profile: Profile) -> str:
+    gpu, main = profile.gpu, max(profile.kernels, key=lambda kernel: kernel.counts.executed)
+    if main.waves is None:
+        lacking = " and ".join(main.occupancy.limited_by)
+        return f"It does not run on {gpu.name}: a multiprocessor has too few {lacking} for one block."
+    limiter = profile.limits.limiter
+    if limiter == MEMORY:
+        name, why = (
+            MEMORY,
+            (
+                f"{profile.cost.intensity:.3g} flops a byte, where {gpu.name} needs {profile.roofline.ridge:.3g} to keep "
+                "its arithmetic busy"
+            ),
+        )
+    elif main.counts.blocks < gpu.multiprocessors:
+        name, why = (
+            "the size of its grid",
+            f"{main.counts.blocks} blocks for the {gpu.multiprocessors} multiprocessors of {gpu.name}",
+        )
+    else:
+        name, why = limiter, {ARITHMETIC: _of_arithmetic, ISSUE: _of_issue, SHARED: _of_shared}[limiter](profile, main)
+        if profile.limits.balance < 0.995:
+            why += (
+                f", and the busiest multiprocessor has {1 / profile.limits.balance - 1:.0%} more blocks than the mean"
+            )
+    return f"Limited by {name}: {why}; at most {percent(profile.peak_share)} of the peak rate."
+
+
+def _of_arithmetic(profile: Profile, main: KernelProfile) -> str:
+    return f"the units for {profile.cost.rate} have no pause"
+
+
+def _of_issue(profile: Profile, main: KernelProfile) -> str:
+    code = main.machine_code
+    if code is None or not code.main_loop:
+        each = main.counts.executed / max(main.counts.flops, 1)
+        return f"{each:.2g} instructions a flop, most of them for {main.counts.busiest()}"
+    names = [name for name in code.opcodes if machine_code.classify(name) in ("FMA", "tensor")]
+    return f"{code.arithmetic_share:.0%} of the main loop's instructions are {' and '.join(names)}".replace("%", " %")
+
+
+def _of_shared(profile: Profile, main: KernelProfile) -> str:
+    shared = main.counts.passes > global_passes(main.counts)
+    what = "passes through the banks of shared memory" if shared else "requests to global memory, caches or not"
+    return f"{what}, most of them for {main.counts.worst('shared' if shared else 'global', 'units')}"
