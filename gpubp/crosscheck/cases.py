@@ -435,7 +435,8 @@ def require_dtype(argument: str, value: str, dtype: str, variants: Sequence[str]
     """Raise ArgumentError for a dtype that a backend whose products come in these variants does not have."""
     if dtype in MIXED_DTYPES and not has_mixed(variants):
         have = " or ".join(DTYPES)
-        raise ArgumentError(argument, value, f"{have} here", "backends 'cupy' and 'numpy' have mixed precision")
+        where = "mixed precision is in backends 'numpy' and, on sm_80 and up, 'cupy'"
+        raise ArgumentError(argument, value, f"{have} here", where)
 
 
 def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ...]]:

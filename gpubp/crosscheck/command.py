@@ -102,6 +102,8 @@ def _compile(console: Console, result: Report, cases: Sequence[Case], jobs: int 
             result.add_kernel(kernel)
             live.update(Text(f"{number} kernels compiled, {len(result.misfits)} failed"))
     console.print(result.compiled_table())
+    for line in result.absences():
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _conclude(console: Console, result: Report) -> None:

@@ -2,6 +2,8 @@
 
 A backend is made for the emulated chip of each architecture, so that it plans and compiles as it would there. Its
 launches compile and take notes; nothing runs. What comes out is ptxas' own report of the machine code.
+
+Tensor cores that multiply what the kernels do come with sm_80. On sm_75 the backend must refuse, and say so.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import filled, poisoned
-from gpubp.crosscheck.cases import Case
+from gpubp.crosscheck.cases import TENSOR_CORE, Case
+from gpubp.errors import ArgumentError
 
 if TYPE_CHECKING:
     from gpubp.kernels.cuda.compile import Resources
+    from gpubp.kernels.plans import Chip
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 """A real architecture of every generation that the kernels are written for: Turing to Blackwell."""
@@ -37,7 +41,8 @@ class Kernel:
     """One instance of a kernel, compiled for one architecture, with the case that asked for it.
 
     threads: of a block. registers: of a thread. shared_bytes: of a block; shared_limit: what the chip gives a block.
-    spilled_bytes: of a thread. error: what the compiler, or the planning, said if there is no kernel.
+    spilled_bytes: of a thread. error: what the compiler, or the planning, said if there is no kernel. absent: what the
+    planning said where there is to be none, as the chip lacks what the kernel needs.
     """
 
     case: Case
@@ -49,6 +54,7 @@ class Kernel:
     shared_limit: int = 0
     spilled_bytes: int = 0
     error: str = ""
+    absent: str = ""
 
     @property
     def complaint(self) -> str:
@@ -113,10 +119,21 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
                 key: poisoned(backend, shape, dtype, case.offset).array for key, (shape, dtype) in problem.made.items()
             }
             with runner.plans_of(backend, case):
+                if case.rung == TENSOR_CORE and TENSOR_CORE not in backend.variants:
+                    return [(case, Kernel(case, arch, absent=_refusal(backend, problem, arrays)))]
                 problem.call(backend, arrays)
         except Exception as error:  # whatever keeps a kernel from being compiled is a finding of this architecture
             return [(case, Kernel(case, arch, error=f"{type(error).__name__}: {error}"))]
-        return [(note.instance, note.kernel(case, arch, backend.chip.shared_per_block)) for note in notes]
+        return [(note.instance, note.kernel(case, arch, backend.chip)) for note in notes]
+
+
+def _refusal(backend: Any, problem: problems.Problem, arrays: dict[str, Any]) -> str:
+    """What the backend says where it must refuse; raises if it takes the call."""
+    try:
+        problem.call(backend, arrays)
+    except ArgumentError as error:
+        return str(error)
+    raise RuntimeError(f"{backend.chip.arch} has no tensor cores, and yet the call was taken")
 
 
 @dataclass(frozen=True)
@@ -127,11 +144,13 @@ class _Launch:
     name: str
     block: tuple[int, ...]
     used: Resources
+    shared: int = 0  # bytes that the launch asks for
 
-    def kernel(self, case: Case, arch: str, shared_limit: int) -> Kernel:
+    def kernel(self, case: Case, arch: str, chip: Chip) -> Kernel:
         spilled = self.used.spill_store_bytes + self.used.spill_load_bytes
-        used = self.used.registers, self.used.shared_bytes
-        return Kernel(case, arch, self.name, prod(self.block), *used, shared_limit, spilled)
+        used = self.used.registers, self.used.shared_bytes + self.shared
+        limit = max(chip.shared_per_block, chip.shared_on_request if self.shared else 0)
+        return Kernel(case, arch, self.name, prod(self.block), *used, limit, spilled)
 
 
 @functools.cache
@@ -143,11 +162,13 @@ def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Launch]]:
         from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
 
         class NoteTakingCupy(CupyBackend):
-            def _launch(self, kernel: Any, grid: Any, block: tuple[int, ...], arguments: tuple) -> None:
+            def _launch(
+                self, kernel: Any, grid: Any, block: tuple[int, ...], arguments: tuple, shared: int = 0
+            ) -> None:
                 expression = kernel.expression
                 compiled = compile_file(KERNEL_DIRECTORY / kernel.source, arch, name_expressions=[expression])
                 used = compiled.resources[compiled.lowered_names[expression]]
-                notes.append(_Launch(kernel, expression, block, used))
+                notes.append(_Launch(kernel, expression, block, used, shared))
 
         return NoteTakingCupy("emulator"), notes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,8 @@ class Report:
     """The outcomes of a run on one backend and device.
 
     observed: with the emulated device's observers. compiled: what was compiled for every architecture, by primitive and
-    architecture; misfits: the kernels among it that a chip has no room for, or that could not be compiled.
+    architecture; misfits: the kernels among it that a chip has no room for, or that could not be compiled; absent: how
+    many kernels there are none of, by architecture and what the planning said, as the chip lacks what they need.
     """
 
     backend: str
@@ -75,6 +77,7 @@ class Report:
     failures: list[Outcome] = field(default_factory=list)
     compiled: dict[tuple[str, str], Compiled] = field(default_factory=dict)
     misfits: list[Kernel] = field(default_factory=list)
+    absent: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -84,7 +87,10 @@ class Report:
             self.failures.append(outcome)
 
     def add_kernel(self, kernel: Kernel) -> None:
-        """Count a kernel that was compiled."""
+        """Count a kernel that was compiled, or that there is none of."""
+        if kernel.absent:
+            self.absent[f"{kernel.arch}: {kernel.absent}"] += 1
+            return
         self.compiled.setdefault((kernel.case.primitive, kernel.arch), Compiled()).add(kernel)
         if kernel.complaint:
             self.misfits.append(kernel)
@@ -134,6 +140,10 @@ class Report:
             table.add_row(*cells, style="red" if cells[3] != "0" else None)
         return table
 
+    def absences(self) -> list[str]:
+        """What there are no kernels of, in a line each."""
+        return [f"none of {count} kernels on {text}" for text, count in self.absent.items()]
+
     def _compiled_rows(self) -> list[list[str]]:
         order = list(OPTIONS)
         rows = sorted(self.compiled.items(), key=lambda item: (order.index(item[0][0]), len(item[0][1]), item[0][1]))
@@ -153,6 +163,7 @@ class Report:
         if self.compiled:
             lines += ["", "## Compiled, not run", "", _line(*COMPILED_HEADERS), _line(*2 * ["---"], *5 * ["---:"])]
             lines += [_line(*cells) for cells in self._compiled_rows()]
+            lines += ["", *self.absences()] if self.absent else []
         if self.failures or self.misfits:
             lines += ["", "## Failures", ""]
         lines += [f"- {kernel.case.name}: {kernel.complaint}" for kernel in self.misfits]
@@ -182,6 +193,7 @@ class Report:
                     for (primitive, variant, dtype), row in self._ordered()
                 ],
                 "compiled": [dict(zip(COMPILED_HEADERS, cells, strict=True)) for cells in self._compiled_rows()],
+                "absent": self.absences(),
                 "misfits": [{"case": each.case.name, "complaint": each.complaint} for each in self.misfits],
                 "failures": [
                     {"case": each.case.name, "complaint": each.complaint(), "command": self.command(each)}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.crosscheck import compilation
 from gpubp.crosscheck.cases import parse
 from gpubp.crosscheck.comparator import compare
@@ -43,6 +44,43 @@ def test_every_architecture_has_what_the_largest_tile_needs(backend):
     kernels = compile_group(backend, (LARGE,), ARCHITECTURES)
     assert [kernel.arch for kernel in kernels] == list(ARCHITECTURES)
     assert [kernel.complaint for kernel in kernels] == [""] * len(ARCHITECTURES)
+
+
+MATRIX = parse("weight_gradient:tensorcore:tf32:33x17x21:-:-:1:random:0:0")
+
+
+def test_tensor_cores_are_absent_before_sm_80_and_that_is_no_failure(tmp_path):
+    old, new = compile_group("cupy", (MATRIX,), ("sm_75", "sm_80"))
+    assert "no tensor cores" in old.absent
+    assert (old.complaint, new.complaint, new.absent) == ("", "", "")
+    assert 0 < new.shared_bytes <= new.shared_limit
+    one = np.ones(1)
+    report = Report("cupy", "emulator")
+    report.add(Outcome(MATRIX, {"gradient": compare(one, one, 0.0)}))
+    for kernel in (old, new):
+        report.add_kernel(kernel)
+    assert report.passed
+    assert set(report.compiled) == {("weight_gradient", "sm_80")}
+    for name in ("report.md", "report.json"):
+        report.write(tmp_path / name)
+        assert "none of 1 kernels on sm_75" in (tmp_path / name).read_text()
+
+
+def test_an_old_chip_that_takes_the_call_is_a_finding(monkeypatch):
+    monkeypatch.setattr(CupyBackend, "weight_gradient", lambda *_, **__: None)
+    (kernel,) = compile_group("cupy", (MATRIX,), ("sm_75",))
+    assert "yet the call was taken" in kernel.complaint
+
+
+LARGE_MATRIX = parse("hidden_delta:tensorcore+large:bfloat16:136x264x40:gelu:-:1:random:0:0")
+
+
+@pytest.mark.slow
+def test_every_architecture_has_what_the_largest_tile_of_tensor_cores_needs():
+    kernels = compile_group("cupy", (LARGE_MATRIX,), ARCHITECTURES)
+    assert [kernel.complaint for kernel in kernels] == [""] * len(ARCHITECTURES)
+    assert [kernel.arch for kernel in kernels if kernel.absent] == ["sm_75"]
+    assert all(kernel.shared_bytes > 49152 for kernel in kernels if not kernel.absent)
 
 
 def test_the_numbers_of_a_case_make_no_other_kernel():
