@@ -8,14 +8,15 @@
 //   B, 8 columns:    2 registers; register d holds bytes 16 d + 4 t .. + 3 of the depth of column g
 //   C, 16×8 floats:  4 registers; register 2 h + e holds row g + 8 h, column 2 t + e
 //
-// (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".) Two fragments of B beside each other are held as one of
-// A is: 16 sides of the operand, 4 registers. So one reader (FragmentTile) serves both operands, a group of 16 sides at a
-// time: register h + 2 d of the group is part of A's only fragment, or of the h-th fragment of B.
+// (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".) So two fragments of B beside each other are much as one
+// of A: of 16 sides, those with number g + 8 h belong to half h. One reader (FragmentTile) serves both operands, a group of
+// 16 sides and 4 registers at a time. Only their order differs, as one fragment must lie in neighbouring registers: half h
+// at depth half d is register h + 2 d of A, and register d + 2 h of B, whose h-th fragment is 2 h and 2 h + 1.
 #pragma once
 
 #include "copies.cuh"
 
-// c += A B for one fragment of each. The depths of a product may be summed in any order, so A and B need only agree.
+// c += A B for one fragment of each.
 template <typename T>
 __device__ __forceinline__ void multiply_fragments(
     float (&c)[4], const unsigned (&a)[4], unsigned b_first, unsigned b_second);
@@ -59,8 +60,8 @@ __device__ __forceinline__ void load_matrices(unsigned (&registers)[4], unsigned
                      : "r"(address));
 }
 
-__device__ __forceinline__ void load_pair(unsigned& first, unsigned& second, unsigned address) {
-    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(first), "=r"(second) : "r"(address));
+__device__ __forceinline__ void load_element(unsigned& element, unsigned address) {
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(element) : "r"(address));
 }
 
 // Where sides and depths lie in a tile (see TileCopies), so that fragments are read without bank conflicts and a thread's
@@ -70,35 +71,37 @@ __device__ __forceinline__ void load_pair(unsigned& first, unsigned& second, uns
 //                     each 16 sides the even ones lie in the first 8 slots and the odd ones in the others.
 //   side-contiguous,  Tiles are [depth][side], and ldmatrix reads 8 sides from each of 8 neighbouring rows, transposed.
 //     2 bytes
-//   side-contiguous,  Tiles are [depth][side]. ldmatrix cannot transpose elements of 4 bytes, so each thread reads sides
-//     4 bytes         2 g and 2 g + 1 at depth t by one 8-byte access.
+//   side-contiguous,  Tiles are [depth][side]. ldmatrix cannot transpose elements of 4 bytes, so threads read one element
+//     4 bytes         each, 8 sides from each of 4 neighbouring rows.
 //
 // In the first two, 8 neighbouring rows of the tile are read at one unit: an exclusive or with the number of the line (128
 // bytes, all banks once) puts them into 8 different groups of 4 banks. In the third, 4 neighbouring rows are read, 2 units
-// of each at a time: they are put into 4 different pairs of units.
+// of each: they are put into 4 different groups of 8 banks.
 template <typename T, Layout LAYOUT, int SIDE, int TILE_K>
 struct FragmentPlace {
     static constexpr bool by_depth = LAYOUT == Layout::depth_contiguous;
-    static constexpr bool by_pairs = !by_depth && sizeof(T) == 4;
+    static constexpr bool by_elements = !by_depth && sizeof(T) == 4;
     static constexpr int UNITS = (by_depth ? TILE_K : SIDE) / WIDEST<T>;  // 16-byte units of a row of the tile
     static constexpr int ROWS_A_LINE = UNITS < 8 ? 8 / UNITS : 1;
-    static constexpr int KEYS = (UNITS < 8 ? UNITS : 8) / (by_pairs ? 2 : 1);
+    static constexpr int KEYS = (UNITS < 8 ? UNITS : 8) / (by_elements ? 2 : 1);
     static_assert(SIDE % 16 == 0 && (UNITS & (UNITS - 1)) == 0 && UNITS >= 4, "groups of 16 sides; lines that fit");
 
     static constexpr bool swizzled = true;
-    static __device__ __forceinline__ int swizzle(int row) { return row / ROWS_A_LINE % KEYS * (by_pairs ? 2 : 1); }
+    static __device__ __forceinline__ int swizzle(int row) { return row / ROWS_A_LINE % KEYS * (by_elements ? 2 : 1); }
 
     static __device__ __forceinline__ int side_of(int slot) {
         return slot / 16 * 16 + slot % 8 * 2 + slot / 8 % 2;
     }
 
-    // Whether sides 2 g and 2 g + 1 of a group are in the same thread (h = 0, 1), and not g and g + 8.
-    static constexpr bool interleaved = by_depth || by_pairs;
+    // Which side of a group is number g of its half h: the halves are its even and odd sides, or its first and last ones.
+    static constexpr bool interleaved = by_depth;
     static __device__ __forceinline__ int side_of(int g, int h) { return interleaved ? 2 * g + h : g + 8 * h; }
 };
 
+enum class Operand { a, b };
+
 // One operand's tiles: copied by the block, and read into fragments by a warp.
-template <typename T, Layout LAYOUT, int SIDE, int TILE_K, int VECTOR, int BLOCK_THREADS>
+template <Operand OPERAND, typename T, Layout LAYOUT, int SIDE, int TILE_K, int VECTOR, int BLOCK_THREADS>
 struct FragmentTile
     : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS, FragmentPlace<T, LAYOUT, SIDE, TILE_K>> {
     using Place = FragmentPlace<T, LAYOUT, SIDE, TILE_K>;
@@ -110,17 +113,20 @@ struct FragmentTile
 
     // Where in a tile this lane begins to read, in bytes, for the warp whose sides begin at first_side.
     static __device__ __forceinline__ unsigned start(int first_side, int lane) {
+        int matrix = lane / 8;  // that ldmatrix takes this lane's address for, and which is to land in register `matrix`
+        int h = OPERAND == Operand::a ? matrix % 2 : matrix / 2, d = OPERAND == Operand::a ? matrix / 2 : matrix % 2;
         int row, unit, rest = 0;
-        if constexpr (Place::by_depth) {  // matrix h + 2 d: slots 8 h .. 8 h + 7 at unit d
-            row = first_side + lane % 16;
-            unit = lane / 16;
-        } else if constexpr (!Place::by_pairs) {  // matrix h + 2 d: depths 8 d .. 8 d + 7 at unit h
-            row = lane / 16 * 8 + lane % 8;
-            unit = first_side / WIDEST<T> + lane / 8 % 2;
+        if constexpr (Place::by_depth) {
+            row = first_side + 8 * h + lane % 8;
+            unit = d;
+        } else if constexpr (!Place::by_elements) {
+            row = 8 * d + lane % 8;
+            unit = first_side / WIDEST<T> + h;
         } else {
-            row = lane % 4;
-            unit = first_side / WIDEST<T> + lane / 8;
-            rest = lane / 4 % 2 * 8;
+            int g = lane / 4, t = lane % 4;
+            row = t;
+            unit = (first_side + g) / WIDEST<T>;
+            rest = g % WIDEST<T> * sizeof(T);
         }
         return row * ROW + (unit ^ Place::swizzle(row)) * 16 + rest;
     }
@@ -128,15 +134,18 @@ struct FragmentTile
     // The fragment of 16 sides, number `group` of the warp, and of depths step · DEPTH .. (step + 1) · DEPTH − 1 of the tile
     // at `tile`. What is added to `start` is a multiple of the swizzle's period, or meets no bit of it: so where a unit
     // changes, an exclusive or adds.
-    static __device__ __forceinline__ void read(unsigned (&registers)[4], unsigned tile, unsigned start, int group, int step) {
+    static __device__ __forceinline__ void read(
+        unsigned (&registers)[4], unsigned tile, unsigned start, int group, int step) {
         if constexpr (Place::by_depth) {
             load_matrices<false>(registers, tile + (start ^ step * 32) + group * 16 * ROW);
-        } else if constexpr (!Place::by_pairs) {
+        } else if constexpr (!Place::by_elements) {
             load_matrices<true>(registers, tile + (start ^ group * 32) + step * DEPTH * ROW);
         } else {
-            unsigned address = tile + (start ^ group * 64) + step * DEPTH * ROW;
-            load_pair(registers[0], registers[1], address);
-            load_pair(registers[2], registers[3], address + 4 * ROW);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                int h = OPERAND == Operand::a ? i % 2 : i / 2, d = OPERAND == Operand::a ? i / 2 : i % 2;
+                load_element(registers[i], tile + (start ^ group * 64 ^ h * 32) + (step * DEPTH + 4 * d) * ROW);
+            }
         }
         round_fragment<T>(registers);
     }

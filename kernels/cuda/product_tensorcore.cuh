@@ -53,8 +53,8 @@ template <class Form, class P, typename T, class Epilogue>
 __device__ __forceinline__ void product_tensorcore(
     const T* a, const T* b, int64 m, int64 n, int64 depth, int64 first_depth, int64 last_depth,
     const Epilogue& epilogue) {
-    using ATile = FragmentTile<T, Form::a, P::TILE_M, P::TILE_K, P::VECTOR, P::THREADS>;
-    using BTile = FragmentTile<T, Form::b, P::TILE_N, P::TILE_K, P::VECTOR, P::THREADS>;
+    using ATile = FragmentTile<Operand::a, T, Form::a, P::TILE_M, P::TILE_K, P::VECTOR, P::THREADS>;
+    using BTile = FragmentTile<Operand::b, T, Form::b, P::TILE_N, P::TILE_K, P::VECTOR, P::THREADS>;
     constexpr int STAGE = ATile::SIZE + BTile::SIZE;  // elements: the tile of A, then the tile of B
     constexpr int STEPS = P::TILE_K / ATile::DEPTH, A_GROUPS = P::WARP_M / 16, B_GROUPS = P::WARP_N / 16;
     static_assert(STEPS % 2 == 0, "the two sets of fragments take turns");
@@ -123,9 +123,10 @@ __device__ __forceinline__ void product_tensorcore(
 #pragma unroll
             for (int i = 0; i < A_GROUPS; ++i)
 #pragma unroll
-                for (int j = 0; j < 2 * B_GROUPS; ++j)
-                    multiply_fragments<T>(
-                        sums[i][j], a_parts[step % 2][i], b_parts[step % 2][j / 2][j % 2], b_parts[step % 2][j / 2][j % 2 + 2]);
+                for (int j = 0; j < 2 * B_GROUPS; ++j) {
+                    const unsigned* b_part = b_parts[step % 2][j / 2] + j % 2 * 2;
+                    multiply_fragments<T>(sums[i][j], a_parts[step % 2][i], b_part[0], b_part[1]);
+                }
         }
 
         if (more) {
