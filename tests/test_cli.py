@@ -369,6 +369,8 @@ def test_resuming_on_data_that_has_changed(refused, gpubp):
         (["--backend", "cudapy"], "--backend was 'cudapy'"),
         (["--device", "gpu", "--backend", "numpy"], "--device was 'gpu'"),
         (["--dtype", "float16"], "--dtype was 'float16'"),
+        (["--precision", "bf61"], ["--precision was 'bf61'", "did you mean 'bf16'?"]),
+        (["--precision", "bf16", "--dtype", "float64"], ["--precision was 'bf16'", "left out with dtype 'float64'"]),
         (["--task", "regresion"], ["--task was 'regresion'", "did you mean 'regression'?"]),
         (["--layers", "128,x"], "--layers was '128,x'"),
         (["--layers", "128,,64"], "--layers was"),

@@ -1,10 +1,12 @@
 """The numba backend's own: arrays, plans, checks and the workspace. What it computes is the cross-check's business."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import gpubp.emulator as cp
-from gpubp import activations, losses
+from gpubp import LossScaling, Network, activations, losses, optimizers
 from gpubp.backends.base import Control
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.crosscheck import cases, runner
@@ -12,6 +14,7 @@ from gpubp.errors import ArgumentError, BackendError
 from gpubp.kernels import plans
 from gpubp.kernels.numba import product_pipelined
 from gpubp.kernels.plans import EMULATED_CHIP, Chip, Plan
+from gpubp.precision import PRECISIONS
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def normal(*shape, dtype="float32"):
 
 
 def test_the_chip_is_the_devices(backend):
-    assert backend.chip == EMULATED_CHIP
+    assert backend.chip == replace(EMULATED_CHIP, shared_on_request=0)  # which only tensor cores ask for
     assert backend.variants == plans.THREAD_VARIANTS
 
 
@@ -50,6 +53,30 @@ def test_asarray_converts_what_differs(backend):
         assert made.dtype == np.float64
         assert made.flags["C_CONTIGUOUS"]
         np.testing.assert_array_equal(backend.asnumpy(made), expected)
+
+
+def test_mixed_precision_is_refused_by_name(backend):
+    for precision in PRECISIONS:
+        with pytest.raises(ArgumentError, match=f"precision was '{precision}'; .* 'numba' has no tensor cores; 'cupy'"):
+            Network([4, 3], precision=precision, backend=backend)
+    x, control = backend.zeros((4, 4), "float32"), backend.zeros((len(Control),), "float64")
+    loss, sums, identity = losses.get("mean_squared_error"), backend.zeros((2,), "float64"), activations.get("identity")
+    flat = x.reshape(-1)
+    refused = {
+        "tf32": lambda: backend.transpose_product(x, x, backend.zeros((4, 4), "float32"), tf32=True),
+        "loss_scaling": lambda: backend.prepare_update(None, control, LossScaling()),
+        "control": lambda: backend.output_delta(
+            loss, identity, x, x, x, control, sums, backend.zeros((4, 4), "float32")
+        ),
+        "stored": lambda: backend.update(
+            optimizers.SGD(), backend.zeros((16,), "float32"), 0, control, [], flat, backend.zeros((16,), "float32")
+        ),
+        r"a_prev\.dtype": lambda: backend.dense_forward(half, half, None, identity, None, half),
+    }
+    half = backend.zeros((4, 4), "float16")
+    for argument, call in refused.items():
+        with pytest.raises(ArgumentError, match=f"^{argument} was"):
+            call()
 
 
 def test_upload_copy_cast_and_zeros(backend):

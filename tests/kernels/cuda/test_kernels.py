@@ -80,10 +80,11 @@ def test_naive_and_tiled_need_what_the_plan_says(dtype):
             assert resources.shared_bytes == plan.shared_bytes
 
 
-def elementwise_entries():
+def elementwise_entries(kinds=("float", "double")):
     """Instances of every kernel that is no product, by file."""
     entry = sources.entry
-    for kind in ("float", "double"):
+    for kind in kinds:
+        wide = kind if kind == "double" else "float"
         yield [entry("hadamard_derivative", "hadamard_derivative", kind, name) for name in sigma_names()]
         yield [
             *(
@@ -95,16 +96,17 @@ def elementwise_entries():
             entry("output_delta", "output_delta_softmax", kind, "Huber", 32),
             entry("output_delta", "output_delta_softmax", kind, "Huber", 256),
             entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Labels", "int64", 32),
-            entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Probabilities", kind, 256),
+            entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Probabilities", wide, 256),
             entry("output_delta", "total_loss", "double"),
         ]
-        yield [entry("update", "update", kind, optimizer.__name__) for optimizer in OPTIMIZERS.values()]
-        yield [entry("softmax", "softmax", kind, team) for team in (32, 256)]
+        copy = () if kind == wide else (kind,)
+        yield [entry("update", "update", wide, optimizer.__name__, *copy) for optimizer in OPTIMIZERS.values()]
+        yield [entry("softmax", "softmax", kind, out, team) for out in {kind, wide} for team in (32, 256)]
         yield [entry("row_argmax", "row_argmax", kind, team) for team in (32, 256)]
-        yield [entry("bias_gradient", name, kind) for name in ("bias_gradient_parts", "bias_gradient")]
+        yield [entry("bias_gradient", "bias_gradient_parts", kind), entry("bias_gradient", "bias_gradient", wide)]
         yield [entry("squared_norm", "squared_norm_parts", kind), entry("squared_norm", "squared_norm", "double")]
         yield [entry("scale", "scale", kind)]
-        yield [entry("cast", "cast", kind, other) for other in ("float", "double")]
+        yield [entry("cast", "cast", *pair) for other in ("float", "double") for pair in ((kind, other), (other, kind))]
     for source in ("gather_rows", "copy"):
         yield [entry(source, source, word) for word in sources.WORDS.values()]
     yield [entry("prepare_update", "prepare_update", "double")]
@@ -120,6 +122,15 @@ def sigma_names():
 def test_every_other_kernel_compiles_without_spills(arch):
     for entries in elementwise_entries():
         _, needs = compile_entries(entries, arch)
+        for entry, resources in zip(entries, needs, strict=True):
+            assert not resources.spills, entry
+
+
+@pytest.mark.slow
+def test_every_other_kernel_compiles_for_16_bits():
+    # for a chip that lacks some of the conversions; the emulated device has the others
+    for entries in elementwise_entries(("bfloat16", "float16")):
+        _, needs = compile_entries(entries, "sm_75")
         for entry, resources in zip(entries, needs, strict=True):
             assert not resources.spills, entry
 
@@ -150,7 +161,7 @@ def test_main_loop_is_nearly_all_multiply_adds(form, arch):
 def test_control_and_losses_are_those_of_the_protocol():
     text = (KERNEL_DIRECTORY / "control.cuh").read_text(encoding="utf-8")
     for enum in (Control, Losses):
-        body = re.search(rf"enum {enum.__name__} {{(.*?)}}", text)[1]
+        body = re.search(rf"enum {enum.__name__} {{(.*?)}}", text, re.DOTALL)[1]
         places = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", body)}
         assert places == {each.name: each.value for each in enum}
 

@@ -213,7 +213,9 @@ REDUCTIONS = [
         (case("bias_gradient", shape="33x10"),),
     ),
     Mutant("forgets the running sum", "output_delta.cu", "losses[TOTAL] += sum;", "losses[TOTAL] = sum;", (OUTPUT,)),
-    Mutant("forgets 1/B", "output_delta.cu", "delta[i] = derivative * T(scale);", "delta[i] = derivative;", (OUTPUT,)),
+    Mutant(
+        "forgets 1/B", "output_delta.cu", "delta[i] = T(derivative * factor);", "delta[i] = T(derivative);", (OUTPUT,)
+    ),
     Mutant("forgets y", "output_delta.cu", "T(y[row] == j)", "T(y[row] == j + 1)", (LABELS,)),
     Mutant(
         "forgets σ' of the output",
@@ -225,8 +227,8 @@ REDUCTIONS = [
     Mutant(
         "does not subtract the maximum",
         "softmax.cu",
-        "sum += exp(z[j] - largest)",
-        "sum += exp(z[j])",
+        "sum += exp(A(z[j]) - largest)",
+        "sum += exp(A(z[j]))",
         (case("softmax", shape="33x17"),),
     ),
 ]
