@@ -1,0 +1,41 @@
+"""What the tests of mutations share: a case of the cross-check, run on kernels of which one line is changed."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from gpubp.backends.cupy_backend import CupyBackend
+from gpubp.crosscheck import runner
+from gpubp.crosscheck.cases import parse
+from gpubp.crosscheck.runner import Outcome
+from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY
+
+
+def run_observed(folder: Path, names: Iterable[str]) -> list[Outcome]:
+    """The outcomes of these cases with the kernels of a folder, on the emulated device."""
+    backend = CupyBackend("emulator", kernels=folder)
+    return [runner.run_case(backend, parse(name), observe=True) for name in names]
+
+
+@pytest.fixture
+def unchanged() -> Callable[[Iterable[str]], list[Outcome]]:
+    """Runs cases on the kernels as they are."""
+    return lambda names: run_observed(KERNEL_DIRECTORY, names)
+
+
+@pytest.fixture
+def mutated(tmp_path: Path) -> Callable[[str, str, str, Iterable[str]], list[Outcome]]:
+    """Runs cases on a copy of the kernels in which `old`, which stands once in a file, is `new`."""
+
+    def run(file: str, old: str, new: str, names: Iterable[str]) -> list[Outcome]:
+        folder = tmp_path / "cuda"
+        shutil.copytree(KERNEL_DIRECTORY, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        path = folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file} has changed: write the mutation anew"
+        path.write_text(text.replace(old, new))
+        return run_observed(folder, names)
+
+    return run
