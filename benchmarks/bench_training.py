@@ -1,36 +1,57 @@
-"""Training on the CPU: one step of each case of `networks.py`, and an epoch of Fashion-MNIST's shape.
+"""Training: one step of each network of `gpubp.bench.works`, and an epoch of Fashion-MNIST's shape, on every backend.
 
 python -m pytest benchmarks/bench_training.py --benchmark-enable
+
+On a GPU the time is the host's from the first launch until the device is done: what a training run takes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import CASES
 
+from gpubp import backends
+from gpubp.backends import detection
+from gpubp.bench.works import STEPS
 from gpubp.network import Network
 from gpubp.optimizers import SGD
 
+PLACES = {"numpy": "cpu", "cupy": "gpu", "numba": "gpu"}
 
-@pytest.mark.parametrize("name", CASES)
-def test_step(benchmark, name):
-    case = CASES[name]
+
+@pytest.fixture(params=PLACES)
+def backend(request):
+    """Each backend on the device that it is for; skipped, with the reason, where it cannot run."""
+    found = detection.probe(request.param, PLACES[request.param])
+    if not found.works:
+        pytest.skip(f"{request.param} on {PLACES[request.param]}: {found}")
+    return backends.get(request.param, PLACES[request.param])
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_step(benchmark, backend, name):
+    case = STEPS[name]
     benchmark.extra_info["flops"] = case.flops
-    net = Network(case.sizes, loss=case.loss, backend="numpy")
+    net = Network(case.sizes, loss=case.loss, backend=backend)
     net.optimizer = SGD(learning_rate=case.learning_rate)
     x, y = case.batch()
-    net.train_step(x, y)
+    feed = net.feed(x, y)
+
+    def step():
+        net.train_rows(feed, 0, case.rows)
+        backend.synchronize()
+
+    step()
     before = net.last_loss()
-    benchmark(net.train_step, x, y)
-    net.train_step(x, y)
+    benchmark(step)
+    step()
     assert net.last_loss() < before
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_epoch_of_fashion_mnists_shape(benchmark, optimizer):
+def test_epoch_of_fashion_mnists_shape(benchmark, backend, optimizer):
     rows, batch = 60_000, 128
-    net = Network([784, 256, 128, 10], backend="numpy")
+    net = Network([784, 256, 128, 10], backend=backend)
     net.optimizer = optimizer
     rng = np.random.default_rng(0)
     feed = net.feed(rng.random((rows, 784), dtype=np.float32), rng.integers(0, 10, rows))
@@ -39,6 +60,7 @@ def test_epoch_of_fashion_mnists_shape(benchmark, optimizer):
         feed.visit(rng.permutation(rows))
         for start in range(0, rows, batch):
             net.train_rows(feed, start, min(batch, rows - start))
+        backend.synchronize()
 
     benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
     assert np.isfinite(net.take_total_loss())

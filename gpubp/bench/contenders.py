@@ -11,7 +11,7 @@ from typing import Any
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import Limit, Primitive, Step, Work
+from gpubp.bench.works import Primitive, Step, Work
 from gpubp.costs import PRIMITIVES, PRODUCTS
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.kernels.plans import VARIANTS
@@ -40,8 +40,6 @@ class Contender:
 
     def takes(self, work: Work) -> bool:
         """Whether it does such work."""
-        if isinstance(work, Limit):
-            return self.key in LIMITS
         return self.steps if isinstance(work, Step) else isinstance(work, Primitive) and work.name in self.primitives
 
     def missing(self) -> str:

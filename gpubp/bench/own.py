@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -79,10 +80,10 @@ def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
     return Trainer(lambda: net.train_rows(feed, 0, work.rows), net.last_loss)
 
 
+@cache
 def reference_losses(work: Step, steps: int) -> list[float]:
     """The losses of the first steps in float64, which every contender's must come close to."""
-    trainer = _trainer(Step(work.name, work.sizes, work.rows, work.regression, work.learning_rate, "float64"),
-                       backends.get("numpy"), captured=False)  # fmt: skip
+    trainer = _trainer(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []
     for _ in range(steps):
         trainer.step()

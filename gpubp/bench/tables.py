@@ -85,7 +85,7 @@ def _group_table(result: Result, records: Sequence[Record], width: int) -> Table
         Column("network" if isinstance(work, Step) else "shape", [_shape(row.work) for row in rows], numbers=False),
         Column("backend", [_contender(row).title for row in rows], numbers=False),
         Column("median", [duration(row.median) if row.seconds else "failed" for row in rows]),
-        Column("quartiles", [_quartiles(row) for row in rows], rank=9),
+        Column("quartiles", [quartiles(row) for row in rows], rank=9),
         Column("GFLOP/s", [_per_second(row, row.work.flops) for row in rows], rank=8 * memory_bound),
         Column("GB/s", [_per_second(row, row.work.bytes) for row in rows], rank=8 * (not memory_bound)),
         Column("of\nlimit", [_of_limit(result, row) for row in rows]),
@@ -186,9 +186,9 @@ def comparison(before: Result, now: Result, width: int) -> Table:
         Column("dtype", [change.now.work.dtype for change in found], rank=2, numbers=False),
         Column("contender", [EVERYONE[change.now.contender].title for change in found], numbers=False),
         Column("before", [duration(change.before.median) for change in found]),
-        Column("quartiles", [_quartiles(change.before) for change in found], rank=3),
+        Column("quartiles", [quartiles(change.before) for change in found], rank=3),
         Column("now", [duration(change.now.median) for change in found]),
-        Column("quartiles", [_quartiles(change.now) for change in found], rank=3),
+        Column("quartiles", [quartiles(change.now) for change in found], rank=3),
         Column("now /\nbefore", [f"{change.ratio:.2f}" for change in found]),
         Column("", [change.verdict for change in found], numbers=False),
     ]
@@ -242,7 +242,8 @@ def _rate(per_second: float) -> str:
     return f"{per_second / 1e9:,.0f}" if per_second >= 1e11 else _digits(per_second / 1e9)
 
 
-def _quartiles(record: Record) -> str:
+def quartiles(record: Record) -> str:
+    """The first and the third; "" where there was one turn."""
     if len(record.seconds) < 2:
         return ""
     first, third = (duration(each) for each in record.quartiles)

@@ -56,7 +56,8 @@ class Process:
         count = str(threads)
         variables = {f"{library}_NUM_THREADS": count for library in ("OMP", "MKL", "OPENBLAS")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gpubp.bench.worker", contender.key, count],
+            # -P: what lies in the folder that the user is in is none of its modules
+            [sys.executable, "-P", "-m", "gpubp.bench.worker", contender.key, count],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -115,40 +116,67 @@ def measure(
     """
     with ExitStack() as stack:
 
-        def opened(chosen: Sequence[Contender]) -> list[Session]:
-            sessions = [open_session(each, threads) for each in chosen]
-            for session in sessions:
-                stack.callback(session.close)
-            return sessions
+        def opened(contender: Contender) -> Session:
+            session = open_session(contender, threads)
+            stack.callback(session.close)
+            return session
 
-        sessions = opened(contenders)
-        devices = {each.device for each in contenders}
-        referees = opened([each for each in LIMITS.values() if each.device in devices and not each.missing()])
-        turns_each, every = math.ceil(LIMIT_TURNS / len(works)), max(1, len(works) // LIMIT_TURNS)
+        sessions = [opened(each) for each in contenders]
+        referees = [
+            Referee(opened(each), name, side)
+            for each in LIMITS.values()
+            if any(each.device == other.device for other in contenders) and not each.missing()
+            for name, side in SIDES[each.device].items()
+        ]
+        turns, every = math.ceil(LIMIT_TURNS / len(works)), max(1, len(works) // LIMIT_TURNS)
         found: list[Record] = []
-        limits: list[Record] = []
         for number, work in enumerate(works, start=1):
             progress(f"{number} of {len(works)}: {work.title}")
-            found += _take_turns(work, sessions, repeats, seconds)
-            if number % every == 0:
-                for session in referees:
-                    for name, side in SIDES[session.contender.device].items():
-                        limits += _take_turns(Limit(name, side, work.dtype), [session], turns_each, 0.0)
-    return found + _joined(limits)
+            present = referees if number % every == 0 else []
+            found += _take_turns(work, sessions, repeats, seconds, present, turns)
+        for referee in referees:
+            found += referee.records()
+    return found
 
 
-def _joined(records: Sequence[Record]) -> list[Record]:
-    """One record for each work and contender, with the samples of all of its records."""
-    found: dict[tuple[Work, str], Record] = {}
-    for record in records:
-        before = found.get((record.work, record.contender), Record(record.work, record.contender))
-        joined = Record(record.work, record.contender, before.seconds + record.seconds, record.fault or before.fault)
-        found[record.work, record.contender] = joined
-    return list(found.values())
+class Referee:
+    """Who measures one of the hardware's limits, in turns spread over the run."""
+
+    def __init__(self, session: Session, name: str, side: int) -> None:
+        self._session = session
+        self._name = name
+        self._side = side
+        self._work: Limit | None = None
+        self._seconds: dict[Limit, list[float]] = {}
+        self._faults: dict[Limit, str] = {}
+
+    def take_turn(self, dtype: str) -> None:
+        """One sample."""
+        work = Limit(self._name, self._side, dtype)
+        try:
+            if work != self._work:
+                self._session.ask(do="make", work=work.to_dict())
+                self._work = work
+            self._seconds.setdefault(work, []).append(self._session.ask(do="time", seconds=0.0))
+        except WorkerError as error:
+            self._faults[work] = str(error)
+
+    def records(self) -> list[Record]:
+        """One for each dtype."""
+        key = self._session.contender.key
+        found = [Record(work, key, tuple(s)) for work, s in self._seconds.items() if work not in self._faults]
+        return found + [Record(work, key, fault=fault) for work, fault in self._faults.items()]
 
 
-def _take_turns(work: Work, sessions: Sequence[Session], repeats: int, seconds: float) -> list[Record]:
-    """One work: make, time in turns, check."""
+def _take_turns(
+    work: Work,
+    sessions: Sequence[Session],
+    repeats: int,
+    seconds: float,
+    referees: Sequence[Referee],
+    referee_turns: int,
+) -> list[Record]:
+    """One work: make, time in turns, check. The referees take the first so many turns too."""
     times: dict[Session, list[float]] = {session: [] for session in sessions if session.contender.takes(work)}
     faults: dict[Session, str] = {}
 
@@ -160,12 +188,16 @@ def _take_turns(work: Work, sessions: Sequence[Session], repeats: int, seconds: 
 
     for session in times:
         ask(session, do="make", work=work.to_dict())
-    for _ in range(repeats):
+    for turn in range(max(repeats, referee_turns)):
+        for referee in referees if turn < referee_turns else ():
+            referee.take_turn(work.dtype)
+        if turn >= repeats:
+            continue
         for session, taken in times.items():
             if session not in faults:
                 taken.append(ask(session, do="time", seconds=seconds))
     for session in times:
-        if session not in faults and not isinstance(work, Limit) and (fault := _fault(work, session, ask)):
+        if session not in faults and (fault := _fault(work, session, ask)):
             faults[session] = f"wrong: {fault}"
     return [
         Record(work, session.contender.key, () if session in faults else tuple(taken), faults.get(session, ""))

@@ -1,6 +1,0 @@
-"""Lets the suites import the modules that they share."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
