@@ -44,8 +44,8 @@ class Verbs(TyperGroup):
             if os.environ.get("GPUBP_DEBUG"):
                 raise
             verb = self.get_command(ctx, ctx.invoked_subcommand or "")
-            parameters = [parameter.name for parameter in verb.params] if verb else []
-            typer.echo(f"error: {_in_options(error, parameters)}", err=True)
+            options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
+            typer.echo(f"error: {_in_options(error, options)}", err=True)
             raise typer.Exit(USAGE_ERROR) from None
 
 
@@ -440,6 +440,55 @@ def bench(
         raise typer.Exit(1)
 
 
+# --- profile ----------------------------------------------------------------------------------------------------------
+@app.command()
+def profile(
+    primitive: Annotated[
+        str,
+        typer.Argument(
+            help="dense_forward, hidden_delta, transpose_product, weight_gradient, weight_step, hadamard_derivative, "
+            "bias_gradient, softmax, output_delta or update.",
+            show_default=False,
+        ),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option(help="MxNxK for products, such as 4096x4096x4096; else BxN, or the number of parameters."),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="cupy or numba. Default: cupy; with --compare both.")] = None,
+    variant: Annotated[str | None, typer.Option(help="The rung of a product. Default: what the backend takes.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64, tf32, bfloat16 or float16.")] = "float32",
+    activation: Annotated[str, typer.Option(help="σ of the primitives that have one.")] = "relu",
+    optimizer: Annotated[str, typer.Option(help="Of update.")] = "sgd",
+    arch: Annotated[str | None, typer.Option(help="What to compile for, such as sm_90. Default: the chip's.")] = None,
+    chip: Annotated[
+        str | None,
+        typer.Option(help="A100, H100, B200, RTX4090, T4, or a .toml file. Default: H100, or what runs --arch."),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Every variant side by side, and both backends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Draw the roofline with the points to a .png file.")] = None,
+) -> None:
+    """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
+    from gpubp.profiler import command
+
+    command.run(
+        _console(),
+        primitive=primitive,
+        shape=shape,
+        backend=backend,
+        variant=variant,
+        dtype=dtype,
+        activation=activation,
+        optimizer=optimizer,
+        arch=arch,
+        chip=chip,
+        compare=compare,
+        as_json=as_json,
+        out=out,
+    )
+
+
 # --- info -------------------------------------------------------------------------------------------------------------
 @app.command()
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
@@ -455,6 +504,39 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
         _console().print(found.table())
 
 
+# --- report -----------------------------------------------------------------------------------------------------------
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="An .html file for the page.")] = Path("report.html"),
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Only the kernels of this one, cupy or numba; may be given again.")
+    ] = None,
+    primitive: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="Leave out check, bench or profile; may be given again.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Check float32 alone, and measure few sizes.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Check every combination, and measure all sizes: hours.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Worker processes of the check. Default: one on a GPU, else one a core.")
+    ] = None,
+) -> None:
+    """Write info, check, bench and profile of this machine to one HTML page; exit code 1 where something is wrong."""
+    from shlex import join
+
+    from gpubp.pages import command
+    from gpubp.registry import require_count
+
+    if jobs is not None:
+        require_count("jobs", jobs)
+    choice = command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
+    found = command.report(_console(), choice, out, join(["gpubp", *sys.argv[1:]]))
+    if found.failed:
+        raise typer.Exit(1)
+
+
 # --- what every verb needs --------------------------------------------------------------------------------------------
 def _console() -> Console:
     from rich.console import Console
@@ -462,11 +544,11 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _in_options(error: GpubpError, parameters: Collection[str | None]) -> str:
+def _in_options(error: GpubpError, options: Collection[str | None]) -> str:
     """The error's message, with an argument called by the option of the verb that the user gave it by."""
     if not isinstance(error, ArgumentError):
         return str(error)
     option = error.argument
-    if option in parameters:
+    if option in options:
         option = "--" + option.replace("_", "-")
     return str(ArgumentError(OPTION_OF.get(option, option), error.value, error.expected, error.hint))

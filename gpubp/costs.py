@@ -135,10 +135,15 @@ def cost(
     return Cost(flops, read, written, rate)
 
 
+def sides_of(primitive: str) -> int:
+    """How many sides a primitive's shape has."""
+    return 3 if primitive in PRODUCTS else 1 if primitive == "update" else 2
+
+
 def checked_shape(primitive: str, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape, if it has as many sides as the primitive needs, all whole numbers ≥ 1."""
     sides = tuple(shape)
-    count = 3 if primitive in PRODUCTS else 1 if primitive == "update" else 2
+    count = sides_of(primitive)
     if len(sides) != count or not all(isinstance(side, int) and side >= 1 for side in sides):
         form = {3: "MxNxK", 2: "two sides, BxN", 1: "one number of parameters"}[count]
         raise ArgumentError("shape", "x".join(map(str, sides)), f"{form}, each side ≥ 1, for {primitive}")

@@ -11,7 +11,7 @@ from gpubp.chips import Gpu
 from gpubp.costs import Cost, Roofline
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.profiler import machine_code
-from gpubp.profiler.counts import Counted, Counts, count
+from gpubp.profiler.counts import Counts, count
 from gpubp.profiler.launches import Launch, recording
 from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits
 from gpubp.profiler.machine_code import MachineCode
@@ -71,6 +71,7 @@ class Profile:
     cost: Cost
     kernels: tuple[KernelProfile, ...]
     shapes: tuple[tuple[int, ...], ...]
+    scaled: bool
     exact: bool
     error: float
     limits: Limits
@@ -183,6 +184,8 @@ def _runs(own: str, arch: str) -> bool:
 
 
 def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str, gpu: Gpu, arch: str) -> Profile:
+    if backend == "numba" and work.tensor_cores:
+        raise ArgumentError("dtype", work.dtype, "float32 or float64 on backend numba, which has no others")
     gpu.roofline(work.cost().rate)  # an error before the work, where the chip has no such units
     with recording(backend, gpu, arch) as (device, launches):
         counted = [count(part, device, launches) for part in parts]
@@ -192,28 +195,26 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
         for launch, counts in zip(each.launches, each.counts, strict=True)
     )
     cost = _sum(part.cost() for part in parts)
-    bounds = limits(gpu, cost, [(kernel.counts, kernel.machine_code) for kernel in kernels])
-    shapes = tuple(shape for each in counted for shape in each.shapes)
-    error = max(each.error for each in counted)
-    plan = counted[0].plan
     return Profile(
-        title or work.primitive,
-        work,
-        backend,
-        arch,
-        gpu,
-        plan,
-        cost,
-        kernels,
-        shapes,
-        _all_exact(counted),
-        error,
-        bounds,
+        title=title or work.primitive,
+        workload=work,
+        backend=backend,
+        arch=arch,
+        gpu=gpu,
+        plan=counted[0].plan,
+        cost=cost,
+        kernels=kernels,
+        shapes=tuple(shape for each in counted for shape in each.shapes),
+        scaled=any(len(each.shapes) > 1 for each in counted),
+        exact=all(each.exact for each in counted),
+        error=max(each.error for each in counted),
+        limits=limits(gpu, cost, [(kernel.counts, _main_loop_code(kernel, work)) for kernel in kernels]),
     )
 
 
-def _all_exact(counted: Sequence[Counted]) -> bool:
-    return all(each.exact for each in counted)
+def _main_loop_code(kernel: KernelProfile, work: Workload) -> MachineCode | None:
+    """The machine code, where nearly all multiply-adds are in its main loop: in products."""
+    return kernel.machine_code if work.is_product else None
 
 
 def _sum(costs: Iterable[Cost]) -> Cost:
@@ -259,27 +260,21 @@ def _sentence(profile: Profile) -> str:
     if main.waves is None:
         lacking = " and ".join(main.occupancy.limited_by)
         return f"It does not run on {gpu.name}: a multiprocessor has too few {lacking} for one block."
-    limiter = profile.limits.limiter
-    if limiter == MEMORY:
-        name, why = (
-            MEMORY,
-            (
-                f"{profile.cost.intensity:.3g} flops a byte, where {gpu.name} needs {profile.roofline.ridge:.3g} to keep "
-                "its arithmetic busy"
-            ),
-        )
-    elif main.counts.blocks < gpu.multiprocessors:
-        name, why = (
-            "the size of its grid",
-            f"{main.counts.blocks} blocks for the {gpu.multiprocessors} multiprocessors of {gpu.name}",
-        )
+    name = profile.limits.limiter
+    if name != MEMORY and main.counts.blocks < gpu.multiprocessors:
+        name = "the size of its grid"
+        why = f"{main.counts.blocks} blocks for the {gpu.multiprocessors} multiprocessors of {gpu.name}"
     else:
-        name, why = limiter, {ARITHMETIC: _of_arithmetic, ISSUE: _of_issue, SHARED: _of_shared}[limiter](profile, main)
-        if profile.limits.balance < 0.995:
-            why += (
-                f", and the busiest multiprocessor has {1 / profile.limits.balance - 1:.0%} more blocks than the mean"
-            )
+        reasons = {MEMORY: _of_memory, ARITHMETIC: _of_arithmetic, ISSUE: _of_issue, SHARED: _of_shared}
+        why = reasons[name](profile, main)
+        if name != MEMORY and profile.limits.balance < 0.995:
+            why += f", and the busiest multiprocessor has {percent(1 / profile.limits.balance - 1)} more than its part"
     return f"Limited by {name}: {why}; at most {percent(profile.peak_share)} of the peak rate."
+
+
+def _of_memory(profile: Profile, main: KernelProfile) -> str:
+    needed = f"{profile.gpu.name} needs {profile.roofline.ridge:.3g} to keep its arithmetic busy"
+    return f"{profile.cost.intensity:.3g} flops a byte, where {needed}"
 
 
 def _of_arithmetic(profile: Profile, main: KernelProfile) -> str:
@@ -288,11 +283,11 @@ def _of_arithmetic(profile: Profile, main: KernelProfile) -> str:
 
 def _of_issue(profile: Profile, main: KernelProfile) -> str:
     code = main.machine_code
-    if code is None or not code.main_loop:
+    if code is None or not code.main_loop or profile.plan is None:
         each = main.counts.executed / max(main.counts.flops, 1)
         return f"{each:.2g} instructions a flop, most of them for {main.counts.busiest()}"
     names = [name for name in code.opcodes if machine_code.classify(name) in ("FMA", "tensor")]
-    return f"{code.arithmetic_share:.0%} of the main loop's instructions are {' and '.join(names)}".replace("%", " %")
+    return f"{percent(code.arithmetic_share)} of the main loop's instructions are {' and '.join(names)}"
 
 
 def _of_shared(profile: Profile, main: KernelProfile) -> str:

@@ -46,6 +46,10 @@ class Workload:
         if activations.get(self.activation).name == "softmax":
             raise ArgumentError("activation", self.activation, "an elementwise activation")
         optimizers.get(self.optimizer)
+        if self.primitive == "weight_step" and self.stored.itemsize == 2:
+            raise ArgumentError(
+                "dtype", self.dtype, "float32, float64 or tf32: in 16 bits the step would be rounded away"
+            )
 
     @property
     def is_product(self) -> bool:
