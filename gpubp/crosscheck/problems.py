@@ -135,8 +135,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     if case.scale != 1 and not loss.from_logits:
         # outputs near their targets make deltas of the size of small gradients; the loss is of its square then
         y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
-    control = np.zeros(len(Control))
-    control[Control.LOSS_SCALE] = factor = LossScaling().initial if scaled else 1.0
+    factor = LossScaling().initial if scaled else 1.0
 
     wide_out, wide_saved = _wide(output), _wide(saved)
     wide_y = y if labels else _wide(y)
@@ -156,12 +155,15 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
             arrays["output"],
             arrays["output"] if saved is output else arrays["saved"],
             arrays["y"],
-            arrays["control"] if scaled else None,
+            arrays.get("control"),
             arrays["losses"],
             arrays["delta"],
         )
 
-    inputs = {"output": output, "y": y, "control": control} | ({} if saved is output else {"saved": saved})
+    inputs = {"output": output, "y": y} | ({} if saved is output else {"saved": saved})
+    if scaled:
+        inputs["control"] = control = np.zeros(len(Control))
+        control[Control.LOSS_SCALE] = factor
     expected = {
         "delta": _within(delta, error, case.storage),
         "losses": Expected(losses_reference, stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")),

@@ -12,9 +12,9 @@ from gpubp.crosscheck.cases import Case
 SHAPES = {3: (5, 4, 7), 2: (5, 4), 1: (9,)}
 
 
-def case(primitive, option="-", mode="-", variant="-"):
+def case(primitive, option="-", mode="-", variant="-", dtype="float32"):
     shape = SHAPES[len(cases.covering_cases(primitive, ())[0].shape)]
-    return Case(primitive, variant, "float32", shape, option, mode, 1.0, "random", 0, 0)
+    return Case(primitive, variant, dtype, shape, option, mode, 1.0, "random", 0, 0)
 
 
 def chosen():
@@ -36,6 +36,22 @@ def chosen():
             yield case("update", name, mode)
 
 
+def mixed():
+    """The same where numbers of 16 bits are read and stored, and where tensor cores multiply."""
+    for dtype in cases.HALF_DTYPES:
+        yield case("cast", "narrow", dtype=dtype)
+        yield case("cast", "widen", dtype=dtype)
+        yield case("softmax", dtype=dtype)
+        yield case("row_argmax", dtype=dtype)
+        yield case("bias_gradient", dtype=dtype)
+        yield case("hadamard_derivative", "relu", dtype=dtype)
+        yield case("output_delta", "huber+tanh", "scaled", dtype=dtype)
+        yield case("update", "adam", "scaled", dtype=dtype)
+        yield case("dense_forward", "relu", "bias", "tensorcore", dtype=dtype)
+    for dtype in cases.MIXED_DTYPES:
+        yield case("transpose_product", variant="tensorcore", dtype=dtype)
+
+
 CASES = list(chosen())
 QUICK = ("row_argmax", "squared_norm", "softmax")
 
@@ -44,7 +60,7 @@ def planted(primitive, problem):
     """The problem's arrays with one NaN, in each of the float arrays in turn; for an update, in the norm too."""
     arrays = {**problem.inputs, **problem.started}
     for name, values in arrays.items():
-        if values.dtype.kind != "f" or name == "losses" or (name == "control" and primitive != "update"):
+        if values.dtype.kind in "iu" or name == "losses" or (name == "control" and primitive != "update"):
             continue
         changed = values.copy()
         changed.reshape(-1)[Control.SQUARED_NORM if name == "control" else values.size // 2] = np.nan
@@ -69,12 +85,22 @@ def backend(request):
     return backends.get(request.param, "emulator")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", list(mixed()), ids=lambda each: f"{each.primitive}-{each.dtype}-{each.option}")
+def test_nan_goes_through_mixed_precision_as_in_numpy(case):
+    check(backends.get("cupy", "emulator"), case)
+
+
 @pytest.mark.parametrize(
     "case",
     [each if each.primitive in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
     ids=lambda each: f"{each.primitive}-{each.variant}-{each.option}-{each.mode}",
 )
 def test_nan_goes_through_as_in_numpy(backend, case):
+    check(backend, case)
+
+
+def check(backend, case):
     problem = problems.make(case)
     spread = False
     for place, arrays in planted(case.primitive, problem):
