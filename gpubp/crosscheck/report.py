@@ -119,7 +119,8 @@ class Report:
         """The rows, for a terminal."""
         from rich.table import Table
 
-        table = Table(title=f"gpubp check: {self.backend} on {self.device}", title_justify="left")
+        title = f"gpubp check: {self.backend} on {self.device}"
+        table = Table(title=title, title_justify="left", pad_edge=False, collapse_padding=True)  # fits 80 columns
         for header in ("primitive", "variant", "dtype"):
             table.add_column(header, no_wrap=True)
         for header in ("cases", "failed", "error / bound", *self._traffic_headers()):
