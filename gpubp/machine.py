@@ -50,7 +50,7 @@ class Machine:
         table.add_row("Python", f"{self.python} on {self.system}")
         memory = f", {self.memory / 2**30:.0f} GiB of memory" if self.memory else ""
         table.add_row("CPU", f"{self.processor}, {self.cores} cores{memory}")
-        table.add_row("GPU", ", ".join(self.gpus) or f"none ({detection.driver().fault})")
+        table.add_row("GPU", escape(", ".join(self.gpus)) or f"none ({detection.driver().fault})")
         table.add_row("driver", f"CUDA {self.driver}" if self.driver else "none")
         table.add_row("packages", ", ".join(f"{name} {version}" for name, version in self.packages.items()))
         for each in self.backends:

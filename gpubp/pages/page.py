@@ -1,0 +1,105 @@
+"""The frame of a page: its templates, and the tables and pictures in it. Everything that is shown is escaped.
+
+A page loads nothing: style and pictures are inside, and reading it takes no script.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from rich.table import Table as RichTable
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a page shows as a table.
+
+    headers: of the columns; empty where the first cell of each row is its header. rows: cells by row.
+    numeric: which columns hold numbers. marked: rows that stand out, such as failures.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+    caption: str = ""
+    marked: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, table: RichTable, caption: str | None = None) -> Table:
+        """The table that a verb prints, so that page and terminal say the same. caption: in place of its title."""
+        columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
+        return cls(
+            headers=tuple(_plain(column.header) for column in table.columns) if table.show_header else (),
+            rows=tuple(zip(*columns, strict=True)),
+            numeric=tuple(column.justify == "right" for column in table.columns),
+            caption=_plain(table.title or "") if caption is None else caption,
+            marked=frozenset(number for number, row in enumerate(table.rows) if row.style == "red"),
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG inside the page. alt: what it shows, for who does not see it."""
+
+    png: bytes
+    alt: str
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as an address."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+def picture(draw: Callable[[IO[bytes]], None], alt: str) -> Picture:
+    """What `draw` writes to a file, as a picture."""
+    file = io.BytesIO()
+    draw(file)
+    return Picture(file.getvalue(), alt)
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a file of `templates` makes of these values."""
+    return _environment().get_template(template).render(**values)
+
+
+def finite(values: Any) -> Any:
+    """Nested lists and dictionaries as JSON can hold them: a number that is not finite becomes null."""
+    if isinstance(values, dict):
+        return {str(key): finite(value) for key, value in values.items()}
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    return made
+
+
+def _plain(cell: Any) -> str:
+    """The text of a cell, without its markup."""
+    from rich.text import Text
+
+    return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
