@@ -1,0 +1,108 @@
+"""Counts against those worked out by hand, and counts at smaller shapes against those of the shape itself."""
+
+import pytest
+
+from gpubp.errors import ArgumentError
+
+NAIVE_LINE, TILED_LINE = "product_naive.cuh", "product_tiled.cuh"
+
+
+def test_naive_by_hand(count):
+    m, n, k = 16, 64, 32
+    found = count("transpose_product", (m, n, k), variant="naive")
+    (counts,) = found.counts
+    assert counts.blocks == (m // 8) * (n // 32)
+    assert counts.instructions["FMA"] == m * n * k
+    assert counts.flops == 2 * m * n * k
+    assert counts.instructions["load global"] == 2 * m * n * k
+    assert (counts.read["global"], counts.written["global"]) == (4 * 2 * m * n * k, 4 * m * n)
+    # a warp has 32 neighbours of a row: at each k one element of A for all, and 32 of B, which are four sectors
+    warps = m * n // 32
+    assert counts.total("global", "requests") == warps * (2 * k + 1)
+    assert counts.sectors == warps * (k * (1 + 4) + 4)
+    assert counts.total("global", "excess") == 0
+    assert counts.sectors_a_request == (k * 5 + 4) / (2 * k + 1)
+    assert (counts.passes, counts.conflicts) == (0, 0)
+    assert str(counts.worst("global", "units")).startswith(NAIVE_LINE)
+    assert counts.worst("global") is None
+
+
+def test_tiled_by_hand(count):
+    m, n, k, tile = 32, 48, 32, 16
+    found = count("transpose_product", (m, n, k), variant="tiled")
+    (counts,) = found.counts
+    assert found.plan.tile_m == tile
+    assert counts.blocks == 2 * 3
+    assert counts.instructions["FMA"] == m * n * k
+    warps, tiles = m * n // 32, k // tile
+    # a warp copies two rows of 16 elements of each operand for a tile of depth, and stores two of the result
+    assert counts.instructions["load global"] == 32 * warps * tiles * 2
+    assert counts.total("global", "requests") == warps * (2 * tiles + 1)
+    assert counts.sectors == warps * (tiles * (4 + 4) + 4)
+    # at each k it reads two elements of A and 16 of B, which are in different banks each time
+    reads, stores = tile * 2, 2
+    assert counts.instructions["load shared"] == 32 * warps * tiles * reads
+    assert counts.instructions["store shared"] == 32 * warps * tiles * stores
+    # rows are 17 words long, so the last word of two rows has the bank of the first: a store takes two passes
+    assert counts.passes == warps * tiles * (reads + 2 * stores)
+    assert counts.conflicts == warps * tiles * stores
+    assert str(counts.worst("shared")).startswith(TILED_LINE)
+    assert counts.instructions["barrier"] == 32 * warps * tiles * 2
+
+
+def test_lines_add_up(count):
+    (counts,) = count("transpose_product", (16, 32, 8), variant="naive").counts
+    by_line = sum(sum(line.instructions.values()) for line in counts.lines)
+    assert by_line == counts.executed == sum(counts.instructions.values())
+    assert sum(each.nbytes for line in counts.lines for each in line.accesses) == counts.read["global"] + 4 * 16 * 32
+
+
+def assert_scales(count, primitive, shape, **options):
+    """The counts made at smaller shapes are those of the shape itself."""
+    real = count(primitive, shape, limit=2**40, **options)
+    scaled = count(primitive, shape, limit=0, **options)
+    assert real.shapes == (shape,)
+    assert shape not in scaled.shapes
+    assert len(scaled.shapes) > 2
+    assert scaled.exact
+    assert scaled.counts == real.counts
+    assert scaled.plan == real.plan
+
+
+def test_a_large_shape_is_counted_at_smaller_ones(count):
+    assert_scales(count, "transpose_product", (43, 170, 203), variant="naive")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "variant", "dtype", "shape"),
+    [
+        ("cupy", "tiled", "float64", (101, 90, 330)),
+        ("cupy", "pipelined", "float32", (128, 96, 900)),
+        ("cupy", "pipelined", "float32", (83, 100, 5167)),  # in parts of the depth, and off 16-byte boundaries
+        ("cupy", "tensorcore", "bfloat16", (200, 264, 1600)),
+        ("numba", "tiled", "float32", (101, 90, 330)),
+    ],
+)
+def test_every_variant_scales(count, backend, variant, dtype, shape):
+    assert_scales(count, "hidden_delta", shape, backend=backend, variant=variant, dtype=dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("primitive", "shape"),
+    [
+        ("hadamard_derivative", (601, 512)),
+        ("softmax", (200, 37)),
+        ("output_delta", (5000, 10)),
+        ("bias_gradient", (70001, 33)),
+        ("update", (300001,)),
+    ],
+)
+def test_the_others_scale(count, primitive, shape):
+    assert_scales(count, primitive, shape)
+
+
+def test_a_shape_that_cannot_be_counted_is_refused(count):
+    with pytest.raises(ArgumentError, match="shape was '1x1000000000'; it must be smaller"):
+        count("softmax", (1, 10**9))

@@ -1,0 +1,167 @@
+"""Profiles: what belongs together, the limits, and what is said of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from gpubp import chips
+from gpubp.costs import Cost
+from gpubp.errors import ArgumentError
+from gpubp.profiler import limits, machine_code, profile, report
+from gpubp.profiler.counts import Access, Counts, Line
+from gpubp.profiler.machine_code import MachineCode
+from gpubp.profiler.workloads import Workload
+
+H100 = chips.get("H100")
+
+
+@pytest.fixture(scope="module")
+def naive():
+    return profile.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
+
+
+# --- what belongs together --------------------------------------------------------------------------------------------
+def test_the_chip_and_the_architecture():
+    assert profile.target(None, None) == (H100, "sm_90")
+    assert profile.target(None, "sm_75") == (chips.get("T4"), "sm_75")
+    assert profile.target(chips.get("RTX4090"), "sm_86") == (chips.get("RTX4090"), "sm_86")
+    assert profile.target(None, "sm_86")[0] == chips.get("RTX4090")  # of the chips here, the one that runs it
+    for gpu, arch in ((H100, "sm_80"), (chips.get("A100"), "sm_89"), (None, "sm_120"), (H100, "90")):
+        with pytest.raises(ArgumentError, match="arch was"):
+            profile.target(gpu, arch)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"primitive": "product"}, "primitive was 'product'"),
+        ({"shape": (1, 2)}, "MxNxK"),
+        ({"variant": "fast"}, "variant was 'fast'"),
+        ({"activation": "softmax"}, "an elementwise activation"),
+        ({"optimizer": "best"}, "optimizer was 'best'"),
+        ({"primitive": "update", "shape": (4,), "variant": "naive"}, "left out for update"),
+        ({"primitive": "weight_step", "dtype": "float16"}, "the step would be rounded away"),
+    ],
+)
+def test_a_workload_is_checked(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Workload(**{"primitive": "hidden_delta", "shape": (1, 1, 1), **options})
+
+
+def test_numba_has_no_tensor_cores():
+    with pytest.raises(ArgumentError, match="float32 or float64 on backend numba"):
+        profile.profile(Workload("hidden_delta", (16, 16, 16), "bfloat16"), "numba")
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+def counts(blocks=132, flops=0, fma=0, passes=0, sectors=0, requests=0):
+    accesses = (
+        Access("shared", "load", passes, 32 * passes, 0, passes, passes),
+        Access("global", "load", requests, 32 * requests, 0, sectors, sectors),
+    )
+    return Counts(blocks, flops, {"FMA": fma}, {}, {}, (Line("kernel.cu", 7, {"FMA": fma}, accesses),))
+
+
+COST = Cost(flops=10**9, bytes_read=1, bytes_written=0)
+
+
+def test_arithmetic_and_issue_by_hand():
+    """One warp instruction a clock of each of four schedulers; half of the main loop is multiply-adds."""
+    code = MachineCode({}, {"FMA": 8, "integer": 8}, {"FFMA": 8, "IADD3": 8})
+    found = limits.limits(H100, COST, [(counts(flops=10**9, fma=5 * 10**8), code)])
+    assert found.seconds["arithmetic"] == pytest.approx(10**9 / 66.9e12)
+    assert found.seconds["instruction issue"] == pytest.approx(2 * 5e8 / 32 / (132 * 4 * 1.98e9))
+    assert found.limiter == "instruction issue"
+    assert found.rate / 66.9e12 == pytest.approx(0.5, rel=0.01)
+    without = limits.limits(H100, COST, [(counts(flops=10**9, fma=5 * 10**8), None)])
+    assert without.seconds["instruction issue"] == pytest.approx(found.seconds["instruction issue"] / 2)
+
+
+def test_shared_memory_and_l1_by_hand():
+    found = limits.limits(H100, COST, [(counts(passes=1000, sectors=4000, requests=500), None)])
+    assert found.seconds["shared memory and L1"] == pytest.approx((1000 + 1000) / (132 * 1.98e9))
+    broadcasts = limits.limits(H100, COST, [(counts(sectors=500, requests=500), None)])
+    assert broadcasts.seconds["shared memory and L1"] == pytest.approx(500 / (132 * 1.98e9))
+
+
+def test_device_memory_by_hand():
+    cost = Cost(flops=10, bytes_read=3_352_000, bytes_written=3_352_000)
+    found = limits.limits(H100, cost, [(counts(fma=1), None)])
+    assert found.limiter == "device memory"
+    assert found.seconds["device memory"] == pytest.approx(2e-6)
+    assert found.busy["device memory"] == 1
+
+
+@pytest.mark.parametrize(("blocks", "share"), [(132, 1), (264, 1), (133, 133 / 264), (33, 0.25)])
+def test_the_busiest_multiprocessor_holds_the_others_up(blocks, share):
+    even = limits.limits(H100, COST, [(counts(132, flops=10**9), None)])
+    found = limits.limits(H100, COST, [(counts(blocks, flops=10**9), None)])
+    assert found.balance == pytest.approx(share)
+    assert found.seconds["arithmetic"] == pytest.approx(even.seconds["arithmetic"] / share)
+
+
+# --- a profile --------------------------------------------------------------------------------------------------------
+def test_a_profile_holds_together(naive):
+    (kernel,) = naive.kernels
+    assert kernel.threads == 256
+    assert kernel.counts.blocks == 4
+    assert not kernel.resources.spills
+    assert kernel.machine_code.main_loop["FMA"] >= 1
+    assert kernel.occupancy.share == 1
+    assert (kernel.waves.count, kernel.waves.last_fill) == (1, 4 / (8 * 132))
+    assert naive.cost.flops == 2 * 16 * 64 * 32
+    assert naive.traffic == 32 * kernel.counts.sectors
+    assert naive.bytes_in_flight == 0
+    assert naive.limiter.startswith(
+        "Limited by the size of its grid: 4 blocks for the 132 multiprocessors of H100 SXM;"
+    )
+
+
+def test_a_profile_goes_through_json(naive):
+    found = json.loads(json.dumps(naive.to_dict()))
+    (kernel,) = found["kernels"]
+    assert found["limiter"] == naive.limiter
+    assert "not a measurement" in found["note"]
+    assert kernel["counts"]["sectors"] == naive.kernels[0].counts.sectors
+    assert kernel["counts"]["flops"] == 2 * 16 * 64 * 32
+    assert found["gpu"]["source"] == H100.source
+    hot = [line for line in kernel["counts"]["lines"] if line["file"].endswith("product_naive.cuh")]
+    assert sum(line["instructions"].get("FMA", 0) for line in hot) == 16 * 64 * 32
+
+
+def test_what_limits_is_said_in_a_sentence(naive):
+    def sentence(part, seconds, **changes):
+        parts = dict.fromkeys(naive.limits.seconds, 1.0)
+        found = replace(naive.limits, seconds={**parts, part: seconds}, balance=1.0, flops=int(66.9e11))
+        large = replace(naive.kernels[0], counts=replace(naive.kernels[0].counts, blocks=132), **changes)
+        return replace(naive, limits=found, kernels=(large,)).limiter
+
+    assert "have no pause; at most 5 % of the peak rate" in sentence(limits.ARITHMETIC, 2)
+    assert "of the main loop's instructions are FFMA; at most 5 %" in sentence(limits.ISSUE, 2)
+    unread = sentence(limits.ISSUE, 2, machine_code=None)
+    assert "instructions a flop, most of them for product_naive.cuh:" in unread
+    assert "requests to global memory, caches or not, most of them for product_naive.cuh:" in sentence(limits.SHARED, 2)
+    assert "flops a byte, where H100 SXM needs 20 to keep its arithmetic busy" in sentence(limits.MEMORY, 2)
+    full = replace(naive.kernels[0].occupancy, blocks=0, limits={"registers": 0, "threads": 1})
+    assert "It does not run on H100 SXM: a multiprocessor has too few registers" in sentence(
+        limits.MEMORY, 2, waves=None, occupancy=full
+    )
+
+
+def test_a_missing_disassembler_leaves_a_reason(monkeypatch):
+    machine_code._disassemble.cache_clear()
+    monkeypatch.setattr(machine_code, "find_nvdisasm", lambda: None)
+    found = profile.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
+    (kernel,) = found.kernels
+    assert kernel.machine_code is None
+    assert report.rows(found, found.kernels)["main loop"] == machine_code.MISSING
+    assert json.dumps(found.to_dict())
+
+
+def test_numbers_for_a_reader():
+    assert [report.amount(n) for n in (0, 999, 9999, 10_000, 999_499, 1_234_567, 5e12)] == [
+        "0", "999", "9,999", "10 k", "999 k", "1.23 M", "5 T",
+    ]  # fmt: skip
+    assert report.amount(3.29e9, "B") == "3.29 GB"
+    assert [profile.percent(share) for share in (0.00012, 0.052, 0.5, 1)] == ["0.012 %", "5.2 %", "50 %", "100 %"]
