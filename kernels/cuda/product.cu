@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(P::THREADS, 1) partial_product_tensorcore(
 // reduce: the second half of split-K.
 template <typename T>
 __global__ void __launch_bounds__(REDUCE_THREADS, 1) general_product_reduce(
-    const T* parts, int64 split, T* c, int64 m, int64 n, T alpha, T beta) {
-    product_reduce(parts, split, m, n, ScaledAccumulate<T>{alpha, beta, c});
+    const Accumulator<T>* parts, int64 split, Accumulator<T>* c, int64 m, int64 n, Accumulator<T> alpha,
+    Accumulator<T> beta) {
+    product_reduce(parts, split, m, n, ScaledAccumulate<Accumulator<T>>{alpha, beta, c});
 }

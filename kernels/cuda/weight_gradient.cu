@@ -43,6 +43,6 @@ __global__ void __launch_bounds__(P::THREADS, 1) weight_gradient_tensorcore(
 // reduce: the second half of split-K.
 template <typename T>
 __global__ void __launch_bounds__(REDUCE_THREADS, 1) weight_gradient_reduce(
-    const T* parts, int64 split, T* gradient, int64 width, int64 width_prev) {
-    product_reduce(parts, split, width, width_prev, Plain<T>{gradient});
+    const Accumulator<T>* parts, int64 split, Accumulator<T>* gradient, int64 width, int64 width_prev) {
+    product_reduce(parts, split, width, width_prev, Plain<Accumulator<T>>{gradient});
 }
