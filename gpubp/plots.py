@@ -254,11 +254,12 @@ def roofline(
     note: str,
     out: str | Path | IO[bytes],
     y_label: str = "TFLOP/s",
+    scale: float = 1e12,
 ) -> None:
     """Draw points under the limits of one or more machines, as PNG; both axes are logarithmic.
 
     limits: by the label of each, at least one. title: above everything; note: below, "" for none; y_label: what a rate
-    means, in TFLOP/s; out: a path or an open file.
+    means, in units of so many flop/s as `scale` says; out: a path or an open file.
     """
     ridges = [each.ridge for each in limits.values()]
     intensities = [point.intensity for point in points]
@@ -268,10 +269,10 @@ def roofline(
         figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
         for (label, limit), dashes in zip(limits.items(), itertools.cycle(("-", "--", "-.", ":"))):
             corners = [low, limit.ridge, high]
-            ax.plot(corners, [limit.attainable(x) / 1e12 for x in corners], dashes, color="#333333", label=label)
+            ax.plot(corners, [limit.attainable(x) / scale for x in corners], dashes, color="#333333", label=label)
         for point in points:
             style = {"color": point.colour, "marker": point.marker, "markersize": 7, "linestyle": "none"}
-            ax.plot([point.intensity], [point.rate / 1e12], label=point.label, zorder=3, **style)
+            ax.plot([point.intensity], [point.rate / scale], label=point.label, zorder=3, **style)
         ax.set(xlabel="arithmetic intensity: flops a byte, each array moved once", ylabel=y_label)
         for axis in (ax.xaxis, ax.yaxis):
             getattr(ax, f"set_{axis.axis_name}scale")("log")

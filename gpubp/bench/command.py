@@ -66,7 +66,6 @@ def run(
     *,
     chosen_works: Sequence[Work] | None = None,
     progress: Callable[[str], None] = lambda text: None,
-    measure: Callable[..., list] = measure,
 ) -> Result:
     """Measure. chosen_works: in place of the choice's.
 

@@ -11,7 +11,7 @@ from gpubp.bench.results import Record, Result
 from gpubp.bench.tables import absent_by_reason
 from gpubp.bench.works import Limit, Step
 from gpubp.costs import PRODUCTS
-from gpubp.plots import Curve, Panel
+from gpubp.plots import Curve, Panel, Point
 
 COLOURS = {
     "numpy": plots.BLUE,
@@ -30,12 +30,17 @@ COLOURS = {
 
 DASHES = {"naive": ":", "tiled": "--", "pipelined": "-."}
 
+PALETTE = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.PURPLE, plots.BROWN, plots.SKY, plots.GREY)
+MARKERS = "os^Dv<>P"
+
 
 def draw(result: Result, folder: Path) -> list[Path]:
     """Write the pictures of a run into the folder, each whole or not at all; the paths."""
     from gpubp.model_file import write_bytes
 
     drawn = {"throughput.png": throughput(result)}
+    if any(result.limits.values()):
+        drawn["roofline.png"] = roofline(result)
     for name, picture in drawn.items():
         write_bytes(folder / name, picture)
     return [folder / name for name in drawn]
@@ -48,9 +53,47 @@ def throughput(result: Result) -> bytes:
     return file.getvalue()
 
 
+def roofline(result: Result) -> bytes:
+    """A PNG with the limits and, for each of this project's backends, the largest work of each kind under them."""
+    limits = {
+        f"{how} {device}, {dtype}": limit
+        for how, device, by_dtype in [("measured,", device, found) for device, found in result.limits.items()]
+        + [("published,", "gpu", result.published)]
+        for dtype, limit in by_dtype.items()
+    }
+    file = io.BytesIO()
+    title = f"{_title(result)}; each at its largest size"
+    fast = any(limit.peak >= 1e12 for limit in limits.values())
+    unit, scale = ("TFLOP/s", 1e12) if fast else ("GFLOP/s", 1e9)
+    plots.roofline(limits, points(result), title=title, note=_note(result), out=file, y_label=unit, scale=scale)
+    return file.getvalue()
+
+
+def points(result: Result) -> list[Point]:
+    """What `roofline` draws under the limits: a colour for each primitive, a marker for each contender."""
+    largest: dict[tuple[str, str, str], Record] = {}
+    for record in _timed(result):
+        key = record.work.group, record.work.dtype, record.contender
+        if EVERYONE[record.contender].backend and (key not in largest or record.work.flops > largest[key].work.flops):
+            largest[key] = record
+    groups = list(dict.fromkeys(group for group, _, _ in largest))
+    keys = list(dict.fromkeys(contender for _, _, contender in largest))
+    several = len({dtype for _, dtype, _ in largest}) > 1
+    return [
+        Point(
+            label=f"{group} {record.work.label}{f' {dtype}' if several else ''}, {EVERYONE[contender].title}",
+            intensity=record.work.flops / record.work.bytes,
+            rate=record.flops_per_second,
+            colour=PALETTE[groups.index(group) % len(PALETTE)],
+            marker=MARKERS[keys.index(contender) % len(MARKERS)],
+        )
+        for (group, dtype, contender), record in largest.items()
+    ]
+
+
 def panels(result: Result) -> list[Panel]:
     """What `throughput` draws."""
-    timed = [record for record in result.records if record.seconds and not isinstance(record.work, Limit)]
+    timed = _timed(result)
     keys = dict.fromkeys((record.work.group, record.work.dtype) for record in timed)
     return [_panel(result, [r for r in timed if (r.work.group, r.work.dtype) == key]) for key in keys]
 
@@ -60,7 +103,8 @@ def _panel(result: Result, records: list[Record]) -> Panel:
     counts_flops = isinstance(work, Step) or work.group in PRODUCTS
     curves = []
     for key in (key for key in EVERYONE if any(record.contender == key for record in records)):
-        own = sorted((r for r in records if r.contender == key), key=lambda r: r.work.size)
+        by_size = {r.work.size: r for r in reversed(records) if r.contender == key}  # of one size, the first
+        own = [by_size[size] for size in sorted(by_size)]
         amounts = [r.work.flops if counts_flops else r.work.bytes for r in own]
         contender = EVERYONE[key]
         curves.append(
@@ -83,6 +127,10 @@ def _panel(result: Result, records: list[Record]) -> Panel:
     unit = "GFLOP/s" if counts_flops else "GB/s"
     size = "side of a cube of as many multiplications" if isinstance(work, Step) else "side of the square"
     return Panel(title=f"{work.group}, {work.dtype}", x_label=size, y_label=unit, curves=curves, limits=limits)
+
+
+def _timed(result: Result) -> list[Record]:
+    return [record for record in result.records if record.seconds and not isinstance(record.work, Limit)]
 
 
 def _title(result: Result) -> str:

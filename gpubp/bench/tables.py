@@ -13,12 +13,12 @@ from gpubp.bench.results import Record, Result
 from gpubp.bench.works import Limit, Step, Work
 from gpubp.costs import PRODUCTS, Roofline
 
-GAP = 2
-"""Characters between columns."""
+GAP = 3
+"""Characters between columns: the padding, and the line of the box."""
 
 HOW_TO_READ = (
-    "of limit: the least time that the measured limits allow, over the median. "
-    "Columns with ×: the time of that contender over this row's; above 1.00 this row is faster."
+    "of limit: the least time that the measured limits allow, over the median; above 100 % where a cache held what "
+    "comes from memory. Columns with ×: the time of that contender over this row's; above 1.00 this row is faster."
 )
 
 
@@ -55,7 +55,7 @@ def table_of(title: str, columns: Sequence[Column], width: int, styles: Sequence
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, GAP, 0, 0),
+        padding=(0, GAP - 1, 0, 0),
         pad_edge=False,
         show_edge=False,
     )

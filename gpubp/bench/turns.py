@@ -6,12 +6,13 @@ import contextlib
 import json
 import math
 import os
+import select
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 from gpubp.bench import own
 from gpubp.bench.contenders import LIMITS, Contender
@@ -28,6 +29,9 @@ TOLERANCE_FLOAT64 = 1e-9
 LIMIT_TURNS = 5
 """Turns at the hardware's limits in a run, at least: spread over its works."""
 
+PATIENCE = 600.0
+"""Seconds that an answer may take: compiling for a large network is among them."""
+
 Progress = Callable[[str], None]
 
 
@@ -35,20 +39,8 @@ class WorkerError(Exception):
     """A contender's answer is an error, or its process has ended."""
 
 
-class Session(Protocol):
-    """A contender, ready to be asked as `worker.Worker` is."""
-
-    contender: Contender
-
-    def ask(self, **request: Any) -> Any:
-        """The answer; raises WorkerError where there is none."""
-
-    def close(self) -> None:
-        """The end."""
-
-
 class Process:
-    """A session in a process of its own, as `gpubp.bench.worker` describes it."""
+    """A contender in a process of its own, which is asked as `gpubp.bench.worker` describes it."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
         self.contender = contender
@@ -66,11 +58,14 @@ class Process:
         )
 
     def ask(self, **request: Any) -> Any:
-        """See `Session`."""
+        """The answer. Raises WorkerError where there is none."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
+            if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+                self._process.kill()
+                raise WorkerError(f"it gave no answer within {PATIENCE:g} s")
             answer = json.loads(self._process.stdout.readline())
         except (OSError, ValueError):
             raise WorkerError(self._last_words()) from None
@@ -83,17 +78,20 @@ class Process:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it may have ended
             self._process.stdin.close()
+        self._wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
+    def _wait(self) -> None:
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
 
     def _last_words(self) -> str:
-        self._process.wait()
+        self._wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
         return f"its process ended with {self._process.returncode}{': ' + lines[-1] if lines else ''}"
@@ -106,7 +104,6 @@ def measure(
     repeats: int,
     seconds: float,
     threads: int,
-    open_session: Callable[[Contender, int], Session] = Process,
     progress: Progress = lambda text: None,
 ) -> list[Record]:
     """Measure the works: `repeats` turns of each contender at each, of about so many seconds.
@@ -116,12 +113,12 @@ def measure(
     """
     with ExitStack() as stack:
 
-        def opened(contender: Contender) -> Session:
-            session = open_session(contender, threads)
-            stack.callback(session.close)
-            return session
+        def opened(contender: Contender) -> Process:
+            process = Process(contender, threads)
+            stack.callback(process.close)
+            return process
 
-        sessions = [opened(each) for each in contenders]
+        processes = [opened(each) for each in contenders]
         referees = [
             Referee(opened(each), name, side)
             for each in LIMITS.values()
@@ -133,7 +130,7 @@ def measure(
         for number, work in enumerate(works, start=1):
             progress(f"{number} of {len(works)}: {work.title}")
             present = referees if number % every == 0 else []
-            found += _take_turns(work, sessions, repeats, seconds, present, turns)
+            found += _take_turns(work, processes, repeats, seconds, present, turns)
         for referee in referees:
             found += referee.records()
     return found
@@ -142,8 +139,8 @@ def measure(
 class Referee:
     """Who measures one of the hardware's limits, in turns spread over the run."""
 
-    def __init__(self, session: Session, name: str, side: int) -> None:
-        self._session = session
+    def __init__(self, process: Process, name: str, side: int) -> None:
+        self._process = process
         self._name = name
         self._side = side
         self._work: Limit | None = None
@@ -155,60 +152,60 @@ class Referee:
         work = Limit(self._name, self._side, dtype)
         try:
             if work != self._work:
-                self._session.ask(do="make", work=work.to_dict())
+                self._process.ask(do="make", work=work.to_dict())
                 self._work = work
-            self._seconds.setdefault(work, []).append(self._session.ask(do="time", seconds=0.0))
+            self._seconds.setdefault(work, []).append(self._process.ask(do="time", seconds=0.0))
         except WorkerError as error:
             self._faults[work] = str(error)
 
     def records(self) -> list[Record]:
         """One for each dtype."""
-        key = self._session.contender.key
+        key = self._process.contender.key
         found = [Record(work, key, tuple(s)) for work, s in self._seconds.items() if work not in self._faults]
         return found + [Record(work, key, fault=fault) for work, fault in self._faults.items()]
 
 
 def _take_turns(
     work: Work,
-    sessions: Sequence[Session],
+    processes: Sequence[Process],
     repeats: int,
     seconds: float,
     referees: Sequence[Referee],
     referee_turns: int,
 ) -> list[Record]:
     """One work: make, time in turns, check. The referees take the first so many turns too."""
-    times: dict[Session, list[float]] = {session: [] for session in sessions if session.contender.takes(work)}
-    faults: dict[Session, str] = {}
+    times: dict[Process, list[float]] = {process: [] for process in processes if process.contender.takes(work)}
+    faults: dict[Process, str] = {}
 
-    def ask(session: Session, **request: Any) -> Any:
+    def ask(process: Process, **request: Any) -> Any:
         try:
-            return session.ask(**request)
+            return process.ask(**request)
         except WorkerError as error:
-            faults[session] = str(error)
+            faults[process] = str(error)
 
-    for session in times:
-        ask(session, do="make", work=work.to_dict())
+    for process in times:
+        ask(process, do="make", work=work.to_dict())
     for turn in range(max(repeats, referee_turns)):
         for referee in referees if turn < referee_turns else ():
             referee.take_turn(work.dtype)
         if turn >= repeats:
             continue
-        for session, taken in times.items():
-            if session not in faults:
-                taken.append(ask(session, do="time", seconds=seconds))
-    for session in times:
-        if session not in faults and (fault := _fault(work, session, ask)):
-            faults[session] = f"wrong: {fault}"
+        for process, taken in times.items():
+            if process not in faults:
+                taken.append(ask(process, do="time", seconds=seconds))
+    for process in times:
+        if process not in faults and (fault := _fault(work, process, ask)):
+            faults[process] = f"wrong: {fault}"
     return [
-        Record(work, session.contender.key, () if session in faults else tuple(taken), faults.get(session, ""))
-        for session, taken in times.items()
+        Record(work, process.contender.key, () if process in faults else tuple(taken), faults.get(process, ""))
+        for process, taken in times.items()
     ]
 
 
-def _fault(work: Work, session: Session, ask: Callable[..., Any]) -> str:
+def _fault(work: Work, process: Process, ask: Callable[..., Any]) -> str:
     if not isinstance(work, Step):
-        return ask(session, do="fault") or ""
-    losses = ask(session, do="losses", steps=CHECKED_STEPS)
+        return ask(process, do="fault") or ""
+    losses = ask(process, do="losses", steps=CHECKED_STEPS)
     return "" if losses is None else differing_losses(losses, own.reference_losses(work, CHECKED_STEPS), work.dtype)
 
 

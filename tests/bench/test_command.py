@@ -1,0 +1,238 @@
+"""`gpubp bench`: choices, tables, files, comparisons, exit codes. Contenders work in this process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from gpubp.backends.numpy_backend import NumpyBackend
+from gpubp.bench import turns
+from gpubp.bench.contenders import CONTENDERS
+from gpubp.bench.results import Result
+from gpubp.bench.works import STEPS, Limit, Primitive
+from gpubp.cli import app
+from gpubp.errors import DataError
+
+FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, in_process):
+    """Runs the verb in an empty folder, on nothing larger than it is told."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("GPUBP_DEBUG", raising=False)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, ["bench", *arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    run.folder = tmp_path
+    return run
+
+
+def test_a_primitive_is_measured_and_shown(bench):
+    out = bench(*FAST, "--primitive", "dense_forward", "--shape", "4x5x6", "--shape", "8x8x8").stdout
+    assert "dense_forward, float32" in out
+    for heading in ("shape", "backend", "median", "quartiles", "GFLOP/s", "GB/s", "limit"):
+        assert heading in out
+    assert "4x5x6" in out
+    assert "8x8x8" in out
+    assert "limits of the cpu, float32" in out
+
+
+def test_a_step_is_measured_and_shown(bench):
+    out = bench(*FAST, "--network", "tiny").stdout
+    assert "tiny, B=32" in out
+    assert "µs" in out or "ms" in out
+
+
+def test_the_gpus_rows_say_why_they_are_empty(bench, monkeypatch):
+    from gpubp.backends import detection
+    from gpubp.backends.detection import Availability, Driver
+
+    def probe(backend, device):
+        return Availability(backend, device, device == "cpu", "no such luck", "buy one")
+
+    monkeypatch.setattr(detection, "probe", probe)
+    monkeypatch.setattr(detection, "driver", lambda: Driver(fault="no driver at all"))
+    arguments = ("--quick", "--repeats", "1", "--primitive", "update", "--shape", "7", "--contender", "numpy")
+    out = bench(*arguments, "--contender", "cupy", "--contender", "cublas").stdout
+    assert "cupy on gpu: not measured: no such luck" in out
+    assert "absent: cupy on gpu: no such luck; buy one" in out
+    assert "absent: cuBLAS on gpu: no driver at all" in out
+    result = Result.from_json(bench(*arguments, "--contender", "cupy", "--json").stdout)
+    assert result.absent == {"cupy": "no such luck; buy one"}
+    assert {record.contender for record in result.records} == {"numpy", "limit-cpu"}
+
+
+def test_json_holds_what_the_table_shows(bench):
+    values = json.loads(bench(*FAST, "--primitive", "update", "--shape", "50", "--dtype", "float64", "--json").stdout)
+    record = next(each for each in values["records"] if each["contender"] == "numpy")
+    assert record["work"] == {"kind": "primitive", "name": "update", "shape": [50], "dtype": "float64"}
+    assert len(record["seconds"]) == values["repeats"] == 2
+    assert record["first_quartile"] <= record["median"] <= record["third_quartile"]
+    assert set(values["limits"]) == {"cpu"}
+    assert set(values["limits"]["cpu"]) == {"float64"}
+
+
+def test_a_wrong_result_has_no_time_and_exits_with_1(bench, monkeypatch):
+    right = NumpyBackend.bias_gradient
+
+    def wrong(self, delta, gradient):
+        right(self, delta, gradient)
+        gradient[0] *= 1.01
+
+    monkeypatch.setattr(NumpyBackend, "bias_gradient", wrong)
+    out = bench(*FAST, "--primitive", "bias_gradient", "--shape", "8x8", "--save", "x.json", code=1).stdout
+    assert "failed" in out
+    assert "numpy, bias_gradient 8x8 float32: wrong: gradient at [0]" in out
+    (record,) = Result.read("x.json").faults
+    assert record.seconds == ()
+
+
+def test_a_step_with_wrong_losses_exits_with_1(bench, monkeypatch):
+    monkeypatch.setattr(NumpyBackend, "bias_gradient", lambda self, delta, gradient: gradient.fill(1))
+    monkeypatch.setattr(turns.own, "reference_losses", lambda step, steps: [2.0] * steps)
+    out = bench(*FAST, "--network", "tiny", code=1).stdout
+    assert "wrong: the loss at step 1 is" in out
+
+
+def test_a_contender_that_raises_is_one_failed_row(bench, monkeypatch):
+    def broken(self, *arguments, **options):
+        raise ZeroDivisionError("no such division")
+
+    monkeypatch.setattr(NumpyBackend, "softmax", broken)
+    out = bench(*FAST, "--primitive", "softmax", "--shape", "8x8", "--primitive", "bias_gradient", code=1).stdout
+    assert "numpy, softmax 8x8 float32: ZeroDivisionError: no such division" in out
+    assert "bias_gradient, float32" in out
+
+
+def test_results_are_kept_and_compared(bench):
+    bench(*FAST, "--primitive", "update", "--shape", "50", "--save", "a.json")
+    before = Result.read("a.json")
+    out = bench(*FAST, "--primitive", "update", "--shape", "60", "--compare", "a.json", "--save", "b.json").stdout
+    assert "now /" in out
+    again = bench("--contender", "numpy", "--compare", "a.json", "--repeats", "2").stdout
+    assert "update 50" in again
+    assert "compared:" in again
+    both = bench("--compare", "a.json", "--compare", "b.json").stdout
+    assert before.made in both
+    assert "only now" in both
+
+
+def test_the_pictures_are_drawn(bench):
+    bench(*FAST, "--primitive", "update", "--shape", "50", "--shape", "100", "--out", "pictures")
+    assert sorted(path.name for path in (bench.folder / "pictures").iterdir()) == ["roofline.png", "throughput.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--primitive", "hiden_delta"], "--primitive was 'hiden_delta'"),
+        (["--shape", "3y4"], "--shape was '3y4'"),
+        (["--primitive", "update", "--shape", "3x4x5"], "--shape was '3x4x5'"),
+        (["--network", "tinny"], "did you mean 'tiny'"),
+        (["--dtype", "float16"], "--dtype was 'float16'"),
+        (["--contender", "numpyy"], "did you mean 'numpy'"),
+        (["--variant", "fast"], "--variant was 'fast'"),
+        (["--contender", "torch"], "one of this project's besides"),
+        (["--repeats", "0"], "--repeats was 0"),
+        (["--threads", "0"], "--threads was 0"),
+        (["--quick", "--full"], "--full was 'given'"),
+        (["--save", "x.txt"], "--save was 'x.txt'"),
+        (["--save", "missing/x.json"], "in a folder that exists"),
+        (["--save", "kept.json"], "a new file, or one that an earlier run saved"),
+        (["--out", "kept.json"], "--out was 'kept.json'"),
+        (["--compare", "missing.json"], "cannot read missing.json"),
+        (["--compare", "kept.json"], "kept.json is no result of gpubp bench"),
+        (["--compare", "a.json", "--json"], "--json was 'given'"),
+        (["--compare", "a.json", "--compare", "a.json", "--compare", "a.json"], "3 files"),
+    ],
+)
+def test_a_wrong_choice_is_named_and_exits_with_2(bench, in_process, arguments, message):
+    (bench.folder / "kept.json").write_text('{"mine": 1}')
+    Result("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    result = bench(*arguments, code=2)
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not in_process, "nothing was measured"
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "kept.json"]
+    assert (bench.folder / "kept.json").read_text() == '{"mine": 1}'
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+def test_contenders_take_turns_and_are_checked_after_their_timing(in_process):
+    works = [Primitive("update", (8,)), STEPS["tiny"]]
+    records = turns.measure(works, [CONTENDERS["numpy"]], repeats=3, seconds=0.0, threads=1)
+    numpy, *referees = in_process
+    turn = ["make", "time", "time", "time"]
+    assert numpy.asked == [*turn, "fault", *turn, "losses", "close"]
+    for referee in referees:
+        assert referee.asked == ["make", *["time"] * 6, "close"], "three turns at each of two works"
+    assert [len(record.seconds) for record in records] == [3, 3, 6, 6]
+
+
+def test_the_limits_take_their_turns_all_over_a_long_run(in_process):
+    works = [Primitive("update", (size,)) for size in range(1, 12)]
+    records = turns.measure(works, [CONTENDERS["numpy"]], repeats=1, seconds=0.0, threads=1)
+    limits = [record for record in records if isinstance(record.work, Limit)]
+    assert [len(record.seconds) for record in limits] == [5, 5]
+
+
+def test_losses_that_leave_the_references_are_told():
+    assert turns.differing_losses([1.0, 0.5], [1.0, 0.5], "float64") == ""
+    assert turns.differing_losses([1.0, 0.5005], [1.0, 0.5001], "float32") == ""
+    assert "step 2 is 0.502" in turns.differing_losses([1.0, 0.502], [1.0, 0.5], "float32")
+    assert "step 2" in turns.differing_losses([1.0, 0.5005], [1.0, 0.5001], "float64")
+    assert "step 1 is nan" in turns.differing_losses([float("nan")], [1.0], "float32")
+
+
+@pytest.mark.slow
+def test_a_process_answers_and_its_end_is_told():
+    process = turns.Process(CONTENDERS["numpy"], 1)
+    try:
+        process.ask(do="make", work=Primitive("update", (8,)).to_dict())
+        assert 0 < process.ask(do="time", seconds=0.0) < 1
+        assert process.ask(do="fault") == ""
+        with pytest.raises(turns.WorkerError, match="KeyError"):
+            process.ask(do="make", work={"kind": "nothing"})
+        process._process.kill()
+        with pytest.raises(turns.WorkerError, match="its process ended with -9"):
+            process.ask(do="time", seconds=0.0)
+    finally:
+        process.close()
+
+
+@pytest.mark.slow
+def test_what_a_library_prints_does_not_spoil_an_answer(tmp_path):
+    script = (
+        "import sys\n"
+        "from gpubp.bench import own, worker\n"
+        "make = own.make\n"
+        "own.make = lambda *a, **k: (print('hello from a library'), make(*a, **k))[1]\n"
+        "sys.argv = ['worker', 'numpy', '1']\n"
+        "worker.main()\n"
+    )
+    request = json.dumps({"do": "make", "work": Primitive("update", (8,)).to_dict()})
+    done = subprocess.run([sys.executable, "-c", script], input=request, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"ok": None}
+    assert "hello from a library" in done.stderr
+
+
+def test_a_damaged_result_is_told():
+    good = Result("now", {}, 1, 1, 1.0, ()).to_json()
+    for text, message in (
+        ("{", "it is no JSON"),
+        ("[]", 'does not say "format"'),
+        (good.replace('"version": 1', '"version": 99'), "another version"),
+        (good.replace('"records": []', '"records": [{}]'), "damaged"),
+        (good.replace('"threads": 1', '"threads": "many"'), "damaged"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Result.from_json(text)
