@@ -286,6 +286,21 @@ def test_resume_goes_on_for_more_epochs(gpubp):
         np.testing.assert_array_equal(weight, Model.load("whole").network.weights()[name])
 
 
+def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
+    options = ("--layers", "16", "--batch-size", "64", "--precision", "FP16", "--backend", "numpy", "--lr", "0.01")
+    assert "numpy on cpu, fp16" in gpubp("train", "--out", "run", *options, "--epochs", "1").stdout
+    gpubp("train", "--resume", "run", "--epochs", "3")
+    network = Model.load("run", "numpy").network
+    assert network.precision_name == "fp16"
+    assert network.weights()["layer1.weight"].dtype == np.float32
+    accuracy = float(history("run")[-1]["test_accuracy"])
+    assert accuracy > 0.85
+    assert f"{accuracy:.2%}"[:4] in gpubp("evaluate", "run", "--backend", "numpy").stdout
+    emulated = ("--backend", "numba", "--device", "emulator")
+    refused("evaluate", "run", *emulated, message=["--backend was", "'numba'", "computes in fp16"])
+    refused("train", "--precision", "bf16", "--out", "other", *emulated, message=["--precision was 'bf16'", "'cupy'"])
+
+
 def test_resume_finds_its_data_from_another_folder(gpubp, tmp_path, monkeypatch):
     write_csv("points.csv", ["a", "b", "side"], table())
     gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
