@@ -12,9 +12,11 @@ from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.kernels import plans
-from gpubp.kernels.numba import product_pipelined
+from gpubp.kernels.numba import product, product_pipelined
 from gpubp.kernels.plans import EMULATED_CHIP, Chip, Plan
 from gpubp.precision import PRECISIONS
+
+SPLIT = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +90,20 @@ def test_upload_copy_cast_and_zeros(backend):
     assert not backend.asnumpy(backend.zeros((2, 3), "int64")).any()
 
 
-def test_a_plan_overrides_the_rule(backend):
-    a, b = normal(20, 9), normal(9, 33)
-    out = backend.empty((20, 33), "float32")
-    arrays = backend.asarray(a, "float32"), backend.asarray(b, "float32")
-    for plan in (
+@pytest.mark.parametrize(
+    "plan",
+    [
         Plan("naive", "float32", 4, 8),
         Plan("tiled", "float32", 32, 32, 32),
-        Plan("pipelined", "float32", 32, 32, 16, 4, 4, 2, split_k=2),
-    ):
-        backend.transpose_product(*arrays, out, plan=plan)
-        np.testing.assert_allclose(backend.asnumpy(out), a @ b, rtol=1e-5, atol=1e-5)
+        pytest.param(Plan("pipelined", "float32", 32, 32, 16, 4, 4, 2, split_k=2), marks=pytest.mark.slow),
+    ],
+    ids=lambda plan: plan.variant,
+)
+def test_a_plan_overrides_the_rule(backend, plan):
+    a, b = normal(20, 9), normal(9, 33)
+    out = backend.empty((20, 33), "float32")
+    backend.transpose_product(backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, plan=plan)
+    np.testing.assert_allclose(backend.asnumpy(out), a @ b, rtol=1e-5, atol=1e-5)
 
 
 def test_a_plan_is_adapted_to_these_kernels():
@@ -121,14 +126,22 @@ def test_a_plan_of_the_wrong_dtype_is_refused(backend):
         backend.transpose_product(a, backend.zeros((4, 4), "float32"), out, plan=Plan("naive", "float64", 8, 32))
 
 
-def test_the_general_product(backend):
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan("naive", "float32", 4, 8),
+        pytest.param(None, marks=pytest.mark.slow),
+        pytest.param(SPLIT, marks=pytest.mark.slow),
+    ],
+    ids=["naive", "chosen", "split"],
+)
+def test_the_general_product(backend, plan):
     a, b, c = normal(5, 7), normal(5, 6), normal(7, 6)
-    for plan in (None, Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)):
-        out = backend.asarray(c, "float32")
-        backend.product("TN", backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, 2.0, -1.0, plan=plan)
-        np.testing.assert_allclose(backend.asnumpy(out), 2 * (a.T @ b) - c, rtol=1e-5, atol=1e-5)
-        backend.product("TN", backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, plan=plan)
-        np.testing.assert_allclose(backend.asnumpy(out), a.T @ b, rtol=1e-5, atol=1e-5)
+    out = backend.asarray(c, "float32")
+    backend.product("TN", backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, 2.0, -1.0, plan=plan)
+    np.testing.assert_allclose(backend.asnumpy(out), 2 * (a.T @ b) - c, rtol=1e-5, atol=1e-5)
+    backend.product("TN", backend.asarray(a, "float32"), backend.asarray(b, "float32"), out, plan=plan)
+    np.testing.assert_allclose(backend.asnumpy(out), a.T @ b, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_arguments_are_named_before_anything_is_written(backend):
@@ -157,16 +170,15 @@ def test_wrong_arguments_are_named_before_anything_is_written(backend):
 
 
 def test_a_second_step_allocates_nothing(backend, monkeypatch):
-    z, y = backend.asarray(normal(6, 4), "float32"), backend.asarray(np.arange(6) % 4, "int64")
-    delta, sums = backend.empty((6, 4), "float32"), backend.zeros((2,), "float64")
-    a_prev = backend.asarray(normal(6, 3), "float32")
+    z, y = backend.asarray(normal(40, 4), "float32"), backend.asarray(np.arange(40) % 4, "int64")
+    delta, sums = backend.empty((40, 4), "float32"), backend.zeros((2,), "float64")
+    a_prev = backend.asarray(normal(40, 3), "float32")
     gradient, b_gradient = backend.empty((4, 3), "float32"), backend.empty((4,), "float32")
     loss, softmax = losses.get("softmax_cross_entropy"), activations.get("softmax")
-    split = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 
     def step():
         backend.output_delta(loss, softmax, z, z, y, None, sums, delta)
-        backend.weight_gradient(delta, a_prev, gradient, plan=split)
+        backend.weight_gradient(delta, a_prev, gradient, plan=SPLIT)
         backend.bias_gradient(delta, b_gradient)
 
     step()
@@ -174,6 +186,7 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
     monkeypatch.setattr(backend._cuda, "device_array", lambda *_: pytest.fail("a step made an array"), raising=False)
     monkeypatch.setattr(backend._cuda, "to_device", lambda *_: pytest.fail("a step made an array"), raising=False)
     kernels = len(backend._made)
+    assert any(key[0] is product.partial for key in backend._made)
     step()
     assert len(backend._made) == kernels
 
@@ -181,7 +194,7 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
 def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):
     a, b = backend.asarray(normal(40, 5), "float32"), backend.asarray(normal(40, 6), "float32")
     out = backend.empty((5, 6), "float32")
-    backend.weight_gradient(a, b, out, plan=Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2))
+    backend.weight_gradient(a, b, out, plan=SPLIT)
     made = len(backend._made)
     backend.weight_gradient(a, b, out, plan=Plan("pipelined", "float32", 16, 16, 64, 2, 2, 3, split_k=5))
     assert len(backend._made) == made

@@ -49,8 +49,9 @@ def check_resources(all_plans, form, dtype, arch):
         assert resources.shared_bytes == plan.on(chip).shared_bytes, plan
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+# NT needs the most registers: both of its operands are read in units
+@pytest.mark.parametrize("form", ["NT", *(pytest.param(form, marks=pytest.mark.slow) for form in ("NN", "TN"))])
 def test_largest_and_smallest_tiles_do_not_spill(form, dtype):
     check_resources([PIPELINED[dtype][0], PIPELINED[dtype][-1]], form, dtype, "sm_90")
 
@@ -59,7 +60,6 @@ def test_largest_and_smallest_tiles_do_not_spill(form, dtype):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_large_tile_spills_on_any_architecture(dtype, arch):
-    # NT needs the most registers: both of its operands are read in units
     check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], "NT", dtype, arch)
 
 
@@ -116,9 +116,8 @@ def sigma_names():
     return [kind.__name__ for name, kind in ACTIVATIONS.items() if name != "softmax"]
 
 
-@pytest.mark.parametrize(
-    "arch", ["sm_90", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("sm_75", "sm_120"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90", "sm_120"])
 def test_every_other_kernel_compiles_without_spills(arch):
     for entries in elementwise_entries():
         _, needs = compile_entries(entries, arch)
@@ -142,7 +141,7 @@ def test_every_source_is_tried():
 
 
 # --- machine code -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", FORMS)
 def test_main_loop_is_nearly_all_multiply_adds(form, arch):
     plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import numpy as np
 from numba import cuda
@@ -67,6 +69,7 @@ PRIMITIVES = ("dense_forward z", "dense_forward a", "hidden_delta", "transpose_p
 CHECKS = [f"{name} {variant}" for variant in ("naive", "tiled") for name in (*PRIMITIVES, "weight_step", "product")]
 
 
+@pytest.mark.slow
 def test_numbas_simulator_agrees_with_numpy():
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120)
