@@ -15,7 +15,7 @@ bench := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick lint types format bench clean
+.PHONY: help train test quick lint types format bench profiles clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -47,6 +47,9 @@ format: $(test)  ## rewrite the code in the project's style
 
 bench: $(bench)  ## run the benchmarks
 	$(python) -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
+
+profiles: $(test)  ## store the kernels' profiles anew, and say what changed
+	$(python) benchmarks/profiles.py
 
 clean:  ## remove what the other targets made, but not runs/
 	rm -rf $(VENV) .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist gpubp.egg-info

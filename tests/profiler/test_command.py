@@ -36,9 +36,8 @@ def test_json():
 
 @pytest.mark.slow
 def test_variants_side_by_side(tmp_path):
-    done = run(
-        "profile", "hidden_delta", "--shape", "48x40x64", "--compare", "--json", "--out", str(tmp_path / "x.png")
-    )
+    options = ("--compare", "--backend", "cupy", "--json", "--out", str(tmp_path / "x.png"))
+    done = run("profile", "hidden_delta", "--shape", "48x40x64", *options)
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)["profiles"]
     titles = [(each["plan"]["variant"], len(each["kernels"])) for each in found]
