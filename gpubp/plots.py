@@ -204,7 +204,7 @@ def throughput(panels: Sequence[Panel], *, title: str, note: str, out: str | Pat
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
         # one legend for all panels: a contender has the same colour in each
-        figure.legend(named.values(), named.keys(), loc="outside upper right", ncols=min(6, len(named)))
+        figure.legend(named.values(), named.keys(), loc="outside right upper")
         if note:
             figure.supxlabel(textwrap.fill(note, 170), x=0.012, ha="left", fontsize=8.5, color=GREY)
         figure.savefig(out, format="png")

@@ -58,8 +58,12 @@ def table_of(title: str, columns: Sequence[Column], width: int, styles: Sequence
         padding=(0, GAP - 1, 0, 0),
         pad_edge=False,
         show_edge=False,
+        caption_justify="left",
     )
     chosen = fitting(columns, width)
+    left_out = [column.heading.replace("\n", " ") for column in columns if any(column.cells) and column not in chosen]
+    if left_out:
+        table.caption = f"no room for: {', '.join(left_out)}"
     for column in chosen:
         table.add_column(column.heading, justify="right" if column.numbers else "left", no_wrap=True)
     for cells, style in zip(zip(*(column.cells for column in chosen), strict=True), styles, strict=True):
@@ -79,24 +83,36 @@ def _group_table(result: Result, records: Sequence[Record], width: int) -> Table
     """A row for each work and each of this project's backends; a column for each peer."""
     work = records[0].work
     rows = [record for record in records if _contender(record).backend]
-    peers = [each for each in CONTENDERS.values() if any(r.contender == each.key for r in records)]
+    peers = [each for each in CONTENDERS.values() if _is_peer(each) and any(r.contender == each.key for r in records)]
     memory_bound = not isinstance(work, Step) and work.group not in PRODUCTS
     columns = [
-        Column("network" if isinstance(work, Step) else "shape", [_shape(row.work) for row in rows], numbers=False),
+        Column("network" if isinstance(work, Step) else "shape", [row.work.label for row in rows], numbers=False),
+        Column("batch", [str(row.work.rows) if isinstance(row.work, Step) else "" for row in rows], rank=6),
+        Column("sizes", [_sizes(row.work) for row in rows], rank=10, numbers=False),
         Column("backend", [_contender(row).title for row in rows], numbers=False),
         Column("median", [duration(row.median) if row.seconds else "failed" for row in rows]),
         Column("quartiles", [quartiles(row) for row in rows], rank=9),
         Column("GFLOP/s", [_per_second(row, row.work.flops) for row in rows], rank=8 * memory_bound),
         Column("GB/s", [_per_second(row, row.work.bytes) for row in rows], rank=8 * (not memory_bound)),
         Column("of\nlimit", [_of_limit(result, row) for row in rows]),
-        *(_ratios(records, rows, peer, rank) for rank, peer in enumerate(peers, start=1)),
+        *(_ratios(records, rows, peer, _rank(peer, peers)) for peer in peers),
     ]
     styles = ["red" if row.fault else None for row in rows]
     return table_of(f"{work.group}, {work.dtype}", columns, width, styles)
 
 
+def _is_peer(contender: Contender) -> bool:
+    """Whether rows are held against it: other libraries, and the CPU's backend for the rows of a GPU."""
+    return not contender.backend or contender.device == "cpu"
+
+
+def _rank(peer: Contender, peers: Sequence[Contender]) -> int:
+    """The first of each device stay longest."""
+    return 1 + [each for each in peers if each.device == peer.device].index(peer)
+
+
 def _ratios(records: Sequence[Record], rows: Sequence[Record], peer: Contender, rank: int) -> Column:
-    """How many times a row's median the peer takes: for rows on its device, and the CPU's backend for all on a GPU."""
+    """How many times a row's median the peer takes: for rows on its device, and the CPU's backend for all others."""
     of_peer = {record.work: record for record in records if record.contender == peer.key and record.seconds}
 
     def ratio(row: Record) -> str:
@@ -106,7 +122,7 @@ def _ratios(records: Sequence[Record], rows: Sequence[Record], peer: Contender, 
             return ""
         return f"{other.median / row.median:.2f}"
 
-    return Column(peer.title.replace(" ", "\n", 1) + " ×", [ratio(row) for row in rows], rank=min(rank, 7))
+    return Column(peer.title.replace(" ", "\n", 1) + " ×", [ratio(row) for row in rows], rank=min(rank, 5))
 
 
 def _of_limit(result: Result, row: Record) -> str:
@@ -182,7 +198,7 @@ def comparison(before: Result, now: Result, width: int) -> Table:
     found = changes(before, now)
     styles = {"faster": "green", "slower": "red"}
     columns = [
-        Column("what", [f"{change.now.work.group} {_shape(change.now.work)}" for change in found], numbers=False),
+        Column("what", [f"{change.now.work.group} {change.now.work.label}" for change in found], numbers=False),
         Column("dtype", [change.now.work.dtype for change in found], rank=2, numbers=False),
         Column("contender", [EVERYONE[change.now.contender].title for change in found], numbers=False),
         Column("before", [duration(change.before.median) for change in found]),
@@ -250,10 +266,8 @@ def quartiles(record: Record) -> str:
     return f"{first.split()[0]} – {third}" if first.split()[1] == third.split()[1] else f"{first} – {third}"
 
 
-def _shape(work: Work) -> str:
-    if isinstance(work, Step):
-        return f"{work.name}, B={work.rows}"
-    return work.label
+def _sizes(work: Work) -> str:
+    return "-".join(map(str, work.sizes)) if isinstance(work, Step) else ""
 
 
 def _contender(record: Record) -> Contender:

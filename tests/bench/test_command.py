@@ -48,7 +48,7 @@ def test_a_primitive_is_measured_and_shown(bench):
 
 def test_a_step_is_measured_and_shown(bench):
     out = bench(*FAST, "--network", "tiny").stdout
-    assert "tiny, B=32" in out
+    assert "64-32-10" in out
     assert "µs" in out or "ms" in out
 
 
