@@ -44,6 +44,10 @@ ROWS = {"softmax": 32, "output_delta": 1024}
 """Rows after which a kernel that takes rows repeats itself; with the sum of their losses."""
 
 
+NUMBERS = ("requests", "threads", "nbytes", "units", "least_units")
+"""What is counted of accesses, in the order of `Access`."""
+
+
 @dataclass(frozen=True)
 class Access:
     """The accesses of one kind that one line makes to one memory space.
@@ -274,14 +278,9 @@ def _numbers_of(launch: Launch) -> Counter[Any]:
             found["instructions", *_place(location), name] += number
     for each in report.accesses:
         key = *_place(each.location), each.space, each.kind
-        for field, number in (
-            ("requests", each.warps),
-            ("threads", each.threads),
-            ("nbytes", each.nbytes),
-            ("units", each.units),
-            ("least_units", each.least_units),
-        ):
-            found["access", *key, field] += number
+        numbers = each.warps, each.threads, each.nbytes, each.units, each.least_units
+        for name, number in zip(NUMBERS, numbers, strict=True):
+            found["access", *key, name] += number
     return found
 
 
@@ -314,7 +313,7 @@ def _difference(expected: Counter[Any], found: Counter[Any]) -> float:
 
 def _counts_of(numbers: Counter[Any]) -> Counts:
     classes: Counter[str] = Counter()
-    places: dict[tuple[str, int], tuple[Counter[str], dict[tuple[str, str], dict[str, int]]]] = {}
+    places: dict[tuple[str, int], tuple[Counter[str], dict[tuple[str, str], Counter[str]]]] = {}
     for key, number in numbers.items():
         if key[0] in ("blocks", "flops") or not number:
             continue
@@ -323,12 +322,12 @@ def _counts_of(numbers: Counter[Any]) -> Counts:
             instructions[key[3]] += number
             classes[key[3]] += number
         else:
-            accesses.setdefault(key[3:5], {})[key[5]] = number
+            accesses.setdefault(key[3:5], Counter())[key[5]] = number
     lines = [
         Line(
             *place,
             dict(instructions.most_common()),
-            tuple(Access(*kind, **{**_NO_ACCESS, **fields}) for kind, fields in accesses.items()),
+            tuple(Access(*kind, *(found[name] for name in NUMBERS)) for kind, found in accesses.items()),
         )
         for place, (instructions, accesses) in sorted(places.items())
     ]
@@ -341,6 +340,3 @@ def _counts_of(numbers: Counter[Any]) -> Counts:
             written[each.space] += each.nbytes
     flops, blocks = numbers["flops",], numbers["blocks",]
     return Counts(blocks, flops, dict(classes.most_common()), dict(read), dict(written), tuple(lines))
-
-
-_NO_ACCESS = dict.fromkeys(("requests", "threads", "nbytes", "units", "least_units"), 0)

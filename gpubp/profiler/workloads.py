@@ -88,7 +88,7 @@ class _Arguments:
     """Arrays for one call, each drawn when it is asked for."""
 
     def __init__(self, backend: GpuBackend, work: Workload) -> None:
-        self.backend = backend
+        self.backend: Any = backend  # the arrays' methods are those of its own class
         self.work = work
         self.stored = work.stored
         self.master = np.dtype("float32") if self.stored.itemsize == 2 else self.stored
