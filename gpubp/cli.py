@@ -468,6 +468,9 @@ def profile(
     compare: Annotated[bool, typer.Option("--compare", help="Every variant side by side, and both backends.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Draw the roofline with the points to a .png file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the kernel's source, with its counts line by line, to an .html file.")
+    ] = None,
 ) -> None:
     """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
     from gpubp.profiler import command
@@ -486,6 +489,8 @@ def profile(
         compare=compare,
         as_json=as_json,
         out=out,
+        html=html,
+        command_line=_command_line(),
     )
 
 
@@ -524,20 +529,25 @@ def report(
     ] = None,
 ) -> None:
     """Write info, check, bench and profile of this machine to one HTML page; exit code 1 where something is wrong."""
-    from shlex import join
-
     from gpubp.pages import command
     from gpubp.registry import require_count
 
     if jobs is not None:
         require_count("jobs", jobs)
     choice = command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
-    found = command.report(_console(), choice, out, join(["gpubp", *sys.argv[1:]]))
+    found = command.report(_console(), choice, out, _command_line())
     if found.failed:
         raise typer.Exit(1)
 
 
 # --- what every verb needs --------------------------------------------------------------------------------------------
+def _command_line() -> str:
+    """What the user typed, for a page to show."""
+    from shlex import join
+
+    return join(["gpubp", *sys.argv[1:]])
+
+
 def _console() -> Console:
     from rich.console import Console
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from gpubp.crosscheck.cases import OPTIONS, Selection
 from gpubp.crosscheck.report import Report as CrossCheck
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.model_file import write_bytes
+from gpubp.pages.page import check_path
 from gpubp.pages.report import PARTS, Report, summary
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Report:
     Raises ArgumentError for a path that cannot be written, and BackendError where a named backend can run nowhere:
     before anything has run.
     """
-    check_out(out)
+    check_path("out", out)
     places, unchecked = _places(choice)
     emulated, unprofiled = _emulated(choice)
     left_out = choice.left_out()
@@ -132,20 +132,6 @@ def _noted(faults: dict[str, str], part: str) -> Iterator[None]:
         yield
     except Exception as error:
         faults[part] = f"{type(error).__name__}: {error}".strip()
-
-
-def check_out(path: Path) -> None:
-    """Raise ArgumentError where no page can be written to this path."""
-    if path.suffix not in (".html", ".htm"):
-        raise ArgumentError("out", str(path), "a file name that ends in .html")
-    if path.exists() and not path.is_file():
-        raise ArgumentError("out", str(path), "a new file, or one to replace")
-    if not path.parent.is_dir():
-        raise ArgumentError("out", str(path), "in a folder that exists")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ArgumentError("out", str(path), f"in a folder that can be written ({error.strerror})") from None
 
 
 def _places(choice: Choice) -> tuple[list[tuple[str, str]], dict[str, str]]:

@@ -9,15 +9,21 @@ import base64
 import functools
 import io
 import math
-from collections.abc import Callable, Sequence
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from gpubp.errors import ArgumentError
+
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
     from rich.table import Table as RichTable
 
+_PLACE = re.compile(r"[\w.]+:\d+")
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -68,6 +74,31 @@ def picture(draw: Callable[[IO[bytes]], None], alt: str) -> Picture:
     return Picture(file.getvalue(), alt)
 
 
+def check_path(argument: str, path: Path) -> None:
+    """Raise ArgumentError, which names the argument, where no page can be written to this path."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(argument, str(path), "a file name that ends in .html")
+    if path.exists() and not path.is_file():
+        raise ArgumentError(argument, str(path), "a new file, or one to replace")
+    if not path.parent.is_dir():
+        raise ArgumentError(argument, str(path), "in a folder that exists")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ArgumentError(argument, str(path), f"in a folder that can be written ({error.strerror})") from None
+
+
+def linked(text: str, links: Mapping[str, str]) -> Markup:
+    """The text with each place in a source, such as "runs.cuh:104", as a link to its anchor, where there is one."""
+    from markupsafe import Markup, escape
+
+    def link(match: re.Match[str]) -> str:
+        place = match[0]
+        return Markup('<a href="#{}">{}</a>').format(links[place], place) if place in links else place
+
+    return Markup(_PLACE.sub(link, str(escape(text))))
+
+
 def render(template: str, **values: Any) -> str:
     """The page that a file of `templates` makes of these values."""
     return _environment().get_template(template).render(**values)
@@ -93,6 +124,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["linked"] = linked
     made.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     made.policies["json.dumps_kwargs"] = {"allow_nan": False}
     return made

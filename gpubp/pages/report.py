@@ -220,9 +220,9 @@ def _bench(result: Result) -> dict[str, Any]:
 
 # --- the profiles -----------------------------------------------------------------------------------------------------
 PROFILE_ROWS = (
+    "grid",
     "registers a thread",
     "spills",
-    "blocks a multiprocessor",
     "sectors a request",
     "sectors beyond the fewest",
     "bank conflicts",
@@ -242,12 +242,12 @@ def _profile(profiles: Sequence[Profile]) -> dict[str, Any]:
 
     cells = []
     for each in profiles:
-        found = rows(each, each.kernels)
-        shape = "x".join(map(str, each.workload.shape))
-        cells.append(
-            (f"{each.title} {shape}", heading(each), *(found[name] for name in PROFILE_ROWS), percent(each.peak_share))
-        )
-    headers = ("primitive", "kernel", *PROFILE_ROWS, "of the peak rate, at most")
+        where = f"{each.title} {'x'.join(map(str, each.workload.shape))}"
+        for kernel in each.kernels:
+            found = rows(each, [kernel])
+            own = (found[name] for name in PROFILE_ROWS)
+            cells.append((where, heading(each), kernel.name.split("<")[0], *own, percent(kernel.occupancy.share)))
+    headers = ("primitive", "backend", "kernel", *PROFILE_ROWS, "resident warps")
     return {
         "model": MODEL,
         "table": Table(headers, tuple(cells), (False,) * len(headers)),

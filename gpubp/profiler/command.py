@@ -36,8 +36,12 @@ def run(
     compare: bool,
     as_json: bool,
     out: Path | None,
+    html: Path | None,
+    command_line: str,
 ) -> None:
     """Profile a primitive, or its variants side by side, and show it.
+
+    command_line: what a page says that it was made by.
 
     Raises ArgumentError for what is wrong or does not go together; BackendError where a compiler is missing.
     """
@@ -45,6 +49,12 @@ def run(
         raise ArgumentError("variant", variant, "left out with --compare, which takes every one")
     if out is not None and out.suffix.lower() != ".png":
         raise ArgumentError("out", str(out), "a .png file")
+    if html is not None:
+        from gpubp.pages.page import check_path
+
+        if compare:
+            raise ArgumentError("html", str(html), "left out with --compare: it shows one profile")
+        check_path("html", html)
     gpu = chip_of(chip)
     work = Workload(primitive, shape_of(primitive, shape), dtype, variant, activation, optimizer)
     found = compared(work, backend, gpu, arch) if compare else [_profiled(work, backend or "cupy", gpu, arch)]
@@ -53,6 +63,11 @@ def run(
         from gpubp.profiler import report
 
         write_bytes(out, report.picture(found))
+    if html is not None:
+        from gpubp.model_file import write_bytes
+        from gpubp.pages.source import annotated
+
+        write_bytes(html, annotated(found[0], command_line).encode())
     if as_json:
         print(json.dumps({"profiles": [each.to_dict() for each in found]}, indent=2))
     else:
