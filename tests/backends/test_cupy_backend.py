@@ -16,6 +16,7 @@ from gpubp.kernels.plans import PIPELINED, THREAD_VARIANTS, Plan
 from gpubp.network import Network
 
 DTYPES = ("float32", "float64")
+QUICK_DTYPES = ("float32", pytest.param("float64", marks=pytest.mark.slow))
 SHAPES = ((1, 1, 1), (17, 31, 13), (16, 32, 64), (33, 20, 1))
 """M, N, K: ones, primes, whole tiles, and around them."""
 ELEMENTWISE = [name for name in activations.ACTIVATIONS if name != "softmax"]
@@ -70,7 +71,7 @@ def assert_close(pairs, ulps=64):
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize("variant", THREAD_VARIANTS)
 @pytest.mark.parametrize("form", ["NT", "NN", "TN"])
 def test_products_of_integers_are_exact(backend, rng, form, variant, dtype):
@@ -207,7 +208,7 @@ def test_weight_step_reads_the_learning_rate_on_the_device(backend, rng):
 
 
 # --- activations and losses -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_activations(backend, rng, name, dtype):
     sigma = activations.get(name)

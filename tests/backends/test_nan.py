@@ -13,7 +13,7 @@ SHAPES = {3: (5, 4, 7), 2: (5, 4), 1: (9,)}
 
 
 def case(primitive, option="-", mode="-", variant="-", dtype="float32"):
-    shape = SHAPES[len(cases.covering_cases(primitive, ())[0].shape)]
+    shape = SHAPES[len(next(cases.all_cases(primitive, ())).shape)]
     return Case(primitive, variant, dtype, shape, option, mode, 1.0, "random", 0, 0)
 
 

@@ -296,6 +296,7 @@ UPDATES = [
 MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES]
 
 
+@pytest.mark.slow
 def test_the_cases_pass_without_a_mutation(unchanged):
     names = sorted({name for mutant in MUTANTS for name in mutant.cases})
     assert [outcome.complaint() for outcome in unchanged(names) if not outcome.passed] == []
