@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpubp import chips, machine
 from gpubp.backends import detection
 from gpubp.bench import contenders, works
-from gpubp.bench.contenders import LIMITS
+from gpubp.bench.contenders import LIMITS, Contender
 from gpubp.bench.load import Load
 from gpubp.bench.results import Result, limits_of
 from gpubp.bench.turns import measure
@@ -80,22 +80,17 @@ def run(
             effort.sweep, primitives=choice.primitives, shapes=choice.shapes, steps=choice.steps, dtypes=choice.dtypes
         )
     everyone = contenders.choose(choice.contenders, choice.variants)
-    absent = {each.key: why for each in everyone if (why := each.missing())}
-    patient = effort is FULL
-    present = [
-        each if patient or not each.compiles_long or each.key in choice.contenders else replace(each, primitives=())
-        for each in everyone
-        if each.key not in absent
-    ]
-    if not any(each.backend for each in present):
-        reasons = "; ".join(dict.fromkeys(absent.values()))
-        raise ArgumentError("contender", ", ".join(choice.contenders), f"one that works here: {reasons}")
-    if not any(each.takes(work) for each in present if each.backend for work in chosen_works):
-        raise ArgumentError("contender", ", ".join(choice.contenders), "one that computes what is measured")
+    if effort is not FULL:
+        impatient = [each for each in everyone if each.compiles_long and each.key not in choice.contenders]
+        everyone = [replace(each, primitives=()) if each in impatient else each for each in everyone]
+    wanted = [each for each in everyone if any(each.takes(work) for work in chosen_works)]
+    absent = {each.key: why for each in wanted if (why := each.missing())}
+    present = [each for each in wanted if each.key not in absent]
+    _require_own(wanted, present, absent)
     load = Load()
     records = measure(
         chosen_works,
-        [each for each in present if any(each.takes(work) for work in chosen_works)],
+        present,
         repeats=repeats,
         seconds=effort.seconds,
         threads=threads,
@@ -113,6 +108,16 @@ def run(
         absent=absent,
         busy=load.share(),
     )
+
+
+def _require_own(wanted: Sequence[Contender], present: Sequence[Contender], absent: Mapping[str, str]) -> None:
+    """Raise ArgumentError unless one of this project's backends takes part."""
+    if not any(each.backend for each in wanted):
+        raise ArgumentError("contender", ", ".join(each.key for each in wanted), "one that computes what is measured")
+    if not any(each.backend for each in present):
+        names = [each.key for each in wanted if each.backend]
+        reasons = "; ".join(dict.fromkeys(absent[name] for name in names))
+        raise ArgumentError("contender", ", ".join(names), f"one that works here: {reasons}")
 
 
 def _published(dtypes: Sequence[str]) -> dict:

@@ -14,7 +14,7 @@ from gpubp.bench.timing import Runner
 from gpubp.bench.works import Primitive, Step, Work
 from gpubp.costs import PRIMITIVES, PRODUCTS
 from gpubp.errors import ArgumentError, unknown_name
-from gpubp.kernels.plans import VARIANTS
+from gpubp.kernels.plans import THREAD_VARIANTS
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ CONTENDERS = {
             "cupy", primitives=(),
         ),
         _own("numba", "gpu"),
-        *(_own(backend, "gpu", variant) for backend in ("cupy", "numba") for variant in VARIANTS),
+        *(_own(backend, "gpu", variant) for backend in ("cupy", "numba") for variant in THREAD_VARIANTS),
         *_PEERS,
     )
 }  # fmt: skip
@@ -128,8 +128,8 @@ def choose(names: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Cont
         if name not in CONTENDERS:
             raise unknown_name("contender", name, CONTENDERS)
     for variant in variants:
-        if variant not in VARIANTS:
-            raise unknown_name("variant", variant, VARIANTS)
+        if variant not in THREAD_VARIANTS:
+            raise unknown_name("variant", variant, THREAD_VARIANTS)
     asked = {*names, *(f"{each.backend}-{rung}" for each in CONTENDERS.values() for rung in variants if each.backend)}
     usual = {key for key, each in CONTENDERS.items() if not each.settings.get("variant")}
     found = [each for key, each in CONTENDERS.items() if key in asked or (not names and key in usual)]

@@ -61,7 +61,7 @@ def test_the_gpus_rows_say_why_they_are_empty(bench, monkeypatch):
 
     monkeypatch.setattr(detection, "probe", probe)
     monkeypatch.setattr(detection, "driver", lambda: Driver(fault="no driver at all"))
-    arguments = ("--quick", "--repeats", "1", "--primitive", "update", "--shape", "7", "--contender", "numpy")
+    arguments = ("--quick", "--repeats", "1", "--primitive", "hidden_delta", "--shape", "3x4x5", "--contender", "numpy")
     out = bench(*arguments, "--contender", "cupy", "--contender", "cublas").stdout
     assert "cupy on gpu: not measured: no such luck" in out
     assert "absent: cupy on gpu: no such luck; buy one" in out
