@@ -255,6 +255,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.1 else f"{share:.0%}".replace("%", " %")
 
 
+def rounded(number: float) -> str:
+    """A number for a reader: three digits, and those before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _sentence(profile: Profile) -> str:
     gpu, main = profile.gpu, max(profile.kernels, key=lambda kernel: kernel.counts.executed)
     if main.waves is None:
@@ -273,8 +278,8 @@ def _sentence(profile: Profile) -> str:
 
 
 def _of_memory(profile: Profile, main: KernelProfile) -> str:
-    needed = f"{profile.gpu.name} needs {profile.roofline.ridge:.3g} to keep its arithmetic busy"
-    return f"{profile.cost.intensity:.3g} flops a byte, where {needed}"
+    needed = f"{profile.gpu.name} needs {rounded(profile.roofline.ridge)} to keep its arithmetic busy"
+    return f"{rounded(profile.cost.intensity)} flops a byte, where {needed}"
 
 
 def _of_arithmetic(profile: Profile, main: KernelProfile) -> str:

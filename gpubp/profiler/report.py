@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpubp import plots
 from gpubp.profiler.counts import Counts
-from gpubp.profiler.profile import MODEL, KernelProfile, Profile, percent
+from gpubp.profiler.profile import MODEL, KernelProfile, Profile, percent, rounded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +36,7 @@ def _kib(nbytes: int) -> str:
 
 
 def _ratio(found: float, least: float) -> str:
-    return f"{found / least:.3g} × the least" if least else "where none is needed"
+    return f"{rounded(found / least)} × the least" if least else "where none is needed"
 
 
 def _sides(profile: Profile) -> str:
@@ -90,10 +90,11 @@ def rows(profile: Profile, kernels: Sequence[KernelProfile]) -> dict[str, str]:
 def summary(profile: Profile) -> dict[str, str]:
     """What there is to say of all of a profile's kernels together."""
     cost, flops = profile.cost, sum(kernel.counts.flops for kernel in profile.kernels)
+    intensity, ridge = rounded(cost.intensity), rounded(profile.roofline.ridge)
     found = {
         "least flops": f"{amount(cost.flops)}; executed: {_ratio(flops, cost.flops)}",
         "least bytes": f"{amount(cost.bytes, 'B')}; requested: {_ratio(profile.traffic, cost.bytes)}, in sectors",
-        "arithmetic intensity": f"{cost.intensity:.3g} flops a byte; the ridge is at {profile.roofline.ridge:.3g}",
+        "arithmetic intensity": f"{intensity} flops a byte; the ridge is at {ridge}",
     }
     if profile.bytes_in_flight:
         found["bytes on their way"] = (
@@ -131,9 +132,9 @@ def _main_loop(kernel: KernelProfile) -> str:
         return kernel.unread
     if not code.main_loop:
         return f"none that multiplies; {code.instructions:,} instructions in all"
-    share = percent(code.arithmetic_share)
+    share, what = percent(code.arithmetic_share), "tensor" if "tensor" in code.main_loop else "multiply-adds"
     leading = [f"{name} {number:,}" for name, number in list(code.opcodes.items())[:MOST_CLASSES]]
-    return f"{code.loop_instructions:,} instructions, {share} multiply-adds: {', '.join(leading)}"
+    return f"{code.loop_instructions:,} instructions, {share} {what}: {', '.join(leading)}"
 
 
 def _instructions(counts: Counts) -> str:
