@@ -36,7 +36,7 @@ def dense_forward(
     wide_z, wide_a = None if z is None else _wide_like(z), _wide_like(a)
     backend.dense_forward(_operand(a_prev, tf32), _operand(w, tf32), b, activation, wide_z, wide_a)
     store(wide_a, a)
-    if z is not None:
+    if z is not None and wide_z is not None:
         store(wide_z, z)
 
 
