@@ -32,12 +32,14 @@ from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.core.errors import NumbaDebugInfoWarning
 from numba.cuda.cudadrv import nvrtc as numba_nvrtc
 from numba.cuda.cudadrv.nvvm import NVVM
+from numba.cuda.debuginfo import DIBuilder
+from numba.cuda.lowering import Lower
 from numba.cuda.types import ext_types
 
 from gpubp.emulator.device import compute_capability, current_arch
 from gpubp.kernels.cuda.compile import cache_directory, compile_source, write_atomically
 
-CACHE_FORMAT = "2"
+CACHE_FORMAT = "4"
 
 if config.ENABLE_CUDASIM:
     raise RuntimeError("NUMBA_ENABLE_CUDASIM replaces Numba's compiler by its simulator: unset it to use the emulator")
@@ -85,8 +87,33 @@ def target(arch: str) -> Iterator[None]:
         global_compiler_lock,
         mock.patch.object(numba_dispatcher, "get_current_device", return_value=device),
         mock.patch.object(numba_nvrtc, "compile", functools.partial(_compile_foreign, arch)),
+        mock.patch.object(Lower, "_adjust_line_if_prologue", _line),
+        mock.patch.object(DIBuilder, "_di_location", _location),
     ):
         yield
+
+
+def _line(lower: Lower, line: int) -> int:
+    """The line of the statement that comes next, whose file is noted for `_location`.
+
+    A kernel's decorators stand for its prologue, which Numba puts on the line of its "def". Numba takes every line
+    above for one of them, also those of functions that it inlines.
+    """
+    own, here = lower.func_ir.loc, lower.loc
+    lower.debuginfo.file_of_statement = here.filename
+    in_prologue = here.filename == own.filename and own.line <= line < lower.defn_loc.line
+    return lower.defn_loc.line if in_prologue else line
+
+
+def _location(builder: DIBuilder, line: int) -> Any:
+    """A line of the file that it is in: Numba puts the lines of what it inlines into the caller's file."""
+    scope = builder.subprograms[-1]
+    path = Path(getattr(builder, "file_of_statement", builder.filepath))
+    if path != Path(builder.filepath):
+        add = builder.module.add_debug_info
+        file = add("DIFile", {"directory": str(path.parent), "filename": path.name})
+        scope = add("DILexicalBlockFile", {"scope": scope, "file": file, "discriminator": 0})
+    return builder.module.add_debug_info("DILocation", {"line": line, "column": 1, "scope": scope})
 
 
 def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **options: object) -> tuple[str, str]:

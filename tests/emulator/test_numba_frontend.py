@@ -682,3 +682,26 @@ def test_names_that_need_a_driver_say_so():
         cuda.no_such_name  # noqa: B018
     assert cuda.is_available()
     assert cuda.get_current_device().compute_capability == (9, 0)
+
+
+# Lines
+
+
+def test_a_line_that_is_inlined_is_of_the_file_it_stands_in(tmp_path):
+    helper = tmp_path / "helper.py"
+    helper.write_text("\n" * 6 + "def third(x, i):\n    return x[i] / 3\n")
+    names = {}
+    exec(compile(helper.read_text(), str(helper), "exec"), names)
+    inlined = cuda.jit(device=True, inline="always")(names["third"])
+
+    @cuda.jit
+    def thirds(x, y):
+        y[cuda.grid(1)] = inlined(x, cuda.grid(1))
+
+    x, y = numbers(32), numbers(32)
+    with cp.observe(traffic=True) as report:
+        thirds[1, 32](x, y)
+    np.testing.assert_allclose(y, x / 3)
+    places = {each.kind: each.location for each in report.global_accesses}
+    assert (places["load"].file, places["load"].line) == (str(helper), 8)
+    assert (places["store"].file, places["store"].line) == (__file__, thirds.py_func.__code__.co_firstlineno + 2)
