@@ -1,17 +1,18 @@
 // Fragments: what each thread of a warp holds of a matrix that a tensor core multiplies, and how it gets there.
 //
-// One instruction, mma.sync, makes a 16×8 piece of C += A B, of 32 bytes of depth: 16 elements of 2 bytes, or 8 of 4. All
-// 32 threads of the warp take part, and each holds a few elements of A, B and C in registers, in places that the
+// One instruction, mma.sync, makes a 16×8 piece of C += A B, of 32 bytes of depth: 16 elements of 2 bytes, or 8 of 4.
+// All 32 threads of the warp take part, and each holds a few elements of A, B and C in registers, in places that the
 // instruction set fixes. With g = lane / 4 (0 .. 7) and t = lane % 4 (0 .. 3), and a register being 4 bytes:
 //
 //   A, 16 rows:      4 registers; register h + 2 d holds bytes 16 d + 4 t .. + 3 of the depth of row g + 8 h
 //   B, 8 columns:    2 registers; register d holds bytes 16 d + 4 t .. + 3 of the depth of column g
 //   C, 16×8 floats:  4 registers; register 2 h + e holds row g + 8 h, column 2 t + e
 //
-// (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".) So two fragments of B beside each other are much as one
-// of A: of 16 sides, those with number g + 8 h belong to half h. One reader (FragmentTile) serves both operands, a group of
-// 16 sides and 4 registers at a time. Only their order differs, as one fragment must lie in neighbouring registers: half h
-// at depth half d is register h + 2 d of A, and register d + 2 h of B, whose h-th fragment is 2 h and 2 h + 1.
+// (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".) So two fragments of B beside each other are much as
+// one of A: of 16 sides, those with number g + 8 h belong to half h. One reader (FragmentTile) serves both operands, a
+// group of 16 sides and 4 registers at a time. Only their order differs, as one fragment must lie in neighbouring
+// registers: half h at depth half d is register h + 2 d of A, and register d + 2 h of B, whose h-th fragment is 2 h and
+// 2 h + 1.
 #pragma once
 
 #include "copies.cuh"
@@ -34,8 +35,8 @@ GPUBP_MULTIPLY(float, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
 GPUBP_MULTIPLY(bfloat16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 GPUBP_MULTIPLY(float16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 
-// A tensor core takes floats as tf32: 8 bits of exponent and 10 stored bits of significand. It would ignore the other 13
-// bits of the register, which rounds toward zero; rounding to nearest (ties away from zero) halves the error.
+// A tensor core takes floats as tf32: 8 bits of exponent and 10 stored bits of significand. It would ignore the other
+// 13 bits of the register, which rounds toward zero; rounding to nearest (ties away from zero) halves the error.
 template <typename T>
 __device__ __forceinline__ void round_fragment(unsigned (&registers)[4]) {
     if constexpr (sizeof(T) == 4) {
@@ -45,9 +46,9 @@ __device__ __forceinline__ void round_fragment(unsigned (&registers)[4]) {
     }
 }
 
-// ldmatrix reads four 8×8 matrices of 2-byte elements: lane i gives the address of row i % 8, of 16 bytes, of matrix i / 8,
-// and then holds bytes 4 t .. 4 t + 3 of row g of every matrix. `transposed` reads each by columns instead: the lane holds
-// elements (2 t, g) and (2 t + 1, g).
+// ldmatrix reads four 8×8 matrices of 2-byte elements: lane i gives the address of row i % 8 of matrix number i / 8, 16
+// bytes, and then holds bytes 4 t .. 4 t + 3 of row g of every matrix. `transposed` reads each by columns instead: the
+// lane holds elements (2 t, g) and (2 t + 1, g).
 template <bool transposed>
 __device__ __forceinline__ void load_matrices(unsigned (&registers)[4], unsigned address) {
     if constexpr (transposed)
@@ -64,19 +65,19 @@ __device__ __forceinline__ void load_element(unsigned& element, unsigned address
     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(element) : "r"(address));
 }
 
-// Where sides and depths lie in a tile (see TileCopies), so that fragments are read without bank conflicts and a thread's
-// sums end up beside each other in a row of the result.
+// Where sides and depths lie in a tile (see TileCopies), so that fragments are read without bank conflicts and a
+// thread's sums end up beside each other in a row of the result.
 //
-//   depth-contiguous  Tiles are [slot][depth], and ldmatrix reads a unit of 16 bytes from each of 8 neighbouring slots. Of
-//                     each 16 sides the even ones lie in the first 8 slots and the odd ones in the others.
+//   depth-contiguous  Tiles are [slot][depth], and ldmatrix reads a unit of 16 bytes from each of 8 neighbouring slots.
+//                     Of each 16 sides the even ones lie in the first 8 slots and the odd ones in the others.
 //   side-contiguous,  Tiles are [depth][side], and ldmatrix reads 8 sides from each of 8 neighbouring rows, transposed.
 //     2 bytes
-//   side-contiguous,  Tiles are [depth][side]. ldmatrix cannot transpose elements of 4 bytes, so threads read one element
-//     4 bytes         each, 8 sides from each of 4 neighbouring rows.
+//   side-contiguous,  Tiles are [depth][side]. ldmatrix cannot transpose elements of 4 bytes, so each thread reads its
+//     4 bytes         own: the warp 8 sides from each of 4 neighbouring rows.
 //
-// In the first two, 8 neighbouring rows of the tile are read at one unit: an exclusive or with the number of the line (128
-// bytes, all banks once) puts them into 8 different groups of 4 banks. In the third, 4 neighbouring rows are read, 2 units
-// of each: they are put into 4 different groups of 8 banks.
+// In the first two, 8 neighbouring rows of the tile are read at one unit: an exclusive or with the number of the line
+// (128 bytes, all banks once) puts them into 8 different groups of 4 banks. In the third, 4 neighbouring rows are read,
+// 2 units of each: they are put into 4 different groups of 8 banks.
 template <typename T, Layout LAYOUT, int SIDE, int TILE_K>
 struct FragmentPlace {
     static constexpr bool by_depth = LAYOUT == Layout::depth_contiguous;
@@ -93,7 +94,7 @@ struct FragmentPlace {
         return slot / 16 * 16 + slot % 8 * 2 + slot / 8 % 2;
     }
 
-    // Which side of a group is number g of its half h: the halves are its even and odd sides, or its first and last ones.
+    // Which side of a group is number g of its half h: halves are the even and odd sides, or the first and last ones.
     static constexpr bool interleaved = by_depth;
     static __device__ __forceinline__ int side_of(int g, int h) { return interleaved ? 2 * g + h : g + 8 * h; }
 };
@@ -111,10 +112,14 @@ struct FragmentTile
 
     using Copies::Copies;
 
+    // Which half of the sides, and which half of the depth, a register holds.
+    static constexpr __device__ int side_half(int i) { return OPERAND == Operand::a ? i % 2 : i / 2; }
+    static constexpr __device__ int depth_half(int i) { return OPERAND == Operand::a ? i / 2 : i % 2; }
+
     // Where in a tile this lane begins to read, in bytes, for the warp whose sides begin at first_side.
     static __device__ __forceinline__ unsigned start(int first_side, int lane) {
-        int matrix = lane / 8;  // that ldmatrix takes this lane's address for, and which is to land in register `matrix`
-        int h = OPERAND == Operand::a ? matrix % 2 : matrix / 2, d = OPERAND == Operand::a ? matrix / 2 : matrix % 2;
+        // ldmatrix takes this lane's address for matrix lane / 8, which goes into the register of that number
+        int h = side_half(lane / 8), d = depth_half(lane / 8);
         int row, unit, rest = 0;
         if constexpr (Place::by_depth) {
             row = first_side + 8 * h + lane % 8;
@@ -131,9 +136,9 @@ struct FragmentTile
         return row * ROW + (unit ^ Place::swizzle(row)) * 16 + rest;
     }
 
-    // The fragment of 16 sides, number `group` of the warp, and of depths step · DEPTH .. (step + 1) · DEPTH − 1 of the tile
-    // at `tile`. What is added to `start` is a multiple of the swizzle's period, or meets no bit of it: so where a unit
-    // changes, an exclusive or adds.
+    // The fragment of 16 sides, number `group` of the warp, and of depths step · DEPTH .. (step + 1) · DEPTH − 1 of the
+    // tile at `tile`. What is added to `start` is a multiple of the swizzle's period, or meets no bit of it: so where a
+    // unit changes, an exclusive or adds.
     static __device__ __forceinline__ void read(
         unsigned (&registers)[4], unsigned tile, unsigned start, int group, int step) {
         if constexpr (Place::by_depth) {
@@ -143,10 +148,42 @@ struct FragmentTile
         } else {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                int h = OPERAND == Operand::a ? i % 2 : i / 2, d = OPERAND == Operand::a ? i / 2 : i % 2;
-                load_element(registers[i], tile + (start ^ group * 64 ^ h * 32) + (step * DEPTH + 4 * d) * ROW);
+                int k = step * DEPTH + depth_half(i) * 4;
+                load_element(registers[i], tile + (start ^ group * 64 ^ side_half(i) * 32) + k * ROW);
             }
         }
         round_fragment<T>(registers);
     }
 };
+
+// Lane t of each four holds columns 2 t and 2 t + 1 of two fragments of a row. Neighbours swap a pair, so that each
+// holds four columns that lie side by side: an even lane those of the first fragment, an odd one those of the second.
+__device__ __forceinline__ void swap_pairs(float (&run)[4], int lane) {
+    bool odd = lane % 2;
+    float first = __shfl_xor_sync(~0u, odd ? run[0] : run[2], 1);
+    float second = __shfl_xor_sync(~0u, odd ? run[1] : run[3], 1);
+    run[odd ? 0 : 2] = first;
+    run[odd ? 1 : 3] = second;
+}
+
+// A lane's sums of one row of the result, in runs of four columns: run j begins at column 16 j + first_column_of(lane).
+//
+// Sums come as fragments of C. Where B's are its even and odd columns, a lane's columns are neighbours already.
+template <bool interleaved, int FRAGMENTS>
+__device__ __forceinline__ void gather_row(
+    float (&row)[4 * (FRAGMENTS / 2)], const float (&sums)[FRAGMENTS][4], int h, int lane) {
+#pragma unroll
+    for (int j = 0; j < FRAGMENTS / 2; ++j) {
+        const float *first = sums[2 * j] + 2 * h, *second = sums[2 * j + 1] + 2 * h;
+        float run[4] = {first[0], interleaved ? second[0] : first[1], interleaved ? first[1] : second[0], second[1]};
+        if (!interleaved) swap_pairs(run, lane);
+#pragma unroll
+        for (int w = 0; w < 4; ++w) row[4 * j + w] = run[w];
+    }
+}
+
+template <bool interleaved>
+__device__ __forceinline__ int first_column_of(int lane) {
+    int t = lane % 4;
+    return interleaved ? 4 * t : 4 * (t / 2) + 8 * (t % 2);
+}

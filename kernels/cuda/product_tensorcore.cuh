@@ -1,9 +1,9 @@
-// tensorcore: warps multiply with mma.sync, the instruction of the matrix units: tf32, bfloat16 or float16 operands, float
-// sums.
+// tensorcore: warps multiply with mma.sync, the instruction of the matrix units: tf32, bfloat16 or float16 operands,
+// float sums.
 //
-//   Matrix units       One instruction of a warp makes 16×8×16 multiply-adds of 2-byte elements (16×8×8 of 4-byte ones),
-//                      where `pipelined` needs 64 (32) instructions. So what limits the loop is no longer arithmetic, but
-//                      how fast operands arrive in registers.
+//   Matrix units       One instruction of a warp makes 16×8×16 multiply-adds of 2-byte elements (16×8×8 of 4-byte
+//                      ones), where `pipelined` needs 64 (32) instructions. So what limits the loop is no longer
+//                      arithmetic, but how fast operands arrive in registers.
 //   Warp tiles         A warp computes WARP_M×WARP_N of the result. Of each 32 bytes of depth it reads WARP_M + WARP_N
 //                      sides, and uses each of them WARP_N or WARP_M times.
 //   ldmatrix           One instruction reads a 16-side fragment, in the layout that mma.sync asks for (fragments.cuh).
@@ -14,7 +14,9 @@
 //                      columns outside are clamped.
 //   No bank conflicts  See FragmentPlace.
 //
-// Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time.
+// Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time. mma.sync is in every chip from
+// sm_80 on; the newer instructions of single generations (Hopper's wgmma, Blackwell's tcgen05) are faster there, and
+// not used.
 #pragma once
 
 #include "epilogues.cuh"
@@ -34,21 +36,7 @@ struct WarpPipeline {
     static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "fragments cover a warp's piece");
 };
 
-// Lane t of each four holds columns 2 t, 2 t + 1 of two fragments of a row. Neighbours swap a pair, so that each holds four
-// columns that lie side by side: an even lane those of the first fragment, an odd one those of the second.
-__device__ __forceinline__ void swap_pairs(float (&run)[4], int lane) {
-    bool odd = lane % 2;
-    float first = __shfl_xor_sync(~0u, odd ? run[0] : run[2], 1), second = __shfl_xor_sync(~0u, odd ? run[1] : run[3], 1);
-    if (odd) {
-        run[0] = first;
-        run[1] = second;
-    } else {
-        run[2] = first;
-        run[3] = second;
-    }
-}
-
-// The product over depths first_depth .. last_depth − 1 of `depth`; at least one, and first_depth a multiple of 16 bytes.
+// The product over depths first_depth .. last_depth − 1 of `depth`; at least one, first_depth a multiple of 16 bytes.
 template <class Form, class P, typename T, class Epilogue>
 __device__ __forceinline__ void product_tensorcore(
     const T* a, const T* b, int64 m, int64 n, int64 depth, int64 first_depth, int64 last_depth,
@@ -136,26 +124,12 @@ __device__ __forceinline__ void product_tensorcore(
         writing = writing + STAGE == P::STAGES * STAGE ? 0 : writing + STAGE;
     }
 
-    // The sums by rows, in runs of four columns.
-    int g = lane / 4, t = lane % 4;
+    constexpr bool interleaved = BTile::Place::interleaved;
     float rows[2 * A_GROUPS][4 * B_GROUPS];
 #pragma unroll
-    for (int i = 0; i < A_GROUPS; ++i)
-#pragma unroll
-        for (int h = 0; h < 2; ++h)
-#pragma unroll
-            for (int j = 0; j < B_GROUPS; ++j) {
-                float(&first)[4] = sums[i][2 * j], (&second)[4] = sums[i][2 * j + 1];
-                constexpr bool interleaved = BTile::Place::interleaved;
-                float run[4] = {first[2 * h], interleaved ? second[2 * h] : first[2 * h + 1],
-                                interleaved ? first[2 * h + 1] : second[2 * h], second[2 * h + 1]};
-                if (!interleaved) swap_pairs(run, lane);
-#pragma unroll
-                for (int w = 0; w < 4; ++w) rows[2 * i + h][4 * j + w] = run[w];
-            }
-    int64 row = first_row + warp_row, column = first_column + warp_column;
-    column += BTile::Place::interleaved ? 4 * t : 4 * (t / 2) + 8 * (t % 2);
-    auto row_of = [=](int i) { return row + i / 2 * 16 + ATile::Place::side_of(g, i % 2); };
+    for (int i = 0; i < 2 * A_GROUPS; ++i) gather_row<interleaved>(rows[i], sums[i / 2], i % 2, lane);
+    int64 row = first_row + warp_row, column = first_column + warp_column + first_column_of<interleaved>(lane);
+    auto row_of = [=](int i) { return row + i / 2 * 16 + ATile::Place::side_of(lane / 4, i % 2); };
     auto column_of = [=](int j) { return column + j * 16; };
     finish_sums<4>(rows, m, n, row_of, column_of, epilogue);
 }
