@@ -390,7 +390,10 @@ def bench(
         list[str] | None,
         _what("Only the step of this network: tiny, tiny-regression, small, medium, wide, large, huge."),
     ] = None,
-    dtype: Annotated[list[str] | None, _what("float32 or float64; may be given again. Default: float32.")] = None,
+    dtype: Annotated[
+        list[str] | None,
+        _what("float32, float64, or on tensor cores tf32, bfloat16, float16; may be given again. Default: float32."),
+    ] = None,
     contender: Annotated[
         list[str] | None,
         _who(

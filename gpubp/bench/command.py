@@ -113,7 +113,8 @@ def run(
 def _require_own(wanted: Sequence[Contender], present: Sequence[Contender], absent: Mapping[str, str]) -> None:
     """Raise ArgumentError unless one of this project's backends takes part."""
     if not any(each.backend for each in wanted):
-        raise ArgumentError("contender", ", ".join(each.key for each in wanted), "one that computes what is measured")
+        given = ", ".join(each.key for each in wanted) or "none that computes this"
+        raise ArgumentError("contender", given, "one of this project's backends that computes what is measured")
     if not any(each.backend for each in present):
         names = [each.key for each in wanted if each.backend]
         reasons = "; ".join(dict.fromkeys(absent[name] for name in names))

@@ -12,7 +12,8 @@ from gpubp import backends
 from gpubp.backends import detection
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import Primitive, Step, Work
-from gpubp.costs import PRIMITIVES, PRODUCTS
+from gpubp.costs import PRIMITIVES, PRODUCTS, RATES
+from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.kernels.plans import THREAD_VARIANTS
 
@@ -24,7 +25,7 @@ class Contender:
     key: its name on the command line and in files. title: its name for readers. device: "cpu" or "gpu".
     home: module and function that makes its runner, with `settings` as keywords. backend: this project's, or "".
     needs: modules, each with the command that brings it. primitives: those it computes. steps: whether it trains.
-    compiles_long: takes part in primitives only when it is asked for.
+    dtypes: in which. compiles_long: takes part in primitives only when it is asked for.
     """
 
     key: str
@@ -36,10 +37,13 @@ class Contender:
     needs: Mapping[str, str] = field(default_factory=dict)
     primitives: tuple[str, ...] = PRIMITIVES
     steps: bool = True
+    dtypes: tuple[str, ...] = PLAIN_DTYPES
     compiles_long: bool = False
 
     def takes(self, work: Work) -> bool:
         """Whether it does such work."""
+        if work.dtype not in self.dtypes:
+            return False
         return self.steps if isinstance(work, Step) else isinstance(work, Primitive) and work.name in self.primitives
 
     def missing(self) -> str:
@@ -65,8 +69,16 @@ def _own(backend: str, device: str, variant: str | None = None) -> Contender:
     """One of this project's backends, whose products take the variant; None: what the plan decides."""
     name = f"{backend} {variant}" if variant else backend
     settings = {"backend": backend, "device": device, "variant": variant}
-    primitives = PRODUCTS if variant else PRIMITIVES
-    return Contender(name.replace(" ", "-"), name, device, "own:make", settings, backend, primitives=primitives)
+    return Contender(
+        name.replace(" ", "-"),
+        name,
+        device,
+        "own:make",
+        settings,
+        backend,
+        primitives=PRODUCTS if variant else PRIMITIVES,
+        dtypes=RATES if backend == "cupy" and not variant else PLAIN_DTYPES,
+    )
 
 
 TORCH = {"torch": "pip install torch"}
@@ -99,7 +111,7 @@ CONTENDERS = {
         _own("cupy", "gpu"),
         Contender(
             "cupy-graph", "cupy graph", "gpu", "own:make", {"backend": "cupy", "device": "gpu", "captured": True},
-            "cupy", primitives=(),
+            "cupy", primitives=(), dtypes=RATES,
         ),
         _own("numba", "gpu"),
         *(_own(backend, "gpu", variant) for backend in ("cupy", "numba") for variant in THREAD_VARIANTS),
@@ -110,8 +122,11 @@ CONTENDERS = {
 
 LIMITS = {
     "limit-cpu": Contender("limit-cpu", "BLAS", "cpu", "limits:on_cpu", primitives=(), steps=False),
-    "limit-gpu": Contender("limit-gpu", "cuBLAS", "gpu", "limits:on_gpu", needs=CUPY, primitives=(), steps=False),
-}
+    "limit-gpu": Contender(
+        "limit-gpu", "cuBLAS", "gpu", "limits:on_gpu", needs=CUPY, primitives=(), steps=False,
+        dtypes=(*PLAIN_DTYPES, "float16"),
+    ),
+}  # fmt: skip
 """Who measures the limits of each device."""
 
 EVERYONE = CONTENDERS | LIMITS

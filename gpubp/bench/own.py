@@ -17,6 +17,9 @@ from gpubp.bench.works import Primitive, Step, Work
 from gpubp.network import Network
 from gpubp.optimizers import SGD
 
+PRECISIONS = {"tf32": "tf32", "bfloat16": "bf16", "float16": "fp16"}
+"""What a network calls the kinds of arithmetic of tensor cores."""
+
 
 def make(
     work: Work,
@@ -64,7 +67,8 @@ def _flush(backend: Backend) -> Call:
 
 
 def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
-    net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.dtype)
+    precision = PRECISIONS.get(work.dtype)
+    net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     net.optimizer = SGD(learning_rate=work.learning_rate)
     named = {}
     for layer, (w, b) in enumerate(work.weights(), start=1):

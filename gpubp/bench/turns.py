@@ -21,10 +21,8 @@ from gpubp.bench.results import Record
 from gpubp.bench.works import Limit, Step, Work
 
 CHECKED_STEPS = 5
-TOLERANCE = 1e-3
-"""Relative, of the losses of float32: a step's rounding errors grow from step to step."""
-
-TOLERANCE_FLOAT64 = 1e-9
+TOLERANCES = {"float32": 1e-3, "float64": 1e-9, "tf32": 5e-3, "bfloat16": 0.02, "float16": 5e-3}
+"""Relative, of the losses: a step's rounding errors grow from step to step."""
 
 LIMIT_TURNS = 5
 """Turns at the hardware's limits in a run, at least: spread over its works."""
@@ -148,7 +146,9 @@ class Referee:
         self._faults: dict[Limit, str] = {}
 
     def take_turn(self, dtype: str) -> None:
-        """One sample."""
+        """One sample, if it can."""
+        if dtype not in self._process.contender.dtypes:
+            return
         work = Limit(self._name, self._side, dtype)
         try:
             if work != self._work:
@@ -211,7 +211,7 @@ def _fault(work: Work, process: Process, ask: Callable[..., Any]) -> str:
 
 def differing_losses(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:
     """Where the losses of the first steps leave those of the reference in float64; "" for nowhere."""
-    tolerance = TOLERANCE if dtype == "float32" else TOLERANCE_FLOAT64
+    tolerance = TOLERANCES[dtype]
     for step, (loss, reference) in enumerate(zip(found, expected, strict=True), start=1):
         if not abs(loss - reference) <= tolerance * abs(reference):
             return f"the loss at step {step} is {loss:.9g}, not {reference:.9g}"

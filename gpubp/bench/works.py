@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, Cost, Roofline, checked_shape, cost
+from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, RATES, STORAGE_BYTES, Cost, Roofline, checked_shape, cost
+from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
+from gpubp.crosscheck.cases import mixed_dtypes
 from gpubp.errors import ArgumentError, unknown_name
 
-DTYPES = ("float32", "float64")
+DTYPES = RATES
+"""The kinds of arithmetic, as NumPy names them; tf32, bfloat16 and float16 are those of tensor cores."""
+
+LARGEST_DOUBLE = 512
+"""Side up to which a sweep has products in float64: their reference is computed in long double, without a BLAS."""
 
 OPTIONS = {
     "dense_forward": ("relu", "bias"),
@@ -92,6 +98,9 @@ class Primitive(Work):
             raise unknown_name("primitive", self.name, PRIMITIVES)
         checked_shape(self.name, self.shape)
         _check_dtype(self.dtype)
+        if not _has_dtype(self.name, self.dtype):
+            kinds = ", ".join((*PLAIN_DTYPES, *mixed_dtypes(self.name)))
+            raise ArgumentError("dtype", self.dtype, f"one of {kinds} for {self.name}")
 
     @property
     def group(self) -> str:
@@ -159,15 +168,23 @@ class Step(Work):
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """Of the primitives, in the network's order: the weights' step is folded into the product of their gradient."""
+        """Of the primitives, in the network's order."""
         layers = list(itertools.pairwise(self.sizes))
         rows, widths = self.rows, self.sizes[1:]
         found = [cost("dense_forward", (rows, n, m), self.dtype) for m, n in layers]
         found.append(cost("output_delta", (rows, widths[-1]), self.dtype, labels=not self.regression))
         found += [cost("hidden_delta", (rows, m, n), self.dtype) for m, n in layers[1:]]
-        found += [cost("weight_step", (n, m, rows), self.dtype) for m, n in layers]
+        # with 16 bits the step is not folded into the product: the master weights are updated, and rounded
+        folded = STORAGE_BYTES[self.dtype] > 2
+        found += [cost("weight_step" if folded else "weight_gradient", (n, m, rows), self.dtype) for m, n in layers]
         found += [cost("bias_gradient", (rows, n), self.dtype) for n in widths]
-        return (*found, cost("update", (sum(widths),), self.dtype))
+        updated = sum(widths) + (0 if folded else sum(n * m for m, n in layers))
+        return (*found, cost("update", (updated,), self.dtype))
+
+    @property
+    def master(self) -> np.dtype:
+        """The dtype of examples and of the weights that are updated."""
+        return np.dtype(self.dtype if self.dtype in PLAIN_DTYPES else "float32")
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """x (B, n_0), and y: labels (B,), or values (B, n_L) for regression."""
@@ -181,12 +198,12 @@ class Step(Work):
         """For each layer w (n_l, n_{l-1}) and b (n_l,), the same for every contender."""
         rng = np.random.default_rng(1)
         return [
-            (self._drawn(rng, n, m) * np.dtype(self.dtype).type((2 / m) ** 0.5), self._drawn(rng, n) / 10)
+            (self._drawn(rng, n, m) * self.master.type((2 / m) ** 0.5), self._drawn(rng, n) / 10)
             for m, n in itertools.pairwise(self.sizes)
         ]
 
     def _drawn(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, dtype=np.float32).astype(self.dtype)
+        return rng.standard_normal(shape, dtype=np.float32).astype(self.master)
 
 
 @dataclass(frozen=True)
@@ -220,7 +237,7 @@ class Limit(Work):
         """The product's, or the copy's."""
         if self.name == "product":
             return (cost("transpose_product", (self.side,) * 3, self.dtype),)
-        nbytes = self.side * self.side * np.dtype(self.dtype).itemsize
+        nbytes = self.side * self.side * STORAGE_BYTES[self.dtype]
         return (Cost(0, nbytes, nbytes, self.dtype),)
 
 
@@ -255,7 +272,8 @@ class Sweep:
         if primitive not in PRIMITIVES:
             raise unknown_name("primitive", primitive, PRIMITIVES)
         if primitive in PRODUCTS:
-            return [Primitive(primitive, (side,) * 3, dtype) for side in self.product_sides]
+            largest = LARGEST_DOUBLE if dtype == "float64" else max(self.product_sides)
+            return [Primitive(primitive, (side,) * 3, dtype) for side in self.product_sides if side <= largest]
         shapes = [(side, side) if primitive in MATRICES else (side * side,) for side in self.matrix_sides]
         return [Primitive(primitive, shape, dtype) for shape in shapes]
 
@@ -288,7 +306,7 @@ def choose(
     found: list[Work] = []
     for dtype in dtypes:
         _check_dtype(dtype)
-        for name in names:
+        for name in names if primitives else [name for name in names if _has_dtype(name, dtype)]:
             found += [Primitive(name, shape, dtype) for shape in shapes if _fits(name, shape)]
             found += [] if shapes else sweep.of(name, dtype)
         if steps is not None or (everything and not shapes):
@@ -317,6 +335,10 @@ def _step(name: str, dtype: str) -> Step:
         raise unknown_name("step", name, STEPS)
     step = STEPS[name]
     return Step(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
+
+
+def _has_dtype(primitive: str, dtype: str) -> bool:
+    return dtype in PLAIN_DTYPES or dtype in mixed_dtypes(primitive)
 
 
 def _fits(primitive: str, shape: tuple[int, ...]) -> bool:

@@ -1,13 +1,18 @@
 """This project's backends as contenders: what they compute is checked, and a GPU's time is the GPU's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.bench import own, runners
+from gpubp.bench import own, runners, turns
 from gpubp.bench.timing import seconds_of_a_call
 from gpubp.bench.works import STEPS, Primitive
 from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS
+from gpubp.crosscheck.cases import mixed_dtypes
+
+MIXED = [(primitive, dtype) for primitive in PRIMITIVES for dtype in mixed_dtypes(primitive)]
 
 
 def small(primitive, dtype="float32"):
@@ -22,6 +27,18 @@ def test_the_reference_passes_its_own_check(primitive, dtype):
     for call in runner.calls[:2]:
         call()
     assert runner.fault() == ""
+
+
+@pytest.mark.parametrize(("primitive", "dtype"), MIXED)
+def test_what_tensor_cores_compute_is_checked_too(primitive, dtype):
+    assert own.make(small(primitive, dtype)).fault() == ""
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "bfloat16", "float16"])
+def test_a_step_in_mixed_precision_comes_close_to_the_reference(dtype):
+    step = replace(STEPS["tiny"], dtype=dtype)
+    losses = own.make(step).losses(turns.CHECKED_STEPS)
+    assert turns.differing_losses(losses, own.reference_losses(step, turns.CHECKED_STEPS), dtype) == ""
 
 
 @pytest.mark.parametrize("primitive", ["dense_forward", "weight_step", "update", "bias_gradient"])
@@ -80,6 +97,13 @@ def set_clock(monkeypatch, elapsed):
 
     monkeypatch.setattr(streams, "get_elapsed_time", elapsed)
     monkeypatch.setattr(cuda, "get_elapsed_time", elapsed)
+
+
+@pytest.mark.slow
+def test_tensor_cores_compute_what_is_checked(monkeypatch):
+    monkeypatch.setattr(runners, "FLUSHED_BYTES", 1024)
+    runner = own.make(Primitive("weight_gradient", (16, 16, 16), "bfloat16"), backend="cupy", device="emulator")
+    assert runner.fault() == ""
 
 
 @pytest.mark.slow

@@ -49,6 +49,13 @@ def test_a_choice_of_nothing_is_the_whole_sweep():
     assert all(work.flops < 3e9 for work in works.choose(DEFAULT))
 
 
+def test_a_sweep_has_what_there_is_in_a_dtype():
+    assert {work.group for work in works.choose(FULL, dtypes=("bfloat16",))} == {*PRIMITIVES, "step"} - {"weight_step"}
+    assert "update" not in {work.group for work in works.choose(FULL, dtypes=("tf32",))}
+    doubles = [work for work in works.choose(FULL, dtypes=("float64",)) if work.group == "dense_forward"]
+    assert max(work.size for work in doubles) < 513
+
+
 def test_a_choice_leaves_what_it_names():
     assert [work.title for work in works.choose(SMALL, primitives=["update"])] == ["update 16 float32"]
     assert [work.label for work in works.choose(SMALL, steps=[])] == ["tiny"]
@@ -67,7 +74,8 @@ def test_shapes_go_to_the_primitives_that_have_so_many_sides():
     [
         ({"primitives": ["hiden_delta"]}, "did you mean 'hidden_delta'"),
         ({"steps": ["tiney"]}, "did you mean 'tiny'"),
-        ({"dtypes": ["float16"]}, "dtype was 'float16'"),
+        ({"dtypes": ["float8"]}, "dtype was 'float8'"),
+        ({"primitives": ["update"], "dtypes": ["tf32"]}, "one of float32, float64, bfloat16, float16 for update"),
         ({"primitives": ["update"], "shapes": [(2, 3, 4)]}, "shape was '2x3x4'"),
         ({"shapes": [(2, 3, 4, 5)]}, "shape was '2x3x4x5'"),
     ],
