@@ -101,7 +101,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Report:
         for check in checks:
             with _noted(faults, f"check of {check.backend} on {check.device}"):
                 _check(check, choice, progress)
-        if "profile" not in left_out:
+        if "profile" not in left_out and emulated:
             with _noted(faults, "profile"):
                 _profile(profiles, emulated, choice, progress)
         if "bench" not in left_out:
