@@ -286,6 +286,7 @@ def test_resume_goes_on_for_more_epochs(gpubp):
         np.testing.assert_array_equal(weight, Model.load("whole").network.weights()[name])
 
 
+@pytest.mark.slow
 def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     options = ("--layers", "16", "--batch-size", "64", "--precision", "FP16", "--backend", "numpy", "--lr", "0.01")
     assert "numpy on cpu, fp16" in gpubp("train", "--out", "run", *options, "--epochs", "1").stdout
