@@ -16,21 +16,12 @@ import pytest
 
 from gpubp.bench.contenders import CONTENDERS
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import DTYPES, Primitive, Sweep
+from gpubp.bench.works import DTYPES, Sweep, Work, choose
 from gpubp.costs import PRIMITIVES
 
 SWEEP = Sweep(PRIMITIVES, (64, 256, 1024), (64, 512, 2048), ())
 ROUNDS = 20
-LARGEST_DOUBLE = 512
-"""Side up to which products are measured in float64: their reference is computed in long double, without a BLAS."""
-
-SHAPES = {
-    f"{work.name}-{work.label}-{dtype}": work
-    for dtype in DTYPES
-    for primitive in PRIMITIVES
-    for work in SWEEP.of(primitive, dtype)
-    if dtype == "float32" or len(work.shape) < 3 or max(work.shape) <= LARGEST_DOUBLE
-}
+WORKS = choose(SWEEP, dtypes=DTYPES)
 OWN = {key: each for key, each in CONTENDERS.items() if each.backend}
 
 
@@ -60,14 +51,14 @@ CLOCK = Clock()
 
 def wanted():
     for key, contender in OWN.items():
-        for name, work in SHAPES.items():
+        for work in WORKS:
             if contender.takes(work):
-                yield pytest.param(contender, work, id=f"{key}-{name}")
+                yield pytest.param(contender, work, id=f"{key}-{work.group}-{work.label}-{work.dtype}")
 
 
 @pytest.mark.benchmark(timer=CLOCK, warmup=False)
 @pytest.mark.parametrize(("contender", "work"), list(wanted()))
-def test_primitive(benchmark, contender, work: Primitive):
+def test_primitive(benchmark, contender, work: Work):
     if missing := contender.missing():
         pytest.skip(f"{contender.title} on {contender.device}: {missing}")
     runner = contender.make(work, threads=1)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.bench.runners import WARM_UP
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Limit, Work
 
@@ -57,6 +56,5 @@ def _normal(work: Limit) -> np.ndarray:
 
 
 def _warm(runner: Runner) -> Runner:
-    for _ in range(WARM_UP):
-        runner.calls[0]()
+    runner.calls[0]()
     return runner

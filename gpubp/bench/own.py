@@ -70,7 +70,7 @@ def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
     precision = PRECISIONS.get(work.dtype)
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     net.optimizer = SGD(learning_rate=work.learning_rate)
-    named = {}
+    named: dict[str, np.ndarray] = {}
     for layer, (w, b) in enumerate(work.weights(), start=1):
         named |= {f"layer{layer}.weight": w, f"layer{layer}.bias": b}
     net.set_weights(named)

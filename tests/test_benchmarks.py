@@ -1,0 +1,45 @@
+"""The suites in benchmarks/ run; what they measure is not looked at."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def run(repository, tmp_path):
+    """Runs Python in an empty folder; gives what it printed."""
+
+    def run(*arguments, code=0):
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("suite", "chosen", "passed"),
+    [
+        ("bench_kernels.py", "numpy-hidden_delta-64x64x64", 2),
+        ("bench_training.py", "test_step and numpy-tiny", 2),
+    ],
+)
+def test_a_suite_measures(run, repository, suite, chosen, passed):
+    options = ("--benchmark-enable", "-p", "no:cacheprovider", "--rootdir", repository, "-k", chosen)
+    out = run("-m", "pytest", repository / "benchmarks" / suite, *options)
+    assert f"{passed} passed" in out
+    assert re.search(r"^test_\w+\[numpy-", out, re.MULTILINE), out
+
+
+def test_the_peers_are_measured(run, repository):
+    script = repository / "benchmarks" / "bench_peers.py"
+    out = run(script, "--cases", "tiny", "--contenders", "numpy", "--repeats", "1", "--threads", "1")
+    assert "tiny: [64, 32, 10], batch 32, 1 threads" in out
+    assert re.search(r"numpy .* 1\.00 ", out)
+    assert "BLAS 2048³" in out
+    assert "unknown case 'tinny'" in run(script, "--cases", "tinny", code=2)
