@@ -12,13 +12,14 @@ typed := .cache/typed
 core := $(VENV)/.installed-core
 test := $(VENV)/.installed-test
 bench := $(VENV)/.installed-bench
+gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick lint types format bench profiles clean
+.PHONY: help train test quick lint types format bench profiles gpu-report clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 train: $(core)  ## train a network on the bundled handwritten digits
 	@$(VENV)/bin/gpubp train $(ARGS)
@@ -51,21 +52,30 @@ bench: $(bench)  ## run the benchmarks
 profiles: $(test)  ## store the kernels' profiles anew, and say what changed
 	$(python) benchmarks/profiles.py
 
+gpu-report: $(gpu)  ## check, measure and profile the kernels on this machine, its GPU if it has one: report.html
+	@$(VENV)/bin/gpubp report $(ARGS)
+
 clean:  ## remove what the other targets made, but not runs/
 	rm -rf $(VENV) .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist gpubp.egg-info
 	find gpubp kernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(core): pyproject.toml
-	$(call install,.)
+	$(call install,)
 	@touch $@
 
 $(test): pyproject.toml
-	$(call install,.[test])
+	$(call install,[test])
 	@touch $(core) $@
 
 $(bench): pyproject.toml
-	$(call install,.[bench])
+	$(call install,[bench])
 	@touch $(core) $@
+
+# What the driver needs is known once the core is there to ask it.
+$(gpu): $(core)
+	@$(python) -c "from gpubp.backends.detection import extras; print(extras())" > $(VENV)/extras
+	$(call install,[$$(cat $(VENV)/extras)])
+	@touch $@
 
 # A virtual environment whose pip does not run (its making was cut off, or its Python has gone) is made afresh.
 define install
@@ -73,8 +83,8 @@ define install
 	    $(find_python); \
 	    echo "Making $(VENV) with $$found"; "$$found" -m venv --clear $(VENV) || exit 1; \
 	fi
-	@echo "Installing gpubp$(patsubst .%,%,$(1)) into $(VENV): a minute or more the first time"
-	@$(python) -m pip install -q --disable-pip-version-check --no-input -e "$(1)"
+	@echo "Installing gpubp$(1) into $(VENV): a minute or more the first time"
+	@$(python) -m pip install -q --disable-pip-version-check --no-input -e ".$(1)"
 endef
 
 # The first Python that is new enough and can make a virtual environment (Debian's needs python3-venv for that).

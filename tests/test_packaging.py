@@ -210,6 +210,7 @@ FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
 case "$1 $2" in
 "-m venv") mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+"-c from gpubp"*) echo {extras} ;;
 "-m pip") [ "$3" = "--version" ] && [ ! -e "{broken}" ] || [ "$3" = install ] && {install} ;;
 esac
 """
@@ -222,9 +223,9 @@ def make(repository, tmp_path):
     shutil.copy(repository / "Makefile", tmp_path)
     log = tmp_path / "log"
 
-    def run_make(*arguments, install="true", python="./python", expect=0):
+    def run_make(*arguments, install="true", python="./python", extras="emulator", expect=0):
         fake = tmp_path / "python"
-        fake.write_text(FAKE_PYTHON.format(log=log, broken=tmp_path / "broken", install=install))
+        fake.write_text(FAKE_PYTHON.format(log=log, broken=tmp_path / "broken", install=install, extras=extras))
         fake.chmod(0o755)
         venv_python = tmp_path / ".venv" / "bin" / "python"
         if venv_python.exists():
@@ -252,6 +253,12 @@ def test_a_second_run_installs_nothing(make, stamp, what):
 def test_the_test_set_up_serves_train_too(make):
     make(".venv/.installed-test")
     assert make(".venv/.installed-core")[0] == []
+
+
+def test_the_set_up_for_a_gpu_asks_the_driver_what_it_takes(make):
+    installs, _ = make(".venv/.installed-gpu", extras="cuda13,emulator")
+    assert [line.split()[-1] for line in installs] == [".", ".[cuda13,emulator]"]
+    assert make(".venv/.installed-gpu")[0] == []
 
 
 def test_a_change_of_pyproject_installs_again(make, tmp_path):

@@ -13,7 +13,7 @@ import typer
 from gpubp.cli import app
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SETUP_TARGETS = ("core", "test", "bench")
+SETUP_TARGETS = ("core", "test", "bench", "gpu")
 
 
 @pytest.fixture(scope="module")

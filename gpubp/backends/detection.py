@@ -194,10 +194,24 @@ def _require_version(what: str, major: int, found: Driver) -> None:
         )
 
 
+def extras() -> str:
+    """The extras of gpubp that bring all that this machine can use, as pip takes them."""
+    found = driver()
+    if not found.devices:
+        return "emulator"
+    extra = _extra(found)
+    # the emulator's compilers are those of CUDA 13; those of CUDA 12 come with its own extra
+    return extra if extra == EXTRAS[12] else f"{extra},emulator"
+
+
 def _install(found: Driver) -> str:
-    """The command that brings what fits the driver; a newer driver runs what the newest wheels need."""
-    major = max((major for major in EXTRAS if major <= found.version[0]), default=min(EXTRAS))
-    return f"pip install 'gpubp[{EXTRAS[major]}]'"
+    """The command that brings what fits the driver."""
+    return f"pip install 'gpubp[{_extra(found)}]'"
+
+
+def _extra(found: Driver) -> str:
+    """The extra that fits the driver; a newer driver runs what the newest wheels need."""
+    return EXTRAS[max((major for major in EXTRAS if major <= found.version[0]), default=min(EXTRAS))]
 
 
 def _import(module: str, purpose: str, remedy: str) -> Any:

@@ -86,6 +86,21 @@ def test_no_extras_for_the_emulator(monkeypatch):
         backends.get("cupy", "emulator")
 
 
+@pytest.mark.parametrize(
+    ("driver", "extras"),
+    [
+        (detection.Driver(fault="no NVIDIA driver is installed"), "emulator"),
+        (detection.Driver((13, 0), fault="the NVIDIA driver finds no GPU"), "emulator"),
+        (detection.Driver((12, 4), ("T4",)), "cuda12"),
+        (GPU, "cuda13,emulator"),
+        (detection.Driver((14, 1), ("NVIDIA H100",)), "cuda13,emulator"),
+    ],
+)
+def test_the_extras_that_a_machine_can_use(monkeypatch, driver, extras):
+    use_driver(monkeypatch, driver)
+    assert detection.extras() == extras
+
+
 def test_automatic_takes_numpy_without_a_gpu(monkeypatch):
     use_driver(monkeypatch, detection.Driver(fault="no NVIDIA driver is installed"))
     backend = backends.get("auto")
