@@ -99,7 +99,8 @@ def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -
     try:
         return profile(work, backend, gpu, arch)
     except (ImportError, RuntimeError) as error:
-        if isinstance(error, BackendError):
+        # a compiler that is missing is a plain RuntimeError; what the emulator finds wrong is one of its own kinds
+        if not isinstance(error, ImportError) and type(error) is not RuntimeError:
             raise
         raise BackendError(f"profile needs the emulated device and its compilers: {error}") from error
 

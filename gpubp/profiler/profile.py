@@ -186,6 +186,10 @@ def _runs(own: str, arch: str) -> bool:
 def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str, gpu: Gpu, arch: str) -> Profile:
     if backend == "numba" and work.tensor_cores:
         raise ArgumentError("dtype", work.dtype, "float32 or float64 on backend numba, which has no others")
+    if work.is_product and work.tensor_cores and not gpu.for_plans().has_tensor_cores:
+        raise ArgumentError(
+            "dtype", work.dtype, f"float32 or float64 on {gpu.name}: the kernels' tensor cores need sm_80"
+        )
     gpu.roofline(work.cost().rate)  # an error before the work, where the chip has no such units
     with recording(backend, gpu, arch) as (device, launches):
         counted = [count(part, device, launches) for part in parts]

@@ -88,7 +88,10 @@ def test_tensor_cores():
         (["update", "--variant", "naive"], "--variant was 'naive'; it must be left out for update"),
         (["hidden_delta", "--variant", "naive", "--compare"], "left out with --compare"),
         (["hidden_delta", "--out", "x.jpg"], "--out was 'x.jpg'; it must be a .png file"),
-        (["hidden_delta", "--dtype", "bfloat16", "--chip", "T4"], "a chip with bfloat16 units"),
+        (
+            ["hidden_delta", "--dtype", "float16", "--chip", "T4"],
+            "--dtype was 'float16'; it must be float32 or float64",
+        ),
         (["hidden_delta", "--dtype", "tf32", "--backend", "numba"], "--dtype was 'tf32'"),
         (["hidden_delta", "--variant", "tensorcore"], "--variant was 'tensorcore'"),
     ],
@@ -98,6 +101,17 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [ImportError("no numba"), RuntimeError("NVRTC is missing")])
+def test_missing_compilers_are_said(monkeypatch, error):
+    def profile(*arguments):
+        raise error
+
+    monkeypatch.setattr(command, "profile", profile)
+    done = run(*SMALL)
+    assert done.exit_code == 2
+    assert done.stderr == f"error: profile needs the emulated device and its compilers: {error}\n"
 
 
 def test_a_chip_of_ones_own(tmp_path):

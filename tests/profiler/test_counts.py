@@ -2,6 +2,7 @@
 
 import pytest
 
+from gpubp import costs
 from gpubp.errors import ArgumentError
 
 NAIVE_LINE, TILED_LINE = "product_naive.cuh", "product_tiled.cuh"
@@ -101,6 +102,23 @@ def test_every_variant_scales(count, backend, variant, dtype, shape):
 )
 def test_the_others_scale(count, primitive, shape):
     assert_scales(count, primitive, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("primitive", "dtype"),
+    [
+        *((primitive, "float32") for primitive in costs.PRIMITIVES),
+        *((primitive, "bfloat16") for primitive in costs.PRIMITIVES if primitive != "weight_step"),
+    ],
+)
+def test_no_primitive_does_less_than_its_least(count, primitive, dtype):
+    shape = {3: (70, 50, 90), 2: (40, 33), 1: (5000,)}[costs.sides_of(primitive)]
+    kernels = count(primitive, shape, dtype=dtype, activation="silu", optimizer="adamw").counts
+    least = costs.cost(primitive, shape, dtype, activation="silu", optimizer="adamw")
+    assert sum(each.read["global"] for each in kernels) >= least.bytes_read
+    assert sum(each.written["global"] for each in kernels) >= least.bytes_written
+    assert sum(each.flops for each in kernels) >= least.flops
 
 
 def test_a_shape_that_cannot_be_counted_is_refused(count):
