@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpubp import Network, data
+from gpubp import Network, backends, data
 from gpubp.data import Scaler
 
 BACKENDS = ["cupy", "numba"]
@@ -17,10 +17,10 @@ def digits():
     return scaler.apply(found.x_train), found.y_train, scaler.apply(found.x_test), found.y_test
 
 
-def train(digits, backend, device, steps, optimizer, **settings):
+def train(digits, backend, steps, optimizer, **settings):
     """A [64, 32, 10] network after so many steps on the digits, the same batches for every backend."""
     x, y, _, _ = digits
-    net = Network([64, 32, 10], backend=backend, device=device, **settings)
+    net = Network([64, 32, 10], hidden_activation="tanh", backend=backend, **settings)
     net.optimizer = optimizer
     feed = net.feed(x, y)
     feed.visit(np.random.default_rng(1).permutation(len(x)))
@@ -34,20 +34,28 @@ def train(digits, backend, device, steps, optimizer, **settings):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_digits_are_learnt(digits, backend):
     one_epoch = len(digits[0]) // BATCH
-    net = train(digits, backend, "emulator", one_epoch, {"name": "nesterov", "learning_rate": 0.1})
+    emulated = backends.get(backend, "emulator")
+    net = train(digits, emulated, one_epoch, {"name": "nesterov", "learning_rate": 0.1})
     assert net.evaluate(digits[2], digits[3]).accuracy >= 0.9
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-5), pytest.param("float64", 1e-12, marks=pytest.mark.slow)]
+    ("backend", "dtype", "variant", "tolerance"),
+    [
+        ("cupy", "float32", None, 1e-5),
+        pytest.param("cupy", "float64", None, 1e-12, marks=pytest.mark.slow),
+        pytest.param("numba", "float32", None, 1e-5, marks=pytest.mark.slow),
+        # the pipelined products take half a minute to compile once more
+        pytest.param("numba", "float64", "tiled", 1e-12, marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("backend", ["cupy", pytest.param("numba", marks=pytest.mark.slow)])
-def test_the_weights_follow_the_reference(digits, backend, dtype, tolerance):
-    settings = {"hidden_activation": "tanh", "dtype": dtype}
+def test_the_weights_follow_the_reference(digits, backend, dtype, variant, tolerance):
+    emulated = backends.get(backend, "emulator")
+    emulated.variant = variant
     sgd = {"name": "sgd", "learning_rate": 0.01}
-    reference = train(digits, "numpy", "cpu", 20, sgd, **settings).weights()
-    emulated = train(digits, backend, "emulator", 20, sgd, **settings).weights()
-    for name, weights in reference.items():
-        difference = np.linalg.norm(emulated[name] - weights) / np.linalg.norm(weights)
+    expected = train(digits, "numpy", 20, sgd, dtype=dtype).weights()
+    found = train(digits, emulated, 20, sgd, dtype=dtype).weights()
+    for name, weights in expected.items():
+        difference = np.linalg.norm(found[name] - weights) / np.linalg.norm(weights)
         print(f"{backend} {dtype} {name}: {difference:.2g} of {tolerance:g}")
         assert difference <= tolerance
