@@ -1,6 +1,6 @@
-"""Which part of a chip a kernel keeps busiest: lower bounds on its time, by the chip's published rates.
+"""Which part of a chip a kernel keeps busiest: the least time of each part, by the chip's published rates.
 
-They are bounds and no prediction: caches never miss in them, no latency shows, and the clock is the boost clock. What
+It is no prediction: caches never miss in it, no latency shows, and the clock is the boost clock. What
 they are good for is to say what limits a kernel, and how far from the peak that keeps it.
 
 - arithmetic: flops at the peak rate of their kind.
@@ -8,7 +8,8 @@ they are good for is to say what limits a kernel, and how far from the peak that
   those of the machine code where it has a main loop (its multiply-adds are counted, and their share in it is known),
   else those of the PTX.
 - shared memory and L1: 128 bytes a clock and multiprocessor, which is a pass through the 32 banks, or four sectors of
-  one request to global memory.
+  one request to global memory. Accesses of 8 and 16 bytes are counted by halves and quarters of a warp; where threads
+  want the same words the hardware may join some, and then this part is less busy than the model says.
 - device memory: each input once and each output once, at the published bandwidth.
 
 All but the last are held up by the multiprocessor that gets the most blocks.
@@ -32,7 +33,7 @@ ARITHMETIC, ISSUE, SHARED, MEMORY = "arithmetic", "instruction issue", "shared m
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds below which no part of the chip can do a primitive's work.
+    """The seconds that each part of the chip needs for a primitive's work, at least.
 
     seconds: by the part. balance: of the blocks over the multiprocessors, ≤ 1: the mean over the most. It is in the
     seconds of all but device memory. flops: of the primitive, at least.
@@ -49,7 +50,7 @@ class Limits:
 
     @property
     def rate(self) -> float:
-        """Flop/s that the busiest part allows: an upper bound."""
+        """Flop/s that the busiest part allows."""
         return self.flops / max(self.seconds.values())
 
     @property
