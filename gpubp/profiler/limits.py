@@ -1,7 +1,7 @@
 """Which part of a chip a kernel keeps busiest: the least time of each part, by the chip's published rates.
 
-It is no prediction: caches never miss in it, no latency shows, and the clock is the boost clock. What
-they are good for is to say what limits a kernel, and how far from the peak that keeps it.
+It is no prediction: caches never miss in it, no latency shows, and the clock is the boost clock. What it is good for is
+to say what limits a kernel, and how far from the peak that keeps it.
 
 - arithmetic: flops at the peak rate of their kind.
 - instruction issue: each of a multiprocessor's schedulers issues one instruction of a warp a clock. Instructions are
