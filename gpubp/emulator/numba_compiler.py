@@ -106,14 +106,21 @@ def _line(lower: Lower, line: int) -> int:
 
 
 def _location(builder: DIBuilder, line: int) -> Any:
-    """A line of the file that it is in: Numba puts the lines of what it inlines into the caller's file."""
+    """A line of the file that it is in: Numba puts the lines of what it inlines into the caller's file.
+
+    Each is kept, because to add one again, as for every statement, llvmlite spells it out to find it among the others.
+    """
     scope = builder.subprograms[-1]
-    path = Path(getattr(builder, "file_of_statement", builder.filepath))
-    if path != Path(builder.filepath):
-        add = builder.module.add_debug_info
-        file = add("DIFile", {"directory": str(path.parent), "filename": path.name})
-        scope = add("DILexicalBlockFile", {"scope": scope, "file": file, "discriminator": 0})
-    return builder.module.add_debug_info("DILocation", {"line": line, "column": 1, "scope": scope})
+    file_name = getattr(builder, "file_of_statement", builder.filepath)
+    known = vars(builder).setdefault("known_locations", {})
+    key = scope.name, file_name, line
+    if key not in known:
+        add, path = builder.module.add_debug_info, Path(file_name)
+        if path != Path(builder.filepath):
+            file = add("DIFile", {"directory": str(path.parent), "filename": path.name})
+            scope = add("DILexicalBlockFile", {"scope": scope, "file": file, "discriminator": 0})
+        known[key] = add("DILocation", {"line": line, "column": 1, "scope": scope})
+    return known[key]
 
 
 def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **options: object) -> tuple[str, str]:
