@@ -486,7 +486,7 @@ class Network:
             scale = control[Control.LOSS_SCALE]
             if scale == 1 or np.isfinite(gradients).all():
                 self.backend.upload(kept, self.control)
-                return gradients / gradients.dtype.type(scale)
+                return (gradients / scale).astype(gradients.dtype)
             control[Control.LOSS_SCALE] = max(1.0, scale / 2)
             self.backend.upload(control, self.control)
 
@@ -576,12 +576,11 @@ class Network:
             probabilities = batch.target[np.dtype(self.dtype)]
             self.backend.softmax(batch.a[-1], probabilities)
             return self.backend.asnumpy(probabilities)
-        output, scratch = batch.a[-1], batch.delta[-1]
+        output = self._on_the_host(batch.a[-1])
         if self.loss.from_logits:
-            sigma = self.activations[-1]
-            self.backend.dense_forward(batch.a[-2], self.w[-1], self.b[-1], sigma, None, scratch, self._tf32)
-            output = scratch
-        return self._on_the_host(output)
+            # there, of the logits that classes are read from: once more in 16 bits, p > ½ could miss a small z > 0
+            self.activations[-1].apply(output, output)
+        return output
 
     def _on_the_host(self, x: Array) -> np.ndarray:
         """A copy of x for the user, in the master dtype."""

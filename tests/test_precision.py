@@ -1,6 +1,7 @@
 """Mixed precision on the NumPy backend, which is the reference: the dtypes by role, and the scaling of the loss."""
 
 import math
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -158,6 +159,13 @@ def test_users_get_float32(precision, loss):
     found, gradients = net.gradients(x, y)
     assert {part.dtype for part in (*gradients.w[1:], *gradients.b[1:])} == {np.dtype("float32")}
     assert net.evaluate(x, y).loss == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_binary_classes_are_those_of_the_probabilities(precision):
+    net = Network([4, 2], precision=precision, loss="binary_cross_entropy", backend="numpy", seed=2)
+    x = 0.01 * batch(2000)[0]  # logits about 0, where 16 bits have few probabilities
+    np.testing.assert_array_equal(net.predict(x), net.predict_proba(x) > 0.5)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -353,6 +361,18 @@ def test_gradients_are_unscaled_and_finite():
         np.testing.assert_array_equal(net.backend.asnumpy(net.control), kept)
     for found, right in zip(gradients[1].w[1:], gradients[0].w[1:], strict=True):
         np.testing.assert_allclose(found, right, rtol=0.01, atol=1e-5)
+
+
+def test_gradients_of_nothing_at_the_largest_scale_are_nothing():
+    # nothing overflows: the scale doubles until it is beyond float32
+    net = small(loss="squared_error", bias=False, loss_scaling=LossScaling(initial=2.0**120, growth_interval=1))
+    x, y = batch()[0], np.zeros((8, 3))
+    net.set_weights({name: 0 * array for name, array in net.weights().items()})
+    for _ in range(15):
+        net.train_step(x, y)
+    assert control(net, Control.LOSS_SCALE) >= 2.0**128
+    with warnings.catch_warnings(action="error"):
+        assert net.gradients(x, y)[1].norms() == [0, 0]
 
 
 def test_a_new_optimizer_starts_with_the_first_scale():
