@@ -162,8 +162,13 @@ __device__ __forceinline__ void swap_pairs(float (&run)[4], int lane) {
     bool odd = lane % 2;
     float first = __shfl_xor_sync(~0u, odd ? run[0] : run[2], 1);
     float second = __shfl_xor_sync(~0u, odd ? run[1] : run[3], 1);
-    run[odd ? 0 : 2] = first;
-    run[odd ? 1 : 3] = second;
+    if (odd) {  // no computed index: it would put the run into memory
+        run[0] = first;
+        run[1] = second;
+    } else {
+        run[2] = first;
+        run[3] = second;
+    }
 }
 
 // A lane's sums of one row of the result, in runs of four columns: run j begins at column 16 j + first_column_of(lane).
