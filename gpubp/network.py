@@ -6,7 +6,7 @@ Layers are numbered as in the books: a[0] is the input x, layer l = 1 .. L has w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gpubp import architecture, initializers, inputs, losses, model_file, optimi
 from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses
 from gpubp.errors import ArgumentError
+from gpubp.feed import CapturedStep, Feed
 from gpubp.initializers import Initializer
 from gpubp.inputs import require_same_rows
 from gpubp.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
@@ -57,62 +58,6 @@ class Evaluation:
 
     loss: float
     accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A network's data set on the backend's device, and the order in which its steps visit the rows."""
-
-    x: Array
-    y: Array
-    order: Array
-    network: Network
-
-    @property
-    def rows(self) -> int:
-        """The number of examples."""
-        return int(self.x.shape[0])
-
-    def visit(self, order: np.ndarray) -> None:
-        """Set the order: (rows,) integers, each a row."""
-        order = np.asarray(order)
-        if order.dtype.kind not in "iu" or order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
-            was = f"an array of {order.dtype} of shape {order.shape}"
-            raise ArgumentError("order", was, f"{self.rows} row numbers, integers from 0 to {self.rows - 1}")
-        self.network.backend.upload(np.ascontiguousarray(order, np.int64), self.order)
-
-    def require(self, start: int, rows: int) -> None:
-        """Raise ArgumentError unless the feed has rows start .. start + rows − 1, at least one."""
-        if not isinstance(start, int | np.integer) or not isinstance(rows, int | np.integer):
-            raise ArgumentError("rows", f"{rows!r} from {start!r}", "whole numbers")
-        if start < 0 or rows < 1 or start + rows > self.rows:
-            raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {self.rows}")
-
-
-@dataclass(frozen=True)
-class CapturedStep:
-    """A training step that was recorded once, by `Network.capture`; calling it with a first row makes the step."""
-
-    network: Network
-    feed: Feed
-    rows: int
-    replay: Callable[[], None]
-    optimizer: Optimizer
-    arrays: object  # of the network's passes, when it was recorded
-
-    def __call__(self, start: int) -> None:
-        """One step on the feed's rows order[start : start + self.rows], as `Network.train_rows` makes it.
-
-        Raises ArgumentError for rows that there are not, and once the network has another optimiser, or other arrays
-        because of a larger batch: the recorded step would change arrays that nobody uses any more.
-        """
-        network = self.network
-        self.feed.require(start, self.rows)
-        if network._optimizer is not self.optimizer or network._batches is not self.arrays:
-            raise ArgumentError("step", "captured for another optimiser or other arrays", "captured anew")
-        network._set_host_controls(start)
-        self.replay()
-        network.steps += 1
 
 
 @dataclass  # not frozen: made in every step, and a frozen one takes three times as long
@@ -660,27 +605,11 @@ class Network:
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights and biases on the host, by names such as "layer1.weight" and "layer1.bias"; in mixed
         precision, those that the optimiser updates."""
-        w, b = self.layout.layers(self.backend.asnumpy(self.parameters))
-        named = {f"layer{l}.weight": w[l] for l in range(1, self.depth + 1)}
-        if self.bias:
-            named |= {f"layer{l}.bias": b[l] for l in range(1, self.depth + 1)}
-        return named
+        return self.layout.named(self.backend.asnumpy(self.parameters))
 
     def set_weights(self, named: Mapping[str, np.ndarray]) -> None:
         """Take all weights and biases from arrays named and shaped as `weights` gives them."""
-        host = np.zeros(self.parameters.shape, self.dtype)
-        w, b = self.layout.layers(host)
-        for l in range(1, self.depth + 1):
-            for name, view in ((f"layer{l}.weight", w[l]), (f"layer{l}.bias", b[l])):
-                if view is None:
-                    continue
-                if name not in named or np.shape(named[name]) != view.shape:
-                    was = f"of shape {np.shape(named[name])}" if name in named else "missing"
-                    raise ArgumentError(name, was, f"of shape {view.shape}")
-                if np.asarray(named[name]).dtype.kind not in "biuf":
-                    raise ArgumentError(name, f"of {np.asarray(named[name]).dtype}", "real numbers")
-                view[...] = named[name]
-        self.backend.upload(host, self.parameters)
+        self.backend.upload(self.layout.flat(named, self.dtype), self.parameters)
         if self._stored is not None:
             self.backend.cast(self.parameters, self._stored)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpubp.backends.base import Array
+from gpubp.errors import ArgumentError
 
 ALIGNMENT = 128
 """Bytes: each layer's weights and bias start at a multiple, so that kernels may load 16 bytes at once."""
@@ -51,3 +53,21 @@ class Layout:
         views = [flat[start : start + math.prod(shape)].reshape(shape) for start, shape in self.parts]
         weights, biases = views[: self.depth], views[self.depth :]
         return [None, *weights], [None, *(biases or [None] * self.depth)]
+
+    def named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Views of a flat array on the host by names: "layer1.weight", "layer1.bias" and so on."""
+        w, b = self.layers(flat)
+        layers = range(1, self.depth + 1)
+        return {f"layer{l}.weight": w[l] for l in layers} | {f"layer{l}.bias": b[l] for l in layers if b[l] is not None}
+
+    def flat(self, named: Mapping[str, Any], dtype: str) -> np.ndarray:
+        """The flat array of arrays by these names. Raises ArgumentError for one that is missing or does not fit."""
+        flat = np.zeros(self.size, dtype)
+        for name, view in self.named(flat).items():
+            if name not in named or np.shape(named[name]) != view.shape:
+                was = f"of shape {np.shape(named[name])}" if name in named else "missing"
+                raise ArgumentError(name, was, f"of shape {view.shape}")
+            if np.asarray(named[name]).dtype.kind not in "biuf":
+                raise ArgumentError(name, f"of {np.asarray(named[name]).dtype}", "real numbers")
+            view[...] = named[name]
+        return flat
