@@ -46,7 +46,7 @@ FRAGMENTS = [
         TF32_NT,
     ),
     mutant("not transposed", "fragments.cuh", "load_matrices<true>", "load_matrices<false>", BF16_TN),
-    mutant("elements of another depth", "fragments.cuh", "step * DEPTH + 4 * d", "step * DEPTH + 2 * d", TF32_TN),
+    mutant("elements of another depth", "fragments.cuh", "depth_half(i) * 4", "depth_half(i) * 2", TF32_TN),
     mutant(
         "read without the swizzle, stored with it",
         "fragments.cuh",
@@ -177,19 +177,19 @@ PIPELINE = [
 RESULT = [
     mutant(
         "columns of the other order",
-        "product_tensorcore.cuh",
-        "column += BTile::Place::interleaved ? 4 * t : 4 * (t / 2) + 8 * (t % 2);",
-        "column += 4 * t;",
+        "fragments.cuh",
+        "interleaved ? 4 * t : 4 * (t / 2) + 8 * (t % 2)",
+        "4 * t",
         BF16_TN,
     ),
     mutant(
         "rows of the other order",
         "product_tensorcore.cuh",
-        "ATile::Place::side_of(g, i % 2)",
-        "(g + 8 * (i % 2))",
+        "ATile::Place::side_of(lane / 4, i % 2)",
+        "(lane / 4 + 8 * (i % 2))",
         BF16_NT,
     ),
-    mutant("no pairs swapped", "product_tensorcore.cuh", "if (!interleaved) swap_pairs(run, lane);", "", BF16_NN),
+    mutant("no pairs swapped", "fragments.cuh", "if (!interleaved) swap_pairs(run, lane);", "", BF16_NN),
     mutant("a row of tiles for a column", "tile_place.cuh", "column = place / height;", "column = row;", BF16_NN),
     mutant(
         "every part of split-K begins at the first depth",
