@@ -10,7 +10,6 @@ import numpy as np
 
 from gpubp.backends.base import Array
 from gpubp.errors import ArgumentError
-from gpubp.optimizers import Optimizer
 
 if TYPE_CHECKING:
     from gpubp.network import Network
@@ -54,18 +53,23 @@ class CapturedStep:
     feed: Feed
     rows: int
     replay: Callable[[], None]
-    optimizer: Optimizer
-    arrays: object  # of the network's passes, when it was recorded
+    state: object  # the optimiser's, when it was recorded
+    arrays: object  # of the network's passes, likewise
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the network still uses the arrays that the recorded step changes: not once an optimiser was set, and
+        not after a larger batch."""
+        return self.network._state is self.state and self.network._batches is self.arrays
 
     def __call__(self, start: int) -> None:
         """One step on the feed's rows order[start : start + self.rows], as `Network.train_rows` makes it.
 
-        Raises ArgumentError for rows that there are not, and once the network has another optimiser, or other arrays
-        because of a larger batch: the recorded step would change arrays that nobody uses any more.
+        Raises ArgumentError for rows that there are not, and for a step that is not current.
         """
         network = self.network
         self.feed.require(start, self.rows)
-        if network._optimizer is not self.optimizer or network._batches is not self.arrays:
+        if not self.is_current:
             raise ArgumentError("step", "captured for another optimiser or other arrays", "captured anew")
         network._set_host_controls(start)
         self.replay()

@@ -341,7 +341,7 @@ class Network:
         """Record a step on `rows` rows of the feed, for the backend to replay with one call (a CUDA graph).
 
         Each replay takes other rows and the step size of its time. The network is left as it was. Raises BackendError
-        where the backend cannot record.
+        where the backend cannot record (`Backend.captures`).
         """
         self._require_own(feed)
         feed.require(0, rows)
@@ -355,7 +355,7 @@ class Network:
         for array, copy in zip(changed, kept, strict=True):
             self.backend.copy(copy, array)
         replay = self.backend.capture(lambda: self._step(batch, self._gather(feed, batch)))
-        return CapturedStep(self, feed, rows, replay, self._optimizer, self._batches)
+        return CapturedStep(self, feed, rows, replay, self._state, self._batches)
 
     def _copied(self, array: Array) -> Array:
         copy = self.backend.empty(array.shape, array.dtype)

@@ -27,6 +27,7 @@ from gpubp.activations import ReLU
 from gpubp.data import Dataset
 from gpubp.diagnostics import Watch
 from gpubp.errors import ArgumentError, CheckpointError, unknown_name
+from gpubp.feed import CapturedStep
 from gpubp.model import RUN_FILE, Model
 from gpubp.network import Evaluation, Network
 from gpubp.optimizers import Constant, Cosine, Exponential, Optimizer, Schedule, Step, Warmup
@@ -305,6 +306,7 @@ class Run:
         self.best_weights: dict[str, np.ndarray] = {}
         self.watch = Watch()
         self.signal: int | None = None
+        self._captured: CapturedStep | None = None
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the training part to train on, and to validate on."""
@@ -329,11 +331,9 @@ class Run:
 
     def train_epoch(self) -> None:
         """Train on the batches of the epoch that are left, then take stock."""
-        config, network = self.config, self.network
-        self.feed.visit(epoch_order(config.seed, self.epoch, self.rows))
+        self.feed.visit(epoch_order(self.config.seed, self.epoch, self.rows))
         while self.batch < self.batches:
-            start = self.batch * config.batch_size
-            network.train_rows(self.feed, start, min(config.batch_size, self.rows - start))
+            self._train_batch()
             self.batch += 1
             self.listener.batch(self)
             if self.signal is not None and self.batch < self.batches:
@@ -341,6 +341,18 @@ class Run:
         self._end_epoch()
         if self.signal is not None and not self.finished:
             self._stop()
+
+    def _train_batch(self) -> None:
+        """One step on the next batch. A whole one is a recorded step replayed, where the backend records: the same
+        kernels on the same numbers, without the host's work for each launch, which takes longer than small kernels."""
+        start = self.batch * self.config.batch_size
+        rows = min(self.config.batch_size, self.rows - start)
+        if not self.network.backend.captures or rows < self.config.batch_size:
+            self.network.train_rows(self.feed, start, rows)
+            return
+        if self._captured is None or not self._captured.is_current:
+            self._captured = self.network.capture(self.feed, rows)
+        self._captured(start)
 
     def _end_epoch(self) -> None:
         rate, skipping = self.network.optimizer.rate(self.network.steps - 1), self.network.skipping

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpubp import training
+from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.data import Dataset
 from gpubp.diagnostics import Watch
 from gpubp.errors import ArgumentError, CheckpointError, DataError
@@ -238,6 +239,38 @@ def test_gradients_and_accuracy_are_measured_on_a_limited_number_of_rows(monkeyp
     assert run.probe[0].shape == (7, 4)
     assert {row.tobytes() for row in run.probe[0]} < {row.tobytes() for row in run.feed.x}
     assert np.unique(run.probe[0], axis=0).shape == (7, 4)
+
+
+class Replaying(NumpyBackend):
+    """Stands in for a backend that records: replaying is doing it again."""
+
+    captures = True
+
+    def __init__(self):
+        super().__init__()
+        self.recorded = self.replayed = 0
+
+    def capture(self, work):
+        def replay():
+            self.replayed += 1
+            work()
+
+        self.recorded += 1
+        return replay
+
+
+@pytest.mark.parametrize(("batch_size", "recorded", "replayed"), [(20, 2, 12), (30, 2, 9), (90, 1, 3), (100, 0, 0)])
+def test_whole_batches_are_recorded_and_replayed(batch_size, recorded, replayed):
+    dataset = blobs()
+    config = TrainingConfig(epochs=3, batch_size=batch_size)
+    backend = Replaying()
+    networks = [network_for(dataset, backend=each) for each in ("numpy", backend)]
+    results = [fit(network, dataset, config) for network in networks]
+    # once, and once more where the evaluation after the first epoch made arrays for more rows
+    assert (backend.recorded, backend.replayed) == (recorded, replayed)
+    assert results[0].history == results[1].history
+    assert networks[0].steps == networks[1].steps
+    assert weights(networks[0]) == weights(networks[1])
 
 
 # --- regression and other losses --------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ class Backend(Protocol):
     """The rungs of the ladder that products come in, simplest first; empty where there is one way only."""
     variant: str | None
     """The rung that products take; None leaves it to the plan."""
+    captures: bool
+    """Whether `capture` can record."""
 
     def require_precision(self, precision: str) -> None:
         """Raise ArgumentError unless this backend computes in this one of `gpubp.precision.PRECISIONS`."""

@@ -51,6 +51,7 @@ class CupyBackend(GpuBackend):
     """
 
     name = "cupy"
+    captures = True
 
     def __init__(self, device: str = "gpu", kernels: Path = KERNEL_DIRECTORY) -> None:
         if device not in ("gpu", "emulator"):

@@ -73,6 +73,7 @@ class NumbaBackend(GpuBackend):
 
     name = "numba"
     variants = THREAD_VARIANTS
+    captures = False
 
     def __init__(self, device: str = "gpu") -> None:
         if device not in ("gpu", "emulator"):

@@ -39,6 +39,7 @@ class NumpyBackend:
     name = "numpy"
     variants: tuple[str, ...] = ()
     variant: str | None = None
+    captures = False
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
