@@ -82,7 +82,7 @@ class Network:
     dtype: "float32" or "float64".
     precision: None computes in `dtype` throughout. For float32 there are also "bf16" and "fp16" (weights, activations
         and deltas are stored and multiplied in 16 bits, sums are float32, and the optimiser updates float32 weights),
-        and "tf32" (products round their operands to 10 bits). Not for backend "numba" and GPUs before sm_80.
+        and "tf32" (products round their operands to 11 bits). Not for backend "numba" and GPUs before sm_80.
     loss_scaling: for "fp16": a `LossScaling`, or its fields; None takes the default.
     backend, device: see `gpubp.backends.get`.
     seed: a whole number ≥ 0; the same seed gives the same weights on every backend.
