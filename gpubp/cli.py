@@ -406,7 +406,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, _how("A few sizes, a few seconds.", "--quick")] = False,
     full: Annotated[bool, _how("Every primitive, many sizes, many minutes.", "--full")] = False,
-    repeats: Annotated[int | None, _how("Turns of each contender. Default: 7; --quick 3, --full 9.")] = None,
+    repeats: Annotated[int | None, _how("Turns of each contender. Default: 5; --quick 3, --full 9.")] = None,
     threads: Annotated[int | None, _how("Of each contender on the CPU. Default: one a core.")] = None,
     out: Annotated[Path | None, _result("A folder for pictures: throughput.png, roofline.png.")] = None,
     save: Annotated[Path | None, _result("Keep the figures in a .json file.")] = None,

@@ -203,7 +203,9 @@ def throughput(panels: Sequence[Panel], *, title: str, note: str, out: str | Pat
             named |= dict(zip(labels, handles, strict=True))
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
-        # one legend for all panels: a contender has the same colour in each
+        # one legend for all panels, the limits last: a contender has the same colour in each
+        limits = {label for panel in panels for label in panel.limits}
+        named = dict(sorted(named.items(), key=lambda item: item[0] in limits))
         figure.legend(named.values(), named.keys(), loc="outside right upper")
         if note:
             figure.supxlabel(textwrap.fill(note, 170), x=0.012, ha="left", fontsize=8.5, color=GREY)

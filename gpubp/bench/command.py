@@ -35,7 +35,7 @@ class Effort:
 
 
 QUICK = Effort(works.QUICK, 3, 0.02)
-DEFAULT = Effort(works.DEFAULT, 7, 0.04)
+DEFAULT = Effort(works.DEFAULT, 5, 0.03)
 FULL = Effort(works.FULL, 9, 0.25)
 
 PICTURES = ("throughput.png", "roofline.png")

@@ -17,8 +17,8 @@ GAP = 3
 """Characters between columns: the padding, and the line of the box."""
 
 HOW_TO_READ = (
-    "of limit: the least time that the measured limits allow, over the median; above 100 % where a cache held what "
-    "comes from memory. Columns with ×: the time of that contender over this row's; above 1.00 this row is faster."
+    "of limit: the least time that the measured limits allow, over the median; above 100 % where a cache helped, or "
+    "reading is faster than copying. Columns with ×: that contender's time over this row's; above 1 this row is faster."
 )
 
 
