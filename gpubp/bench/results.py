@@ -166,7 +166,7 @@ class Result:
                     for device, by_dtype in values["limits"].items()
                 },
                 published={str(dtype): _roofline(limits) for dtype, limits in values["published"].items()},
-                absent={str(key): str(reason) for key, reason in values["absent"].items()},
+                absent={str(key): str(reason) for key, reason in values["absent"].items() if key in EVERYONE},
                 records=tuple(_record_from_dict(each) for each in values["records"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:
@@ -217,6 +217,8 @@ def _record_from_dict(values: Mapping[str, Any]) -> Record:
     seconds = tuple(float(each) for each in values["seconds"])
     if not all(0 < each < float("inf") for each in seconds):
         raise ValueError(f"seconds {seconds}")
+    if values["contender"] not in EVERYONE:
+        raise ValueError(f"contender {values['contender']!r}")
     record = Record(works.from_dict(values["work"]), str(values["contender"]), seconds, str(values["fault"]))
     if not record.seconds and not record.fault:
         raise ValueError(f"neither seconds nor a fault of {record.contender}")
@@ -224,4 +226,7 @@ def _record_from_dict(values: Mapping[str, Any]) -> Record:
 
 
 def _roofline(values: Mapping[str, Any]) -> Roofline:
-    return Roofline(float(values["flops_per_second"]), float(values["bytes_per_second"]))
+    rates = float(values["flops_per_second"]), float(values["bytes_per_second"])
+    if not all(0 < rate < float("inf") for rate in rates):
+        raise ValueError(f"limits {rates}")
+    return Roofline(*rates)

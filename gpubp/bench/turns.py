@@ -118,7 +118,7 @@ def measure(
 
         processes = [opened(each) for each in contenders]
         referees = [
-            Referee(opened(each), name, side)
+            Referee(opened(each), name, side, 0.0 if each.device == "cpu" else seconds)
             for each in LIMITS.values()
             if any(each.device == other.device for other in contenders) and not each.missing()
             for name, side in SIDES[each.device].items()
@@ -135,10 +135,14 @@ def measure(
 
 
 class Referee:
-    """Who measures one of the hardware's limits, in turns spread over the run."""
+    """Who measures one of the hardware's limits, in turns of so many seconds that are spread over the run.
 
-    def __init__(self, process: Process, name: str, side: int) -> None:
+    One call is enough on a CPU. A GPU needs some time to come to its full clock.
+    """
+
+    def __init__(self, process: Process, name: str, side: int, seconds: float) -> None:
         self._process = process
+        self._turn = seconds
         self._name = name
         self._side = side
         self._work: Limit | None = None
@@ -154,7 +158,7 @@ class Referee:
             if work != self._work:
                 self._process.ask(do="make", work=work.to_dict())
                 self._work = work
-            self._seconds.setdefault(work, []).append(self._process.ask(do="time", seconds=0.0))
+            self._seconds.setdefault(work, []).append(self._process.ask(do="time", seconds=self._turn))
         except WorkerError as error:
             self._faults[work] = str(error)
 

@@ -15,6 +15,7 @@ from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, RATES, STORAGE_BYTES, Co
 from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
 from gpubp.crosscheck.cases import mixed_dtypes
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.registry import require_count
 
 DTYPES = RATES
 """The kinds of arithmetic, as NumPy names them; tf32, bfloat16 and float16 are those of tensor cores."""
@@ -139,6 +140,10 @@ class Step(Work):
 
     def __post_init__(self) -> None:
         _check_dtype(self.dtype)
+        if len(self.sizes) < 2:
+            raise ArgumentError("sizes", self.sizes, "two widths or more")
+        for side in (self.rows, *self.sizes):
+            require_count("sizes", side)
 
     @property
     def group(self) -> str:
@@ -216,6 +221,12 @@ class Limit(Work):
     name: str
     side: int
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_dtype(self.dtype)
+        if self.name not in ("product", "copy"):
+            raise unknown_name("limit", self.name, ("product", "copy"))
+        require_count("side", self.side)
 
     @property
     def group(self) -> str:

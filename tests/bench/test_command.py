@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.bench import turns
 from gpubp.bench.contenders import CONTENDERS
-from gpubp.bench.results import Result
+from gpubp.bench.results import Record, Result
 from gpubp.bench.works import STEPS, Limit, Primitive
 from gpubp.cli import app
+from gpubp.costs import Roofline
 from gpubp.errors import DataError
 
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
@@ -229,7 +230,16 @@ def test_what_a_library_prints_does_not_spoil_an_answer(tmp_path):
 
 def test_a_damaged_result_is_told():
     good = Result("now", {}, 1, 1, 1.0, ()).to_json()
+    whole = Result(
+        "now", {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
+    ).to_json()  # fmt: skip
+    assert Result.from_json(whole).to_json() == whole
     for text, message in (
+        (whole.replace('"numpy"', '"nobody"'), "damaged.*nobody"),
+        (whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'), "damaged.*limits"),
+        (whole.replace('"kind": "step"', '"kind": "leap"'), "damaged"),
+        (whole.replace('"rows": 32', '"rows": 0'), "damaged"),
+        (whole.replace("1.0\n", "-1.0\n"), "damaged.*seconds"),
         ("{", "it is no JSON"),
         ("[]", 'does not say "format"'),
         (good.replace('"version": 1', '"version": 99'), "another version"),
