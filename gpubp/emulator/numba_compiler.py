@@ -41,6 +41,9 @@ from gpubp.kernels.cuda.compile import cache_directory, compile_source, write_at
 
 CACHE_FORMAT = "4"
 
+NVVM_WHEELS = ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12")
+"""What brings NVVM, for CUDA 13 and for CUDA 12."""
+
 if config.ENABLE_CUDASIM:
     raise RuntimeError("NUMBA_ENABLE_CUDASIM replaces Numba's compiler by its simulator: unset it to use the emulator")
 
@@ -228,7 +231,11 @@ def _cache_key(
 @functools.cache
 def _compilers() -> list[str]:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "numba-cuda", "llvmlite")]
-    return [*versions, f"NVVM {NVVM().get_ir_version()}", importlib.metadata.version("nvidia-nvvm")]
+    versions.append(f"NVVM {NVVM().get_ir_version()}")
+    for name in NVVM_WHEELS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(importlib.metadata.version(name))
+    return versions
 
 
 def _digest(value: Any) -> str:
