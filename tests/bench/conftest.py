@@ -41,6 +41,8 @@ def in_process(monkeypatch):
 
     monkeypatch.setattr(turns, "Process", open_one)
     monkeypatch.setattr(worker, "settle", lambda: None)
+    # of all the objects that a test process holds, for a few small arrays
+    monkeypatch.setattr(worker.gc, "collect", lambda: 0)
     monkeypatch.setattr(runners, "MAX_COPIES", 2)
     monkeypatch.setitem(limits.SIDES, "cpu", {"product": 16, "copy": 64})
     numpy = Availability("numpy", "cpu", True, "NumPy")
