@@ -39,11 +39,12 @@ struct BiasActivation {
 
     template <int W>
     __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
-        Accumulator<T> z_run[W], a_run[W];
+        Accumulator<T> bias[W] = {}, z_run[W], a_run[W];
+        // b alone need not be aligned: it lies in the middle of all parameters
+        if (b != nullptr) load_run(bias, b + run.column, run.count, run.vector && is_aligned<W>(b));
 #pragma unroll
         for (int w = 0; w < W; ++w) {
-            Accumulator<T> bias = b != nullptr && w < run.count ? b[run.column + w] : Accumulator<T>(0);
-            z_run[w] = sum[w] + bias;
+            z_run[w] = sum[w] + bias[w];
             a_run[w] = sigma.apply(z_run[w]);
         }
         if (z != nullptr) store_values(z + run.offset, z_run, run.count, run.vector);

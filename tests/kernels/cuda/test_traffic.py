@@ -54,9 +54,9 @@ def test_every_sector_is_needed_and_no_bank_is_asked_twice(backend, plan):
 @pytest.mark.parametrize("dtype", ITEM)
 def test_nothing_is_wasted_in_the_other_forms(backend, dtype):
     a_prev, w, delta = matrices(backend, dtype, (M, K), (N, K), (M, N))
-    a, gradient = matrices(backend, dtype, (M, N), (N, K))
+    a, gradient, b = matrices(backend, dtype, (M, N), (N, K), (N,))
     plan = large(dtype)
-    assert_nothing_is_wasted(count(lambda: backend.dense_forward(a_prev, w, None, RELU, None, a, plan=plan)))
+    assert_nothing_is_wasted(count(lambda: backend.dense_forward(a_prev, w, b, RELU, None, a, plan=plan)))
     assert_nothing_is_wasted(count(lambda: backend.weight_gradient(delta, a_prev, gradient, plan=plan)))
 
 
