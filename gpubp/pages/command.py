@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpubp import machine
 from gpubp.backends import detection
 from gpubp.costs import PRIMITIVES, sides_of
-from gpubp.crosscheck.cases import OPTIONS, Selection
+from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
 from gpubp.crosscheck.report import Report as CrossCheck
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.model_file import write_bytes
@@ -192,9 +192,18 @@ def _bench(choice: Choice, progress: Progress) -> Result:
     from gpubp.bench import command
 
     effort = command.FULL if choice.full else command.QUICK if choice.quick else command.DEFAULT
-    return command.run(
-        command.Choice(primitives=choice.measured), effort, progress=lambda text: progress(f"bench: {text}")
-    )
+    chosen = command.Choice(primitives=choice.measured, dtypes=_measured_dtypes(choice))
+    return command.run(chosen, effort, progress=lambda text: progress(f"bench: {text}"))
+
+
+def _measured_dtypes(choice: Choice) -> tuple[str, ...]:
+    """float32, where a GPU has tensor cores their dtypes too, and float64 if everything is asked for."""
+    from gpubp import backends
+
+    found = DTYPES if choice.full else ("float32",)
+    if choice.quick or not detection.probe("cupy", "gpu").works:
+        return found
+    return (*found, *MIXED_DTYPES) if TENSOR_CORE in backends.get("cupy", "gpu").variants else found
 
 
 # --- what is shown meanwhile ------------------------------------------------------------------------------------------

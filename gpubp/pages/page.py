@@ -132,6 +132,10 @@ def _environment() -> Environment:
 
 def _plain(cell: Any) -> str:
     """The text of a cell, without its markup."""
+    from rich.errors import MarkupError
     from rich.text import Text
 
-    return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
+    try:
+        return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
+    except MarkupError:  # text that was not meant as markup, such as "[/]"
+        return str(cell)

@@ -210,11 +210,14 @@ def _unmeasured(result: Result) -> list[str]:
 def _bench(result: Result) -> dict[str, Any]:
     from gpubp.bench import pictures, tables
 
+    drawn = [Picture(pictures.throughput(result), "Throughput over size: a curve for each contender")]
+    if any(result.limits.values()):
+        drawn.append(Picture(pictures.roofline(result), "The machine's roofline, with each backend's rates under it"))
     return {
         "tables": [Table.of(table) for table in tables.tables(result, WIDEST)],
         "unmeasured": _unmeasured(result),
         "notes": tables.notes(result),
-        "pictures": [Picture(pictures.throughput(result), "Throughput over size: a curve for each contender")],
+        "pictures": drawn,
     }
 
 

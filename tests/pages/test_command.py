@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -209,6 +210,25 @@ def test_how_much_is_checked(choice, device, dtypes):
     assert (found.dtypes, found.full) == (dtypes, choice.full)
 
 
+@pytest.mark.parametrize(
+    ("choice", "dtypes"),
+    [
+        (Choice(), ("float32", "tf32", "bfloat16", "float16")),
+        (Choice(quick=True), ("float32",)),
+        (Choice(full=True), ("float32", "float64", "tf32", "bfloat16", "float16")),
+    ],
+)
+def test_tensor_cores_are_measured_where_a_gpu_has_them(works, monkeypatch, choice, dtypes):
+    rungs = ["naive", "tensorcore"]
+    monkeypatch.setattr("gpubp.backends.get", lambda name, device: SimpleNamespace(variants=rungs))
+    plain = tuple(name for name in dtypes if name in ("float32", "float64"))
+    assert command._measured_dtypes(choice) == plain
+    works.add(("cupy", "gpu"))
+    assert command._measured_dtypes(choice) == dtypes
+    rungs.remove("tensorcore")
+    assert command._measured_dtypes(choice) == plain
+
+
 def test_progress_is_shown_in_a_terminal_and_nowhere_else(ran, tmp_path, capsys):
     for terminal in (True, False):
         console = Console(force_terminal=terminal, width=100)
@@ -230,5 +250,5 @@ def test_a_report_of_one_small_kernel(tmp_path, check_page):
     assert [(each["backend"], each["failed"]) for each in data["check"]] == [("numba", 0)]
     assert {each["work"]["name"] for each in data["bench"]["records"]} == {"bias_gradient", "product", "copy"}
     assert [each["workload"]["primitive"] for each in data["profile"]] == ["bias_gradient"]
-    assert len(list(page.all("img"))) == 2
+    assert len(list(page.all("img"))) == 3
     assert "bias_gradient" in page.one("section", id="check").one("table").text

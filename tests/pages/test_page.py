@@ -68,14 +68,15 @@ def test_a_table_says_what_the_terminal_says(check_page):
     rich.add_column("median", justify="right")
     rich.add_row("[green]64x64[/]", "1.5 µs")
     rich.add_row("<b>", "\\[sic]", style="red")
+    rich.add_row("[/]", "")
     table = Table.of(rich)
     assert table.headers == ("shape", "median")
-    assert table.rows == (("64x64", "1.5 µs"), ("<b>", "[sic]"))
+    assert table.rows == (("64x64", "1.5 µs"), ("<b>", "[sic]"), ("[/]", ""))
     found = shown(table, check_page)
-    assert found.cells == [["shape", "median"], ["64x64", "1.5 µs"], ["<b>", "[sic]"]]
+    assert found.cells == [["shape", "median"], ["64x64", "1.5 µs"], ["<b>", "[sic]"], ["[/]", ""]]
     assert found.one("caption").text == "times"
-    assert [cell.attributes.get("class") for cell in found.all("td")] == ["number", "number"]
-    assert [row.attributes.get("class") for row in found.all("tr")] == [None, None, "marked"]
+    assert [cell.attributes.get("class") for cell in found.all("td")] == ["number"] * 3
+    assert [row.attributes.get("class") for row in found.all("tr")] == [None, None, "marked", None]
     assert {cell.attributes["scope"] for cell in found.one("thead").all("th")} == {"col"}
 
 

@@ -37,8 +37,9 @@ def crosscheck(backend="cupy", device="emulator", shares=(0.25, 0.5), faults=())
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
-    """Spares a page its picture, which takes longer than the rest."""
-    monkeypatch.setattr(pictures, "throughput", lambda result: b"a picture")
+    """Spares a page its pictures, which take longer than the rest."""
+    for name in ("throughput", "roofline"):
+        monkeypatch.setattr(pictures, name, lambda result: b"a picture")
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_report_of_a_machine_without_a_gpu(report, check_page):
     assert "none of its times is shown" in check.text
     bench = page.one("section", id="bench")
     assert "Not measured: cupy on the GPU, numba on the GPU: no driver; get one." in bench.text
-    assert len(list(bench.all("img"))) == 1
+    assert len(list(bench.all("img"))) == 2
     assert {table.one("caption").text for table in bench.all("table")} == {"hidden_delta, float32", "step, float32"}
 
 
