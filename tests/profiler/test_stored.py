@@ -50,6 +50,11 @@ def test_a_difference_is_shown(profiles, stored):
     assert len(lines) == 2
     assert lines[0].startswith(f"{name}: {kernel['kernel']}: instructions: ")
     assert lines[0].endswith("(+100.0%)")
+    kernel.update(next(iter(stored["profiles"].values()))[0])
+    kernel["instructions"] += kernel["instructions"] // 100  # as NVRTC may make it of the same source
+    assert profiles.differences(stored["profiles"], changed) == []
+    kernel["sectors"] += 1
+    assert len(profiles.differences(stored["profiles"], changed)) == 1
     del changed[name]
     changed["another"] = []
     assert profiles.differences(stored["profiles"], changed) == [
