@@ -12,6 +12,7 @@ from hypothesis.strategies import integers
 
 from gpubp import LossScaling, Network, data
 from gpubp.backends.base import Control
+from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.data import Dataset
 from gpubp.diagnostics import gradient_check
 from gpubp.errors import ArgumentError, CheckpointError
@@ -294,9 +295,12 @@ def test_the_scale_doubles_after_clean_steps():
 def test_a_skip_starts_the_count_of_clean_steps_anew():
     net = small(loss_scaling=LossScaling(initial=4.0, growth_interval=3))
     x, y = batch()
+    scales = []
     for step in range(6):
         net.train_step(np.full_like(x, np.nan) if step == 2 else x, y)
-    assert control(net, Control.LOSS_SCALE) == 4  # 4, 4, skipped: 2, 2, 2, 4
+        assert not net.skipping  # without end: there are smaller scales
+        scales.append(control(net, Control.LOSS_SCALE))
+    assert scales == [4, 4, 2, 2, 2, 4]
     assert control(net, Control.STEP) == 5
 
 
@@ -456,6 +460,21 @@ def test_files_without_a_precision_stay_as_they_were(tmp_path):
     assert Network.load(tmp_path / "model.safetensors", backend="numpy").precision_name is None
 
 
+class Float32Only(NumpyBackend):
+    """Stands in for a backend that has no mixed precision."""
+
+    name = "float32only"
+
+    def require_precision(self, precision):
+        raise ArgumentError("precision", precision, "left out")
+
+
+def test_a_file_says_what_its_backend_must_compute_in(tmp_path):
+    small("bf16").save(tmp_path / "model.safetensors")
+    with pytest.raises(ArgumentError, match="computes in bf16, such as 'numpy'"):
+        Network.load(tmp_path / "model.safetensors", backend=Float32Only())
+
+
 # --- what does not end well -------------------------------------------------------------------------------------------
 def test_lost_weights_end_the_training():
     dataset = blobs()
@@ -495,5 +514,5 @@ def test_steps_skipped_without_end_are_said():
 
 
 def test_a_gradient_check_is_of_networks_without_a_precision():
-    with pytest.raises(ArgumentError, match="precision was 'bf16'"):
+    with pytest.raises(ArgumentError, match="precision was 'bf16'; it must be None: check the same network without it"):
         gradient_check(small("bf16"), *batch())
