@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ DEVICES = {"cpu": "the CPU", "gpu": "the GPU", "emulator": "the emulated device"
 
 SHOWN_FAILURES = 20
 """Failed cases whose complaint is shown, the worst ones; all are in the JSON."""
+
+BUSY = 0.05
+"""The share of the cores' time from which on other programs spoil what is measured."""
 
 WIDEST = 10_000
 """Characters: room for every column of a table."""
@@ -131,7 +134,7 @@ def summary(report: Report) -> list[str]:
     lines += [f"Checked: {_place(check)}: {_outcome(check)}." for check in report.checks]
     lines += [f"Not checked: {line}." for line in _by_reason(report.unchecked)]
     if report.bench is not None:
-        lines.append(f"Measured: {_measured(report.bench)}.")
+        lines += _measured(report.bench)
         lines += [f"Not measured: {line}." for line in _unmeasured(report.bench)]
     if report.profiles:
         lines.append(f"Modelled, not measured: {_modelled(report.profiles)}.")
@@ -187,36 +190,52 @@ def _own_faults(result: Result | None) -> list[Record]:
     return [record for record in result.faults if EVERYONE[record.contender].backend] if result else []
 
 
-def _measured(result: Result) -> str:
-    from gpubp.bench.contenders import EVERYONE
-    from gpubp.bench.works import Limit
+def _measured(result: Result) -> list[str]:
+    """What was measured, the times of the largest network's step, and what makes figures wrong or doubtful."""
+    from gpubp.bench.tables import duration
+    from gpubp.bench.works import Limit, Step
 
     records = [record for record in result.records if not isinstance(record.work, Limit)]
     keys = dict.fromkeys(record.contender for record in records if record.seconds)
-    names = ", ".join(f"{EVERYONE[key].title} on {DEVICES[EVERYONE[key].device]}" for key in keys) or "nobody"
-    failed = sum(bool(record.fault) for record in records)
     works = len({record.work for record in records})
-    return f"{works} works, by {names}" + (f"; {failed} measurements failed" if failed else "")
+    lines = [f"Measured: {works} works, by {', '.join(map(_contender, keys)) or 'nobody'}."]
+    steps = [record for record in records if isinstance(record.work, Step) and record.seconds]
+    if steps:
+        largest = max(steps, key=lambda record: record.work.flops).work
+        times = (f"{_contender(each.contender)} {duration(each.median)}" for each in steps if each.work == largest)
+        lines.append(f"A training step of network {largest.label} in {largest.dtype} took {', '.join(times)}.")
+    faults = [f"{_contender(each.contender)}, {each.work.title}: {each.fault}." for each in _own_faults(result)]
+    lines += [f"Failed: {fault}" for fault in faults[:SHOWN_FAILURES]]
+    if result.busy is not None and result.busy > BUSY:
+        lines.append(f"Other programs took {result.busy:.0%} of the cores' time: the measured times may be too long.")
+    return lines
+
+
+def _contender(key: str) -> str:
+    from gpubp.bench.contenders import EVERYONE
+
+    return f"{EVERYONE[key].title} on {DEVICES[EVERYONE[key].device]}"
 
 
 def _unmeasured(result: Result) -> list[str]:
     """Why this project's own backends have no times."""
     from gpubp.bench.contenders import EVERYONE
 
-    own = {key: reason for key, reason in result.absent.items() if EVERYONE[key].backend}
-    return _by_reason({f"{EVERYONE[key].title} on {DEVICES[EVERYONE[key].device]}": own[key] for key in own})
+    return _by_reason({_contender(key): reason for key, reason in result.absent.items() if EVERYONE[key].backend})
 
 
 def _bench(result: Result) -> dict[str, Any]:
     from gpubp.bench import pictures, tables
+    from gpubp.bench.contenders import EVERYONE
 
+    peers = {key: reason for key, reason in result.absent.items() if not EVERYONE[key].backend}
     drawn = [Picture(pictures.throughput(result), "Throughput over size: a curve for each contender")]
     if any(result.limits.values()):
         drawn.append(Picture(pictures.roofline(result), "The machine's roofline, with each backend's rates under it"))
     return {
         "tables": [Table.of(table) for table in tables.tables(result, WIDEST)],
         "unmeasured": _unmeasured(result),
-        "notes": tables.notes(result),
+        "notes": tables.notes(replace(result, absent=peers)),
         "pictures": drawn,
     }
 

@@ -110,6 +110,7 @@ def test_the_summary_says_what_ran_where_and_what_is_missing(report):
         "Checked: numba on the emulated device: all 2 cases passed; the largest error is 50% of its bound.",
         "Not checked: cupy on the GPU, numba on the GPU: no driver; get one.",
         "Measured: 2 works, by numpy on the CPU, scikit-learn on the CPU.",
+        "A training step of network tiny in float32 took numpy on the CPU 20.0 µs, scikit-learn on the CPU 45.0 µs.",
         "Not measured: cupy on the GPU, numba on the GPU: no driver; get one.",
     ]
 
@@ -184,7 +185,13 @@ def test_a_wrong_result_of_this_project_fails_the_report_and_one_of_a_peer_does_
     wrong = Record(STEPS["tiny"], contender, fault="wrong: the loss at step 1 is 2, not 1")
     found = replace(report, bench=replace(bench, records=(*bench.records, wrong)))
     assert found.failed is failed
-    assert any("1 measurements failed" in line for line in summary(found))
+    assert any("the loss at step 1 is 2, not 1" in line for line in summary(found)) is failed
+    assert "the loss at step 1 is 2, not 1" in found.html()
+
+
+def test_a_busy_machine_is_said_at_the_top(report, bench):
+    found = replace(report, bench=replace(bench, busy=0.4))
+    assert "Other programs took 40% of the cores' time: the measured times may be too long." in summary(found)
 
 
 def test_the_json_is_what_the_verbs_write(report, check_page):
