@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -43,7 +44,7 @@ class Column:
 def fitting(columns: Sequence[Column], width: int) -> list[Column]:
     """The columns that fit into so many characters, in their order; empty ones are left out."""
     found = [column for column in columns if any(column.cells) or not column.rank]
-    while sum(column.width + GAP for column in found) > width and any(column.rank for column in found):
+    while sum(column.width + GAP for column in found) - GAP > width and any(column.rank for column in found):
         found.remove(max(found, key=lambda column: column.rank))
     return found
 
@@ -197,12 +198,13 @@ def comparison(before: Result, now: Result, width: int) -> Table:
     """Two runs side by side."""
     found = changes(before, now)
     styles = {"faster": "green", "slower": "red"}
+    several = len({change.now.work.dtype for change in found}) > 1
     columns = [
         Column("what", [f"{change.now.work.group} {change.now.work.label}" for change in found], numbers=False),
-        Column("dtype", [change.now.work.dtype for change in found], rank=2, numbers=False),
+        Column("dtype", [change.now.work.dtype if several else "" for change in found], rank=1, numbers=False),
         Column("contender", [EVERYONE[change.now.contender].title for change in found], numbers=False),
-        Column("before", [duration(change.before.median) for change in found]),
-        Column("quartiles", [quartiles(change.before) for change in found], rank=3),
+        Column("before", [duration(change.before.median) for change in found], rank=2),
+        Column("quartiles", [quartiles(change.before) for change in found], rank=4),
         Column("now", [duration(change.now.median) for change in found]),
         Column("quartiles", [quartiles(change.now) for change in found], rank=3),
         Column("now /\nbefore", [f"{change.ratio:.2f}" for change in found]),
@@ -224,16 +226,16 @@ def comparison_notes(before: Result, now: Result) -> list[str]:
     for name, of_run in (("processor", lambda run: run.machine.get("processor")), ("threads", lambda run: run.threads)):
         if of_run(before) != of_run(now):
             lines.append(f"not the same {name}: {of_run(before)} before, {of_run(now)} now")
-    only = {
-        "before": _titles(before.records) - _titles(now.records),
-        "now": _titles(now.records) - _titles(before.records),
-    }
-    lines += [f"only {when}: {', '.join(sorted(titles))}" for when, titles in only.items() if titles]
+    for when, run, other in (("before", before, now), ("now", now, before)):
+        only = Counter(contender for _, contender in sorted(_measured(run) - _measured(other)))
+        if only:
+            counts = ", ".join(f"{count} of {EVERYONE[key].title}" for key, count in only.items())
+            lines.append(f"only {when}, and not compared: {counts}")
     return lines
 
 
-def _titles(records: Iterable[Record]) -> set[str]:
-    return {f"{record.work.title} ({EVERYONE[record.contender].title})" for record in records if record.seconds}
+def _measured(result: Result) -> set[tuple[str, str]]:
+    return {(record.work.title, record.contender) for record in result.records if record.seconds}
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
