@@ -348,19 +348,15 @@ class Network:
         batch = self._batch(rows)
         changed = [self.parameters, *self._state, self.control, self.losses]
         changed += [] if self._stored is None else [self._stored]
-        kept = [self._copied(array) for array in changed]
+        # on the host: the device may have no room for them twice
+        kept = [self.backend.asnumpy(array) for array in changed]
         self._set_host_controls(0)
         # once without recording: it compiles every kernel and makes every array that they need on their way
         self._step(batch, self._gather(feed, batch))
-        for array, copy in zip(changed, kept, strict=True):
-            self.backend.copy(copy, array)
+        for host, array in zip(kept, changed, strict=True):
+            self.backend.upload(host, array)
         replay = self.backend.capture(lambda: self._step(batch, self._gather(feed, batch)))
         return CapturedStep(self, feed, rows, replay, self._state, self._batches)
-
-    def _copied(self, array: Array) -> Array:
-        copy = self.backend.empty(array.shape, array.dtype)
-        self.backend.copy(array, copy)
-        return copy
 
     def _gather(self, feed: Feed, batch: _Batch) -> Array:
         """a[0] ← the feed's examples of this step; the targets, gathered likewise."""
