@@ -8,7 +8,8 @@
 #include "forms.cuh"
 
 // A TILE×TILE piece of an operand as [side][depth]. The padding column puts the elements of one column into different
-// banks, so that neither the copy nor the product has bank conflicts, whichever index runs along the warp.
+// banks, so that neither the copy nor the product has bank conflicts, whichever index runs along the warp. (With TILE 16
+// a warp copies two rows at a time, and of 33 places in a line the last lies in the bank of the first: one conflict.)
 template <typename T, int TILE>
 using SharedTile = T[TILE][TILE + 1];
 
