@@ -8,10 +8,11 @@ Conventions, for every method:
 
 - Rows are examples. B is the batch size, n_l the width of layer l. Every array is C-contiguous.
 - Results go into arrays that the caller made; the parameter that is written stands last. Inputs never alias outputs,
-  except for what `update`, `weight_step`, `clip_value` and `scale` change in place.
-- Arrays come in two dtypes, by their role (see `Precision`): weights, activations and deltas in the storage dtype;
-  biases, gradients, parameters, the optimiser's state and targets in the master dtype. The two differ where storage has
-  16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without saturation.
+  except for what `update`, `weight_step` and `scale` change in place.
+- Arrays come in two dtypes, by their role (see `gpubp.precision.Precision`): weights, activations and deltas in the
+  storage dtype; biases, gradients, parameters, the optimiser's state and targets in the master dtype. The two differ
+  where storage has 16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without
+  saturation.
 - `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.precision.round_to_tf32`).
 - Nothing waits for the device, except `asnumpy` and `synchronize`.
 - What changes from step to step is read from `control`, a small float64 array on the device (see `Control`), so that
@@ -27,7 +28,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpubp.precision import LossScaling
-from gpubp.precision import Precision as Precision
 
 if TYPE_CHECKING:
     from gpubp.activations import Activation

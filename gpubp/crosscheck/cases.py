@@ -230,6 +230,7 @@ MIXED_OPTIONS: dict[str, tuple[str, ...]] = {
         "squared_error+softmax",
     ),
     "update": ("sgd", "momentum", "adam"),
+    "gather_rows": ("float",),
 }
 """The options in the subset of `MIXED_DTYPES`, where it does not hold them all; products take one each, in turn."""
 
@@ -249,8 +250,10 @@ HALF_MODES: dict[str, tuple[str, ...]] = {
 PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
 """The primitives that are products: the ones with rungs of the ladder, and with shapes M, N, K."""
 
-
-HALF_PRIMITIVES = ("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "update", "row_argmax", "cast")
+HALF_PRIMITIVES = (
+    *("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "update"),
+    *("gather_rows", "row_argmax", "scale", "cast"),
+)
 """The primitives that are no products, and read or write `HALF_DTYPES`."""
 
 

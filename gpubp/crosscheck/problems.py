@@ -544,12 +544,14 @@ def _row_argmax(case: Case, rng: np.random.Generator) -> Problem:
 
 def _scale(case: Case, rng: np.random.Generator) -> Problem:
     x = _draw(case, rng, case.shape, case.scale)
-    factor = float(_rounded(np.array(1 / 3), case.dtype))
+    factor = float(_rounded(np.array(1 / 3), case.master))
     reference = factor * _wide(x)
+    # what is rounded to the storage dtype: the product itself, or the product in float32
+    error = 0.0 if case.storage == case.master else UNIT_ROUNDOFF[case.master] * np.abs(reference)
     return Problem(
         {},
         lambda backend, arrays: backend.scale(arrays["x"], factor),
-        {"x": _within(reference, np.zeros_like(reference), case.dtype)},
+        {"x": Expected(reference, stored(error, reference, case.storage))},
         started={"x": x},
     )
 
