@@ -57,7 +57,7 @@ def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], floa
         return call
 
     flush = _flush(backend) if elapsed else None
-    return runners.of_primitive(problem, place, bind, backend.asnumpy, elapsed=elapsed, flush=flush)
+    return runners.of_primitive(problem, place, bind, backend.asnumpy, elapsed=elapsed, flush=flush, bounds=1.0)
 
 
 def _flush(backend: Backend) -> Call:

@@ -9,6 +9,7 @@ from gpubp.bench import contenders, cuda_peers, own, runners, turns
 from gpubp.bench.contenders import CONTENDERS, EVERYONE
 from gpubp.bench.works import STEPS, Primitive
 from gpubp.costs import MATRICES, PRODUCTS
+from gpubp.crosscheck import references
 from gpubp.errors import ArgumentError
 
 CPU_PEERS = [each for each in CONTENDERS.values() if each.device == "cpu" and not each.backend]
@@ -75,6 +76,18 @@ class Nvmath:
     def matmul(a, b, epilog):
         assert epilog == "relu_aux"
         return np.maximum(a @ b, 0), {"relu_aux": a @ b > 0}
+
+
+@pytest.mark.parametrize(("lower", "passes"), [(lambda x: x, True), (references.tf32, False)])
+def test_a_peer_that_computes_in_a_lower_precision_is_found(lower, passes):
+    problem = runners.problem_of(Primitive("weight_gradient", (64, 64, 2048)))
+
+    def bind(arrays):
+        delta, a_prev = (lower(arrays[name]).astype(np.float32) for name in ("delta", "a_prev"))
+        return lambda: {"gradient": delta.T @ a_prev}
+
+    runner = runners.of_primitive(problem, np.array, bind, np.asarray, elapsed=lambda work: 1.0)
+    assert (runner.fault() == "") is passes
 
 
 def test_everyone_can_be_chosen_and_says_why_not():
