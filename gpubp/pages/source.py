@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gpubp.kernels
 from gpubp.pages.page import Picture, Table, finite, render
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from gpubp.profiler.profile import Profile
 
 KERNELS = Path(gpubp.kernels.__file__).parent
+
+INSTRUCTIONS, SHARE = "instructions", "share"
+SECTORS, EXCESS = "sectors", "excess"
+PASSES, CONFLICTS = "passes", "conflicts"
+"""The headings of the numbers beside a line."""
 
 FAINTEST, STRONGEST = 0.06, 0.55
 """How opaque the tint is behind a line that executes something, and behind the one that executes most."""
@@ -65,14 +70,12 @@ class File:
         return sum(row.executed for row in self.rows)
 
     @property
-    def sectors(self) -> int:
-        """That all its lines move."""
-        return sum(row.sectors for row in self.rows)
-
-    @property
-    def passes(self) -> int:
-        """Of all its lines."""
-        return sum(row.passes for row in self.rows)
+    def headings(self) -> tuple[str, ...]:
+        """The numbers that its lines have."""
+        found = [INSTRUCTIONS, SHARE]
+        found += [SECTORS, EXCESS] if any(row.sectors for row in self.rows) else []
+        found += [PASSES, CONFLICTS] if any(row.passes for row in self.rows) else []
+        return tuple(found)
 
 
 def annotated(profile: Profile, command: str = "gpubp profile") -> str:
@@ -84,6 +87,7 @@ def annotated(profile: Profile, command: str = "gpubp profile") -> str:
     from gpubp.profiler.profile import percent
 
     files = files_of([line for kernel in profile.kernels for line in kernel.counts.lines])
+    executed = sum(file.executed for file in files)
     shown = report.tables(profile)
     return render(
         "source.html",
@@ -99,8 +103,9 @@ def annotated(profile: Profile, command: str = "gpubp profile") -> str:
         roofline=Picture(report.picture([profile]), f"Roofline of {profile.gpu.name} with the profile as a point"),
         files=files,
         links=links_of(files),
-        executed=sum(file.executed for file in files),
-        amount=report.amount,
+        executed=executed,
+        cells=_cells(executed),
+        excesses=(EXCESS, CONFLICTS),
         share=lambda part, whole: percent(part / whole) if whole else "",
         tint=_tint(max((row.executed for file in files for row in file.rows), default=0)),
     )
@@ -172,7 +177,25 @@ def _row(number: int, anchor: str, text: str, counted: Sequence[Line]) -> Row:
     )
 
 
-def _tint(most: int) -> Any:
+def _cells(executed: int) -> Callable[[Row, Sequence[str]], list[tuple[str, str]]]:
+    """What stands beside a line under each heading; "" where there is nothing. executed: instructions of all lines."""
+    from gpubp.profiler.profile import percent
+    from gpubp.profiler.report import amount
+
+    def cells(row: Row, headings: Sequence[str]) -> list[tuple[str, str]]:
+        found: dict[str, str] = {}
+        if row.executed:
+            found |= {INSTRUCTIONS: amount(row.executed), SHARE: percent(row.executed / executed)}
+        if row.sectors:
+            found |= {SECTORS: amount(row.sectors), EXCESS: amount(row.excess)}
+        if row.passes:
+            found |= {PASSES: amount(row.passes), CONFLICTS: amount(row.conflicts)}
+        return [(heading, found.get(heading, "")) for heading in headings]
+
+    return cells
+
+
+def _tint(most: int) -> Callable[[Row], str]:
     """How opaque a row's tint is, by its instructions: the root of its share of the most, so that lesser ones show."""
 
     def opacity(row: Row) -> str:

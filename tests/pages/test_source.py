@@ -107,7 +107,7 @@ def test_every_line_of_every_file_is_there_with_its_counts(page, check_page):
         text = (KERNELS.parent / name).read_text(encoding="utf-8")
         assert [cell.raw for cell in table.all("td") if "code" in cell.attributes.get("class", "")] == text.splitlines()
     executed = sum(sum(line["instructions"].values()) for line in kernel["counts"]["lines"])
-    titles = [cell.attributes["title"] for table in tables for cell in table.all("td") if "title" in cell.attributes]
+    titles = [cell.attributes["title"] for table in tables for cell in table.all("tr") if "title" in cell.attributes]
     shown = [int(number.replace(",", "")) for title in titles for number in re.findall(r" ([\d,]*\d)(?=, |$)", title)]
     assert sum(shown) == executed
 
