@@ -22,6 +22,12 @@ def run(repository, tmp_path):
     return run
 
 
+def test_make_bench_finds_every_suite(run, repository):
+    out = run("-m", "pytest", repository / "benchmarks", "--rootdir", repository, "--collect-only", "-q")
+    for suite in repository.glob("benchmarks/bench_*.py"):
+        assert suite.name in out
+
+
 @pytest.mark.parametrize(
     ("suite", "chosen", "passed"),
     [
