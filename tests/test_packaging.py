@@ -188,7 +188,7 @@ def test_the_command_is_installed_and_trains_with_the_core_dependencies(installe
 
 
 def test_importing_gpubp_loads_nothing_that_is_optional():
-    code = f"import sys, gpubp; print(*({sorted(OPTIONAL | {'matplotlib', 'rich'})} & sys.modules.keys()))"
+    code = f"import sys, gpubp; print(*({sorted(OPTIONAL | {'matplotlib', 'rich', 'jinja2'})} & sys.modules.keys()))"
     code = code.replace("[", "{").replace("]", "}")
     assert run(sys.executable, "-c", code).split() == []
 

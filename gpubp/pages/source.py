@@ -112,7 +112,7 @@ def annotated(profile: Profile, command: str = "gpubp profile") -> str:
 
 
 def files_of(lines: Iterable[Line]) -> list[File]:
-    """The files that these lines come from, the one that executes most first; a line that kernels share counts once."""
+    """The files that these lines come from, the one that executes most first; kernels that share a line are summed."""
     by_file: dict[str, dict[int, list[Line]]] = {}
     for line in lines:
         by_file.setdefault(line.file, {}).setdefault(line.number, []).append(line)
