@@ -167,7 +167,7 @@ def bench(
     if out is not None:
         _draw(result, out)
     if as_json:
-        console.print(result.to_json(), markup=False, soft_wrap=True)
+        console.out(result.to_json(), highlight=False)
     else:
         _show(console, result)
         for kind, path in (("result", save), ("pictures", out)):

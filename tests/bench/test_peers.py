@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from gpubp.bench import contenders, cuda_peers, own, runners, turns
+from gpubp.bench import contenders, cuda_peers, limits, own, runners, turns
 from gpubp.bench.contenders import CONTENDERS, EVERYONE
-from gpubp.bench.works import STEPS, Primitive
+from gpubp.bench.timing import seconds_of_a_call
+from gpubp.bench.works import STEPS, Limit, Primitive
 from gpubp.costs import MATRICES, PRODUCTS
 from gpubp.crosscheck import references
 from gpubp.errors import ArgumentError
@@ -76,6 +77,40 @@ class Nvmath:
     def matmul(a, b, epilog):
         assert epilog == "relu_aux"
         return np.maximum(a @ b, 0), {"relu_aux": a @ b > 0}
+
+
+class Cupy:
+    """CuPy, as far as it is used: NumPy's functions, and events two milliseconds apart."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    asnumpy = staticmethod(np.asarray)
+
+    class cuda:
+        class Event:
+            def record(self):
+                self.recorded = True
+
+            def synchronize(self):
+                assert self.recorded
+
+        @staticmethod
+        def get_elapsed_time(start, end):
+            assert start.recorded
+            assert end.recorded
+            assert start is not end
+            return 2.0
+
+
+def test_what_cupy_times_is_timed_by_its_events(monkeypatch):
+    monkeypatch.setattr(cuda_peers, "array_module", Cupy)
+    monkeypatch.setattr(runners, "FLUSHED_BYTES", 1024)
+    product = cuda_peers.make(small("hidden_delta"))
+    assert product.fault() == ""
+    assert product.flush is not None
+    for runner in (product, *(limits.on_gpu(Limit(name, 8)) for name in ("product", "copy"))):
+        assert seconds_of_a_call(runner, 0.0) == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(("lower", "passes"), [(lambda x: x, True), (references.tf32, False)])
