@@ -252,3 +252,7 @@ def test_a_report_of_one_small_kernel(tmp_path, check_page):
     assert [each["workload"]["primitive"] for each in data["profile"]] == ["bias_gradient"]
     assert len(list(page.all("img"))) == 3
     assert "bias_gradient" in page.one("section", id="check").one("table").text
+    profile = page.one("section", id="profile")
+    assert "A model, not a measurement" in profile.text
+    assert {row[0] for row in profile.one("table").cells[1:]} == {"bias_gradient 1024x1024"}
+    assert "bias_gradient, numba: Limited by" in profile.text
