@@ -163,10 +163,11 @@ def _place(check: CrossCheck) -> str:
 def _outcome(check: CrossCheck) -> str:
     if not check.cases:
         return "no case ran"
+    dtypes = ", ".join(dict.fromkeys(dtype for _, _, dtype in check.rows))
     if check.failures:
-        return f"{len(check.failures):,} of {check.cases:,} cases failed"
+        return f"{len(check.failures):,} of {check.cases:,} cases in {dtypes} failed"
     worst = max(row.share for row in check.rows.values())
-    return f"all {check.cases:,} cases passed; the largest error is {worst:.0%} of its bound"
+    return f"all {check.cases:,} cases in {dtypes} passed; the largest error is {worst:.0%} of its bound"
 
 
 def _check(check: CrossCheck) -> dict[str, Any]:
@@ -264,7 +265,7 @@ def _profile(profiles: Sequence[Profile]) -> dict[str, Any]:
 
     cells = []
     for each in profiles:
-        where = f"{each.title} {'x'.join(map(str, each.workload.shape))}"
+        where = f"{each.title}\n{'x'.join(map(str, each.workload.shape))}"
         for kernel in each.kernels:
             found = rows(each, [kernel])
             own = (found[name] for name in PROFILE_ROWS)

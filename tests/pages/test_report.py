@@ -106,8 +106,8 @@ def test_a_report_of_a_machine_without_a_gpu(report, check_page):
 def test_the_summary_says_what_ran_where_and_what_is_missing(report):
     assert summary(report) == [
         "The machine has A <processor>, 8 cores, and no GPU (no NVIDIA driver is installed).",
-        "Checked: cupy on the emulated device: all 2 cases passed; the largest error is 50% of its bound.",
-        "Checked: numba on the emulated device: all 2 cases passed; the largest error is 50% of its bound.",
+        "Checked: cupy on the emulated device: all 2 cases in float32 passed; the largest error is 50% of its bound.",
+        "Checked: numba on the emulated device: all 2 cases in float32 passed; the largest error is 50% of its bound.",
         "Not checked: cupy on the GPU, numba on the GPU: no driver; get one.",
         "Measured: 2 works, by numpy on the CPU, scikit-learn on the CPU.",
         "A training step of network tiny in float32 took numpy on the CPU 20.0 µs, scikit-learn on the CPU 45.0 µs.",
@@ -138,7 +138,7 @@ def test_a_failed_case_is_said_at_the_top_and_shown_with_its_command(report, che
     top = page.one("section", id="summary")
     assert top.attributes["class"] == "verdict failed"
     assert top.one("p").text == "Failed"
-    assert "Checked: cupy on the emulated device: 2 of 3 cases failed." in top.text
+    assert "Checked: cupy on the emulated device: 2 of 3 cases in float32, float64 failed." in top.text
     assert page.one("title").text == "gpubp report: Failed"
     shown = [block.raw for block in page.one("section", id="check").all("pre")]
     assert [text.splitlines()[0] for text in shown] == [failing.command(each) for each in reversed(failing.failures)]
