@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from typing import Any
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
@@ -144,7 +145,8 @@ def _probe_numba() -> str:
         raise _Missing(f"Numba does not load its CUDA libraries ({_first_line(error)})", _install(found)) from error
     _require_version("Numba's CUDA toolkit", runtime[0], found)
     _run_tiny_kernel(lambda: _tiny_numba(cuda), found)
-    return f"{found.devices[0]}, numba-cuda {cuda.__version__}, CUDA {runtime[0]}.{runtime[1]}"
+    # numba.cuda has no __version__
+    return f"{found.devices[0]}, numba-cuda {metadata.version('numba-cuda')}, CUDA {runtime[0]}.{runtime[1]}"
 
 
 def _tiny_numba(cuda: Any) -> bool:

@@ -1,5 +1,6 @@
 """Detection tells apart what can be missing, each with the command that mends it; and the switch acts on it."""
 
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -50,6 +51,15 @@ def test_a_working_gpu_is_named(monkeypatch):
     found = detection.probe("cupy", "gpu")
     assert found.works
     assert str(found) == "NVIDIA H100, CuPy 14.0, CUDA 13.0"
+
+
+def test_numba_on_a_working_gpu_is_named(monkeypatch):
+    """All but the kernel itself is the real numba.cuda, which knows its CUDA without a driver."""
+    use_driver(monkeypatch, GPU)
+    monkeypatch.setattr(detection, "_tiny_numba", lambda cuda: True)
+    found = detection.probe("numba", "gpu")
+    assert found.works
+    assert re.fullmatch(r"NVIDIA H100, numba-cuda \d+\.\d+\.\d+, CUDA \d+\.\d+", str(found))
 
 
 @pytest.mark.parametrize(
