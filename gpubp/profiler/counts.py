@@ -3,8 +3,8 @@
 A primitive of up to `WORK` multiply-adds or elements runs as it is. A larger one is counted at smaller shapes: the same
 kernels by the same plan, with fewer whole tiles and with the same remainders at the edges. The work of a grid of tiles
 is a constant, and terms in the number of tiles along each side and in their products; so two numbers of tiles a side
-give all of it, in whole numbers. One shape more is run to see whether that is so: it is not exactly where the path of a
-thread depends on the data, and then the profile says by how much the check was off.
+give all of it, in whole numbers. One shape more, larger in every side, is run to see whether that is so: it is not
+exactly where the path of a thread depends on the data, and then the profile says by how much the check was off.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import activations
+from gpubp.backends.gpu import BLOCK
 from gpubp.backends.gpu_backend import GpuBackend, ProductCall
 from gpubp.errors import ArgumentError
 from gpubp.kernels import plans
@@ -32,6 +33,8 @@ WORK = 2**24
 MOST_WORK = 2**28
 """The same, beyond which not even a smaller shape is run: it would take minutes."""
 
+SECTOR = 32
+"""Bytes."""
 UNROLLED = 4
 """Steps of a loop that the compiler may join: depths are counted at numbers of tiles that differ by so many."""
 NAIVE_DEPTH = 32
@@ -205,8 +208,8 @@ def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: in
     found = [_at(wanted, measured, kernel) for kernel in range(len(measured[0][1]))]
     error = 0.0
     if reduced:
-        check = {reduced[0]: 2}
-        expected = [_at({**dict.fromkeys(reduced, 0), **check}, measured, kernel) for kernel in range(len(found))]
+        check = dict.fromkeys(reduced, 2)
+        expected = [_at(check, measured, kernel) for kernel in range(len(found))]
         error = max(map(_difference, expected, numbers(check)))
     first = next(iter(runs.values()))
     return Counted(plan, tuple(first), tuple(map(_counts_of, found)), tuple(runs), error == 0, error)
@@ -243,7 +246,10 @@ def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple
         k = work.shape[2]
         axis = _axis(k, depth, least)
         same_parts = all(plan.parts(axis.side(each)) == plan.parts(k) for each in (0, 1, 2))
-        return [(plan.tile_m, plan.tile_m), (plan.tile_n, plan.tile_n), (depth, least) if same_parts else (0, 0)]
+        rows, columns = _side_units(plan, *work.shape)
+        gap = SECTOR // work.stored.itemsize  # so that rows of neighbouring tiles share no sector
+        sides = [(rows, plan.tile_m + gap), (columns, plan.tile_n + gap)]
+        return [*sides, (depth, least) if same_parts else (0, 0)]
     if work.primitive == "update":
         return [(SAMPLE, SAMPLE)]
     rows, width = work.shape
@@ -262,6 +268,13 @@ def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple
         return [(unit, 2 * unit) if same else (0, 0), (0, 0)]
     unit = ROWS[work.primitive]
     return [(unit, unit), (0, 0)]
+
+
+def _side_units(plan: Plan, m: int, n: int, k: int) -> tuple[int, int]:
+    """Whole tiles; where the parts of the depth are added up, so many that they are whole blocks of that kernel too."""
+    if plan.parts(k) == 1:
+        return plan.tile_m, plan.tile_n
+    return tuple(tile * (BLOCK // gcd(BLOCK, tile * other)) for tile, other in ((plan.tile_m, n), (plan.tile_n, m)))
 
 
 def _depth_unit(plan: Plan) -> int:

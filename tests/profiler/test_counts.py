@@ -4,6 +4,7 @@ import pytest
 
 from gpubp import costs
 from gpubp.errors import ArgumentError
+from gpubp.profiler import counts
 
 NAIVE_LINE, TILED_LINE = "product_naive.cuh", "product_tiled.cuh"
 
@@ -82,11 +83,22 @@ def test_a_large_shape_is_counted_at_smaller_ones(count):
         ("cupy", "pipelined", "float32", (128, 96, 900)),
         ("cupy", "pipelined", "float32", (83, 100, 5167)),  # in parts of the depth, and off 16-byte boundaries
         ("cupy", "tensorcore", "bfloat16", (200, 264, 1600)),
+        ("cupy", "pipelined", "float32", (133, 72, 544)),  # in parts whose sums do not fill whole blocks
+        ("cupy", "tensorcore", "bfloat16", (260, 516, 704)),  # rows of neighbouring tiles in one sector, if too few
         ("numba", "tiled", "float32", (101, 90, 330)),
     ],
 )
 def test_every_variant_scales(count, backend, variant, dtype, shape):
     assert_scales(count, "hidden_delta", shape, backend=backend, variant=variant, dtype=dtype)
+
+
+@pytest.mark.slow
+def test_what_does_not_scale_is_said(count, monkeypatch):
+    # blocks that add parts up are then not whole, for every second column of tiles
+    monkeypatch.setattr(counts, "_side_units", lambda plan, *sides: (plan.tile_m, plan.tile_n))
+    found = count("hidden_delta", (133, 72, 544), limit=0)
+    assert not found.exact
+    assert found.error > 0
 
 
 @pytest.mark.slow
