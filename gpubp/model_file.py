@@ -61,6 +61,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+def check_path(argument: str, path: Path, *suffixes: str) -> None:
+    """Raise ArgumentError, which names the argument, where `write_bytes` could not write a file whose name ends in one
+    of these: before the work for it."""
+    if path.suffix.lower() not in suffixes:
+        raise ArgumentError(argument, str(path), f"a file name that ends in {' or '.join(suffixes)}")
+    if path.exists() and not path.is_file():
+        raise ArgumentError(argument, str(path), "a new file, or one to replace")
+    if not path.parent.is_dir():
+        raise ArgumentError(argument, str(path), "in a folder that exists")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ArgumentError(argument, str(path), f"in a folder that can be written ({error.strerror})") from None
+
+
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors and the metadata of a file that `write` made.
 

@@ -11,6 +11,7 @@ from gpubp import chips, costs
 from gpubp.chips import Gpu
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels import plans
+from gpubp.model_file import check_path, write_bytes
 from gpubp.profiler.launches import BACKENDS
 from gpubp.profiler.profile import Profile, profile, separate_halves
 from gpubp.profiler.workloads import Workload
@@ -47,24 +48,20 @@ def run(
     """
     if compare and variant is not None:
         raise ArgumentError("variant", variant, "left out with --compare, which takes every one")
-    if out is not None and out.suffix.lower() != ".png":
-        raise ArgumentError("out", str(out), "a .png file")
+    if html is not None and compare:
+        raise ArgumentError("html", str(html), "left out with --compare: it shows one profile")
+    if out is not None:
+        check_path("out", out, ".png")
     if html is not None:
-        from gpubp.pages.page import check_path
-
-        if compare:
-            raise ArgumentError("html", str(html), "left out with --compare: it shows one profile")
-        check_path("html", html)
+        check_path("html", html, ".html", ".htm")
     gpu = chip_of(chip)
     work = Workload(primitive, shape_of(primitive, shape), dtype, variant, activation, optimizer)
     found = compared(work, backend, gpu, arch) if compare else [_profiled(work, backend or "cupy", gpu, arch)]
     if out is not None:
-        from gpubp.model_file import write_bytes
         from gpubp.profiler import report
 
         write_bytes(out, report.picture(found))
     if html is not None:
-        from gpubp.model_file import write_bytes
         from gpubp.pages.source import annotated
 
         write_bytes(html, annotated(found[0], command_line).encode())

@@ -65,19 +65,20 @@ def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | N
     clock = gpu.boost_hz * gpu.multiprocessors
     peak = gpu.roofline(cost.rate).peak
     seconds = dict.fromkeys((ARITHMETIC, ISSUE, SHARED), 0.0)
-    ideal = 0.0
+    even = uneven = 0.0
     for counts, code in kernels:
         own = {
             ARITHMETIC: counts.flops / peak,
             ISSUE: warp_instructions(counts, code) / (clock * gpu.multiprocessor.register_partitions),
             SHARED: (counts.passes + global_passes(counts)) / clock,
         }
+        share = balance(gpu, counts.blocks)
         for name, time in own.items():
-            seconds[name] += time / balance(gpu, counts.blocks)
-        ideal += max(own.values())
-    held_up = max(seconds.values())
+            seconds[name] += time / share
+        even += max(own.values())
+        uneven += max(own.values()) / share
     seconds[MEMORY] = cost.bytes / gpu.bandwidth
-    return Limits(seconds, ideal / held_up if held_up else 1.0, cost.flops)
+    return Limits(seconds, even / uneven if uneven else 1.0, cost.flops)
 
 
 def balance(gpu: Gpu, blocks: int) -> float:

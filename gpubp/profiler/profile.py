@@ -98,10 +98,13 @@ class Profile:
 
     @property
     def bytes_in_flight(self) -> int:
-        """Bytes that a multiprocessor has on their way from memory while it computes: all stages but the one in use."""
+        """Bytes that a multiprocessor has on their way from memory while it computes: of the blocks that it gets, all
+        stages but the one in use."""
         if not self.stage_bytes or self.plan is None:
             return 0
-        return self.kernels[0].occupancy.blocks * (self.plan.stages - 1) * self.stage_bytes
+        main = self.kernels[0]
+        blocks = min(main.occupancy.blocks, -(-main.counts.blocks // self.gpu.multiprocessors))
+        return blocks * (self.plan.stages - 1) * self.stage_bytes
 
     @property
     def limiter(self) -> str:
@@ -270,9 +273,10 @@ def _sentence(profile: Profile) -> str:
         lacking = " and ".join(main.occupancy.limited_by)
         return f"It does not run on {gpu.name}: a multiprocessor has too few {lacking} for one block."
     name = profile.limits.limiter
-    if name != MEMORY and main.counts.blocks < gpu.multiprocessors:
+    if main.counts.blocks <= gpu.multiprocessors / 2:  # of more, the others are held up by the busiest, as said below
         name = "the size of its grid"
-        why = f"{main.counts.blocks} blocks for the {gpu.multiprocessors} multiprocessors of {gpu.name}"
+        blocks = "1 block" if main.counts.blocks == 1 else f"{main.counts.blocks} blocks"
+        why = f"{blocks} for the {gpu.multiprocessors} multiprocessors of {gpu.name}"
     else:
         reasons = {MEMORY: _of_memory, ARITHMETIC: _of_arithmetic, ISSUE: _of_issue, SHARED: _of_shared}
         why = reasons[name](profile, main)
@@ -301,5 +305,5 @@ def _of_issue(profile: Profile, main: KernelProfile) -> str:
 
 def _of_shared(profile: Profile, main: KernelProfile) -> str:
     shared = main.counts.passes > global_passes(main.counts)
-    what = "passes through the banks of shared memory" if shared else "requests to global memory, caches or not"
+    what = "passes through the banks of shared memory" if shared else "requests to global memory, cached or not"
     return f"{what}, most of them for {main.counts.worst('shared' if shared else 'global', 'units')}"

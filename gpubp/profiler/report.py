@@ -19,6 +19,8 @@ MOST_CLASSES = 5
 MOST_LINES = 8
 WIDE = 120
 """Columns of a terminal from which on a comparison is one table."""
+NARROW = 80
+"""And below which it is many."""
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -167,8 +169,8 @@ def tables(profile: Profile) -> list[Any]:
 def comparison(profiles: Sequence[Profile], width: int) -> list[Any]:
     """Profiles side by side, as tables and sentences for a terminal of this width."""
     names = list(COMPARED)
-    half = len(names) // 2
-    parts = [names] if width >= WIDE else [names[:half], names[half:]]
+    columns = len(names) if width >= WIDE else 5 if width >= NARROW else 3
+    parts = [names[first : first + columns] for first in range(0, len(names), columns)]
     sentences = [f"{heading(each)}: {each.limiter}" for each in profiles]
     if any(each.title != each.workload.primitive for each in profiles):
         sentences.append("In two kernels: transpose_product, and then hadamard_derivative.")
@@ -182,7 +184,7 @@ def _compared(profiles: Sequence[Profile], names: Sequence[str]) -> Table:
     table = Table(title=escape(title(profiles[0])), title_justify="left")
     table.add_column("", style="bold", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for profile in profiles:
         table.add_row(heading(profile), *(escape(COMPARED[name](profile)) for name in names))
     return table
@@ -230,9 +232,9 @@ def lines_table(profile: Profile) -> Table:
     from rich.table import Table
 
     table = Table(title="Lines with the most instructions", title_justify="left")
-    table.add_column("line", no_wrap=True)
+    table.add_column("line", overflow="fold", min_width=12)
     for name in ("instructions", "share", "sectors", "excess", "passes", "conflicts"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold", min_width=5)
     executed = sum(kernel.counts.executed for kernel in profile.kernels)
     found = [(sum(line.instructions.values()), line) for kernel in profile.kernels for line in kernel.counts.lines]
     for number, line in sorted(found, key=lambda item: -item[0])[:MOST_LINES]:

@@ -43,6 +43,10 @@ class Workload:
             raise ArgumentError("variant", self.variant, f"left out for {self.primitive}, which comes in one way")
         if self.variant is not None and self.variant not in plans.VARIANTS:
             raise unknown_name("variant", self.variant, plans.VARIANTS)
+        if self.variant is not None and (self.variant == "tensorcore") != self.tensor_cores:
+            own = "left out, or tensorcore," if self.tensor_cores else "naive, tiled or pipelined,"
+            other = "" if self.tensor_cores else "; or dtype tf32, bfloat16 or float16"
+            raise ArgumentError("variant", self.variant, f"{own} with dtype {self.dtype}{other}")
         if activations.get(self.activation).name == "softmax":
             raise ArgumentError("activation", self.activation, "an elementwise activation")
         optimizers.get(self.optimizer)

@@ -87,7 +87,13 @@ def test_tensor_cores():
         (["hidden_delta", "--backend", "numpy", "--compare"], "--backend was 'numpy'; it must be one of cupy, numba"),
         (["update", "--variant", "naive"], "--variant was 'naive'; it must be left out for update"),
         (["hidden_delta", "--variant", "naive", "--compare"], "left out with --compare"),
-        (["hidden_delta", "--out", "x.jpg"], "--out was 'x.jpg'; it must be a .png file"),
+        (["hidden_delta", "--out", "x.jpg"], "--out was 'x.jpg'; it must be a file name that ends in .png"),
+        (["hidden_delta", "--out", "none/x.png"], "--out was 'none/x.png'; it must be in a folder that exists"),
+        (
+            ["hidden_delta", "--out", "/proc/x.png"],
+            "--out was '/proc/x.png'; it must be in a folder that can be written",
+        ),
+        (["hidden_delta", "--html", "none/x.html"], "--html was 'none/x.html'; it must be in a folder that exists"),
         (
             ["hidden_delta", "--dtype", "float16", "--chip", "T4"],
             "--dtype was 'float16'; it must be float32 or float64",

@@ -8,6 +8,7 @@ import pytest
 from gpubp import chips
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError
+from gpubp.kernels.plans import Plan
 from gpubp.profiler import limits, machine_code, profile, report
 from gpubp.profiler.counts import Access, Counts, Line
 from gpubp.profiler.machine_code import MachineCode
@@ -38,6 +39,8 @@ def test_the_chip_and_the_architecture():
         ({"primitive": "product"}, "primitive was 'product'"),
         ({"shape": (1, 2)}, "MxNxK"),
         ({"variant": "fast"}, "variant was 'fast'"),
+        ({"variant": "tensorcore"}, "naive, tiled or pipelined, with dtype float32; or dtype tf32"),
+        ({"variant": "naive", "dtype": "tf32"}, "left out, or tensorcore, with dtype tf32"),
         ({"activation": "softmax"}, "an elementwise activation"),
         ({"optimizer": "best"}, "optimizer was 'best'"),
         ({"primitive": "update", "shape": (4,), "variant": "naive"}, "left out for update"),
@@ -101,6 +104,11 @@ def test_the_busiest_multiprocessor_holds_the_others_up(blocks, share):
     assert found.seconds["arithmetic"] == pytest.approx(even.seconds["arithmetic"] / share)
 
 
+def test_kernels_that_different_parts_limit_balance_as_each_does():
+    arithmetic, passes = counts(33, flops=10**9), counts(33, passes=10**6)
+    assert limits.limits(H100, COST, [(arithmetic, None), (passes, None)]).balance == pytest.approx(0.25)
+
+
 # --- a profile --------------------------------------------------------------------------------------------------------
 def test_a_profile_holds_together(naive):
     (kernel,) = naive.kernels
@@ -141,12 +149,27 @@ def test_what_limits_is_said_in_a_sentence(naive):
     assert "of the main loop's instructions are FFMA; at most 5 %" in sentence(limits.ISSUE, 2)
     unread = sentence(limits.ISSUE, 2, machine_code=None)
     assert "instructions a flop, most of them for product_naive.cuh:" in unread
-    assert "requests to global memory, caches or not, most of them for product_naive.cuh:" in sentence(limits.SHARED, 2)
+    assert "requests to global memory, cached or not, most of them for product_naive.cuh:" in sentence(limits.SHARED, 2)
     assert "flops a byte, where H100 SXM needs 20 to keep its arithmetic busy" in sentence(limits.MEMORY, 2)
     full = replace(naive.kernels[0].occupancy, blocks=0, limits={"registers": 0, "threads": 1})
     assert "It does not run on H100 SXM: a multiprocessor has too few registers" in sentence(
         limits.MEMORY, 2, waves=None, occupancy=full
     )
+
+
+@pytest.mark.parametrize(("blocks", "words"), [(1, "1 block for"), (66, "66 blocks for"), (67, "have no pause")])
+def test_a_grid_limits_where_it_leaves_half_of_the_chip_idle(naive, blocks, words):
+    small = replace(naive.kernels[0], counts=replace(naive.kernels[0].counts, blocks=blocks))
+    seconds = {**dict.fromkeys(naive.limits.seconds, 1.0), limits.ARITHMETIC: 2.0}
+    found = replace(naive, kernels=(small,), limits=replace(naive.limits, seconds=seconds))
+    assert words in found.limiter
+
+
+def test_bytes_on_their_way_are_those_of_the_blocks_that_are_there(naive):
+    plan = Plan("pipelined", "float32", 64, 64, 16, 8, 4, stages=3, vector=4)
+    for blocks, resident in ((4, 1), (132 * 3, 3), (132 * 50, 8)):
+        large = replace(naive.kernels[0], counts=replace(naive.kernels[0].counts, blocks=blocks))
+        assert replace(naive, plan=plan, kernels=(large,)).bytes_in_flight == resident * 2 * 128 * 16 * 4
 
 
 def test_a_missing_disassembler_leaves_a_reason(monkeypatch):
