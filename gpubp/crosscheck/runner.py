@@ -121,7 +121,7 @@ def run_cases(
     """Run cases on the named backend in worker processes, and give each outcome as it comes.
 
     jobs: how many workers; None: one on a GPU, else one for each core. A worker that dies or hangs fails the case that
-    it was at; another takes its place.
+    it was at; another takes its place, as it does where a case has raised on a GPU.
     """
     workers = [_Worker(backend, device, observe) for _ in range(jobs or _default_jobs(device))]
     waiting = iter(cases)
@@ -170,17 +170,30 @@ class _Worker:
         assert self._case is not None
         if ready:
             try:
-                return self.connection.recv()
+                outcome = self.connection.recv()
             except EOFError:
                 self._process.join()
                 fault = f"the process that ran it died (exit code {self._process.exitcode})"
+            else:
+                if self._may_be_spoiled(outcome):
+                    self._replace()
+                return outcome
         elif time.monotonic() - self._since > PATIENCE:
             fault = f"it did not end within {PATIENCE:g} s"
         else:
             return None
+        self._replace()
+        return Outcome(self._case, faults=(fault,), seconds=time.monotonic() - self._since)
+
+    def _may_be_spoiled(self, outcome: Outcome) -> bool:
+        """Whether a case has raised on a GPU: after an error of a kernel, such as an access out of bounds, CUDA refuses
+        everything else that the process asks for."""
+        _, device, _ = self._settings
+        return device != "emulator" and not outcome.comparisons
+
+    def _replace(self) -> None:
         self.stop()
         self._start()
-        return Outcome(self._case, faults=(fault,), seconds=time.monotonic() - self._since)
 
     def stop(self) -> None:
         self._process.kill()

@@ -214,26 +214,37 @@ def test_workers_give_every_outcome():
     assert all(outcome.passed for outcome in outcomes)
 
 
-def _die(*_):
+def _die(case):
     os._exit(3)
 
 
+def _spoil(case):
+    """What an access out of bounds does on a GPU: this and every later call of the process fails."""
+
+    def fails(*_):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    NumpyBackend.scale = fails
+    return runner.Outcome(case, faults=("RuntimeError: an illegal memory access was encountered",))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="plants the crash by inheriting a patched module")
-def test_a_worker_that_dies_fails_its_case_alone(monkeypatch):
+@pytest.mark.parametrize(("crash", "complaint"), [(_die, "exit code 3"), (_spoil, "illegal memory access")])
+def test_a_worker_that_crashes_fails_its_case_alone(monkeypatch, crash, complaint):
     chosen = cases.covering_cases("scale", ())[:4]
     fatal = chosen[1]
     run_case = runner.run_case
     monkeypatch.setattr(
         runner,
         "run_case",
-        lambda backend, case, observe: (case == fatal and _die()) or run_case(backend, case, observe),
+        lambda backend, case, observe: crash(case) if case == fatal else run_case(backend, case, observe),
     )
     context = runner.multiprocessing.get_context("fork")
     monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: context)
     outcomes = {outcome.case: outcome for outcome in runner.run_cases(chosen, "numpy", jobs=1)}
     assert set(outcomes) == set(chosen)
     assert [case for case, outcome in outcomes.items() if not outcome.passed] == [fatal]
-    assert "exit code 3" in outcomes[fatal].complaint()
+    assert complaint in outcomes[fatal].complaint()
 
 
 def test_the_report_names_failures_and_how_to_repeat_them(tmp_path):
