@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ class CupyBackend(GpuBackend):
         if not on_device:
             with self._stream:
                 return self._cp.asarray(np.ascontiguousarray(x, dtype))
-        # what made x runs on its producer's stream: ours waits for it
-        self._stream.wait_event(self._cp.cuda.get_current_stream().record())
-        with self._stream:
+        with self._in_turn(), self._stream:
             return self._cp.asarray(x, dtype, order="C")
 
     def asnumpy(self, x: Array) -> np.ndarray:
@@ -129,13 +128,24 @@ class CupyBackend(GpuBackend):
         end.synchronize()
         return self._cp.cuda.get_elapsed_time(start, end) / 1e3
 
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Work on a user's array, which is made, and used again, on the current stream: ours waits for what that was
+        given before, and that waits for ours."""
+        current = self._cp.cuda.get_current_stream()
+        self._stream.wait_event(current.record())
+        yield
+        current.wait_event(self._stream.record())
+
     def _run_copy(self, source: Array, out: Array) -> None:
         # bytes, in the widest words that both arrays are made of
         word = _word(source.nbytes, source.data.ptr, out.data.ptr)
-        self._each(entry("copy", "copy", WORDS[word]), source.nbytes // word, (source, out))
+        with self._in_turn():
+            self._each(entry("copy", "copy", WORDS[word]), source.nbytes // word, (source, out))
 
     def _run_cast(self, source: Array, out: Array) -> None:
-        self._each(entry("cast", "cast", _ctype(source.dtype), _ctype(out.dtype)), source.size, (source, out))
+        with self._in_turn():
+            self._each(entry("cast", "cast", _ctype(source.dtype), _ctype(out.dtype)), source.size, (source, out))
 
     def _run_gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
         row_bytes = out.nbytes // len(out)

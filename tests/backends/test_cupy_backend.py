@@ -457,6 +457,36 @@ def test_arrays_on_the_device_are_taken_without_a_copy(backend):
     assert backend.asarray(x.T, "float32").flags.c_contiguous
 
 
+def test_work_on_arrays_of_others_waits_for_their_stream_and_that_for_it(backend, monkeypatch):
+    """The backend's stream waits for no other one by itself: nothing else keeps it from reading too early, or the
+    user's next batch from being written too early."""
+    theirs, order = emulator.cuda.Stream(), []
+    name = {theirs: "theirs", backend._stream: "ours"}
+    recorded = {}
+
+    def record(stream, event=None):
+        event = emulator.cuda.Event()
+        recorded[event] = name[stream]
+        return event
+
+    monkeypatch.setattr(emulator.cuda.Stream, "record", record)
+    monkeypatch.setattr(
+        emulator.cuda.Stream, "wait_event", lambda stream, event: order.append((name[stream], recorded[event]))
+    )
+    launch = backend._launch
+    monkeypatch.setattr(backend, "_launch", lambda *arguments: order.append("kernel") or launch(*arguments))
+    x = emulator.asarray(np.ones((2, 3), "float32"))
+    out, wide = backend.empty((2, 3), "float32"), backend.empty((2, 3), "float64")
+    with theirs:
+        for work in (lambda: backend.copy(x, out), lambda: backend.cast(x, wide)):
+            order.clear()
+            work()
+            assert order == [("ours", "theirs"), "kernel", ("theirs", "ours")]
+        order.clear()
+        backend.asarray(x.T, "float32")
+        assert order == [("ours", "theirs"), ("theirs", "ours")]
+
+
 def test_arrays_of_the_host_are_copied(backend):
     x = np.arange(12).reshape(3, 4)[:, ::2]
     got = backend.asarray(x, "float32")
