@@ -82,6 +82,7 @@ class NumbaBackend(GpuBackend):
         self._stream = self._cuda.stream()
         self._made: dict[tuple[Any, ...], Any] = {}
         self._launchers: dict[tuple[Any, ...], Any] = {}
+        self._keeps_kernels = _keeps_kernels(self._cuda)
         # what a kernel is given in place of an array that it does not look at
         self._nothing = {dtype: self._cuda.device_array(1, dtype, stream=self._stream) for dtype in FLOATS}
         current = self._cuda.get_current_device()
@@ -292,7 +293,7 @@ class NumbaBackend(GpuBackend):
         return self._made[key]
 
     def _jit(self, *signature: Any, **options: Any) -> Any:
-        return self._cuda.jit(*signature, **options, cache=not options.get("device"))
+        return self._cuda.jit(*signature, **options, cache=self._keeps_kernels and not options.get("device"))
 
     def _sigma(self, activation: Activation, dtype: np.dtype) -> Sigma:
         return self._make(activations.make, activation.name, activation.parameter, str(dtype))
@@ -336,6 +337,16 @@ def _cuda_module(device: str) -> Any:
     from gpubp.emulator import cuda as emulated
 
     return emulated
+
+
+def _keeps_kernels(cuda: Any) -> bool:
+    """Whether Numba can write to a folder for compiled kernels, beside the sources or in the user's home: without one,
+    it makes no kernel that is to be kept."""
+    try:
+        cuda.jit(scale.make, cache=True)  # any function from the kernels' folder: without types nothing is compiled
+    except RuntimeError:
+        return False
+    return True
 
 
 def _address(x: Array) -> int:

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import numba.cuda
 import numpy as np
 import pytest
+from numba.cuda.dispatcher import CUDACacheImpl
 
 import gpubp.emulator as cp
 from gpubp import LossScaling, Network, activations, losses, optimizers
+from gpubp.backends import numba_backend
 from gpubp.backends.base import Control
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.crosscheck import cases, runner
@@ -31,6 +34,13 @@ def normal(*shape, dtype="float32"):
 def test_the_chip_is_the_devices(backend):
     assert backend.chip == replace(EMULATED_CHIP, shared_on_request=0)  # which only tensor cores ask for
     assert backend.variants == plans.THREAD_VARIANTS
+
+
+def test_kernels_are_kept_where_numba_finds_a_folder_for_them(monkeypatch):
+    """Here the module is the real numba.cuda, which looks for a folder without a driver."""
+    assert numba_backend._keeps_kernels(numba.cuda)
+    monkeypatch.setattr(CUDACacheImpl, "_locator_classes", [])  # none is writable
+    assert not numba_backend._keeps_kernels(numba.cuda)
 
 
 def test_asarray_takes_arrays_of_the_device_without_a_copy(backend):
