@@ -124,7 +124,7 @@ LIMITS = {
     "limit-cpu": Contender("limit-cpu", "BLAS", "cpu", "limits:on_cpu", primitives=(), steps=False),
     "limit-gpu": Contender(
         "limit-gpu", "cuBLAS", "gpu", "limits:on_gpu", needs=CUPY, primitives=(), steps=False,
-        dtypes=(*PLAIN_DTYPES, "float16"),
+        dtypes=(*PLAIN_DTYPES, "float16", "bfloat16"),
     ),
 }  # fmt: skip
 """Who measures the limits of each device."""

@@ -27,9 +27,8 @@ def make(work: Work, threads: int = 1, fused: bool = False) -> Runner:
     problem = runners.problem_of(work)
     bind = _planned(work.name, cupy) if fused else partial(partial, FUNCTIONS[work.name], cupy)
     source, out = (cupy.zeros(runners.FLUSHED_BYTES // 2 // 4, "float32") for _ in range(2))
-    return runners.of_primitive(
-        problem, cupy.array, bind, cupy.asnumpy, elapsed=elapsed, flush=lambda: cupy.copyto(out, source)
-    )
+    flush = runners.flush_of(lambda: cupy.copyto(out, source))
+    return runners.of_primitive(problem, cupy.array, bind, cupy.asnumpy, elapsed=elapsed, flush=flush)
 
 
 def elapsed(work: Call) -> float:

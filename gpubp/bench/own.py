@@ -63,7 +63,7 @@ def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], floa
 def _flush(backend: Backend) -> Call:
     size = runners.FLUSHED_BYTES // 2 // 4
     source, out = backend.zeros((size,), "float32"), backend.zeros((size,), "float32")
-    return lambda: backend.copy(source, out)
+    return runners.flush_of(lambda: backend.copy(source, out))
 
 
 def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:

@@ -29,9 +29,12 @@ MAX_COPIES = 256
 USUAL_CACHE = 32 * 2**20
 """Bytes that a processor's last cache is taken for where the system does not say."""
 
-FLUSHED_BYTES = 256 * 2**20
-"""What a copy on the device moves to empty its caches: more than the second-level cache of any chip, and for long
-enough that the host gets ahead."""
+FLUSHED_BYTES = 512 * 2**20
+"""What a copy on the device moves to empty its caches: more than the second-level cache of any chip."""
+
+FLUSHES = 4
+"""Such copies before a timed call. They keep the fastest chip (8 TB/s) busy for 0.25 ms; the host needs about half of
+that to give it these and a primitive of two kernels."""
 
 PEERS_BOUNDS = 2.0
 """Bounds that another library's results may be off: they are made for this project's order of sums, and another one,
@@ -50,6 +53,16 @@ def problem_of(work: Primitive) -> Problem:
     """The inputs, normal random, and what must come out: the same for every contender."""
     option, mode = OPTIONS.get(work.name, ("-", "-"))
     return problems.make(Case(work.name, "-", work.dtype, work.shape, option, mode, 1.0, "random", 0, 0))
+
+
+def flush_of(copy: Call) -> Call:
+    """See `Runner.flush`. copy: of one half of `FLUSHED_BYTES` to the other, on the device."""
+
+    def flush() -> None:
+        for _ in range(FLUSHES):
+            copy()
+
+    return flush
 
 
 def of_primitive(

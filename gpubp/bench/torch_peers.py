@@ -111,7 +111,8 @@ def _primitive(work: Primitive, mode: str) -> Runner:
     if mode != "graph":
         return runners.of_primitive(problem, place, bind, fetch)
     source, out = torch.zeros(2, runners.FLUSHED_BYTES // 2 // 4, device=device)
-    return runners.of_primitive(problem, place, bind, fetch, elapsed=_elapsed, flush=lambda: out.copy_(source))
+    flush = runners.flush_of(lambda: out.copy_(source))
+    return runners.of_primitive(problem, place, bind, fetch, elapsed=_elapsed, flush=flush)
 
 
 def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], list[torch.Tensor]]:

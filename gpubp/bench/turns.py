@@ -38,12 +38,21 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A contender in a process of its own, which is asked as `gpubp.bench.worker` describes it."""
+    """A contender in a process of its own, which is asked as `gpubp.bench.worker` describes it.
+
+    One that has ended, or that an error may have left with a GPU that refuses everything, is replaced for the next
+    work.
+    """
 
     def __init__(self, contender: Contender, threads: int) -> None:
         self.contender = contender
+        self._threads = threads
+        self._start()
+
+    def _start(self) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `close` closes it
-        count = str(threads)
+        self._spoiled = False
+        contender, count = self.contender, str(self._threads)
         variables = {f"{library}_NUM_THREADS": count for library in ("OMP", "MKL", "OPENBLAS")}
         self._process = subprocess.Popen(
             # -P: what lies in the folder that the user is in is none of its modules
@@ -57,6 +66,9 @@ class Process:
 
     def ask(self, **request: Any) -> Any:
         """The answer. Raises WorkerError where there is none."""
+        if request["do"] == "make" and (self._spoiled or self._process.poll() is not None):
+            self.close()
+            self._start()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -68,6 +80,7 @@ class Process:
         except (OSError, ValueError):
             raise WorkerError(self._last_words()) from None
         if "error" in answer:
+            self._spoiled = self.contender.device == "gpu"
             raise WorkerError(answer["error"])
         return answer["ok"]
 
@@ -151,9 +164,9 @@ class Referee:
 
     def take_turn(self, dtype: str) -> None:
         """One sample, if it can."""
-        if dtype not in self._process.contender.dtypes:
-            return
         work = Limit(self._name, self._side, dtype)
+        if dtype not in self._process.contender.dtypes or work in self._faults:
+            return
         try:
             if work != self._work:
                 self._process.ask(do="make", work=work.to_dict())

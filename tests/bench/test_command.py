@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -208,6 +209,23 @@ def test_a_process_answers_and_its_end_is_told():
         process._process.kill()
         with pytest.raises(turns.WorkerError, match="its process ended with -9"):
             process.ask(do="time", seconds=0.0)
+        process.ask(do="make", work=Primitive("update", (8,)).to_dict())  # the next work, in another process
+        assert process.ask(do="fault") == ""
+    finally:
+        process.close()
+
+
+@pytest.mark.slow
+def test_after_an_error_on_a_gpu_the_next_work_has_another_process():
+    process = turns.Process(replace(CONTENDERS["numpy"], device="gpu"), 1)
+    first = process._process
+    try:
+        with pytest.raises(turns.WorkerError, match="KeyError"):
+            process.ask(do="make", work={"kind": "nothing"})
+        process.ask(do="make", work=Primitive("update", (8,)).to_dict())
+        assert process.ask(do="fault") == ""
+        assert process._process is not first
+        assert first.returncode == 0
     finally:
         process.close()
 

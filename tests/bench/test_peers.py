@@ -106,9 +106,13 @@ class Cupy:
 def test_what_cupy_times_is_timed_by_its_events(monkeypatch):
     monkeypatch.setattr(cuda_peers, "array_module", Cupy)
     monkeypatch.setattr(runners, "FLUSHED_BYTES", 1024)
+    copies = []
+    monkeypatch.setattr(np, "copyto", lambda out, source: copies.append((out.nbytes, source.nbytes)))
     product = cuda_peers.make(small("hidden_delta"))
     assert product.fault() == ""
     assert product.flush is not None
+    product.flush()
+    assert copies == [(512, 512)] * runners.FLUSHES, "each moves as much as was said, reads and writes together"
     for runner in (product, *(limits.on_gpu(Limit(name, 8)) for name in ("product", "copy"))):
         assert seconds_of_a_call(runner, 0.0) == pytest.approx(0.002)
 
