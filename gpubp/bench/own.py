@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,20 @@ def make(
     captured: bool = False,
 ) -> Runner:
     """A runner of the named backend; variant: the rung that products take; captured: the step as a CUDA graph."""
-    made = backends.get(backend, device)
+    made = _backend(backend, device)
     made.variant = variant
-    elapsed = None if made.device == "cpu" else made.elapsed  # type: ignore[attr-defined]
+    elapsed = None if made.device == "cpu" else made.elapsed
     if isinstance(work, Step):
         return runners.of_step(partial(_trainer, work, made, captured), elapsed)
     assert isinstance(work, Primitive)
     return _primitive(work, made, elapsed)
+
+
+@cache
+def _backend(name: str, device: str | None) -> Any:
+    """One for all works of a process: CuPy keeps freed memory for the stream that it was made on, and each backend has a
+    stream of its own."""
+    return backends.get(name, device)
 
 
 def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], float] | None) -> Runner:

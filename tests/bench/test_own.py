@@ -72,6 +72,17 @@ def test_calls_take_turns_at_arrays_that_no_cache_holds(monkeypatch):
     assert len(own.make(work).calls) == 1
 
 
+def test_the_works_of_a_process_share_a_backend(monkeypatch):
+    """Each one more would keep the memory of its stream from the others, and from other processes."""
+    made = []
+    get = own.backends.get
+    monkeypatch.setattr(own.backends, "get", lambda *arguments: made.append(get(*arguments)) or made[-1])
+    own._backend.cache_clear()
+    for work in (small("bias_gradient"), small("softmax"), STEPS["tiny"]):
+        assert own.make(work).calls
+    assert len(made) == 1
+
+
 def test_inputs_are_random_and_never_zeros():
     inputs = runners.problem_of(Primitive("weight_gradient", (32, 32, 32))).inputs
     for values in inputs.values():
