@@ -42,8 +42,8 @@ def make(
 
 @cache
 def _backend(name: str, device: str | None) -> Any:
-    """One for all works of a process: CuPy keeps freed memory for the stream that it was made on, and each backend has a
-    stream of its own."""
+    """One for all works of a process: CuPy keeps freed memory for the stream that it was made on, and each backend has
+    a stream of its own."""
     return backends.get(name, device)
 
 
