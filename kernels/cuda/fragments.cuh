@@ -36,7 +36,9 @@ GPUBP_MULTIPLY(bfloat16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 GPUBP_MULTIPLY(float16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 
 // A tensor core takes floats as tf32: 8 bits of exponent and 10 stored bits of significand. It would ignore the other
-// 13 bits of the register, which rounds toward zero; rounding to nearest (ties away from zero) halves the error.
+// 13 bits of the register, which rounds toward zero; rounding to nearest (ties away from zero) halves the error. Half a
+// unit added as an integer would do the same to finite numbers, but carry the NaN that arithmetic makes, 0x7fffffff, on
+// to −0.
 template <typename T>
 __device__ __forceinline__ void round_fragment(unsigned (&registers)[4]) {
     if constexpr (sizeof(T) == 4) {

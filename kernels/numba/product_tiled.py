@@ -21,7 +21,8 @@ def make(jit: Callable, form: Form, dtype: str, tile: int, finish: Any) -> Any:
     zero = np.dtype(dtype).type(0)
     scalar = np.dtype(dtype).type
     # The padding column puts the elements of one column into different banks, so that neither the copy nor the product
-    # has bank conflicts, whichever index runs along the warp.
+    # has bank conflicts, whichever index runs along the warp. (With tile 16 a warp copies two rows at a time, and of 33
+    # places in a line the last lies in the bank of the first: one conflict.)
     line = tile + 1
     copy_a, copy_b = _copy(jit, form.a_by_depth, zero), _copy(jit, form.b_by_depth, zero)
 
