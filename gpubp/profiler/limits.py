@@ -8,8 +8,9 @@ to say what limits a kernel, and how far from the peak that keeps it.
   those of the machine code where it has a main loop (its multiply-adds are counted, and their share in it is known),
   else those of the PTX.
 - shared memory and L1: 128 bytes a clock and multiprocessor, which is a pass through the 32 banks, or four sectors of
-  one request to global memory. Accesses of 8 and 16 bytes are counted by halves and quarters of a warp; where threads
-  want the same words the hardware may join some, and then this part is less busy than the model says.
+  one request to global memory; what cp.async copies is one pass, into shared memory. Accesses of 8 and 16 bytes are
+  counted by halves and quarters of a warp; where threads want the same words the hardware may join some, and then this
+  part is less busy than the model says.
 - device memory: each input once and each output once, at the published bandwidth.
 
 All but the last are held up by the multiprocessor that gets the most blocks.
@@ -88,8 +89,12 @@ def balance(gpu: Gpu, blocks: int) -> float:
 
 
 def global_passes(counts: Counts) -> float:
-    """Clocks that requests to global memory take of a multiprocessor's L1: one for four sectors, and one at least."""
-    accesses = (each for line in counts.lines for each in line.accesses if each.space == "global")
+    """Clocks that requests to global memory take of a multiprocessor's L1: one for four sectors, and one at least.
+
+    None for asynchronous copies, which are counted where they arrive.
+    """
+    lines = (line for line in counts.lines if not any(each.kind == "async" for each in line.accesses))
+    accesses = (each for line in lines for each in line.accesses if each.space == "global")
     return sum(max(each.requests, each.units / SECTORS_A_PASS) for each in accesses)
 
 

@@ -88,6 +88,13 @@ def test_shared_memory_and_l1_by_hand():
     assert broadcasts.seconds["shared memory and L1"] == pytest.approx(500 / (132 * 1.98e9))
 
 
+def test_an_asynchronous_copy_passes_once():
+    copy = (Access("global", "load", 10, 320, 5120, 160, 160), Access("shared", "async", 10, 320, 5120, 40, 40))
+    found = Counts(132, 0, {}, {}, {}, (Line("copies.cuh", 1, {}, copy),))
+    seconds = limits.limits(H100, COST, [(found, None)]).seconds
+    assert seconds["shared memory and L1"] == pytest.approx(40 / (132 * 1.98e9))
+
+
 def test_device_memory_by_hand():
     cost = Cost(flops=10, bytes_read=3_352_000, bytes_written=3_352_000)
     found = limits.limits(H100, cost, [(counts(fma=1), None)])
