@@ -201,14 +201,14 @@ def comparison(before: Result, now: Result, width: int) -> Table:
     several = len({change.now.work.dtype for change in found}) > 1
     columns = [
         Column("what", [f"{change.now.work.group} {change.now.work.label}" for change in found], numbers=False),
-        Column("dtype", [change.now.work.dtype if several else "" for change in found], rank=1, numbers=False),
+        Column("dtype", [change.now.work.dtype if several else "" for change in found], rank=3, numbers=False),
         Column("contender", [EVERYONE[change.now.contender].title for change in found], numbers=False),
-        Column("before", [duration(change.before.median) for change in found], rank=2),
-        Column("quartiles", [quartiles(change.before) for change in found], rank=4),
-        Column("now", [duration(change.now.median) for change in found]),
-        Column("quartiles", [quartiles(change.now) for change in found], rank=3),
+        Column("before", [duration(change.before.median) for change in found], rank=4),
+        Column("quartiles", [quartiles(change.before) for change in found], rank=6),
+        Column("now", [duration(change.now.median) for change in found], rank=2),
+        Column("quartiles", [quartiles(change.now) for change in found], rank=5),
         Column("now /\nbefore", [f"{change.ratio:.2f}" for change in found]),
-        Column("", [change.verdict for change in found], numbers=False),
+        Column("moved", [change.verdict for change in found], rank=1, numbers=False),
     ]
     return table_of(
         f"before: {before.made}; now: {now.made}", columns, width, [styles.get(change.verdict) for change in found]

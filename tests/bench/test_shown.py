@@ -161,6 +161,16 @@ def test_what_moved_is_what_left_the_quartiles():
     assert dataclasses.replace(same, now=wide).verdict == ""
 
 
+def test_two_runs_side_by_side_in_a_narrow_terminal():
+    before, now = invented({"numpy": 1.0, "torch-compiled": 1.0}), invented({"numpy": 1.0, "torch-compiled": 2.0})
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(tables.comparison(before, now, 60))
+    text = console.export_text()
+    assert "…" not in text
+    assert "no room for: before, quartiles, now, quartiles, moved" in text
+    assert rows(text, "hidden_delta 1024x1024x1024")[1][-1] == "0.50"
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_two_runs_side_by_side(width):
     speeds = {"numpy": 1.0, "torch-compiled": 1.0}
