@@ -162,14 +162,16 @@ def bench(
         again = [work for work in earlier[0].works if not isinstance(work, Limit)]
     with _progress(console, as_json) as progress:
         result = run(choice, effort, chosen_works=again, progress=progress)
-    if save is not None:
-        result.save(save)
-    if out is not None:
-        _draw(result, out)
+    # what was measured is shown even where it cannot be written
     if as_json:
         console.out(result.to_json(), highlight=False)
     else:
         _show(console, result)
+    if save is not None:
+        result.save(save)
+    if out is not None:
+        _draw(result, out)
+    if not as_json:
         for kind, path in (("result", save), ("pictures", out)):
             if path is not None:
                 console.print(f"{kind}: {path}", markup=False, soft_wrap=True)

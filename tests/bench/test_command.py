@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from gpubp import model_file
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.bench import turns
 from gpubp.bench.contenders import CONTENDERS
@@ -15,7 +16,7 @@ from gpubp.bench.results import Record, Result
 from gpubp.bench.works import STEPS, Limit, Primitive
 from gpubp.cli import app
 from gpubp.costs import Roofline
-from gpubp.errors import DataError
+from gpubp.errors import CheckpointError, DataError
 
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
 
@@ -126,6 +127,16 @@ def test_results_are_kept_and_compared(bench):
     both = bench("--compare", "a.json", "--compare", "b.json").stdout
     assert before.made in both
     assert "only now" in both
+
+
+def test_what_was_measured_is_shown_even_where_it_cannot_be_written(bench, monkeypatch):
+    def full(path, data):
+        raise CheckpointError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(model_file, "write_bytes", full)
+    done = bench(*FAST, "--primitive", "update", "--shape", "50", "--save", "a.json", code=2)
+    assert "update, float32" in done.stdout
+    assert "cannot write a.json: No space left" in done.stderr
 
 
 def test_the_pictures_are_drawn(bench):
