@@ -94,7 +94,9 @@ def of_primitive(
         call()
 
     def fault() -> str:
-        found = bound()()
+        # on the arrays that were timed, unless every call moves them on
+        call = bound() if problem.started else calls[0]
+        found = call()
         for name, output in found.items():
             expected = problem.expected[name]
             comparison = compare(fetch(output), expected.reference, bounds * expected.bound)

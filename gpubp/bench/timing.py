@@ -19,7 +19,8 @@ class Runner:
     """What a contender made of a work, ready to be timed.
 
     calls: the same work on arrays of its own each; taken in turn, they find none of them in a cache.
-    fault: makes one call on fresh arrays, and says what is wrong with its results; "" for nothing.
+    fault: makes one more call, on arrays that were timed or, where calls change their inputs, on fresh ones, and says
+        what is wrong with its results; "" for nothing.
     losses: for a training step, the loss before each of the first so many steps from the first weights.
     elapsed: the seconds that a device takes for what it is given by a function, on its own clock; None: the host's.
     flush: gives the device work that empties its caches. It takes long enough for the host to run ahead, so that the

@@ -56,6 +56,17 @@ def test_a_wrong_result_is_found(monkeypatch, primitive):
     assert " of the bound" in fault
 
 
+def test_an_input_that_a_timed_call_has_spoiled_is_found(monkeypatch):
+    right = NumpyBackend.bias_gradient
+
+    def spoils(self, delta, gradient):
+        right(self, delta, gradient)
+        delta[0, 0] += 1
+
+    monkeypatch.setattr(NumpyBackend, "bias_gradient", spoils)
+    assert "was expected" in own.make(small("bias_gradient")).fault()
+
+
 def test_an_output_that_nothing_writes_is_found(monkeypatch):
     monkeypatch.setattr(NumpyBackend, "bias_gradient", lambda *arguments: None)
     assert "nan" in own.make(small("bias_gradient")).fault()
