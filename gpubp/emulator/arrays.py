@@ -97,8 +97,8 @@ class ndarray:
         order: str = "C",
     ) -> None:
         self.dtype = np.dtype(dtype)
-        if self.dtype.hasobject:
-            raise TypeError(f"dtype is {self.dtype}: a device array cannot hold Python objects")
+        if memptr is None and not _is_supported(self.dtype):
+            raise ValueError(f"dtype is {self.dtype}: a device array cannot hold it")
         self.shape = _as_shape(shape)
         self.strides = _contiguous_strides(self.shape, self.itemsize, order) if strides is None else tuple(strides)
         if len(self.strides) != self.ndim:
@@ -270,13 +270,18 @@ class ndarray:
         """Copy a NumPy array of the same shape and dtype into this one.
 
         Raises:
-            TypeError: not a NumPy array. ValueError: another shape or dtype.
+            TypeError: not a NumPy array, or another dtype. ValueError: another shape.
+            RuntimeError: this array is not contiguous.
             EmulatorError: the stream is capturing.
         """
         if not isinstance(arr, np.ndarray):
             raise TypeError(f"arr is {_describe(arr)}: only a NumPy array can be set")
-        if arr.shape != self.shape or arr.dtype != self.dtype:
-            raise ValueError(f"arr is {_describe(arr)}: it must have shape {self.shape} and dtype {self.dtype}")
+        if arr.dtype != self.dtype:
+            raise TypeError(f"arr is {_describe(arr)}: it must have dtype {self.dtype}")
+        if arr.shape != self.shape:
+            raise ValueError(f"arr is {_describe(arr)}: it must have shape {self.shape}")
+        if not self.flags.forc:
+            raise RuntimeError(f"an array of strides {self.strides} cannot be set: it is not contiguous")
         current(stream).check_not_capturing("a copy from the host")
         self._write(arr)
 
@@ -333,6 +338,13 @@ class ndarray:
             yield self.data.ptr + sum(map(operator.mul, index, self.strides)), length
 
 
+def _is_supported(dtype: np.dtype) -> bool:
+    """Whether CuPy allocates arrays of it: numbers that C has, bfloat16, and plain records; in this machine's order."""
+    if not dtype.isnative or dtype.hasobject or dtype.subdtype is not None:
+        return False
+    return dtype.char in "?bhilqBHILQefdFD" or dtype.name == "bfloat16" or (dtype.char == "V" and dtype.itemsize > 0)
+
+
 class Flags:
     """Contiguity of an array, as attributes and as keys ("C_CONTIGUOUS")."""
 
@@ -344,6 +356,8 @@ class Flags:
         self.forc = self.f_contiguous or self.c_contiguous
 
     def __getitem__(self, name: str) -> bool:
+        if name not in ("C_CONTIGUOUS", "F_CONTIGUOUS", "OWNDATA"):
+            raise KeyError(f"{name} is none of an array's flags")
         return getattr(self, name.lower())
 
 
@@ -484,7 +498,7 @@ def asarray(
         return array(a, dtype, order=order or "K")
     if dtype is not None and np.dtype(dtype) != on_device.dtype:
         on_device = on_device.astype(dtype)
-    if order in ("C", "F") and not on_device.flags[f"{order}_contiguous"]:
+    if order in ("C", "F") and not on_device.flags[f"{order}_CONTIGUOUS"]:
         on_device = on_device.copy(order)
     return on_device
 

@@ -56,8 +56,8 @@ class RawModule:
 
     def __init__(
         self,
-        code: str | None = None,
         *,
+        code: str | None = None,
         path: str | None = None,
         options: tuple[str, ...] = (),
         backend: str = "nvrtc",
@@ -68,6 +68,7 @@ class RawModule:
     ) -> None:
         if (code is None) == (path is None):
             raise TypeError("exactly one of code and path must be given")
+        _check_types(options, code=code, path=path, backend=backend)
         _check_plain(backend, translate_cucomplex, enable_cooperative_groups, jitify)
         if name_expressions is not None and code is None:
             raise ValueError("name_expressions need code: a compiled file has lowered names")
@@ -135,14 +136,14 @@ class RawKernel:
         name: str,
         options: tuple[str, ...] = (),
         backend: str = "nvrtc",
-        translate_cucomplex: bool = False,
         *,
+        translate_cucomplex: bool = False,
         enable_cooperative_groups: bool = False,
         jitify: bool | None = None,
     ) -> None:
         self._bind(
             RawModule(
-                code,
+                code=code,
                 options=options,
                 backend=backend,
                 translate_cucomplex=translate_cucomplex,
@@ -304,6 +305,15 @@ class RawKernel:
     @preferred_shared_memory_carveout.setter
     def preferred_shared_memory_carveout(self, fraction: int) -> None:
         self._carveout = fraction
+
+
+def _check_types(options: object, **texts: object) -> None:
+    """CuPy takes a string and nothing like one (no path), and options as a tuple."""
+    for name, text in texts.items():
+        if not isinstance(text, str | None):
+            raise TypeError(f"{name} is a {type(text).__name__}: it must be a str")
+    if not isinstance(options, tuple):
+        raise TypeError(f"options is a {type(options).__name__}: it must be a tuple")
 
 
 def _check_plain(backend: str, translate_cucomplex: bool, cooperative: bool, jitify: bool | None) -> None:

@@ -4,11 +4,14 @@ Both import without a driver. CuPy is compiled: where Python cannot see a signat
 has it.
 """
 
+import contextlib
 import inspect
 import re
+from pathlib import Path
 
 import cupy
 import numba.cuda
+import numpy as np
 import pytest
 from numba.cuda.cudadrv.devicearray import DeviceNDArray
 from numba.cuda.cudadrv.driver import Event, Stream
@@ -23,8 +26,15 @@ OWN_NAMES = {"current_arch", "observe", "use"} | {
 }
 
 
+# Where CuPy's docstring is not what its constructor takes: see `test_what_is_refused_is_what_cupy_refuses`.
+KEYWORDS_ONLY = {cupy.RawModule: "code", cupy.RawKernel: "translate_cucomplex"}
+
+
 def parameters(function):
     """[(name, kind, default)] of a function, from its signature or from its docstring; without self."""
+    if function in KEYWORDS_ONLY:
+        name = KEYWORDS_ONLY[function]
+        return [(n, "KEYWORD_ONLY" if n == name else kind, d) for n, kind, d in from_docstring(function.__doc__)]
     try:
         signature = inspect.signature(function)
     except ValueError:
@@ -97,6 +107,66 @@ def resolve(module, path):
 def test_parameters_are_cupys(path, name):
     ours, theirs = (getattr(resolve(module, path), name) for module in (cp, cupy))
     assert parameters(ours) == parameters(theirs)
+
+
+def on_the_host(shape, dtype):
+    """A real array of CuPy whose memory is the host's: what it refuses, it refuses before it asks for a device."""
+    memory = np.empty(int(np.prod(shape)), dtype)
+    unowned = cupy.cuda.UnownedMemory(memory.ctypes.data, memory.nbytes, memory, 0)
+    return cupy.ndarray(shape, dtype, memptr=cupy.cuda.MemoryPointer(unowned, 0))
+
+
+WRONG = {
+    "code by position": lambda cp, x: cp.RawModule("code"),
+    "a path that is no str": lambda cp, x: cp.RawModule(path=Path("kernel.cubin")),
+    "options in a list": lambda cp, x: cp.RawModule(code="", options=["-G"]),
+    "a kernel's options in a list": lambda cp, x: cp.RawKernel("", "f", ["-G"]),
+    "translate_cucomplex by position": lambda cp, x: cp.RawKernel("", "f", (), "nvrtc", False),
+    "a list set": lambda cp, x: x.set([[0, 1, 2]] * 4),
+    "another dtype set": lambda cp, x: x.set(np.zeros((4, 3))),
+    "another shape set": lambda cp, x: x.set(np.zeros((3, 4), "float32")),
+    "an array set that is not contiguous": lambda cp, x: x[:, :2].set(np.zeros((4, 2), "float32")),
+    "a view of items that do not fit": lambda cp, x: x.view("float64"),
+    "a flag that there is not": lambda cp, x: x.flags["WRITEABLE"],
+    **{
+        f"dtype {dtype}": lambda cp, x, dtype=dtype: cp.ndarray((3,), dtype)
+        for dtype in ("U3", "M8[s]", "longdouble", ">f4", "O", "clongdouble", "float8_e5m2")
+    },
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_refused_is_what_cupy_refuses(what):
+    with pytest.raises(Exception) as theirs:
+        WRONG[what](cupy, on_the_host((4, 3), "float32"))
+    with pytest.raises(theirs.type):
+        WRONG[what](cp, cp.empty((4, 3), "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["?", *"bhilqBHILQefdFD", "bfloat16", "f4, i4"])
+def test_dtypes_that_are_taken_are_those_of_cupy(dtype):
+    dtype = np.dtype(dtype)
+    assert cp.ndarray((3,), dtype).dtype == dtype
+    # all that may be missing there is the driver
+    with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+        assert cupy.ndarray((3,), dtype).dtype == dtype
+
+
+def test_views_are_cupys():
+    ours, theirs = cp.empty((40,), "uint8"), on_the_host((40,), "uint8")
+    for view in (
+        lambda x: x[8:40].view("bfloat16").reshape(4, 4),
+        lambda x: x[:40].view("float64").reshape((5, 1))[:3],
+        lambda x: x.view("float32")[2:3],
+        lambda x: x.reshape(8, 5)[1:, 2:4],
+        lambda x: x.reshape(8, 5)[:1],
+        lambda x: x.reshape(8, 5).T,
+    ):
+        mine, its = view(ours), view(theirs)
+        assert (mine.shape, mine.strides, mine.dtype, mine.nbytes) == (its.shape, its.strides, its.dtype, its.nbytes)
+        assert mine.data.ptr - ours.data.ptr == its.data.ptr - theirs.data.ptr
+        for flag in ("C_CONTIGUOUS", "F_CONTIGUOUS"):
+            assert mine.flags[flag] == its.flags[flag]
 
 
 def test_enough_is_compared():

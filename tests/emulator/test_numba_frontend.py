@@ -74,7 +74,7 @@ def test_device_arrays_are_numbas():
     np.testing.assert_array_equal(device.copy_to_host(), expected)
     np.testing.assert_array_equal(np.asarray(device), expected)
     assert isinstance(device[1:], type(device))
-    with pytest.raises(ValueError, match="float32"):
+    with pytest.raises(TypeError, match="float32"):
         device.copy_to_device(np.zeros((3, 4)))
     like = cuda.device_array_like(np.zeros((3, 4), order="F"))
     assert like.is_f_contiguous()
