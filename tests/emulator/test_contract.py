@@ -5,6 +5,7 @@ has it.
 """
 
 import contextlib
+import ctypes
 import inspect
 import re
 from pathlib import Path
@@ -13,9 +14,11 @@ import cupy
 import numba.cuda
 import numpy as np
 import pytest
+from numba.cuda.cudadrv import devices
 from numba.cuda.cudadrv.devicearray import DeviceNDArray
 from numba.cuda.cudadrv.driver import Event, Stream
 from numba.cuda.dispatcher import CUDADispatcher
+from numba.cuda.typing.typeof import Purpose, typeof
 
 import gpubp.emulator as cp
 from gpubp.emulator import cuda, numba_frontend
@@ -241,6 +244,35 @@ def test_methods_are_numbas(ours, theirs, name):
         assert parameters(own) == parameters(getattr(theirs, name))
     else:
         assert hasattr(theirs, name) or name in INSTANCE_ATTRIBUTES
+
+
+class HostMemory:
+    """What a device array of Numba needs of its memory to be sliced."""
+
+    def __init__(self, address):
+        self.device_ctypes_pointer = ctypes.c_size_t(address)
+
+    def view(self, start, stop=None):
+        return HostMemory(self.device_ctypes_pointer.value + start)
+
+
+def test_views_are_numbas(monkeypatch):
+    monkeypatch.setattr(devices._runtime, "ensure_context", contextlib.nullcontext)  # which is the driver's
+    ours, theirs = cuda.device_array(40, np.uint8), DeviceNDArray((40,), (1,), "u1", gpu_data=HostMemory(4096))
+    for view in (
+        lambda x: x[:40].view(np.float64).reshape((5, 1))[:3],
+        lambda x: x.view(np.float32)[2:3],
+        lambda x: x[8:].reshape(4, -1)[:1],
+        lambda x: x.reshape(8, 5)[1:, 2:4],
+    ):
+        mine, its = view(ours), view(theirs)
+        assert (mine.shape, mine.strides, mine.dtype, mine.nbytes) == (its.shape, its.strides, its.dtype, its.nbytes)
+        assert len(mine) == len(its)
+        assert typeof(mine, Purpose.argument) == typeof(its, Purpose.argument)
+        for flag in ("C_CONTIGUOUS", "F_CONTIGUOUS"):
+            assert mine.flags[flag] == its.flags[flag]
+        start, its_start = (x.__cuda_array_interface__["data"][0] for x in (mine, its))
+        assert start - ours.data.ptr == its_start - 4096
 
 
 # Set in CUDADispatcher.__init__, so not visible in the class.
