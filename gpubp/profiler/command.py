@@ -127,6 +127,6 @@ def _show(console: Console, found: list[Profile], compare: bool) -> None:
 
     from gpubp.profiler import report
 
-    parts: list[Any] = report.comparison(found, console.width) if compare else report.tables(found[0])
+    parts: list[Any] = report.comparison(found, console.width) if compare else report.tables(found[0], console.width)
     for part in parts:
         console.print(escape(part) if isinstance(part, str) else part)

@@ -153,13 +153,13 @@ def _excess(counts: Counts, space: str) -> str:
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
-def tables(profile: Profile) -> list[Any]:
-    """A profile as tables and sentences, for rich."""
+def tables(profile: Profile, width: int = WIDE) -> list[Any]:
+    """A profile as tables and sentences, for a terminal of this width."""
     columns = {_short(kernel.name): rows(profile, [kernel]) for kernel in profile.kernels}
     return [
         _table(title(profile), {"the primitive": summary(profile)}),
         _table("Its kernels" if len(columns) > 1 else "Its kernel", columns),
-        lines_table(profile),
+        lines_table(profile, width),
         profile.limiter,
         counted_note(profile),
         MODEL,
@@ -227,14 +227,16 @@ def _counted_together(profiles: Sequence[Profile]) -> str:
     return f"Counted at smaller shapes by the same plans, and scaled; the checks were {met}."
 
 
-def lines_table(profile: Profile) -> Table:
-    """The lines of the source that cause most, by instructions."""
+def lines_table(profile: Profile, width: int) -> Table:
+    """The lines of the source that cause most, by instructions; in a narrow terminal without what can be left out."""
     from rich.table import Table
 
     table = Table(title="Lines with the most instructions", title_justify="left")
-    table.add_column("line", overflow="fold", min_width=12)
-    for name in ("instructions", "share", "sectors", "excess", "passes", "conflicts"):
-        table.add_column(name, justify="right", overflow="fold", min_width=5)
+    names = ("instructions", "share", "sectors", "excess", "passes", "conflicts")
+    shown = [name for name in names if width >= NARROW or name in ("instructions", "sectors", "passes")]
+    table.add_column("line", no_wrap=True)
+    for name in shown:
+        table.add_column(name, justify="right", overflow="fold")
     executed = sum(kernel.counts.executed for kernel in profile.kernels)
     found = [(sum(line.instructions.values()), line) for kernel in profile.kernels for line in kernel.counts.lines]
     for number, line in sorted(found, key=lambda item: -item[0])[:MOST_LINES]:
@@ -242,7 +244,7 @@ def lines_table(profile: Profile) -> Table:
         for space in ("global", "shared"):
             own = [each for each in line.accesses if each.space == space]
             cells += [amount(sum(getattr(each, field) for each in own)) if own else "" for field in ("units", "excess")]
-        table.add_row(str(line), *cells)
+        table.add_row(str(line), *(cell for name, cell in zip(names, cells, strict=True) if name in shown))
     return table
 
 

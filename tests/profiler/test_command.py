@@ -57,6 +57,17 @@ def test_the_comparison_has_a_row_for_each():
     assert [line for line in done.output.splitlines() if line.startswith("│ numba ")]
 
 
+@pytest.mark.parametrize("compare", [(), ("--compare", "--backend", "cupy")])
+def test_a_narrow_terminal_shows_every_number(compare):
+    arguments = ["profile", "hadamard_derivative", "--shape", "64x32", *compare]
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "60"})
+    assert done.exit_code == 0, done.output
+    assert "…" not in done.output
+    assert all(
+        line.endswith(("┓", "┃", "┩", "│", "┘", "┤", "┐")) for line in done.output.splitlines() if line[0] in "┏┃┡│└┌"
+    )
+
+
 @pytest.mark.slow
 def test_tensor_cores():
     done = run("profile", "dense_forward", "--shape", "64x64x128", "--dtype", "bfloat16", "--json")
