@@ -213,11 +213,6 @@ class Plan:
         """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
         return max(self.tile_m, self.tile_n) * self.tile_k // (vector * self.threads)
 
-    @property
-    def suits_unaligned(self) -> bool:
-        """Whether the rule takes this tile for rows off 16-byte boundaries, where copies move single elements."""
-        return self.suits_vector(1)
-
     def suits_vector(self, vector: int) -> bool:
         """Whether the rule takes this tile where copies move `vector` elements."""
         return vector == self.unit or (self.copies(vector) <= MAX_COPIES and self.sums <= MAX_SUMS_UNALIGNED)

@@ -38,10 +38,10 @@ _CLASSES = (
     ("store global", r"STG\b|ST\b"),
     ("atomic", r"ATOM\w*|RED\b|REDG\b|ATOMS\b"),
     ("local", r"LDL\b|STL\b"),
-    ("constant", r"LDC\b|U?LDCU?\b|LDCU\b"),
+    ("constant", r"U?LDCU?\b"),
     ("barrier", r"BAR\b|DEPBAR|LDGDEPBAR|MEMBAR|SYNCS|ERRBAR|WARPSYNC|UCGABAR\w*|ARRIVES"),
     ("warp", r"SHFL|MATCH|REDUX|MOVM"),
-    ("control", r"BRA|BRX|EXIT|RET|CALL|JMP|BSSY|BSYNC|BREAK|NOP|YIELD|NANOSLEEP|KILL|BPT|WARPSYNC|ACQBULK|PREEXIT"),
+    ("control", r"BRA|BRX|EXIT|RET|CALL|JMP|BSSY|BSYNC|BREAK|NOP|YIELD|NANOSLEEP|KILL|BPT|ACQBULK|PREEXIT"),
     ("move", r"HFMA2|MOV\b|UMOV|S2R|S2UR|CS2R|R2UR|IMAD\.MOV|IMAD\.U32|P2R|R2P|UP2UR|UR2UP|PRMT|UPRMT"),
 )
 """Classes by opcode, the first that matches; the names are the emulator's where both have the class."""

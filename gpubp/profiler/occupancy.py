@@ -60,11 +60,6 @@ class Waves:
         """How full the last wave is: blocks in it, of those that there is room for."""
         return (self.blocks - (self.count - 1) * self.resident) / self.resident
 
-    @property
-    def efficiency(self) -> float:
-        """Work done, of what all waves could do if they were full."""
-        return self.blocks / (self.count * self.resident)
-
 
 def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes: int = 0) -> Occupancy:
     """What a multiprocessor holds of blocks of `threads` threads.

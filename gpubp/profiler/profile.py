@@ -114,13 +114,12 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
         found = asdict(self)
-        found["workload"] = {**found["workload"], "plan": None}
         found["gpu"] = {"key": self.gpu.key, "name": self.gpu.name, "source": self.gpu.source}
         found["note"] = MODEL
         found["limiter"] = self.limiter
         found["limits"] |= {"busy": self.limits.busy, "limiter": self.limits.limiter, "peak_share": self.peak_share}
         found["cost"] |= {"intensity": self.cost.intensity, "ridge": self.roofline.ridge}
-        found["traffic"] = self.traffic
+        found |= {name: getattr(self, name) for name in ("traffic", "stage_bytes", "bytes_in_flight")}
         for kernel, own in zip(found["kernels"], self.kernels, strict=True):
             counts = own.counts
             kernel["counts"] |= {

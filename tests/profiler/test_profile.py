@@ -141,6 +141,7 @@ def test_a_profile_goes_through_json(naive):
     assert kernel["counts"]["sectors"] == naive.kernels[0].counts.sectors
     assert kernel["counts"]["flops"] == 2 * 16 * 64 * 32
     assert found["gpu"]["source"] == H100.source
+    assert (found["traffic"], found["bytes_in_flight"]) == (naive.traffic, 0)
     hot = [line for line in kernel["counts"]["lines"] if line["file"].endswith("product_naive.cuh")]
     assert sum(line["instructions"].get("FMA", 0) for line in hot) == 16 * 64 * 32
 

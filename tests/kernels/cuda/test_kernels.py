@@ -35,7 +35,7 @@ def product(form, dtype, activation="GELU"):
 
 def both_copies(plan):
     """The plan as it is chosen for aligned rows, and for others where it may be."""
-    return [plan, replace(plan, vector=1)] if plan.suits_unaligned else [plan]
+    return [plan, replace(plan, vector=1)] if plan.suits_vector(1) else [plan]
 
 
 def check_resources(all_plans, form, dtype, arch):
