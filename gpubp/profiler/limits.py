@@ -100,7 +100,10 @@ def global_passes(counts: Counts) -> float:
 
 def warp_instructions(counts: Counts, code: MachineCode | None) -> float:
     """Instructions that warps issue: of the machine code, by the share of multiply-adds in its main loop, or of PTX."""
-    arithmetic = sum(counts.instructions.get(name, 0) for name in ("FMA", "tensor")) / WARP
     if code is None or not code.main_loop:
         return counts.executed / WARP
-    return arithmetic / code.arithmetic_share
+    multiply_adds = counts.instructions.get("FMA", 0) / WARP
+    if "tensor" not in code.main_loop:
+        return multiply_adds / code.share("FMA")
+    # what is not done by tensor instructions is done after the main loop
+    return counts.instructions["tensor"] / WARP / code.share("tensor") + multiply_adds

@@ -1,8 +1,9 @@
 """The machine code of a kernel, read with nvdisasm: its instructions by class, and those of its main loop.
 
 What the compiler's report does not say is how much of the work is arithmetic. The main loop is the innermost loop with
-the most multiply-adds; the share of them among its instructions bounds the share of the peak rate that a kernel can
-reach, as a scheduler issues one instruction a clock.
+the most tensor instructions; where none has any, with the most multiply-adds, before others one that reads shared
+memory: an epilogue may have more of them. Their share among its instructions bounds the share of the peak rate that a
+kernel can reach, as a scheduler issues one instruction a clock.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ _PATTERNS = [(name, re.compile(pattern)) for name, pattern in _CLASSES]
 class MachineCode:
     """The instructions of one kernel as they stand in the machine code, not as often as they run.
 
-    classes: of the whole kernel. main_loop: of the innermost loop with the most multiply-adds, empty where no loop has
-    any. opcodes: of that loop, by their name without modifiers.
+    classes: of the whole kernel. main_loop: of that loop, empty where no loop multiplies. opcodes: of that loop, by
+    their name without modifiers.
     """
 
     classes: Mapping[str, int]
@@ -126,7 +127,7 @@ def classify(opcode: str) -> str:
 
 
 def main_loop(instructions: list[str], loops: list[tuple[int, int]]) -> list[str]:
-    """The instructions of the innermost loop with the most multiply-adds, [] where no loop has one.
+    """The instructions of the main loop, as said at the head of this module; [] where no loop multiplies.
 
     loops: each as the positions of its first instruction and of its jump back.
     """
@@ -137,11 +138,13 @@ def main_loop(instructions: list[str], loops: list[tuple[int, int]]) -> list[str
     ]
     bodies = [instructions[first : last + 1] for first, last in innermost]
     best = max(bodies, key=_arithmetic, default=[])
-    return best if _arithmetic(best) else []
+    return best if any(_arithmetic(best)) else []
 
 
-def _arithmetic(instructions: list[str]) -> int:
-    return sum(classify(each) in ("FMA", "tensor") for each in instructions)
+def _arithmetic(instructions: list[str]) -> tuple[int, int, int]:
+    """What makes a loop the main one, by rank."""
+    classes = Counter(map(classify, instructions))
+    return classes["tensor"], classes["FMA"] if classes["load shared"] else 0, classes["FMA"]
 
 
 @functools.lru_cache(maxsize=16)

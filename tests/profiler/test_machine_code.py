@@ -43,6 +43,14 @@ def test_the_main_loop_is_the_innermost_with_most_multiply_adds(monkeypatch):
         machine_code.read(b"", "kern")
 
 
+@pytest.mark.parametrize("multiply", [["HMMA.16816.F32.BF16", "LDSM.16.M88.4"], ["FFMA", "LDS.128"]])
+def test_the_main_loop_is_not_an_epilogue_that_multiplies_more(multiply):
+    instructions = [*multiply, "BRA", *["FFMA"] * 30, "BRA"]
+    assert machine_code.main_loop(instructions, [(0, 2), (3, 33)]) == instructions[:3]
+    assert machine_code.main_loop(instructions[3:], [(0, 30)]) == instructions[3:]
+    assert machine_code.main_loop(["IADD3", "BRA"], [(0, 1)]) == []
+
+
 @pytest.mark.parametrize(
     ("opcode", "name"),
     [

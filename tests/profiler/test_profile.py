@@ -81,6 +81,13 @@ def test_arithmetic_and_issue_by_hand():
     assert without.seconds["instruction issue"] == pytest.approx(found.seconds["instruction issue"] / 2)
 
 
+def test_the_epilogue_of_tensor_instructions_is_issued_besides():
+    code = MachineCode({}, {"tensor": 4, "integer": 12}, {"HMMA": 4, "IADD3": 12})
+    work = replace(counts(), instructions={"tensor": 32 * 100, "FMA": 32 * 50, "integer": 32 * 999})
+    assert limits.warp_instructions(work, code) == 100 * 4 + 50
+    assert limits.warp_instructions(work, None) == 100 + 50 + 999
+
+
 def test_shared_memory_and_l1_by_hand():
     found = limits.limits(H100, COST, [(counts(passes=1000, sectors=4000, requests=500), None)])
     assert found.seconds["shared memory and L1"] == pytest.approx((1000 + 1000) / (132 * 1.98e9))
