@@ -20,7 +20,7 @@ import numpy as np
 
 from gpubp.activations import Activation
 from gpubp.backends.base import Array
-from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, blocks, decide_plan, operands_of
+from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan, operands_of
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels import plans
@@ -61,6 +61,7 @@ class CupyBackend(GpuBackend):
         self._kernels = kernels
         self._stream = self._cp.cuda.Stream(non_blocking=True)
         self._loaded: dict[Entry, Any] = {}
+        self._uploads = Uploads()
         current = self._cp.cuda.Device()
         chip = Chip(
             f"sm_{current.compute_capability}",
@@ -114,7 +115,10 @@ class CupyBackend(GpuBackend):
 
     def upload(self, host: np.ndarray, out: Array) -> None:
         self._check.array("out", out, np.shape(host), np.asarray(host).dtype)
-        out.set(np.ascontiguousarray(host), self._stream)
+        sent = np.array(host, order="C")
+        out.set(sent, self._stream)
+        event = self._stream.record(self._cp.cuda.Event(disable_timing=True))
+        self._uploads.keep(sent, lambda: event.done)
 
     def synchronize(self) -> None:
         self._stream.synchronize()

@@ -5,6 +5,7 @@ An array, here, is anything with `shape`, `dtype`, `nbytes`, `flags["C_CONTIGUOU
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -109,6 +110,23 @@ class Workspace:
             self.buffer = self._allocate(nbytes)
             self._bytes = nbytes
         return self.buffer
+
+
+class Uploads:
+    """Host memory that is on its way to the device, kept until it has arrived.
+
+    A chip that shares the host's page tables reads pageable memory itself, after the call that asked for the copy has
+    returned: what it reads must neither be changed nor freed meanwhile, and the caller's array is free to be both.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[], bool], np.ndarray]] = deque()
+
+    def keep(self, host: np.ndarray, arrived: Callable[[], bool]) -> None:
+        """Keep this array until `arrived` says so; those before it that have arrived are let go."""
+        self._waiting.append((arrived, host))
+        while self._waiting and self._waiting[0][0]():
+            self._waiting.popleft()
 
 
 def blocks(items: int, threads: int = BLOCK) -> int:

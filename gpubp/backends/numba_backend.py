@@ -22,7 +22,7 @@ from numba.cuda.core.errors import NumbaPerformanceWarning
 
 from gpubp.activations import Activation
 from gpubp.backends.base import Array
-from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, blocks, decide_plan
+from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels import plans
@@ -82,6 +82,7 @@ class NumbaBackend(GpuBackend):
         self._stream = self._cuda.stream()
         self._made: dict[tuple[Any, ...], Any] = {}
         self._launchers: dict[tuple[Any, ...], Any] = {}
+        self._uploads = Uploads()
         self._keeps_kernels = _keeps_kernels(self._cuda)
         # what a kernel is given in place of an array that it does not look at
         self._nothing = {dtype: self._cuda.device_array(1, dtype, stream=self._stream) for dtype in FLOATS}
@@ -101,7 +102,7 @@ class NumbaBackend(GpuBackend):
         is C-contiguous: arrays of Numba, and of any library with `__cuda_array_interface__`, such as CuPy's.
         """
         if not self._cuda.is_cuda_array(x):
-            return self._cuda.to_device(np.ascontiguousarray(x, dtype), self._stream)
+            return self._on_device(np.ascontiguousarray(x, dtype))
         view = self._cuda.as_cuda_array(x)  # waits for the stream of x's producer
         contiguous = view.flags["C_CONTIGUOUS"]
         if contiguous and view.dtype == dtype:
@@ -110,7 +111,13 @@ class NumbaBackend(GpuBackend):
             out = self.empty(view.shape, dtype)
             self.cast(view, out)
             return out
-        return self._cuda.to_device(np.ascontiguousarray(self.asnumpy(view), dtype), self._stream)
+        return self._on_device(np.ascontiguousarray(self.asnumpy(view), dtype))
+
+    def _on_device(self, host: np.ndarray) -> Array:
+        """A copy on the device, which is done: the host's array may go."""
+        placed = self._cuda.to_device(host, self._stream)
+        self._stream.synchronize()
+        return placed
 
     def asnumpy(self, x: Array) -> np.ndarray:
         host = x.copy_to_host(stream=self._stream)
@@ -121,11 +128,15 @@ class NumbaBackend(GpuBackend):
         return self._cuda.device_array(tuple(shape), np.dtype(dtype), stream=self._stream)
 
     def zeros(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
-        return self._cuda.to_device(np.zeros(shape, dtype), self._stream)
+        return self._on_device(np.zeros(shape, dtype))
 
     def upload(self, host: np.ndarray, out: Array) -> None:
         self._check.array("out", out, np.shape(host), np.asarray(host).dtype)
-        out.copy_to_device(np.ascontiguousarray(host), stream=self._stream)
+        sent = np.array(host, order="C")
+        out.copy_to_device(sent, stream=self._stream)
+        event = self._cuda.event(timing=False)
+        event.record(self._stream)
+        self._uploads.keep(sent, event.query)
 
     def synchronize(self) -> None:
         self._stream.synchronize()
