@@ -37,12 +37,14 @@ class Limits:
     """The seconds that each part of the chip needs for a primitive's work, at least.
 
     seconds: by the part. balance: of the blocks over the multiprocessors, ≤ 1: the mean over the most. It is in the
-    seconds of all but device memory. flops: of the primitive, at least.
+    seconds of all but device memory. flops: of the primitive, at least. pause: seconds that the busiest part waits for
+    others, where primitives that different parts limit run one after the other.
     """
 
     seconds: dict[str, float]
     balance: float
     flops: int
+    pause: float = 0.0
 
     @property
     def limiter(self) -> str:
@@ -50,15 +52,19 @@ class Limits:
         return max(self.seconds, key=lambda name: self.seconds[name])
 
     @property
+    def least_seconds(self) -> float:
+        """The time that all of it takes at least."""
+        return max(self.seconds.values()) + self.pause
+
+    @property
     def rate(self) -> float:
-        """Flop/s that the busiest part allows."""
-        return self.flops / max(self.seconds.values())
+        """Flop/s that this time allows."""
+        return self.flops / self.least_seconds
 
     @property
     def busy(self) -> dict[str, float]:
-        """How busy each part is while the busiest has no pause, at most."""
-        longest = max(self.seconds.values())
-        return {name: seconds / longest for name, seconds in self.seconds.items()}
+        """How much of this time each part is busy."""
+        return {name: seconds / self.least_seconds for name, seconds in self.seconds.items()}
 
 
 def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | None]]) -> Limits:
@@ -80,6 +86,14 @@ def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | N
         uneven += max(own.values()) / share
     seconds[MEMORY] = cost.bytes / gpu.bandwidth
     return Limits(seconds, even / uneven if uneven else 1.0, cost.flops)
+
+
+def one_after_another(parts: Sequence[Limits]) -> Limits:
+    """The limits of primitives that run one after the other."""
+    seconds = {name: sum(each.seconds[name] for each in parts) for name in parts[0].seconds}
+    least = sum(each.least_seconds for each in parts)
+    even = sum(each.least_seconds * each.balance for each in parts) / least
+    return Limits(seconds, even, sum(each.flops for each in parts), least - max(seconds.values()))
 
 
 def balance(gpu: Gpu, blocks: int) -> float:

@@ -13,7 +13,7 @@ from gpubp.errors import ArgumentError, BackendError
 from gpubp.profiler import machine_code
 from gpubp.profiler.counts import Counts, count
 from gpubp.profiler.launches import Launch, recording
-from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits
+from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits, one_after_another
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.occupancy import Occupancy, Waves, occupancy, waves
 from gpubp.profiler.workloads import Workload
@@ -195,12 +195,14 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
     gpu.roofline(work.cost().rate)  # an error before the work, where the chip has no such units
     with recording(backend, gpu, arch) as (device, launches):
         counted = [count(part, device, launches) for part in parts]
-    kernels = tuple(
-        _kernel(gpu, launch, counts)
+    kernels_of = [
+        [_kernel(gpu, launch, counts) for launch, counts in zip(each.launches, each.counts, strict=True)]
         for each in counted
-        for launch, counts in zip(each.launches, each.counts, strict=True)
-    )
-    cost = _sum(part.cost() for part in parts)
+    ]
+    limits_of = [
+        limits(gpu, part.cost(), [(kernel.counts, _main_loop_code(kernel, part)) for kernel in kernels])
+        for part, kernels in zip(parts, kernels_of, strict=True)
+    ]
     return Profile(
         title=title or work.primitive,
         workload=work,
@@ -208,13 +210,13 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
         arch=arch,
         gpu=gpu,
         plan=counted[0].plan,
-        cost=cost,
-        kernels=kernels,
+        cost=_sum(part.cost() for part in parts),
+        kernels=tuple(kernel for kernels in kernels_of for kernel in kernels),
         shapes=tuple(shape for each in counted for shape in each.shapes),
         scaled=any(len(each.shapes) > 1 for each in counted),
         exact=all(each.exact for each in counted),
         error=max(each.error for each in counted),
-        limits=limits(gpu, cost, [(kernel.counts, _main_loop_code(kernel, work)) for kernel in kernels]),
+        limits=one_after_another(limits_of),
     )
 
 

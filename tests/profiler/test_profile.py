@@ -110,6 +110,16 @@ def test_device_memory_by_hand():
     assert found.busy["device memory"] == 1
 
 
+def test_primitives_one_after_the_other_take_the_time_of_each():
+    arithmetic = limits.limits(H100, COST, [(counts(flops=10**9), None)])
+    memory = limits.limits(H100, Cost(10, 10**8, 0), [(counts(33, fma=1), None)])
+    both = limits.one_after_another([arithmetic, memory])
+    assert both.least_seconds == pytest.approx(10**9 / 66.9e12 + 10**8 / 3.352e12)
+    assert both.busy["arithmetic"] + both.busy["device memory"] == pytest.approx(1)
+    assert both.rate == (10**9 + 10) / both.least_seconds
+    assert limits.one_after_another([arithmetic]) == arithmetic
+
+
 @pytest.mark.parametrize(("blocks", "share"), [(132, 1), (264, 1), (133, 133 / 264), (33, 0.25)])
 def test_the_busiest_multiprocessor_holds_the_others_up(blocks, share):
     even = limits.limits(H100, COST, [(counts(132, flops=10**9), None)])
