@@ -75,6 +75,7 @@ class Process:
             print(json.dumps(request), file=self._process.stdin, flush=True)
             if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
                 self._process.kill()
+                self._spoiled = True
                 raise WorkerError(f"it gave no answer within {PATIENCE:g} s")
             answer = json.loads(self._process.stdout.readline())
         except (OSError, ValueError):

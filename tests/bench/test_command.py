@@ -227,6 +227,21 @@ def test_a_process_answers_and_its_end_is_told():
 
 
 @pytest.mark.slow
+def test_after_no_answer_the_next_work_has_another_process(monkeypatch):
+    process = turns.Process(CONTENDERS["numpy"], 1)
+    work = Primitive("update", (8,)).to_dict()
+    try:
+        with monkeypatch.context() as impatient:
+            impatient.setattr(turns, "PATIENCE", 0.0)
+            with pytest.raises(turns.WorkerError, match="no answer within 0 s"):
+                process.ask(do="make", work=work)
+        process.ask(do="make", work=work)
+        assert process.ask(do="fault") == ""
+    finally:
+        process.close()
+
+
+@pytest.mark.slow
 def test_after_an_error_on_a_gpu_the_next_work_has_another_process():
     process = turns.Process(replace(CONTENDERS["numpy"], device="gpu"), 1)
     first = process._process
