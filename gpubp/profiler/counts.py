@@ -274,7 +274,8 @@ def _side_units(plan: Plan, m: int, n: int, k: int) -> tuple[int, int]:
     """Whole tiles; where the parts of the depth are added up, so many that they are whole blocks of that kernel too."""
     if plan.parts(k) == 1:
         return plan.tile_m, plan.tile_n
-    return tuple(tile * (BLOCK // gcd(BLOCK, tile * other)) for tile, other in ((plan.tile_m, n), (plan.tile_n, m)))
+    rows, columns = BLOCK // gcd(BLOCK, plan.tile_m * n), BLOCK // gcd(BLOCK, plan.tile_n * m)
+    return rows * plan.tile_m, columns * plan.tile_n
 
 
 def _depth_unit(plan: Plan) -> int:
