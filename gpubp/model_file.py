@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.files import write_bytes
 from gpubp.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -37,43 +36,6 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = _as_json({**metadata, CHECKSUM: _checksum(metadata, arrays)})
     write_bytes(path, serialize(arrays, {KEY: text}))
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Replace a file's contents in one move that survives a kill and a power cut. A link stays, and leads to the new
-    contents; what is no file, such as a device, is refused: the move would put a file in its place."""
-    target = Path(os.path.realpath(path))
-    temporary = ""
-    try:
-        if target.exists() and not target.is_file():
-            raise CheckpointError(f"cannot write {path}: {'a folder' if target.is_dir() else 'not a file'} is there")
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-    _sync_folder(target.parent)
-
-
-def check_path(argument: str, path: Path, *suffixes: str) -> None:
-    """Raise ArgumentError, which names the argument, where `write_bytes` could not write a file whose name ends in one
-    of these: before the work for it."""
-    if path.suffix.lower() not in suffixes:
-        raise ArgumentError(argument, str(path), f"a file name that ends in {' or '.join(suffixes)}")
-    if path.exists() and not path.is_file():
-        raise ArgumentError(argument, str(path), "a new file, or one to replace")
-    if not path.parent.is_dir():
-        raise ArgumentError(argument, str(path), "in a folder that exists")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ArgumentError(argument, str(path), f"in a folder that can be written ({error.strerror})") from None
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -162,23 +124,3 @@ def _checksum(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, value)
     return f"{value:08x}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name in the folder durable; where folders cannot be opened (Windows), the system does it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror or error}") from error
-    finally:
-        os.close(handle)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from gpubp import data, model_file, optimizers, plots
+from gpubp import data, files, optimizers, plots
 from gpubp.data import Dataset
 from gpubp.errors import ArgumentError, CheckpointError, DataError
 from gpubp.losses import BinaryCrossEntropy
@@ -81,7 +81,7 @@ def _train(run: Run) -> Result:
         loss=run.network.loss.name.replace("_", " "),
         chosen_epoch=result.row.epoch if result.row is not result.history[-1] else None,
     )
-    model_file.write_bytes(run.folder / CURVES_FILE, picture.getvalue())
+    files.write_bytes(run.folder / CURVES_FILE, picture.getvalue())
     return result
 
 
@@ -275,7 +275,7 @@ def _write_config(run: Run) -> None:
             "python": platform.python_version(),
         },
     }
-    model_file.write_bytes(run.folder / CONFIG_FILE, tomli_w.dumps(contents).encode())
+    files.write_bytes(run.folder / CONFIG_FILE, tomli_w.dumps(contents).encode())
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def _write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
         arrays = {"values": values}
         header = [f"value {number}" for number in range(1, values.shape[1] + 1)]
         rows = values.tolist()
-    model_file.write_bytes(path, _npz(arrays) if path.suffix.lower() == ".npz" else _csv(header, rows))
+    files.write_bytes(path, _npz(arrays) if path.suffix.lower() == ".npz" else _csv(header, rows))
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:

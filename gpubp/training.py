@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import data, model_file, optimizers
+from gpubp import data, files, model_file, optimizers
 from gpubp.activations import ReLU
 from gpubp.data import Dataset
 from gpubp.diagnostics import Watch
@@ -470,7 +470,7 @@ class Run:
     def _write_history(self) -> None:
         assert self.folder is not None
         if self.history:
-            model_file.write_bytes(self.folder / HISTORY_FILE, history_csv(self.history).encode())
+            files.write_bytes(self.folder / HISTORY_FILE, history_csv(self.history).encode())
 
     def load(self) -> None:
         """Continue from the folder's checkpoint."""

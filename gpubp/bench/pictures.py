@@ -36,7 +36,7 @@ MARKERS = "os^Dv<>P"
 
 def draw(result: Result, folder: Path) -> list[Path]:
     """Write the pictures of a run into the folder, each whole or not at all; the paths."""
-    from gpubp.model_file import write_bytes
+    from gpubp.files import write_bytes
 
     drawn = {"throughput.png": throughput(result)}
     if any(result.limits.values()):

@@ -124,7 +124,7 @@ class Result:
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all."""
-        from gpubp.model_file import write_bytes
+        from gpubp.files import write_bytes
 
         write_bytes(path, self.to_json().encode())
 

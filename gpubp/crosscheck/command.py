@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from gpubp import backends
 from gpubp.backends.base import Backend
-from gpubp.crosscheck import report as reports
 from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse, require_dtype
 from gpubp.crosscheck.compilation import compile_cases
-from gpubp.crosscheck.report import Report
+from gpubp.crosscheck.report import SUFFIXES, Report
 from gpubp.crosscheck.runner import run_cases
 from gpubp.errors import ArgumentError
+from gpubp.files import check_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ def check(
     Raises ArgumentError for a choice that leaves nothing, or a path that cannot be written, before any case has run.
     """
     if report is not None:
-        reports.check_path(report)
+        check_path("report", report, *SUFFIXES)
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
         raise ArgumentError("--observe", "given", "left out: only the emulator has observers")

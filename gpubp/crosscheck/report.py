@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from gpubp.crosscheck.cases import OPTIONS
 from gpubp.crosscheck.compilation import Kernel
 from gpubp.crosscheck.runner import Outcome, Traffic
-from gpubp.errors import ArgumentError
+from gpubp.files import check_path, write_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+
+SUFFIXES = (".md", ".json")
+"""Of the files that a report can be written to."""
 
 COMPILED_HEADERS = ("primitive", "arch", "kernels", "failed", "most registers", "most shared bytes", "spilled bytes")
 
@@ -221,21 +224,11 @@ class Report:
         return sorted(self.rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
 
     def write(self, path: str | Path) -> None:
-        """Write the report in the format that the file's name ends in: .md or .json. See `check_path`."""
-        from gpubp.model_file import write_bytes
-
-        text = self.markdown() if check_path(path).suffix == ".md" else self.to_json()
+        """Write the report in the format that the file's name ends in: .md or .json."""
+        path = Path(path)
+        check_path("report", path, *SUFFIXES)
+        text = self.to_json() if path.suffix.lower() == ".json" else self.markdown()
         write_bytes(path, text.encode())
-
-
-def check_path(path: str | Path) -> Path:
-    """The path, if a report can be written to it; raises ArgumentError before any case has run."""
-    path = Path(path)
-    if path.suffix not in (".md", ".json"):
-        raise ArgumentError("report", str(path), "a file name that ends in .md or .json")
-    if not path.parent.is_dir():
-        raise ArgumentError("report", str(path), "in a folder that exists")
-    return path
 
 
 def _share(share: float) -> str:

@@ -16,8 +16,7 @@ from gpubp.costs import PRIMITIVES, sides_of
 from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
 from gpubp.crosscheck.report import Report as CrossCheck
 from gpubp.errors import ArgumentError, BackendError, unknown_name
-from gpubp.model_file import write_bytes
-from gpubp.pages.page import check_path
+from gpubp.files import check_path, write_bytes
 from gpubp.pages.report import PARTS, Report, summary
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Report:
     Raises ArgumentError for a path that cannot be written, and BackendError where a named backend can run nowhere:
     before anything has run.
     """
-    check_path("out", out)
+    check_path("out", out, ".html", ".htm")
     places, unchecked = _places(choice)
     emulated, unprofiled = _emulated(choice)
     left_out = choice.left_out()

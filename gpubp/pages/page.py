@@ -10,13 +10,10 @@ import functools
 import io
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-
-from gpubp.errors import ArgumentError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -72,20 +69,6 @@ def picture(draw: Callable[[IO[bytes]], None], alt: str) -> Picture:
     file = io.BytesIO()
     draw(file)
     return Picture(file.getvalue(), alt)
-
-
-def check_path(argument: str, path: Path) -> None:
-    """Raise ArgumentError, which names the argument, where no page can be written to this path."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ArgumentError(argument, str(path), "a file name that ends in .html")
-    if path.exists() and not path.is_file():
-        raise ArgumentError(argument, str(path), "a new file, or one to replace")
-    if not path.parent.is_dir():
-        raise ArgumentError(argument, str(path), "in a folder that exists")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ArgumentError(argument, str(path), f"in a folder that can be written ({error.strerror})") from None
 
 
 def linked(text: str, links: Mapping[str, str]) -> Markup:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gpubp import chips, costs
 from gpubp.chips import Gpu
 from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.files import check_path, write_bytes
 from gpubp.kernels import plans
-from gpubp.model_file import check_path, write_bytes
 from gpubp.profiler.launches import BACKENDS
 from gpubp.profiler.profile import Profile, profile, separate_halves
 from gpubp.profiler.workloads import Workload

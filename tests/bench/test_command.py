@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from gpubp import model_file
+from gpubp import files
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.bench import turns
 from gpubp.bench.contenders import CONTENDERS
@@ -133,7 +133,7 @@ def test_what_was_measured_is_shown_even_where_it_cannot_be_written(bench, monke
     def full(path, data):
         raise CheckpointError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(model_file, "write_bytes", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     done = bench(*FAST, "--primitive", "update", "--shape", "50", "--save", "a.json", code=2)
     assert "update, float32" in done.stdout
     assert "cannot write a.json: No space left" in done.stderr
