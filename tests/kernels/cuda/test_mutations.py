@@ -124,7 +124,7 @@ PIPELINED = [
 
 SPLIT = case("weight_gradient", "pipelined", "5x7x1031")
 EPILOGUES = [
-    Mutant("no bias", "epilogues.cuh", "sum[w] + bias", "sum[w]", (dense("naive"),)),
+    Mutant("no bias", "epilogues.cuh", "sum[w] + bias[w]", "sum[w]", (dense("naive"),)),
     Mutant(
         "σ instead of σ'",
         "epilogues.cuh",
