@@ -46,7 +46,7 @@ class Gpu:
     key: what it is asked for by, such as "H100". name: in full. devices: names that the driver gives it.
     arch: real architecture, such as "sm_90". boost_hz: clock. rates: peak flop/s by kind of arithmetic, dense
     (see `gpubp.costs.RATES`); kinds that it lacks are missing. bandwidth: bytes a second of device memory.
-    l2_bytes: second-level cache. source: of the figures.
+    source: of the figures.
     """
 
     key: str
@@ -57,7 +57,6 @@ class Gpu:
     boost_hz: float
     rates: Mapping[str, float]
     bandwidth: float
-    l2_bytes: int
     multiprocessor: Multiprocessor
     source: str
 
@@ -118,7 +117,6 @@ _FIELDS = {
     "multiprocessors": int,
     "boost_mhz": float,
     "bandwidth": float,
-    "l2_bytes": int,
     "source": str,
     "tflops": dict,
     "multiprocessor": dict,
@@ -164,7 +162,6 @@ def _gpu(where: str, key: str, table: Mapping[str, Any]) -> Gpu:
         boost_hz=checked["boost_mhz"] * 1e6,
         rates={rate: tflops[rate] * 1e12 for rate in RATES if rate in tflops},
         bandwidth=checked["bandwidth"] * 1e9,
-        l2_bytes=checked["l2_bytes"],
         multiprocessor=Multiprocessor(**limits),
         source=checked["source"],
     )
