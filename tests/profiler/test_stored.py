@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_every_kernel_does_the_work_that_is_stored(profiles, stored):
         pytest.skip(f"made by {stored['versions']}, and installed are {profiles.versions()}")
     found = profiles.differences(stored["profiles"], profiles.measured())
     assert not found, "\n".join(["`make profiles` stores these, if they are meant:", *found])
+
+
+def test_the_store_was_made_by_the_compilers_that_the_test_extra_pins(stored):
+    """So that the comparison is skipped only where somebody has installed others."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        extra = tomllib.load(file)["project"]["optional-dependencies"]["test"]
+    pins = dict(requirement.split("==") for requirement in extra if "==" in requirement)
+    assert stored["versions"] == {name: pins[name] for name in stored["versions"]}, "run `make profiles`"
 
 
 def test_the_store_is_whole(profiles, stored):
