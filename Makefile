@@ -16,7 +16,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick lint types format bench profiles gpu-report clean
+.PHONY: help train test quick exhaustive lint types format bench profiles gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -29,7 +29,10 @@ test: lint  ## check style and types, then run every test
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 quick: $(test)  ## run the tests that are not marked slow
-	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m "not slow and not exhaustive" $(ARGS)
+
+exhaustive: $(test)  ## run the tests that are long by nature
+	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m exhaustive $(ARGS)
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check
