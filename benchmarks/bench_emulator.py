@@ -20,7 +20,7 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="the emulator's compilers are 
 import gpubp.emulator as cp
 from gpubp import Network, data
 from gpubp.data import Scaler
-from gpubp.kernels.cuda.compile import compile_file
+from gpubp.toolchain.nvrtc import compile_file
 
 KERNELS = Path(__file__).resolve().parents[1] / "tests" / "emulator" / "kernels"
 SIMULATED_SIDE = 64

@@ -24,8 +24,8 @@ from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, 
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels import plans
-from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
 from gpubp.kernels.cuda.sources import (
+    KERNEL_DIRECTORY,
     TYPES,
     WORDS,
     Entry,
@@ -38,6 +38,7 @@ from gpubp.kernels.plans import Chip, Plan
 from gpubp.losses import Loss
 from gpubp.optimizers import Optimizer
 from gpubp.precision import HALVES, master_of
+from gpubp.toolchain.nvrtc import compile_file
 
 CUDA_DEVICE = 2
 """kDLCUDA, DLPack's number for memory of a CUDA device."""

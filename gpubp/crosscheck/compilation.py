@@ -23,8 +23,8 @@ from gpubp.crosscheck.cases import TENSOR_CORE, Case
 from gpubp.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from gpubp.kernels.cuda.compile import Resources
     from gpubp.kernels.plans import Chip
+    from gpubp.toolchain.nvrtc import Resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 """A real architecture of every generation that the kernels are written for: Turing to Blackwell."""
@@ -159,7 +159,8 @@ def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Launch]]:
     notes: list[_Launch] = []
     if name == "cupy":
         from gpubp.backends.cupy_backend import CupyBackend
-        from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
+        from gpubp.kernels.cuda.sources import KERNEL_DIRECTORY
+        from gpubp.toolchain.nvrtc import compile_file
 
         class NoteTakingCupy(CupyBackend):
             def _launch(

@@ -1,8 +1,6 @@
-"""Float arithmetic that NumPy lacks, as ufuncs that Numba compiles for this CPU when first asked for.
+"""Float arithmetic that NumPy lacks, as ufuncs and loops that Numba compiles for this CPU when first asked for.
 
-NumPy has no fused multiply-add, and the sign of a zero that its minimum gives is left open. Numba keeps what it
-compiled on disk (next to this file, or in the user's cache folder), keyed by this file and the CPU, so the cost of
-about 0.3 seconds a ufunc is paid once. LLVM's fma becomes one instruction where the CPU has it, and else a call of the
+NumPy has no fused multiply-add, and the sign of a zero that its minimum gives is left open. LLVM's fma becomes one instruction where the CPU has it, and else a call of the
 C library's fma, which is exact as well. None of these functions reorders or contracts anything (no fast-math).
 
 A NaN that comes out of arithmetic is the canonical one, which also makes its bits independent of where in a vector its
@@ -17,8 +15,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import guvectorize, vectorize
 from numba.extending import intrinsic
+
+from gpubp.emulator.loops import elementwise, loop
 
 CANONICAL_NAN_BITS = {"float": 0x7FFFFFFF, "double": 0xFFF8000000000000}
 
@@ -92,14 +91,10 @@ def select(a, b, p):
 _FUNCTIONS = {function.__name__: function for function in (add, subtract, multiply, fma, minimum, maximum)}
 
 
-# Numba's wrapper costs twice as much a call as the NumPy ufunc in it, but it owns the machine code.
-_KEPT: list[Any] = []
-
-
 @functools.cache
 def compiled_select() -> Any:
     """a where the bool p, else b, of raw registers: ufunc of (a, b, p). np.where would cost a copy more."""
-    return vectorize([f"uint{bits}(uint{bits}, uint{bits}, boolean)" for bits in (16, 32, 64)], cache=True)(select)
+    return elementwise(select, [f"uint{bits}(uint{bits}, uint{bits}, boolean)" for bits in (16, 32, 64)])
 
 
 @functools.cache
@@ -108,36 +103,31 @@ def compiled(name: str) -> Any:
     function = _FUNCTIONS[name]
     arity = function.__code__.co_argcount
     signatures = [f"{dtype}({', '.join([dtype] * arity)})" for dtype in ("float32", "float64")]
-    built = vectorize(signatures, cache=True)(function)
-    _KEPT.append(built)
-    return built.ufunc
+    return elementwise(function, signatures)
 
 
-@functools.cache
-def warp_matrix_product() -> Any:
-    """The gufunc behind mma: D = A B + C of fragments, (p),(q),(r),(p),(q),(r)->(r).
+@loop
+def multiply_fragments(a, b, c, a_order, b_order, c_order, d):
+    """D = A B + C of each warp's fragments, behind mma.
 
-    a, b, c: float32, a warp's elements in lane order; then, for each place of the row-major 16 x k, k x 8 and 16 x 8
-    matrices, the position of its element. Gives D in float64, in the lane order of C, summed in the order of k.
+    a, b, c: float32 of shape (warps, elements), a warp's elements in lane order. a_order, b_order, c_order: for each
+    place of the row-major 16 x k, k x 8 and 16 x 8 matrices, the position of its element. d: gets D in float64, in the
+    lane order of C, summed in the order of k.
     """
-
-    @guvectorize(
-        ["float32[:], float32[:], float32[:], int64[:], int64[:], int64[:], float64[:]"],
-        "(p),(q),(r),(p),(q),(r)->(r)",
-        cache=True,
-    )
-    def product(a, b, c, a_order, b_order, c_order, d):
-        depth = a.shape[0] // 16
-        rows = np.empty(8 * depth, np.float64)
+    depth = a.shape[1] // 16
+    rows = np.empty(8 * depth, np.float64)
+    for warp in range(a.shape[0]):
         for place in range(8 * depth):
-            rows[place] = b[b_order[place]]
+            rows[place] = b[warp, b_order[place]]
+        sums = d[warp]
+        sums[:] = c[warp]
         for i in range(16):
             # Eight sums in variables: in an array, each would be stored and loaded again at every step.
             to = c_order[8 * i : 8 * i + 8]
-            s0, s1, s2, s3 = np.float64(c[to[0]]), np.float64(c[to[1]]), np.float64(c[to[2]]), np.float64(c[to[3]])
-            s4, s5, s6, s7 = np.float64(c[to[4]]), np.float64(c[to[5]]), np.float64(c[to[6]]), np.float64(c[to[7]])
+            s0, s1, s2, s3 = sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]]
+            s4, s5, s6, s7 = sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]]
             for k in range(depth):
-                factor = np.float64(a[a_order[depth * i + k]])
+                factor = np.float64(a[warp, a_order[depth * i + k]])
                 first = 8 * k
                 s0 += factor * rows[first]
                 s1 += factor * rows[first + 1]
@@ -147,7 +137,5 @@ def warp_matrix_product() -> Any:
                 s5 += factor * rows[first + 5]
                 s6 += factor * rows[first + 6]
                 s7 += factor * rows[first + 7]
-            d[to[0]], d[to[1]], d[to[2]], d[to[3]] = s0, s1, s2, s3
-            d[to[4]], d[to[5]], d[to[6]], d[to[7]] = s4, s5, s6, s7
-
-    return product
+            sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]] = s0, s1, s2, s3
+            sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]] = s4, s5, s6, s7

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.emulator.compiled import warp_matrix_product
+from gpubp.emulator.compiled import multiply_fragments
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.rounding import bfloat16_to_float32, tf32_to_float32
 
@@ -124,10 +124,11 @@ def matrix_multiply(modifiers: tuple[str, ...]) -> MatrixMultiply:
     k = depths[shape]
     family = "tf32" if a_type == "tf32" else "half"
     orders = [_gathering(f"{family} a", k), _gathering(f"{family} b", k), _gathering("c", k)]
-    product = warp_matrix_product()
 
     def apply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-        result = product(_elements(a, a_type), _elements(b, a_type), _elements(c, c_type), *orders)
+        addend = _elements(c, c_type)
+        result = np.empty(addend.shape, np.float64)
+        multiply_fragments(_elements(a, a_type), _elements(b, a_type), addend, *orders, result)
         nan = np.isnan(result)
         if d_type == "f32":
             bits = result.astype(np.float32).view(np.uint32)

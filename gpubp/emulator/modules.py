@@ -20,12 +20,12 @@ import numpy as np
 
 from gpubp.emulator import launch
 from gpubp.emulator.arrays import MemoryPointer, UnownedMemory, ndarray
-from gpubp.emulator.assemble import assemble
 from gpubp.emulator.device import CHIPS, compute_capability, current_arch, shared_limit
 from gpubp.emulator.errors import LaunchError
 from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.emulator.streams import Stream, current
-from gpubp.kernels.cuda.compile import Compiled, Resources, compile_source, read_compiled
+from gpubp.toolchain.nvjitlink import assemble
+from gpubp.toolchain.nvrtc import Compiled, Resources, compile_source, read_compiled
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class RawModule:
 
     Args:
         code: CUDA C++ source.
-        path: instead of code, a .ptx file, or a .cubin file that `gpubp.kernels.cuda.compile` wrote, whose PTX lies
+        path: instead of code, a .ptx file, or a .cubin file that `gpubp.toolchain.nvrtc` wrote, whose PTX lies
             beside it.
         options: options for NVRTC.
         name_expressions: C++ names of template kernels, for `get_function`.
         backend: "nvrtc"; the other arguments that CuPy has must keep their defaults.
 
     Raises:
-        gpubp.kernels.cuda.compile.CompileError: the source does not compile, at the first use as in CuPy.
+        gpubp.toolchain.nvrtc.CompileError: the source does not compile, at the first use as in CuPy.
     """
 
     def __init__(
@@ -332,7 +332,7 @@ def _load_file(path: Path) -> _Binary:
         if compiled is None:
             raise FileNotFoundError(
                 f"path is {str(path)!r}: the emulator executes PTX, and beside this file there is none that "
-                "gpubp.kernels.cuda.compile wrote together with it"
+                "gpubp.toolchain.nvrtc wrote together with it"
             )
         _check_loads(compiled.arch, same_major=True)
         # A file has lowered names only, as in CuPy.

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from gpubp.emulator.loops import loop
 
 
 @intrinsic
@@ -40,7 +42,7 @@ def _store(typingctx: Any, pointer: Any, value: Any) -> Any:
 # -- addresses --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@loop
 def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, count, out):
     """Check addresses of shared or local memory and turn them into pointers; the first bad position, or -1.
 
@@ -60,7 +62,7 @@ def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, 
     return -1
 
 
-@njit(cache=True, nogil=True)
+@loop
 def _spans(address, nbytes, valid, bits):
     """Whether an access fills whole granules that are all valid."""
     granule = np.int64(1) << bits
@@ -72,7 +74,7 @@ def _spans(address, nbytes, valid, bits):
     return whole
 
 
-@njit(cache=True, nogil=True)
+@loop
 def resolve_global(addresses, offset, nbytes, base, host, valid, bits, lanes, whole, count, out):
     """As resolve_window for global memory, an arena that begins at address `base` and host address `host`."""
     extent = np.int64(valid.size) << bits
@@ -88,7 +90,7 @@ def resolve_global(addresses, offset, nbytes, base, host, valid, bits, lanes, wh
     return -1
 
 
-@njit(cache=True, nogil=True)
+@loop
 def spaces(addresses, offset, windows, lanes, whole, count):
     """Bit set of the spaces that generic addresses lie in: 1 global, 2 shared, 4 local."""
     found = 0
@@ -107,7 +109,7 @@ def spaces(addresses, offset, windows, lanes, whole, count):
 # -- plain accesses ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@loop
 def gather(pointers, displacement, out, lanes, whole, count):
     """out[lane] = *(pointer + displacement)"""
     like = out[0]
@@ -115,7 +117,7 @@ def gather(pointers, displacement, out, lanes, whole, count):
         out[i if whole else lanes[i]] = _load(pointers[i] + displacement, like)
 
 
-@njit(cache=True, nogil=True)
+@loop
 def gather2(pointers, out0, out1, lanes, whole, count):
     like = out0[0]
     for i in range(count):
@@ -125,7 +127,7 @@ def gather2(pointers, out0, out1, lanes, whole, count):
         out1[lane] = _load(pointer + out0.itemsize, like)
 
 
-@njit(cache=True, nogil=True)
+@loop
 def gather4(pointers, out0, out1, out2, out3, lanes, whole, count):
     like = out0[0]
     size = out0.itemsize
@@ -138,14 +140,14 @@ def gather4(pointers, out0, out1, out2, out3, lanes, whole, count):
         out3[lane] = _load(pointer + 3 * size, like)
 
 
-@njit(cache=True, nogil=True)
+@loop
 def scatter(pointers, displacement, values, lanes, whole, count):
     """*(pointer + displacement) = values[lane], in the order of the lanes"""
     for i in range(count):
         _store(pointers[i] + displacement, values[i if whole else lanes[i]])
 
 
-@njit(cache=True, nogil=True)
+@loop
 def read_bytes(pointers, sizes, out):
     """out[i, :sizes[i]] = the bytes at pointers[i]"""
     for i in range(pointers.size):
@@ -153,7 +155,7 @@ def read_bytes(pointers, sizes, out):
             out[i, byte] = _load(pointers[i] + byte, out[i, byte])
 
 
-@njit(cache=True, nogil=True)
+@loop
 def write_bytes(pointers, values):
     """The bytes at pointers[i] = values[i]"""
     for i in range(pointers.size):
@@ -161,7 +163,7 @@ def write_bytes(pointers, values):
             _store(pointers[i] + byte, values[i, byte])
 
 
-@njit(cache=True, nogil=True)
+@loop
 def read_rows(pointers, out):
     """out[i] = the out.shape[1] elements at pointers[i]"""
     for i in range(pointers.size):
@@ -169,7 +171,7 @@ def read_rows(pointers, out):
             out[i, column] = _load(pointers[i] + column * out.itemsize, out[0, 0])
 
 
-@njit(cache=True, nogil=True)
+@loop
 def write_rows(pointers, values):
     """The elements at pointers[i] = values[i]"""
     for i in range(pointers.size):
@@ -177,7 +179,7 @@ def write_rows(pointers, values):
             _store(pointers[i] + column * values.itemsize, values[i, column])
 
 
-@njit(cache=True, nogil=True)
+@loop
 def fill_halfwords(targets, nbytes, count, value):
     """Fill nbytes (even) at each pointer with a halfword."""
     for i in range(count):
@@ -190,7 +192,7 @@ def fill_halfwords(targets, nbytes, count, value):
 ATOMIC_ADD, ATOMIC_MIN, ATOMIC_MAX, ATOMIC_AND, ATOMIC_OR, ATOMIC_XOR, ATOMIC_EXCH, ATOMIC_INC, ATOMIC_DEC = range(9)
 
 
-@njit(cache=True, nogil=True)
+@loop
 def atomic_integer(pointers, operation, values, old, lanes, whole, count):
     """Update integers; old[lane] gets the value before. inc and dec wrap around at the operand (PTX ISA, atom)."""
     for i in range(count):
@@ -230,7 +232,7 @@ def _as(typingctx: Any, value: Any, like: Any) -> Any:
     return like(value, like), codegen
 
 
-@njit(cache=True, nogil=True)
+@loop
 def atomic_add_float(pointers, values, old, lanes, whole, count):
     for i in range(count):
         lane = i if whole else lanes[i]
@@ -240,7 +242,7 @@ def atomic_add_float(pointers, values, old, lanes, whole, count):
         _store(pointers[i], before + value)
 
 
-@njit(cache=True, nogil=True)
+@loop
 def atomic_cas(pointers, compare, values, old, lanes, whole, count):
     for i in range(count):
         lane = i if whole else lanes[i]

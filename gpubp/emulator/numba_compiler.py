@@ -16,7 +16,7 @@ import json
 import re
 import types as python_types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,15 +31,17 @@ from numba.cuda.core import config
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.core.errors import NumbaDebugInfoWarning
 from numba.cuda.cudadrv import nvrtc as numba_nvrtc
-from numba.cuda.cudadrv.nvvm import NVVM
+from numba.cuda.cudadrv import nvvm as numba_nvvm
+from numba.cuda.cudadrv.error import NvvmWarning
 from numba.cuda.debuginfo import DIBuilder
 from numba.cuda.lowering import Lower
 from numba.cuda.types import ext_types
 
 from gpubp.emulator.device import compute_capability, current_arch
-from gpubp.kernels.cuda.compile import cache_directory, compile_source, write_atomically
+from gpubp.toolchain import cache, process
+from gpubp.toolchain.nvrtc import CompileError, compile_source
 
-CACHE_FORMAT = "4"
+CACHE_FORMAT = "5"
 
 NVVM_WHEELS = ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12")
 """What brings NVVM, for CUDA 13 and for CUDA 12."""
@@ -90,6 +92,7 @@ def target(arch: str) -> Iterator[None]:
         global_compiler_lock,
         mock.patch.object(numba_dispatcher, "get_current_device", return_value=device),
         mock.patch.object(numba_nvrtc, "compile", functools.partial(_compile_foreign, arch)),
+        mock.patch.object(numba_nvvm, "CompilationUnit", _CompilationUnit),
         mock.patch.object(Lower, "_adjust_line_if_prologue", _line),
         mock.patch.object(DIBuilder, "_di_location", _location),
     ):
@@ -126,6 +129,74 @@ def _location(builder: DIBuilder, line: int) -> Any:
     return known[key]
 
 
+class _CompilationUnit(numba_nvvm.CompilationUnit):
+    """Numba's own, whose modules are compiled under canonical names, and in a process of NVVM's own.
+
+    So the same functions always give the same PTX, whatever was compiled before.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__(options)
+        self._modules: list[str] = []
+        self._library = b""
+
+    def add_module(self, buffer: bytes) -> None:
+        self._modules.append(buffer.decode())
+
+    def lazy_add_module(self, buffer: bytes) -> None:
+        self._library = buffer
+
+    def verify(self) -> None:
+        """Nothing: the modules are verified before they are compiled."""
+
+    def compile(self) -> bytes:
+        modules = [module.encode() for module in canonical(self._modules)]
+        options = [option.decode() for option in self.options]
+        try:
+            ptx, self.log = process.call(
+                "nvvm", "compile_modules", modules=modules, library=self._library, options=options
+            )
+        except process.Refused as error:
+            raise CompileError(f"NVVM refuses the kernel ({error.reason}):", error.log) from error
+        if self.log:
+            warnings.warn(self.log, category=NvvmWarning, stacklevel=2)
+        return ptx
+
+
+# Numbers that Numba counts up as long as the process runs: of a function, in its mangled name and in the variables of
+# what is inlined from it, and of an array in shared memory.
+_COUNTER = re.compile(r"(?P<mangled>B\d+v)\d+|(?P<variable>_v)\d+(?=_)|(?P<shared>_cudapy_smem_)\d+")
+_MODULE_NAME = re.compile(r"^; ModuleID = .*\n", re.MULTILINE)
+_DEFINED = re.compile(r'^define [^\n]*?@"?([^"(\s]+)', re.MULTILINE)
+
+
+def canonical(modules: Sequence[str]) -> list[str]:
+    """Return LLVM modules with their functions numbered, and the modules after the first ordered, as they are called.
+
+    Numba numbers functions as it compiles them, and orders modules by their addresses. NVVM's code depends on both.
+    """
+    numbers: dict[str, int] = {}
+
+    def renumbered(match: re.Match[str]) -> str:
+        number = numbers.setdefault(match[0], len(numbers) + 1)
+        if match["mangled"]:  # with the length of what follows
+            return f"B{1 + len(str(number))}v{number}"
+        return f"{match['variable'] or match['shared']}{number}"
+
+    def place(module: str) -> tuple[int, str]:
+        """By the first call of a function that the module defines; by its text if nothing calls it."""
+        counters = [match[0] for name in _DEFINED.findall(module) for match in _COUNTER.finditer(name)]
+        return min((numbers.get(each, len(numbers) + 1) for each in counters), default=0), _COUNTER.sub("", module)
+
+    waiting = [_MODULE_NAME.sub("", module) for module in modules]
+    ordered = []
+    while waiting:
+        following = min(waiting, key=place) if ordered else waiting[0]
+        waiting.remove(following)
+        ordered.append(_COUNTER.sub(renumbered, following))
+    return ordered
+
+
 def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **options: object) -> tuple[str, str]:
     """PTX of CUDA C++ that a kernel calls, in place of Numba's own way, which asks for the driver's version."""
     source = src.decode() if isinstance(src, bytes) else src
@@ -147,13 +218,16 @@ def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], ar
         numba.core.errors.NumbaError: Numba cannot compile it.
     """
     key = _cache_key(py_func, argument_types, arch, options)
-    path = None if key is None else cache_directory() / "numba" / f"{key}.json"
-    ptx = None if path is None else _read(path)
-    if ptx is None:
+    if key is None:
+        return _compile(py_func, argument_types, arch, options)
+    entry = f"numba/{key}"
+
+    def make() -> str:
         ptx = _compile(py_func, argument_types, arch, options)
-        if path is not None:
-            write_atomically(path, json.dumps({"ptx": ptx, "checksum": _digest(ptx)}).encode())
-    return ptx
+        cache.store(entry, {".json": json.dumps({"ptx": ptx, "checksum": _digest(ptx)}).encode()})
+        return ptx
+
+    return cache.obtain(entry, lambda path: _read(path.with_suffix(".json")), make)
 
 
 def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
@@ -202,7 +276,7 @@ def _merge(ptx: str, foreign: str) -> str:
     return header + re.split(r"\.address_size 64\n", foreign, maxsplit=1)[1] + body
 
 
-def _read(path: Any) -> str | None:
+def _read(path: Path) -> str | None:
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
         return entry["ptx"] if entry["checksum"] == _digest(entry["ptx"]) else None
@@ -231,7 +305,7 @@ def _cache_key(
 @functools.cache
 def _compilers() -> list[str]:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "numba-cuda", "llvmlite")]
-    versions.append(f"NVVM {NVVM().get_ir_version()}")
+    versions.append(f"NVVM {numba_nvvm.NVVM().get_ir_version()}")
     for name in NVVM_WHEELS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(importlib.metadata.version(name))

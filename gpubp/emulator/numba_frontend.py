@@ -30,12 +30,12 @@ from numba.cuda.typing import signature as numba_signature
 from numba.cuda.typing.typeof import Purpose, typeof, typeof_impl
 
 from gpubp.emulator import arrays, launch, streams
-from gpubp.emulator.assemble import Assembled, assemble
 from gpubp.emulator.device import CHIPS, check_device_id, compute_capability, current_arch, shared_limit
 from gpubp.emulator.errors import EmulatorError, LaunchError
 from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.emulator.numba_compiler import DeviceFunction, compile_kernel
-from gpubp.kernels.cuda.compile import Resources
+from gpubp.toolchain.nvjitlink import Assembled, assemble
+from gpubp.toolchain.nvrtc import Resources
 
 # Decorator and kernels
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from gpubp.emulator.loops import loop
 
 LOAD, STORE, ATOMIC = range(3)
 
@@ -17,7 +18,7 @@ WARP_BITS = 10
 UNWRITTEN, DEFINED, PENDING = range(3)
 
 
-@njit(cache=True, nogil=True)
+@loop
 def _unordered(one, one_when, other, other_when, padded):
     """Whether no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
     if one == other:
@@ -29,7 +30,7 @@ def _unordered(one, one_when, other, other_when, padded):
     return (one - 1) // 32 != (other - 1) // 32 or one_when == other_when
 
 
-@njit(cache=True, nogil=True)
+@loop
 def check_races(cells, bits, base, pointers, nbytes, threads, when, padded, lanes, whole, count, kind, site, found):
     """Record the accesses of the active lanes and return the number of races.
 
@@ -81,7 +82,7 @@ def check_races(cells, bits, base, pointers, nbytes, threads, when, padded, lane
     return races
 
 
-@njit(cache=True, nogil=True)
+@loop
 def check_written(states, base, pointers, nbytes, count):
     """The first position whose bytes are not all defined, or -1."""
     for i in range(count):
@@ -92,7 +93,7 @@ def check_written(states, base, pointers, nbytes, count):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@loop
 def set_state(states, base, pointers, nbytes, count, state):
     for i in range(count):
         first = pointers[i] - base
@@ -100,7 +101,7 @@ def set_state(states, base, pointers, nbytes, count, state):
             states[byte] = state
 
 
-@njit(cache=True, nogil=True)
+@loop
 def count_sectors(pointers, nbytes, lanes, count, totals):
     """Add to totals: warps, 32-byte sectors moved, and the fewest sectors that hold the distinct bytes asked for."""
     sectors = np.empty(32, np.int64)
@@ -120,7 +121,7 @@ def count_sectors(pointers, nbytes, lanes, count, totals):
         start = i
 
 
-@njit(cache=True, nogil=True)
+@loop
 def _insert(values, size, value):
     """Add a value to the first `size` of an array unless it is there; neighbours are usually equal or ascending."""
     for index in range(size - 1, -1, -1):
@@ -130,7 +131,7 @@ def _insert(values, size, value):
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@loop
 def count_conflicts(pointers, bases, nbytes, lanes, count, totals):
     """Add to totals: warps, passes through shared memory needed, and the fewest possible.
 

@@ -14,7 +14,7 @@ from gpubp.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
     from gpubp.emulator.report import Report
-    from gpubp.kernels.cuda.compile import Resources
+    from gpubp.toolchain.nvrtc import Resources
 
 BACKENDS = ("cupy", "numba")
 """The backends that have kernels."""
@@ -77,7 +77,7 @@ def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list
 def _cupy(launches: list[Launch]) -> GpuBackend:
     from gpubp import emulator
     from gpubp.backends.cupy_backend import CupyBackend
-    from gpubp.kernels.cuda.compile import compile_file
+    from gpubp.toolchain.nvrtc import compile_file
 
     class Recording(CupyBackend):
         def _launch(self, kernel: Any, grid: Block, block: Block, arguments: tuple, shared: int = 0) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gpubp.kernels.plans import Plan
+
+KERNEL_DIRECTORY = Path(__file__).parent
+"""Where the .cu and .cuh files lie."""
 
 TYPES = {"float32": "float", "float64": "double", "int64": "int64", "bfloat16": "bfloat16", "float16": "float16"}
 """C++ types by NumPy's names."""

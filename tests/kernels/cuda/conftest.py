@@ -10,7 +10,7 @@ from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.crosscheck import runner
 from gpubp.crosscheck.cases import parse
 from gpubp.crosscheck.runner import Outcome
-from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY
+from gpubp.kernels.cuda.sources import KERNEL_DIRECTORY
 
 
 def run_observed(folder: Path, names: Iterable[str]) -> list[Outcome]:

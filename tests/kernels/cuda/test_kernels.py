@@ -8,11 +8,11 @@ import pytest
 from gpubp.activations import ACTIVATIONS
 from gpubp.backends.base import Control, Losses
 from gpubp.kernels.cuda import sources
-from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
 from gpubp.kernels.plans import PIPELINED, Chip, Plan
 from gpubp.losses import LOSSES
 from gpubp.optimizers import OPTIMIZERS
 from gpubp.profiler import machine_code
+from gpubp.toolchain.nvrtc import compile_file
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 FORMS = {"NT": "dense_forward", "NN": "hidden_delta", "TN": "weight_gradient"}
@@ -24,7 +24,7 @@ def compile_entries(entries, arch):
     """Compile instances of kernels of one file; give what each one needs, in their order."""
     (source,) = {entry.source for entry in entries}
     expressions = [entry.expression for entry in entries]
-    compiled = compile_file(KERNEL_DIRECTORY / source, arch, name_expressions=expressions)
+    compiled = compile_file(sources.KERNEL_DIRECTORY / source, arch, name_expressions=expressions)
     return compiled, [compiled.resources[compiled.lowered_names[expression]] for expression in expressions]
 
 
@@ -137,7 +137,7 @@ def test_every_other_kernel_compiles_for_16_bits():
 def test_every_source_is_tried():
     tried = {entry.source for entries in elementwise_entries() for entry in entries}
     tried |= {f"{name}.cu" for name in (*FORMS.values(), "product", "transpose_product", "weight_step")}
-    assert tried == {path.name for path in KERNEL_DIRECTORY.glob("*.cu")}
+    assert tried == {path.name for path in sources.KERNEL_DIRECTORY.glob("*.cu")}
 
 
 # --- machine code -----------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_main_loop_is_nearly_all_multiply_adds(form, arch):
 
 # --- names that stand in two languages --------------------------------------------------------------------------------
 def test_control_and_losses_are_those_of_the_protocol():
-    text = (KERNEL_DIRECTORY / "control.cuh").read_text(encoding="utf-8")
+    text = (sources.KERNEL_DIRECTORY / "control.cuh").read_text(encoding="utf-8")
     for enum in (Control, Losses):
         body = re.search(rf"enum {enum.__name__} {{(.*?)}}", text, re.DOTALL)[1]
         places = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", body)}
@@ -166,6 +166,6 @@ def test_control_and_losses_are_those_of_the_protocol():
 
 
 def test_no_kernel_asks_for_less_accuracy():
-    for path in (*KERNEL_DIRECTORY.glob("*.cu"), *KERNEL_DIRECTORY.glob("*.cuh")):
+    for path in (*sources.KERNEL_DIRECTORY.glob("*.cu"), *KERNEL_DIRECTORY.glob("*.cuh")):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\b__(expf|logf|fdividef|tanhf|powf)\b|use_fast_math|\batomic\w+\(", text), path.name

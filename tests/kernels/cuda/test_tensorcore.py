@@ -13,10 +13,10 @@ from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.errors import ArgumentError
 from gpubp.kernels.cuda import sources
-from gpubp.kernels.cuda.compile import KERNEL_DIRECTORY, compile_file
 from gpubp.kernels.plans import TENSORCORE, TENSORCORE_UNALIGNED, Chip, Plan, choose
 from gpubp.precision import round_to_tf32
 from gpubp.profiler import machine_code
+from gpubp.toolchain.nvrtc import compile_file
 
 STORED = {"tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 """The arrays' dtype by what is multiplied."""
@@ -229,7 +229,7 @@ def compile_primitive(form, operands, plans, arch, activation="ReLU"):
     """The instances of the primitive of this form, by their plans."""
     kernels = sources.product_kernels(PRIMITIVES[form], form, STORED[operands], None if form == "TN" else activation)
     entries = [kernels.whole(plan) for plan in plans]
-    path = KERNEL_DIRECTORY / entries[0].source
+    path = sources.KERNEL_DIRECTORY / entries[0].source
     compiled = compile_file(path, arch, name_expressions=[entry.expression for entry in entries])
     return compiled, [compiled.lowered_names[entry.expression] for entry in entries]
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from gpubp.kernels.cuda import compile as compiling
-from gpubp.kernels.cuda.compile import CompileError, compile_file, compile_source, read_compiled, resources_from_log
+from gpubp.toolchain import nvrtc as compiling
+from gpubp.toolchain.nvrtc import CompileError, compile_file, compile_source, read_compiled, resources_from_log
 
 SCALE = """template <typename T>
 __global__ void scale(T* x, T factor, int n) {
@@ -28,13 +28,13 @@ def cache(tmp_path, monkeypatch):
 def nvrtc_calls(monkeypatch):
     """A list that grows by one with every real compilation."""
     calls = []
-    original = compiling._run_nvrtc
+    original = compiling._compile
 
     def counted(*arguments):
         calls.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(compiling, "_run_nvrtc", counted)
+    monkeypatch.setattr(compiling, "_compile", counted)
     return calls
 
 
@@ -224,23 +224,9 @@ def test_nothing_half_written_is_left(cache):
     assert len(list((cache / "cuda").iterdir())) == 3
 
 
-def test_a_cache_that_cannot_be_written_says_so(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(RuntimeError, match="GPUBP_CACHE_DIR"):
-        compile_source(SCALE, name_expressions=["scale<float>"])
-
-
-def test_cache_directory_without_the_variable(monkeypatch, tmp_path):
-    monkeypatch.delenv("GPUBP_CACHE_DIR")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compiling.cache_directory() == tmp_path / "gpubp"
-
-
 def test_neither_cupy_nor_a_driver_is_loaded():
     program = (
-        "import sys\nfrom gpubp.kernels.cuda.compile import compile_source\n"
+        "import sys\nfrom gpubp.toolchain.nvrtc import compile_source\n"
         "compile_source('extern \"C\" __global__ void k() {}')\n"
         "assert not {'cupy', 'numba'} & set(sys.modules)\n"
         "assert 'libcuda.so' not in open('/proc/self/maps').read()"

@@ -1,8 +1,9 @@
 """The one way to compile CUDA C++: one NVRTC call for one real architecture gives the PTX and the cubin.
 
 The emulated device executes that PTX, CuPy loads that cubin and nvdisasm reads it: three views of one compilation.
-No driver and no GPU are needed. Results are kept on disk (`cache_directory`), the PTX beside the cubin under one name,
-so that `RawModule(path=str(compiled.cubin_path))` is the same line for CuPy and for the emulator.
+No driver and no GPU are needed. NVRTC runs in a process of its own, so that the same source always gives the same code.
+Results are kept on disk (see `cache`), the PTX beside the cubin under one name, so that
+`RawModule(path=str(compiled.cubin_path))` is the same line for CuPy and for the emulator.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-KERNEL_DIRECTORY = Path(__file__).parent
-CACHE_FORMAT = "1"
+from gpubp.toolchain import cache, process
+
+CACHE_FORMAT = "2"
 
 
 class CompileError(Exception):
@@ -92,31 +93,28 @@ def compile_source(
 ) -> Compiled:
     """Compile CUDA C++ for one real architecture.
 
+    The same source gives the same PTX and machine code, whatever was compiled before.
+
     Args:
-        source: CUDA C++ text. Headers of this folder and CUDA's own (cuda_fp16.h, mma.h, ...) can be included.
+        source: CUDA C++ text. CUDA's own headers (cuda_fp16.h, mma.h, ...) can be included.
         arch: real architecture that NVRTC knows, such as "sm_80".
         name: what the source is called in messages and line information.
         options: further NVRTC options. -lineinfo is always on; fast-math never is unless it is asked for here.
         name_expressions: C++ names whose lowered names are wanted, such as "reduce<float, 256>".
-        include_dirs: further directories for #include, before this folder.
+        include_dirs: further directories for #include.
 
     Raises:
         CompileError: the source does not compile; carries the log.
         ValueError: an unknown architecture, or an option that this function decides itself.
         RuntimeError: NVRTC is missing.
+        OSError: neither the cache folder nor a temporary one can be written.
     """
     nvrtc = _nvrtc()
     _check_arch(nvrtc, arch)
     _check_options(options)
     expressions = tuple(name_expressions)
-    directories = [Path(directory) for directory in include_dirs] + [KERNEL_DIRECTORY]
-    arguments = [
-        f"-arch={arch}",
-        "-lineinfo",
-        "--ptxas-options=-v",
-        *options,
-        *(f"-I{directory}" for directory in [*directories, *_toolkit_headers()]),
-    ]
+    directories = [Path(directory) for directory in include_dirs]
+    arguments = [f"-arch={arch}", "-lineinfo", "--ptxas-options=-v", *options]
     # NVRTC looks beside the source first; then as the options say.
     searched = [Path(name).parent, *_directories_in(options), *directories]
     key = _digest(
@@ -125,16 +123,17 @@ def compile_source(
         source,
         *(f"{path}\n{text}" for path, text in _included_headers(source, searched)),
         *arguments,
+        *map(str, directories),
         *expressions,
         "NVRTC {}.{}".format(*nvrtc.nvrtcVersion()[1:]),
     )
-    cubin_path = cache_directory() / "cuda" / f"{key}.cubin"
-    found = read_compiled(cubin_path)
-    if found is not None:
-        return found
-    compiled = _run_nvrtc(nvrtc, source, name, arch, arguments, expressions, cubin_path)
-    _write_entry(compiled)
-    return compiled
+    entry = f"cuda/{key}"
+
+    def make() -> Compiled:
+        made = _compile(source, name, arch, arguments, [*directories, *_toolkit_headers()], expressions)
+        return _store(entry, made, arch)
+
+    return cache.obtain(entry, lambda path: read_compiled(path.with_suffix(".cubin")), make)
 
 
 def compile_file(
@@ -161,44 +160,6 @@ def supported_architectures() -> tuple[str, ...]:
     """The real architectures of the NVRTC that is installed, such as ("sm_75", "sm_80", ...)."""
     nvrtc = _nvrtc()
     return tuple(f"sm_{number}" for number in _checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
-
-
-def cache_directory() -> Path:
-    """Where compiled kernels are kept: GPUBP_CACHE_DIR, else gpubp/ in the platform's cache folder of the user."""
-    chosen = os.environ.get("GPUBP_CACHE_DIR")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "gpubp"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a cache file so that another process sees all of it or nothing.
-
-    Raises:
-        RuntimeError: the cache directory cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:16], suffix=".part")
-    except OSError as error:
-        raise RuntimeError(
-            f"the kernel cache {path.parent} cannot be written ({error.strerror}): set GPUBP_CACHE_DIR to a directory "
-            "that can"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def resources_from_log(log: str) -> dict[str, Resources]:
@@ -265,23 +226,36 @@ def _check_options(options: Sequence[str]) -> None:
 
 @functools.cache
 def _toolkit_headers() -> tuple[Path, ...]:
-    """Directories of CUDA's own headers: those that NVRTC carries, unpacked once, else the installed toolkit's."""
+    """Return the directories of CUDA's own headers: those that NVRTC carries, unpacked once, else the toolkit's."""
     nvrtc = _nvrtc()
     if hasattr(nvrtc, "nvrtcInstallBundledHeaders"):
         status, info, _ = nvrtc.nvrtcGetBundledHeadersInfo()
         if status == nvrtc.nvrtcResult.NVRTC_SUCCESS and info.available:
-            directory = cache_directory() / f"headers-{info.cudaVersionMajor}.{info.cudaVersionMinor}"
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            status, message = nvrtc.nvrtcInstallBundledHeaders(
-                os.fsencode(directory), nvrtc.NVRTC_INSTALL_HEADERS_SKIP_IF_EXISTS
-            )
-            if status == nvrtc.nvrtcResult.NVRTC_SUCCESS:
-                return (directory, directory / "cccl")
-            raise RuntimeError(f"CUDA's headers cannot be unpacked to {directory}: {message}")
+            entry = f"cuda-headers/{info.cudaVersionMajor}.{info.cudaVersionMinor}"
+            directory = cache.obtain(entry, lambda path: path if path.is_dir() else None, lambda: _unpack(nvrtc, entry))
+            return (directory, directory / "cccl")
     from cuda import pathfinder
 
     found = (pathfinder.find_nvidia_header_directory(library) for library in ("cudart", "cccl"))
     return tuple(Path(directory) for directory in found if directory)
+
+
+def _unpack(nvrtc: ModuleType, entry: str) -> Path:
+    """Unpack the headers that NVRTC carries into a directory of the cache, which appears there once it is whole."""
+
+    def write(path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="unpacking-") as folder:
+            unpacked = Path(folder) / path.name
+            status, message = nvrtc.nvrtcInstallBundledHeaders(
+                os.fsencode(unpacked), nvrtc.NVRTC_INSTALL_HEADERS_SKIP_IF_EXISTS
+            )
+            if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+                raise OSError(0, f"CUDA's headers cannot be unpacked: {message}", str(path))
+            cache.share(unpacked, path.parent)
+            with contextlib.suppress(FileExistsError):
+                unpacked.rename(path)
+
+    return cache.build(entry, write)
 
 
 def _directories_in(options: Sequence[str]) -> list[Path]:
@@ -313,50 +287,52 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _run_nvrtc(
-    nvrtc: ModuleType,
-    source: str,
-    name: str,
-    arch: str,
-    arguments: Sequence[str],
-    expressions: Sequence[str],
-    cubin_path: Path,
-) -> Compiled:
-    program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), os.fsencode(name), 0, [], []))
+def _compile(
+    source: str, name: str, arch: str, options: Sequence[str], include_dirs: Sequence[Path], expressions: Sequence[str]
+) -> dict[str, Any]:
+    """Return what `compilers.compile_program` gives, with the paths as they are given."""
+    include = [_padded(str(path)) for path in include_dirs]
+    plain = dict(zip((_padded(name), *include), (name, *map(str, include_dirs)), strict=True))
+
+    def unpadded(text: str) -> str:
+        return functools.reduce(lambda text, path: text.replace(path, plain[path]), plain, text)
+
     try:
-        for expression in expressions:
-            _checked(nvrtc, nvrtc.nvrtcAddNameExpression(program, expression.encode()))
-        (status,) = nvrtc.nvrtcCompileProgram(program, len(arguments), [argument.encode() for argument in arguments])
-        log = _text(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
-        # How long ptxas took is no part of the result: the same compilation gives the same log.
-        log = re.sub(r"ptxas info +: Compile time = [^\n]*\n?", "", log).strip()
-        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            _, reason = nvrtc.nvrtcGetErrorString(status)
-            raise CompileError(f"{name} does not compile for {arch} ({reason.decode()}):", log)
-        return Compiled(
-            arch=arch,
-            ptx=_text(nvrtc, program, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX),
-            cubin=_bytes(nvrtc, program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN),
-            lowered_names={
-                expression: _checked(nvrtc, nvrtc.nvrtcGetLoweredName(program, expression.encode())).decode()
-                for expression in expressions
-            },
-            log=log,
-            resources=resources_from_log(log),
-            cubin_path=cubin_path,
+        made = process.call(
+            "nvrtc",
+            "compile_program",
+            source=source,
+            name=_padded(name),
+            options=[*options, *(f"-I{path}" for path in include)],
+            expressions=expressions,
         )
-    finally:
-        nvrtc.nvrtcDestroyProgram(program)
+    except process.Refused as error:
+        raise CompileError(f"{name} does not compile for {arch} ({error.reason}):", unpadded(error.log)) from error
+    return made | {"ptx": unpadded(made["ptx"]), "log": unpadded(made["log"])}
 
 
-def _bytes(nvrtc: ModuleType, program: object, get_size, get) -> bytes:
-    buffer = b" " * _checked(nvrtc, get_size(program))
-    _checked(nvrtc, get(program, buffer))
-    return buffer
+PATH_LENGTH = 255
+"""Characters of a path as NVRTC gets it: shorter ones are filled up, as their length would move its data in memory."""
 
 
-def _text(nvrtc: ModuleType, program: object, get_size, get) -> str:
-    return _bytes(nvrtc, program, get_size, get).rstrip(b"\0").decode(errors="replace")
+def _padded(path: str) -> str:
+    """Return an absolute path with as many slashes in front as it lacks characters, another path as it is."""
+    return path.rjust(PATH_LENGTH, "/") if path.startswith("/") else path
+
+
+def _store(entry: str, made: Mapping[str, Any], arch: str) -> Compiled:
+    """Write what a compilation gave to the cache, and return it."""
+    resources = resources_from_log(made["log"])
+    numbers: dict = {
+        "arch": arch,
+        "lowered_names": made["names"],
+        "log": made["log"],
+        "resources": {name: asdict(each) for name, each in resources.items()},
+    }
+    ptx = made["ptx"].encode()
+    numbers["checksum"] = _checksum(made["cubin"], ptx, numbers)
+    path = cache.store(entry, {".cubin": made["cubin"], ".ptx": ptx, ".json": json.dumps(numbers).encode()})
+    return Compiled(arch, made["ptx"], made["cubin"], made["names"], made["log"], resources, path.with_suffix(".cubin"))
 
 
 def read_compiled(cubin_path: Path) -> Compiled | None:
@@ -371,20 +347,6 @@ def read_compiled(cubin_path: Path) -> Compiled | None:
         return Compiled(ptx=ptx.decode(), cubin=cubin, resources=resources, cubin_path=cubin_path, **entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _write_entry(compiled: Compiled) -> None:
-    ptx = compiled.ptx.encode()
-    entry: dict = {
-        "arch": compiled.arch,
-        "lowered_names": dict(compiled.lowered_names),
-        "log": compiled.log,
-        "resources": {name: asdict(resources) for name, resources in compiled.resources.items()},
-    }
-    entry["checksum"] = _checksum(compiled.cubin, ptx, entry)
-    write_atomically(compiled.cubin_path, compiled.cubin)
-    write_atomically(compiled.cubin_path.with_suffix(".ptx"), ptx)
-    write_atomically(compiled.cubin_path.with_suffix(".json"), json.dumps(entry).encode())
 
 
 def _checksum(cubin: bytes, ptx: bytes, entry: dict) -> str:

@@ -1,0 +1,120 @@
+"""Loops over lanes that Numba compiles for this CPU, when each is first called with arguments of some types.
+
+Their machine code is kept in gpubp's cache and not in Numba's, whose files several processes may mix up when they
+compile at the same time. An entry here holds one function for one signature, and is read only if it is whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import pickle
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba import njit, vectorize
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.serialize import dumps
+
+from gpubp.toolchain import cache
+
+CACHE_FORMAT = "1"
+
+
+def loop(function: Callable) -> Callable:
+    """Compile a function with `numba.njit`; it runs without the interpreter's lock."""
+    dispatcher = njit(nogil=True)(function)
+    dispatcher._cache = kept = _KeptCode(dispatcher)
+    dispatcher.compile = kept.in_turn(dispatcher.compile)
+    return dispatcher
+
+
+def elementwise(function: Callable, signatures: Sequence[str]) -> np.ufunc:
+    """Compile a function of numbers with `numba.vectorize`, now, and return the ufunc of these signatures."""
+    built = vectorize(function)
+    dispatcher = built._dispatcher
+    dispatcher.cache = kept = _KeptCode(dispatcher)
+    dispatcher.compile = kept.in_turn(dispatcher.compile)
+    for signature in signatures:
+        built.add(signature)
+    _OWNERS.append(built)
+    return built.ufunc
+
+
+_OWNERS: list[Any] = []
+"""What owns the machine code of the ufuncs: calling them through it would take twice as long."""
+
+
+class _KeptCode(NullCache):
+    """What Numba asks for machine code before it compiles, and gives it to afterwards.
+
+    Args:
+        dispatcher: Numba's object that compiles the function.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._function = dispatcher.py_func
+        self._target = dispatcher.targetdescr.target_context
+
+    def in_turn(self, compile_: Callable) -> Callable:
+        """Return `compile_` so that of processes and threads which need the same signature one compiles it."""
+
+        @functools.wraps(compile_)
+        def compile_in_turn(signature: Any, *arguments: Any, **options: Any) -> Any:
+            # In this order: who compiles a function needs both for those that it calls.
+            with global_compiler_lock, cache.turn(self._entry(signature)):
+                return compile_(signature, *arguments, **options)
+
+        return compile_in_turn
+
+    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+        """Return the function for this signature, ready to run, if its code is kept."""
+        target_context.refresh()
+        states = cache.find(self._entry(sig), _read)
+        return None if states is None else CompileResult._rebuild(target_context, *states)
+
+    def save_overload(self, sig: Any, data: CompileResult) -> None:
+        """Keep the code of this signature."""
+        content = dumps(data._reduce())
+        cache.store(self._entry(sig), {".code": hashlib.sha256(content).digest() + content})
+
+    def _entry(self, signature: Any) -> str:
+        """Name the entry after all that the machine code depends on."""
+        parts = (str(signature), self._target.codegen().magic_tuple(), _source(self._function.__code__.co_filename))
+        digest = hashlib.sha256(json.dumps([*parts, *_versions()]).encode()).hexdigest()
+        return f"loops/{self._function.__name__}-{digest[:32]}"
+
+
+def _read(path: Path) -> tuple | None:
+    """Return what `CompileResult._reduce` gave, or None if the file is absent or damaged."""
+    try:
+        content = path.with_name(f"{path.name}.code").read_bytes()
+    except OSError:
+        return None
+    checksum, states = content[:32], content[32:]
+    return pickle.loads(states) if hashlib.sha256(states).digest() == checksum else None
+
+
+@functools.cache
+def _source(path: str) -> str:
+    """Return the text of a module: what a function calls stands in its own module, or in Numba."""
+    return Path(path).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    return (
+        CACHE_FORMAT,
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        f"{platform.python_implementation()} {platform.python_version()}",
+    )

@@ -1,0 +1,236 @@
+"""A program that compiles, for `process.py`: it loads one of NVIDIA's compilers, and forks for each thing to compile.
+
+What NVRTC makes of a source depends on what the process has compiled before, and on the addresses at which its data
+happens to lie: they decide which of several equal instructions it takes, and in which order. Here every compilation
+starts from the same state, so that the same source always gives the same PTX and the same machine code:
+
+- the process has loaded the compiler and compiled nothing;
+- Linux gives it the same addresses each time (personality ADDR_NO_RANDOMIZE), where it is allowed to ask for that;
+- a thread compiles, as the memory of a new thread begins at a place of its own, whatever Python holds elsewhere.
+
+This file is run as a script and imports nothing of gpubp, so that it starts fast. Its arguments: a socket on which
+requests arrive, the compiler's name, and the list of folders that Python imports from, as JSON. With each request
+comes a socket of its own, over which a forked child reads one pickled call, and answers with its pickled result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import pickle
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+STACK = 64 << 20
+"""Bytes of the stack on which a program is compiled."""
+
+
+class Refused(Exception):
+    """The compiler refused its input: `reason` in its own words, `log` its whole output."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(reason, log)
+        self.reason = reason
+        self.log = log
+
+
+def main(descriptor: str, compiler: str, folders: str, *again: str) -> None:
+    """Serve requests until the process that asks for them has gone; then end, and all children too."""
+    _fix_addresses()
+    sys.path[:] = json.loads(folders)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    load = _LOAD[compiler]
+    loaded: Any
+    try:
+        loaded = load()
+    except Exception as error:  # told to whoever asks
+        loaded = error
+    with socket.socket(fileno=int(descriptor)) as requests:
+        while True:
+            message, (*answers,), *_ = socket.recv_fds(requests, 1, 1)
+            if not message:
+                os.killpg(0, signal.SIGKILL)
+            if os.fork() == 0:
+                requests.close()
+                _answer(socket.socket(fileno=answers[0]), loaded)
+            os.close(answers[0])
+
+
+ADDR_NO_RANDOMIZE = 0x0040000
+"""See personality(2)."""
+
+
+def _fix_addresses() -> None:
+    """Start this program again with addresses that are the same each time, unless that is so, or not allowed."""
+    if "--again" in sys.argv:
+        return
+    linux = ctypes.CDLL(None)
+    linux.personality(linux.personality(0xFFFFFFFF) | ADDR_NO_RANDOMIZE)
+    os.execv(sys.executable, [*sys.orig_argv, "--again"])
+
+
+def addresses_are_fixed(compiler: Any) -> bool:
+    """Return whether all compilations start from the same addresses."""
+    return bool(ctypes.CDLL(None).personality(0xFFFFFFFF) & ADDR_NO_RANDOMIZE)
+
+
+def _answer(answers: socket.socket, loaded: Any) -> None:
+    """Do what one call asks for, in a thread, and end."""
+    threading.stack_size(STACK)
+    thread = threading.Thread(target=_work, args=(answers, loaded))
+    thread.start()
+    thread.join()
+    os._exit(0)
+
+
+def _work(answers: socket.socket, loaded: Any) -> None:
+    with contextlib.suppress(BaseException):  # the other end says what it knows if nothing comes
+        with answers, answers.makefile("rwb") as stream:
+            folder, function, arguments = pickle.load(stream)
+            try:
+                os.chdir(folder)
+                if isinstance(loaded, Exception):
+                    raise loaded
+                result = True, _WORK[function](loaded, **arguments)
+            except Refused as error:
+                result = False, ("refused", error.reason, error.log)
+            except Exception as error:
+                result = False, ("failed", f"{type(error).__name__}: {error}", "")
+            pickle.dump(result, stream)
+
+
+# --- NVRTC: CUDA C++ to PTX and machine code --------------------------------------------------------------------------
+def _load_nvrtc() -> ModuleType:
+    nvrtc = import_module("cuda.bindings.nvrtc")
+    nvrtc.nvrtcVersion()  # the library is loaded by the first call
+    return nvrtc
+
+
+def compile_program(
+    nvrtc: Any, *, source: str, name: str, options: Sequence[str], expressions: Sequence[str]
+) -> dict[str, Any]:
+    """Return the "ptx", "cubin", "names" (lowered, by expression) and "log" of a program.
+
+    Raises Refused if it does not compile.
+    """
+    program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), os.fsencode(name), 0, [], []))
+    for expression in expressions:
+        _checked(nvrtc, nvrtc.nvrtcAddNameExpression(program, expression.encode()))
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    log = _text(_buffer(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog))
+    # How long ptxas took is no part of the result: the same compilation gives the same log.
+    log = re.sub(r"ptxas info +: Compile time = [^\n]*\n?", "", log).strip()
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, reason = nvrtc.nvrtcGetErrorString(status)
+        raise Refused(reason.decode(), log)
+    names = {
+        expression: _checked(nvrtc, nvrtc.nvrtcGetLoweredName(program, expression.encode())).decode()
+        for expression in expressions
+    }
+    return {
+        "ptx": _text(_buffer(nvrtc, program, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)),
+        "cubin": _buffer(nvrtc, program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN),
+        "names": names,
+        "log": log,
+    }
+
+
+def _checked(nvrtc: Any, outcome: tuple) -> Any:
+    """Return the result of an NVRTC call. Raise RuntimeError with NVRTC's own words if it failed."""
+    status, *results = outcome
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, text = nvrtc.nvrtcGetErrorString(status)
+        raise RuntimeError(f"NVRTC: {text.decode()}")
+    return results[0] if results else None
+
+
+def _buffer(nvrtc: Any, program: object, get_size: Callable, get: Callable) -> bytes:
+    buffer = b" " * _checked(nvrtc, get_size(program))
+    _checked(nvrtc, get(program, buffer))
+    return buffer
+
+
+def _text(content: bytes | bytearray) -> str:
+    return content.rstrip(b"\0").decode(errors="replace")
+
+
+# --- NVVM: LLVM's intermediate representation to PTX ------------------------------------------------------------------
+def _load_nvvm() -> ModuleType:
+    nvvm = import_module("cuda.bindings.nvvm")
+    nvvm.version()
+    return nvvm
+
+
+def compile_modules(
+    nvvm: Any, *, modules: Sequence[bytes], library: bytes, options: Sequence[str]
+) -> tuple[bytes, str]:
+    """Return PTX and log of NVVM IR modules that are linked with each other, and with `library` for what they lack.
+
+    Raises Refused if they do not compile.
+    """
+    program = nvvm.create_program()
+    try:
+        for module in modules:
+            nvvm.add_module_to_program(program, module, len(module), "")
+        nvvm.verify_program(program, len(options), options)
+        # After the verification, which libdevice does not pass.
+        nvvm.lazy_add_module_to_program(program, library, len(library), "")
+        nvvm.compile_program(program, len(options), options)
+    except nvvm.nvvmError as error:
+        raise Refused(str(error), _log(nvvm.get_program_log_size, nvvm.get_program_log, program)) from error
+    ptx = bytearray(nvvm.get_compiled_result_size(program))
+    nvvm.get_compiled_result(program, ptx)
+    return bytes(ptx), _log(nvvm.get_program_log_size, nvvm.get_program_log, program)
+
+
+def _log(get_size: Callable, get: Callable, handle: int) -> str:
+    buffer = bytearray(get_size(handle))
+    if buffer:
+        get(handle, buffer)
+    return _text(buffer)
+
+
+# --- nvJitLink: PTX to machine code -----------------------------------------------------------------------------------
+def _load_nvjitlink() -> ModuleType:
+    nvjitlink = import_module("cuda.bindings.nvjitlink")
+    nvjitlink.version()
+    return nvjitlink
+
+
+def assemble(nvjitlink: Any, *, ptx: str, options: Sequence[str]) -> tuple[bytes, str]:
+    """Return machine code and log of PTX. Raises Refused if it does not assemble."""
+    text = ptx.encode()
+    try:
+        handle = nvjitlink.create(len(options), options)
+    except nvjitlink.nvJitLinkError as error:
+        raise Refused(str(error)) from error
+    try:
+        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), "kernel.ptx")
+        nvjitlink.complete(handle)
+        cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, cubin)
+        return bytes(cubin), _log(nvjitlink.get_info_log_size, nvjitlink.get_info_log, handle)
+    except nvjitlink.nvJitLinkError as error:
+        raise Refused(str(error), _log(nvjitlink.get_error_log_size, nvjitlink.get_error_log, handle)) from error
+
+
+_LOAD: dict[str, Callable[[], ModuleType]] = {
+    "nvrtc": _load_nvrtc,
+    "nvvm": _load_nvvm,
+    "nvjitlink": _load_nvjitlink,
+}
+_WORK: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (addresses_are_fixed, compile_program, compile_modules, assemble)
+}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

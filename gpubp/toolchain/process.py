@@ -1,0 +1,145 @@
+"""Calls of NVIDIA's compilers in processes of their own (see `compilers.py`): one process for each compiler.
+
+A process is started at the first call, by exec, so that it has nothing of the user's; it ends with the process that
+started it. Several threads may call at a time, and are served at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).with_name("compilers.py")
+
+
+class CompilerError(RuntimeError):
+    """A compiler refused its input (`reason`, and `log`: its whole output), cannot be loaded, or died."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(f"{reason}\n{log}".rstrip())
+        self.reason = reason
+        self.log = log
+
+
+class Refused(CompilerError):
+    """A compiler refused its input."""
+
+
+@dataclass(frozen=True)
+class _Compiler:
+    """The process of a compiler, and the socket for requests to it, whose closing ends it."""
+
+    process: subprocess.Popen[bytes]
+    requests: socket.socket
+
+    def stop(self) -> None:
+        self.requests.close()
+        self.process.wait()
+
+
+_running: dict[str, _Compiler] = {}
+_starting = threading.Lock()
+
+
+def call(compiler: str, function: str, **arguments: Any) -> Any:
+    """Return what a function of `compilers.py` returns.
+
+    Args:
+        compiler: "nvrtc", "nvvm" or "nvjitlink".
+        function: its name.
+        arguments: its keyword arguments.
+
+    Raises:
+        Refused: the compiler refused the input.
+        CompilerError: the compiler is missing, or it died.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            _send(compiler, theirs)
+        answer = b""
+        # A process that died leaves a closed connection, in the middle of the request or of the answer.
+        with contextlib.suppress(OSError), ours.makefile("rwb") as stream:
+            pickle.dump((os.getcwd(), function, arguments), stream)
+            stream.flush()
+            answer = stream.read()
+    try:
+        done, result = pickle.loads(answer)
+    except (EOFError, pickle.UnpicklingError):
+        raise CompilerError(f"{compiler} died: its process ended without an answer") from None
+    if done:
+        return result
+    kind, reason, log = result
+    raise Refused(reason, log) if kind == "refused" else CompilerError(f"{compiler} {kind}: {reason}", log)
+
+
+def reproducible() -> bool:
+    """Return whether the same source always gives the same code: not where a container hides personality(2)."""
+    return call("nvrtc", "addresses_are_fixed")
+
+
+def _send(compiler: str, answers: socket.socket) -> None:
+    """Hand one end of a call's connection to the compiler's process; start that if there is none, or if it has died."""
+    with _starting:
+        for _ in range(2):
+            if compiler not in _running:
+                _running[compiler] = _start(compiler)
+            try:
+                socket.send_fds(_running[compiler].requests, [b"!"], [answers.fileno()])
+            except OSError:
+                _running.pop(compiler).stop()
+            else:
+                return
+    raise CompilerError(f"{compiler} cannot be started: its process ends at once ({sys.executable} {SCRIPT})")
+
+
+def _start(compiler: str) -> _Compiler:
+    if not sys.executable:
+        raise CompilerError(f"{compiler} cannot be started: Python does not know its own executable (sys.executable)")
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    folders = json.dumps([os.path.abspath(folder) for folder in sys.path])
+    # -P: the script's own folder is not for imports, as its files have names that others have too.
+    command = [sys.executable, "-P", str(SCRIPT), str(theirs.fileno()), compiler, folders]
+    # Settings of the allocator would put data elsewhere.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    with theirs:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is for the process that asks
+        )
+    return _Compiler(process, ours)
+
+
+def _forget() -> None:
+    """In a fork, which must not keep the processes of its parent alive: start new ones when needed."""
+    global _starting
+    for each in _running.values():
+        each.requests.close()
+        each.process.returncode = 0  # it is no child of this process: nothing to wait for
+    _running.clear()
+    _starting = threading.Lock()
+
+
+@atexit.register
+def _stop() -> None:
+    while _running:
+        _running.popitem()[1].stop()
+
+
+os.register_at_fork(after_in_child=_forget)
