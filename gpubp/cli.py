@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 
 from gpubp.errors import ArgumentError, GpubpError
 from gpubp.settings import Settings
+from gpubp.toolchain.cache import CacheWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +64,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The program `gpubp`."""
+    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for an arrow
@@ -80,6 +83,17 @@ def main() -> None:
         where = getattr(error, "filename", None)
         typer.echo(f"error: {what or 'out of memory'}{f': {where}' if where else ''}", err=True)
         sys.exit(USAGE_ERROR)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    """Show what a user can mend as a line of its own, and any other warning as Python does."""
+    if issubclass(category, CacheWarning):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        _python_shows(message, category, *where, **options)
+
+
+_python_shows = warnings.showwarning
 
 
 def _drop_output() -> None:

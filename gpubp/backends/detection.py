@@ -1,18 +1,20 @@
 """Can a backend run here, and if not, what is missing and which command mends it?
 
-A GPU counts as working once a tiny kernel has run on it and its result was right.
+A GPU, or the emulated device, counts as working once a tiny kernel has run on it and its result was right.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
 from typing import Any
+
+from gpubp.toolchain import cache
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -56,7 +58,7 @@ class _Missing(Exception):
         self.remedy = remedy
 
 
-@cache
+@functools.cache
 def driver() -> Driver:
     """Ask the NVIDIA driver, through its own library and nothing else."""
     try:
@@ -88,7 +90,7 @@ def _error_name(library: ctypes.CDLL, status: int) -> str:
     return (text.value or b"").decode() or f"error {status}"
 
 
-@cache
+@functools.cache
 def probe(backend: str, device: str) -> Availability:
     """Find out whether the backend runs on the device, as far as running a tiny kernel."""
     try:
@@ -104,11 +106,23 @@ def _probe_numpy() -> str:
     return f"NumPy {numpy.__version__} with {blas['name']} {blas['version']}"
 
 
-def _probe_emulator(needs: dict[str, str]) -> str:
-    """needs: modules, each with what it is for."""
-    for module, purpose in needs.items():
-        _import(module, purpose, "pip install 'gpubp[emulator]'")
-    return "the emulated device: the kernels' PTX executed on the CPU, for checks and not for speed"
+EMULATED = "the emulated device"
+INSTALL_EMULATOR = "pip install 'gpubp[emulator]'"
+
+
+def _probe_emulated_cupy() -> str:
+    _import("numba", "what runs the emulated device", INSTALL_EMULATOR)
+    _import("cuda.bindings.nvrtc", "NVRTC", INSTALL_EMULATOR)
+    emulator = _import("gpubp.emulator", EMULATED, INSTALL_EMULATOR)
+    _run_tiny_kernel(lambda: _tiny_cupy(emulator), EMULATED, INSTALL_EMULATOR)
+    return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
+
+
+def _probe_emulated_numba() -> str:
+    _import("numba.cuda", "the compiler of this backend", INSTALL_EMULATOR)
+    cuda = _import("gpubp.emulator.cuda", EMULATED, INSTALL_EMULATOR)
+    _run_tiny_kernel(lambda: _tiny_numba(cuda), EMULATED, INSTALL_EMULATOR)
+    return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
 
 
 def _probe_cupy() -> str:
@@ -125,7 +139,7 @@ def _probe_cupy() -> str:
         raise _Missing(
             f"NVRTC, which compiles the kernels, does not load ({_first_line(error)})", _install(found)
         ) from error
-    _run_tiny_kernel(lambda: _tiny_cupy(cupy), found)
+    _run_tiny_kernel(lambda: _tiny_cupy(cupy), found.devices[0], _install(found))
     return f"{found.devices[0]}, CuPy {cupy.__version__}, CUDA {runtime // 1000}.{runtime % 1000 // 10}"
 
 
@@ -144,7 +158,7 @@ def _probe_numba() -> str:
     except Exception as error:
         raise _Missing(f"Numba does not load its CUDA libraries ({_first_line(error)})", _install(found)) from error
     _require_version("Numba's CUDA toolkit", runtime[0], found)
-    _run_tiny_kernel(lambda: _tiny_numba(cuda), found)
+    _run_tiny_kernel(lambda: _tiny_numba(cuda), found.devices[0], _install(found))
     # numba.cuda has no __version__
     return f"{found.devices[0]}, numba-cuda {metadata.version('numba-cuda')}, CUDA {runtime[0]}.{runtime[1]}"
 
@@ -166,8 +180,8 @@ _PROBES: dict[tuple[str, str], Callable[[], str]] = {
     ("numpy", "cpu"): _probe_numpy,
     ("cupy", "gpu"): _probe_cupy,
     ("numba", "gpu"): _probe_numba,
-    ("cupy", "emulator"): lambda: _probe_emulator({"numba": "what runs the device", "cuda.bindings.nvrtc": "NVRTC"}),
-    ("numba", "emulator"): lambda: _probe_emulator({"numba": "what runs the device", "numba.cuda": "the compiler"}),
+    ("cupy", "emulator"): _probe_emulated_cupy,
+    ("numba", "emulator"): _probe_emulated_numba,
 }
 
 
@@ -219,21 +233,22 @@ def _extra(found: Driver) -> str:
 def _import(module: str, purpose: str, remedy: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # a package that is too old or too new for another raises what it likes
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module.split(".")[0]
         detail = "is not installed" if missing else f"does not load ({_first_line(error)})"
         raise _Missing(f"{module}, {purpose}, {detail}", remedy) from error
 
 
-def _run_tiny_kernel(run: Callable[[], bool], found: Driver) -> None:
+def _run_tiny_kernel(run: Callable[[], bool], device: str, remedy: str) -> None:
     try:
         right = run()
+    except cache.CacheError as error:  # no package mends that
+        raise _Missing(str(error), "") from error
     except Exception as error:
-        raise _Missing(
-            f"a tiny kernel does not run on {found.devices[0]} ({_first_line(error)})", _install(found)
-        ) from error
+        raise _Missing(f"a tiny kernel does not run on {device} ({_first_line(error)})", remedy) from error
     if not right:
-        raise _Missing(f"a tiny kernel gives wrong results on {found.devices[0]}", "see what nvidia-smi says")
+        what_to_do = remedy if device == EMULATED else "see what nvidia-smi says"
+        raise _Missing(f"a tiny kernel gives wrong results on {device}", what_to_do)
 
 
 def _first_line(error: BaseException) -> str:

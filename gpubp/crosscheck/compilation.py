@@ -21,6 +21,7 @@ from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import filled, poisoned
 from gpubp.crosscheck.cases import TENSOR_CORE, Case
 from gpubp.errors import ArgumentError
+from gpubp.toolchain import cache
 
 if TYPE_CHECKING:
     from gpubp.kernels.plans import Chip
@@ -84,6 +85,7 @@ def compile_cases(
         plain = replace(case, scale=1.0, values="random", seed=0)
         key = (case.primitive, case.variant, case.dtype, case.option, case.mode)
         groups.setdefault(key, {})[plain] = None
+    cache.ensure_writable()
     workers = jobs or len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         asked = {pool.submit(compile_group, backend, tuple(group), architectures): group for group in groups.values()}

@@ -16,6 +16,7 @@ from gpubp.backends.base import Backend
 from gpubp.crosscheck import buffers, problems
 from gpubp.crosscheck.cases import Case
 from gpubp.crosscheck.comparator import Comparison, compare
+from gpubp.toolchain import cache
 
 PATIENCE = 120.0
 """Seconds that a case may take in a worker before it counts as hung."""
@@ -123,6 +124,8 @@ def run_cases(
     jobs: how many workers; None: one on a GPU, else one for each core. A worker that dies or hangs fails the case that
     it was at; another takes its place, as it does where a case has raised on a GPU.
     """
+    if device != "cpu":
+        cache.ensure_writable()
     workers = [_Worker(backend, device, observe) for _ in range(jobs or _default_jobs(device))]
     waiting = iter(cases)
     try:

@@ -1,7 +1,8 @@
 """Float arithmetic that NumPy lacks, as ufuncs and loops that Numba compiles for this CPU when first asked for.
 
-NumPy has no fused multiply-add, and the sign of a zero that its minimum gives is left open. LLVM's fma becomes one instruction where the CPU has it, and else a call of the
-C library's fma, which is exact as well. None of these functions reorders or contracts anything (no fast-math).
+NumPy has no fused multiply-add, and the sign of a zero that its minimum gives is left open. LLVM's fma becomes one
+instruction where the CPU has it, and else a call of the C library's fma, which is exact as well. None of these
+functions reorders or contracts anything (no fast-math).
 
 A NaN that comes out of arithmetic is the canonical one, which also makes its bits independent of where in a vector its
 lane stands: 0x7fffffff in float32 (PTX ISA, "Floating-Point Instructions"), and 0xfff8000000000000 in float64 (CUDA's

@@ -34,6 +34,10 @@ class CacheWarning(UserWarning):
     """The cache folder cannot be written, so that what is compiled now is compiled again by the next process."""
 
 
+class CacheError(OSError):
+    """Neither the cache folder nor a temporary one can be written: there is no place for compiled code."""
+
+
 def directory() -> Path:
     """Return the cache folder: GPUBP_CACHE_DIR, else gpubp/ in the user's cache folder of the platform.
 
@@ -91,7 +95,7 @@ def store(entry: str, contents: Mapping[str, bytes]) -> Path:
         contents: content of each file, by suffix.
 
     Raises:
-        OSError: neither the cache folder nor a temporary one can be written.
+        CacheError: neither the cache folder nor a temporary one can be written.
     """
 
     def write(path: Path) -> None:
@@ -105,7 +109,7 @@ def build(entry: str, write: Callable[[Path], None]) -> Path:
     """Let `write` make an entry at a path in a folder that can be written, and return the path.
 
     Raises:
-        OSError: neither the cache folder nor a temporary one can be written.
+        CacheError: neither the cache folder nor a temporary one can be written.
     """
     reason: OSError
     try:
@@ -113,18 +117,46 @@ def build(entry: str, write: Callable[[Path], None]) -> Path:
     except OSError as error:
         reason = error
     if os.environ.get(SPARE):
-        return _build_in(Path(os.environ[SPARE]), entry, write)
-    for parent in (tempfile.gettempdir(), "/dev/shm"):  # the latter is memory, where all disks are full
         with contextlib.suppress(OSError):
-            spare = Path(tempfile.mkdtemp(prefix="gpubp-", dir=parent))
-            try:
-                path = _build_in(spare, entry, write)
-            except OSError:
-                shutil.rmtree(spare, ignore_errors=True)
-                raise
-            _use_instead(spare, reason)
-            return path
-    raise reason
+            return _build_in(Path(os.environ[SPARE]), entry, write)
+    for parent in (tempfile.gettempdir, lambda: "/dev/shm"):  # the latter is memory, for where all disks are full
+        with contextlib.suppress(OSError):
+            return _build_in_spare(Path(parent()), entry, write, reason)
+    raise CacheError(
+        f"compiled kernels cannot be written: neither to {_name()} ({reason.strerror}) nor to a temporary folder; set "
+        "GPUBP_CACHE_DIR to a folder that can be written"
+    ) from reason
+
+
+def _build_in_spare(parent: Path, entry: str, write: Callable[[Path], None], reason: OSError) -> Path:
+    """Do what `build` does in a new temporary folder, and use that until this process ends."""
+    spare = Path(tempfile.mkdtemp(prefix="gpubp-", dir=parent))
+    try:
+        path = _build_in(spare, entry, write)
+    except BaseException:
+        shutil.rmtree(spare, ignore_errors=True)
+        raise
+    os.environ[SPARE] = str(spare)
+    atexit.register(_remove, spare, os.getpid())
+    warnings.warn(
+        f"compiled kernels are not kept: {_name()} cannot be written ({reason.strerror}); set GPUBP_CACHE_DIR to a "
+        "folder that can be",
+        CacheWarning,
+        stacklevel=2,
+    )
+    return path
+
+
+def _remove(spare: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(spare, ignore_errors=True)
+
+
+def _name() -> str:
+    try:
+        return str(directory())
+    except OSError:
+        return "the user's cache folder"
 
 
 def ensure_writable() -> None:
@@ -141,27 +173,6 @@ def _build_in(place: Path, entry: str, write: Callable[[Path], None]) -> Path:
     make_folder(path.parent)
     write(path)
     return path
-
-
-def _use_instead(spare: Path, reason: OSError) -> None:
-    """Keep entries in `spare` until this process ends."""
-    os.environ[SPARE] = str(spare)
-    atexit.register(_remove, spare, os.getpid())
-    try:
-        where = str(directory())
-    except OSError:
-        where = "the user's cache folder"
-    warnings.warn(
-        f"compiled kernels are not kept: {where} cannot be written ({reason.strerror}); set GPUBP_CACHE_DIR to a "
-        "folder that can be",
-        CacheWarning,
-        stacklevel=2,
-    )
-
-
-def _remove(spare: Path, owner: int) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(spare, ignore_errors=True)
 
 
 def make_folder(path: Path) -> None:

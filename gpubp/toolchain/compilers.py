@@ -15,7 +15,6 @@ comes a socket of its own, over which a forked child reads one pickled call, and
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -93,19 +92,18 @@ def _answer(answers: socket.socket, loaded: Any) -> None:
 
 
 def _work(answers: socket.socket, loaded: Any) -> None:
-    with contextlib.suppress(BaseException):  # the other end says what it knows if nothing comes
-        with answers, answers.makefile("rwb") as stream:
-            folder, function, arguments = pickle.load(stream)
-            try:
-                os.chdir(folder)
-                if isinstance(loaded, Exception):
-                    raise loaded
-                result = True, _WORK[function](loaded, **arguments)
-            except Refused as error:
-                result = False, ("refused", error.reason, error.log)
-            except Exception as error:
-                result = False, ("failed", f"{type(error).__name__}: {error}", "")
-            pickle.dump(result, stream)
+    with answers, answers.makefile("rwb") as stream:
+        folder, function, arguments = pickle.load(stream)
+        try:
+            os.chdir(folder)
+            if isinstance(loaded, Exception):
+                raise loaded
+            result = True, _WORK[function](loaded, **arguments)
+        except Refused as error:
+            result = False, ("refused", error.reason, error.log)
+        except Exception as error:
+            result = False, ("failed", f"{type(error).__name__}: {error}", "")
+        pickle.dump(result, stream)
 
 
 # --- NVRTC: CUDA C++ to PTX and machine code --------------------------------------------------------------------------

@@ -166,6 +166,6 @@ def test_control_and_losses_are_those_of_the_protocol():
 
 
 def test_no_kernel_asks_for_less_accuracy():
-    for path in (*sources.KERNEL_DIRECTORY.glob("*.cu"), *KERNEL_DIRECTORY.glob("*.cuh")):
+    for path in (*sources.KERNEL_DIRECTORY.glob("*.cu"), *sources.KERNEL_DIRECTORY.glob("*.cuh")):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\b__(expf|logf|fdividef|tanhf|powf)\b|use_fast_math|\batomic\w+\(", text), path.name

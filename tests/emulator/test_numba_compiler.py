@@ -1,0 +1,71 @@
+"""The same Python kernel gives the same PTX, whatever was compiled before."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gpubp.emulator.numba_compiler import canonical
+
+KERNEL = """; ModuleID = "k$9"
+define void @"_ZN1kB3v40E"() {
+  %"x_v41_i" = alloca i64
+  call @"_ZN1gB3v50E"()
+  call @"_ZN1fB3v51E"()
+}"""
+F = '; ModuleID = "f$51"\ndefine linkonce_odr i32 @"_ZN1fB3v51E"() {\n  load @_cudapy_smem_77\n}'
+G = '; ModuleID = "g$50"\ndefine linkonce_odr i32 @"_ZN1gB3v50E"() {\n}'
+
+
+def test_functions_are_numbered_and_ordered_as_they_are_called():
+    assert canonical([KERNEL, F, G]) == [
+        'define void @"_ZN1kB2v1E"() {\n  %"x_v2_i" = alloca i64\n  call @"_ZN1gB2v3E"()\n  call @"_ZN1fB2v4E"()\n}',
+        'define linkonce_odr i32 @"_ZN1gB2v3E"() {\n}',
+        'define linkonce_odr i32 @"_ZN1fB2v4E"() {\n  load @_cudapy_smem_5\n}',
+    ]
+
+
+def test_neither_numbers_nor_order_matter():
+    later = [
+        module.replace("v5", "v123").replace("B3v123", "B5v123").replace("smem_77", "smem_8")
+        for module in (KERNEL, G, F)
+    ]
+    assert canonical(later) == canonical([KERNEL, F, G])
+
+
+def test_functions_that_differ_in_their_number_alone_stay_apart():
+    twin = F.replace("v51", "v52")
+    caller = KERNEL.replace("}", '  call @"_ZN1fB3v52E"()\n}')
+    made = canonical([caller, twin, G, F])
+    assert made == canonical([caller, F, twin, G])
+    assert len(set(made)) == 4
+
+
+ORDERS = r"""
+import hashlib, sys
+from gpubp.emulator import cuda
+from gpubp.kernels.numba import activations, hidden_delta, product, product_pipelined, softmax, transpose_product, forms
+from gpubp.kernels.plans import EMULATED_CHIP, Plan
+
+SMALL = product_pipelined.adapt(Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2), EMULATED_CHIP)
+TILED = Plan("tiled", "float32", 16, 16, 16)
+MAKE = {
+    "a": lambda: hidden_delta.pipelined(cuda.jit, SMALL, activations.make(cuda.jit, "tanh", 0.5, "float32")),
+    "b": lambda: product.partial(cuda.jit, SMALL, forms.TN),
+    "c": lambda: transpose_product.tiled(cuda.jit, TILED),
+}
+for name in sys.argv[1]:
+    (made,) = MAKE[name]().overloads.values()
+    print(name, hashlib.sha256(made.ptx.encode()).hexdigest(), hashlib.sha256(made.assembled.cubin).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_order_of_compilation_changes_nothing(tmp_path, monkeypatch):
+    found = set()
+    for number, order in enumerate(("abc", "cb")):
+        monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / str(number)))
+        result = subprocess.run([sys.executable, "-c", ORDERS, order], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        found |= set(result.stdout.splitlines())
+    assert len(found) == 3
