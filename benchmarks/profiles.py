@@ -3,8 +3,6 @@
     make profiles          writes benchmarks/profiles.json anew
 
 A test compares them under the same versions, so that a change which makes a kernel do more work does not go unseen.
-NVRTC does not always make the same PTX of the same source: a redundant load in a main loop comes and goes. So figures
-that this moves count as the same within `TOLERANCE`; bytes, sectors, bank conflicts and spills must be the same.
 """
 
 from __future__ import annotations
@@ -32,10 +30,6 @@ COMPILERS = (
     "llvmlite",
 )
 """The distributions that the figures depend on."""
-
-TOLERANCE = 0.02
-"""Share by which the figures in `LOOSE` may differ: twice what was seen."""
-LOOSE = ("registers", "instructions", "shared passes", "main loop", "multiply-adds in the main loop")
 
 SQUARE = (1024, 1024, 1024)
 LARGE = (4096, 4096, 4096)
@@ -104,15 +98,9 @@ def differences(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str
                 lines += [
                     f"{name}: {old['kernel']}: {figure}: {_change(old[figure], new.get(figure))}"
                     for figure in old
-                    if not _same(figure, old[figure], new.get(figure))
+                    if old[figure] != new.get(figure)
                 ]
     return lines
-
-
-def _same(figure: str, old: Any, new: Any) -> bool:
-    if figure in LOOSE and _known(old) and _known(new):
-        return abs(new - old) <= TOLERANCE * old
-    return old == new
 
 
 def _known(figure: Any) -> bool:
@@ -142,15 +130,11 @@ def _version(name: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the store, and say what changed; profiles that are the same keep the figures they have."""
+    """Rewrite the store, and say what changed."""
     before = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"versions": {}, "profiles": {}}
     found = measured()
     for line in differences(before["profiles"], found):
         print(line)
-    if before["versions"] == versions():
-        for name, kernels in before["profiles"].items():
-            if name in found and not differences({name: kernels}, {name: found[name]}):
-                found[name] = kernels
     STORE.write_text(json.dumps({"versions": versions(), "profiles": found}, indent=1) + "\n", encoding="utf-8")
     print(f"{len(found)} profiles in {STORE}")
 

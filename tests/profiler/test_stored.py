@@ -25,7 +25,7 @@ def stored(profiles):
 
 
 @pytest.mark.slow
-def test_every_kernel_does_the_work_that_is_stored(profiles, stored):
+def test_every_kernel_does_the_work_that_is_stored(profiles, stored, reproducible):
     if stored["versions"] != profiles.versions():
         pytest.skip(f"made by {stored['versions']}, and installed are {profiles.versions()}")
     found = profiles.differences(stored["profiles"], profiles.measured())
@@ -60,7 +60,6 @@ def test_a_difference_is_shown(profiles, stored):
     assert lines[0].startswith(f"{name}: {kernel['kernel']}: instructions: ")
     assert lines[0].endswith("(+100.0%)")
     kernel.update(next(iter(stored["profiles"].values()))[0])
-    kernel["instructions"] += kernel["instructions"] // 100  # as NVRTC may make it of the same source
     assert profiles.differences(stored["profiles"], changed) == []
     kernel["sectors"] += 1
     assert len(profiles.differences(stored["profiles"], changed)) == 1

@@ -197,12 +197,6 @@ KERNELS = {
 }
 
 
-@pytest.fixture
-def reproducible():
-    if not process.reproducible():
-        pytest.skip("this system does not let a process fix its addresses (personality(2))")
-
-
 def codes(order, folder, cache):
     """PTX and machine code of the kernels, compiled in this order in a process of its own."""
     code = f"""

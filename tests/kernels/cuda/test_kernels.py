@@ -143,7 +143,7 @@ def test_every_source_is_tried():
 # --- machine code -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("arch", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", FORMS)
-def test_main_loop_is_nearly_all_multiply_adds(form, arch):
+def test_main_loop_is_nearly_all_multiply_adds(form, arch, reproducible):
     plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)
     entry = product(form, "float32", "ReLU").whole(plan)
     compiled, _ = compile_entries([entry], arch)
@@ -152,7 +152,7 @@ def test_main_loop_is_nearly_all_multiply_adds(form, arch):
     assert code.main_loop["FMA"] == plan.tile_k * plan.thread_m * plan.thread_n
     assert code.share("FMA") >= 0.88
     reads = code.main_loop["load shared"]
-    assert reads <= plan.tile_k * (plan.thread_m + plan.thread_n) // plan.unit + 4, "reads are not 16 bytes wide"
+    assert reads <= plan.tile_k * (plan.thread_m + plan.thread_n) // plan.unit + 3, "reads are not 16 bytes wide"
     assert "local" not in code.main_loop
 
 
