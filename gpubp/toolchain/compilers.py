@@ -79,7 +79,8 @@ def _fix_addresses() -> None:
 
 def addresses_are_fixed(compiler: Any) -> bool:
     """Return whether all compilations start from the same addresses."""
-    return bool(ctypes.CDLL(None).personality(0xFFFFFFFF) & ADDR_NO_RANDOMIZE)
+    persona = ctypes.CDLL(None).personality(0xFFFFFFFF)
+    return persona != -1 and bool(persona & ADDR_NO_RANDOMIZE)
 
 
 def _answer(answers: socket.socket, loaded: Any) -> None:

@@ -37,13 +37,14 @@ class Refused(CompilerError):
 
 @dataclass(frozen=True)
 class _Compiler:
-    """The process of a compiler, and the socket for requests to it, whose closing ends it."""
+    """The process of a compiler, and the socket for requests to it, whose end is that of the process."""
 
     process: subprocess.Popen[bytes]
     requests: socket.socket
 
     def stop(self) -> None:
-        self.requests.close()
+        with contextlib.suppress(OSError), self.requests:
+            self.requests.shutdown(socket.SHUT_RDWR)  # also where a fork of this process holds a copy
         self.process.wait()
 
 
@@ -70,7 +71,7 @@ def call(compiler: str, function: str, **arguments: Any) -> Any:
         answer = b""
         # A process that died leaves a closed connection, in the middle of the request or of the answer.
         with contextlib.suppress(OSError), ours.makefile("rwb") as stream:
-            pickle.dump((os.getcwd(), function, arguments), stream)
+            pickle.dump((_current_folder(), function, arguments), stream)
             stream.flush()
             answer = stream.read()
     try:
@@ -107,7 +108,7 @@ def _start(compiler: str) -> _Compiler:
     if not sys.executable:
         raise CompilerError(f"{compiler} cannot be started: Python does not know its own executable (sys.executable)")
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    folders = json.dumps([os.path.abspath(folder) for folder in sys.path])
+    folders = json.dumps([os.path.join(_current_folder(), folder) for folder in sys.path])
     # -P: the script's own folder is not for imports, as its files have names that others have too.
     command = [sys.executable, "-P", str(SCRIPT), str(theirs.fileno()), compiler, folders]
     # Settings of the allocator would put data elsewhere.
@@ -124,6 +125,13 @@ def _start(compiler: str) -> _Compiler:
             start_new_session=True,  # Ctrl-C is for the process that asks
         )
     return _Compiler(process, ours)
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        return "/"
 
 
 def _forget() -> None:

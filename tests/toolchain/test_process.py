@@ -138,6 +138,13 @@ def test_without_an_executable_the_reason_is_told(fresh, monkeypatch):
         compile_program()
 
 
+def test_a_folder_that_was_deleted_is_no_obstacle(fresh, tmp_path, monkeypatch):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    assert compile_program()["cubin"]
+
+
 def test_it_dies_with_its_parent():
     code = f"""
 import os, signal
