@@ -8,6 +8,9 @@ JOBS ?= auto
 
 python := $(VENV)/bin/python
 typed := .cache/typed
+# The extra that the tests run with, and a file with constraints on versions: `oldest` has others.
+extra := test
+constraints :=
 # A stamp is the last thing an installation writes, so one that was cut off is started again.
 core := $(VENV)/.installed-core
 test := $(VENV)/.installed-test
@@ -16,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick exhaustive lint types format bench profiles gpu-report clean
+.PHONY: help train test quick long pythons oldest exhaustive lint types format bench profiles gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -31,8 +34,31 @@ test: lint  ## check style and types, then run every test
 quick: $(test)  ## run the tests that are not marked slow
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m "not slow and not exhaustive" $(ARGS)
 
-exhaustive: $(test)  ## run the tests that are long by nature
+long: $(test)  ## run the tests that are long by nature
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m exhaustive $(ARGS)
+
+# Every Python has its turn, and the last line says where the tests failed.
+pythons:  ## run the quick tests with each Python on this machine
+	@$(find_python); failed=; \
+	minors=$$("$$found" tests/environments.py pythons) || exit 1; \
+	for minor in $$minors; do $(MAKE) python-$$minor || failed="$$failed python-$$minor"; done; \
+	[ -z "$$failed" ] || { echo "The quick tests failed in:$$failed" >&2; exit 1; }
+
+# With one of them: make python-3.12
+python-%:
+	@$(find_python); path=$$("$$found" tests/environments.py python $*) || exit 1; \
+	echo "Quick tests with Python $*, in .cache/$@"; \
+	$(MAKE) quick VENV=.cache/$@ PYTHON="$$path"
+
+oldest:  ## run the quick tests with the oldest Python and dependencies that pyproject.toml allows
+	@mkdir -p .cache; $(find_python); \
+	path=$$("$$found" tests/environments.py python) || exit 1; \
+	"$$found" tests/environments.py constraints > .cache/oldest.txt || exit 1; \
+	echo "Quick tests with the oldest dependencies, in .cache/oldest"; \
+	$(MAKE) quick VENV=.cache/oldest PYTHON="$$path" extra=tools constraints=.cache/oldest.txt || \
+	    { echo "The quick tests failed in: oldest" >&2; exit 1; }
+
+exhaustive: long pythons oldest  ## run these three
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check
@@ -67,7 +93,7 @@ $(core): pyproject.toml
 	@touch $@
 
 $(test): pyproject.toml
-	$(call install,[test])
+	$(call install,[$(extra)])
 	@touch $(core) $@
 
 $(bench): pyproject.toml
@@ -87,7 +113,7 @@ define install
 	    echo "Making $(VENV) with $$found"; "$$found" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing gpubp$(1) into $(VENV): a minute or more the first time"
-	@$(python) -m pip install -q --disable-pip-version-check --no-input -e ".$(1)"
+	@$(python) -m pip install -q --disable-pip-version-check --no-input $(constraints:%=-c %) -e ".$(1)"
 endef
 
 # The first Python that is new enough and can make a virtual environment (Debian's needs python3-venv for that).

@@ -206,6 +206,51 @@ def test_no_module_of_the_core_imports_a_gpu_library_at_its_top(repository):
             assert not {module.split(".")[0] for module in names} & OPTIONAL, name
 
 
+# --- the dependencies ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def requirements(repository):
+    """The requirements of the core, under "", and of each extra, by its name."""
+    with open(repository / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)["project"]
+    tables = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: [Requirement(line) for line in lines] for extra, lines in tables.items()}
+
+
+def test_each_dependency_has_a_lower_bound(requirements):
+    """An extra may leave it to the core, which comes with each."""
+    core = {requirement.name for requirement in requirements[""]}
+    for extra, lines in requirements.items():
+        bounded = {line.name for line in lines if {part.operator for part in line.specifier} & {">=", "=="}}
+        assert {line.name for line in lines} - bounded <= (core | {"gpubp"} if extra else set()), extra
+
+
+def test_extras_with_numba_cuda_bound_numpy(requirements):
+    """numba-cuda 0.30 calls np.row_stack, which NumPy 2.5 no longer has."""
+    for extra, lines in requirements.items():
+        if any(line.name == "numba-cuda" and "==" not in str(line.specifier) for line in lines):
+            (numpy,) = (line.specifier for line in lines if line.name == "numpy")
+            assert "2.4.9" in numpy, extra
+            assert "2.5.0" not in numpy, extra
+    (numpy,) = (line.specifier for line in requirements[""] if line.name == "numpy")
+    assert "2.5.0" in numpy, "the core has no need of the bound"
+
+
+def test_numba_is_bounded_where_the_emulator_reads_its_insides(requirements):
+    (numba,) = (line.specifier for line in requirements["emulator"] if line.name == "numba")
+    assert "0.69.9" in numba
+    assert "0.70" not in numba
+
+
+def test_the_pins_lie_within_the_bounds(requirements):
+    pins = {line.name: str(line.specifier).removeprefix("==") for line in requirements["test"] if line.name != "gpubp"}
+    bounds = [line for extra in ("emulator", "tools") for line in requirements[extra] if line.name in pins]
+    assert {line.name for line in bounds} >= {"numba", "numba-cuda", "cuda-bindings", "cupy-cuda13x"}
+    for line in bounds:
+        assert pins[line.name] in line.specifier, line
+
+
 # --- the Makefile ---------------------------------------------------------------------------------------------------
 
 FAKE_PYTHON = """#!/bin/sh
@@ -213,6 +258,10 @@ echo "$@" >> "{log}"
 case "$1 $2" in
 "-m venv") mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
 "-c from gpubp"*) echo {extras} ;;
+"tests/environments.py pythons") echo 3.11 3.12 3.13 ;;
+"tests/environments.py python") [ "$3" != "{missing}" ] && echo ./python ;;
+"tests/environments.py constraints") echo numpy==2.1.2 ;;
+"-m pytest") echo "TESTED $0 $@" >> "{log}"; case "$0" in *"{failing}"*) exit 1 ;; esac ;;
 "-m pip") [ "$3" = "--version" ] && [ ! -e "{broken}" ] || [ "$3" = install ] && {install} ;;
 esac
 """
@@ -225,13 +274,15 @@ def make(repository, tmp_path):
     shutil.copy(repository / "Makefile", tmp_path)
     log = tmp_path / "log"
 
-    def run_make(*arguments, install="true", python="./python", extras="emulator", expect=0):
+    def run_make(
+        *arguments, install="true", python="./python", extras="emulator", failing="nothing", missing="none", expect=0
+    ):
+        settings = {"install": install, "extras": extras, "failing": failing, "missing": missing}
         fake = tmp_path / "python"
-        fake.write_text(FAKE_PYTHON.format(log=log, broken=tmp_path / "broken", install=install, extras=extras))
+        fake.write_text(FAKE_PYTHON.format(log=log, broken=tmp_path / "broken", **settings))
         fake.chmod(0o755)
-        venv_python = tmp_path / ".venv" / "bin" / "python"
-        if venv_python.exists():
-            shutil.copy(fake, venv_python)
+        for environment_python in [*tmp_path.glob(".venv/bin/python"), *tmp_path.glob(".cache/*/bin/python")]:
+            shutil.copy(fake, environment_python)
         log.write_text("")
         environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "VENV")}
         result = subprocess.run(
@@ -292,8 +343,61 @@ def test_no_suitable_python_is_a_clear_error(make):
     assert "make PYTHON=" in output
 
 
+def ran(tmp_path):
+    """The environments whose tests ran, in order, by the names of their folders."""
+    return re.findall(r"^TESTED \.cache/([\w.-]+)/", (tmp_path / "log").read_text(), re.MULTILINE)
+
+
+def test_the_quick_tests_run_with_each_python(make, tmp_path):
+    installs, _ = make("pythons")
+    assert [line.split()[-1] for line in installs] == [".[test]"] * 3
+    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13"]
+    assert make("pythons")[0] == []
+    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13"]
+
+
+def test_a_python_whose_tests_fail_is_named_last_and_the_others_have_their_turn(make, tmp_path):
+    _, output = make("pythons", failing="python-3.12", expect=2)
+    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13"]
+    assert "The quick tests failed in: python-3.12\n" in output.splitlines(keepends=True)[-2]
+
+
+def test_a_python_that_cannot_be_set_up_fails_too(make):
+    _, output = make("pythons", install="exit 1", expect=2)
+    assert "The quick tests failed in: python-3.11 python-3.12 python-3.13\n" in output
+
+
+def test_one_python_runs_alone_and_one_that_is_missing_fails(make, tmp_path):
+    make("python-3.12")
+    assert ran(tmp_path) == ["python-3.12"]
+    make("python-3.13", missing="3.13", expect=2)
+    assert ran(tmp_path) == []
+
+
+def test_the_oldest_dependencies_come_without_the_pins(make, tmp_path):
+    installs, _ = make("oldest")
+    assert [line.split()[-4:] for line in installs] == [["-c", ".cache/oldest.txt", "-e", ".[tools]"]]
+    assert (tmp_path / ".cache" / "oldest.txt").read_text() == "numpy==2.1.2\n"
+    assert ran(tmp_path) == ["oldest"]
+    assert "not slow and not exhaustive" in (tmp_path / "log").read_text()
+    _, output = make("oldest", failing="oldest", expect=2)
+    assert "The quick tests failed in: oldest\n" in output
+
+
+def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
+    installs, _ = make("exhaustive")
+    assert [line.split()[-1] for line in installs] == [".[test]"] * 4 + [".[tools]"]
+    assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
+    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest"]
+    make("exhaustive", failing="python-3.13", expect=2)
+
+
+def phony_targets(repository):
+    return re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(), re.MULTILINE).group(1).split()
+
+
 def test_help_lists_every_target(make, repository):
-    targets = re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    targets = phony_targets(repository)
     _, output = make("help")
     for target in set(targets) - {"types"}:
         assert f"make {target} " in output
@@ -304,7 +408,11 @@ def test_the_ci_script_is_executable_and_fails_with_the_tests(repository, tmp_pa
     assert os.access(script, os.X_OK)
     (tmp_path / ".ci").mkdir()
     shutil.copy(script, tmp_path / ".ci" / "run")
-    for status, expected in ((0, 0), (1, 2)):
-        (tmp_path / "Makefile").write_text(f"test:\n\texit {status}\n")
-        result = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True)
+    for test, exhaustive, expected in ((0, 0, 0), (1, 0, 2), (0, 1, 2)):
+        (tmp_path / "Makefile").write_text(f"test:\n\texit {test}\nexhaustive:\n\texit {exhaustive}\n")
+        result = subprocess.run(
+            ["bash", ".ci/run"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         assert result.returncode == expected
+        assert f"exit {test}" in result.stdout
+        assert result.stdout.count("exit") == (1 if test else 2)
