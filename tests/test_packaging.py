@@ -239,8 +239,8 @@ def test_extras_with_numba_cuda_bound_numpy(requirements):
 
 def test_numba_is_bounded_where_the_emulator_reads_its_insides(requirements):
     (numba,) = (line.specifier for line in requirements["emulator"] if line.name == "numba")
-    assert "0.69.9" in numba
-    assert "0.70" not in numba
+    assert "0.68.9" in numba
+    assert "0.69" not in numba, "has it been tested, in the environments `make oldest` and `make test`?"
 
 
 def test_the_pins_lie_within_the_bounds(requirements):
@@ -416,3 +416,14 @@ def test_the_ci_script_is_executable_and_fails_with_the_tests(repository, tmp_pa
         assert result.returncode == expected
         assert f"exit {test}" in result.stdout
         assert result.stdout.count("exit") == (1 if test else 2)
+
+
+def test_the_workflow_runs_targets_of_the_makefile_from_the_lowest_python_on(repository):
+    workflow = (repository / ".github" / "workflows" / "test.yml").read_text()
+    runs = re.findall(r"run: (.*)$", workflow, re.MULTILINE)
+    assert set(runs) == {"make test", "make long", "make oldest", "make python-${{ matrix.python }}"}
+    assert {run.removeprefix("make ") for run in runs if "$" not in run} <= set(phony_targets(repository))
+    with open(repository / "pyproject.toml", "rb") as file:
+        lowest = tomllib.load(file)["project"]["requires-python"].removeprefix(">=")
+    assert re.findall(r'python-version: "(.*)"$', workflow, re.MULTILINE) == [lowest] * 2
+    assert re.search(r"python: \[(.*)\]", workflow).group(1).startswith(f'"{lowest}", ')

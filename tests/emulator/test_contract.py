@@ -99,6 +99,9 @@ CUPY = [
 # ndarray.item takes the place of the element in CuPy; the emulator has it for arrays of one element.
 CUPY.remove(("ndarray", "item"))
 
+# Parameters that an older CuPy may lack: from 14.2 on.
+LATER = {("ndarray", "reshape"): ("copy",)}
+
 
 def resolve(module, path):
     for name in filter(None, path.split(".")):
@@ -109,7 +112,9 @@ def resolve(module, path):
 @pytest.mark.parametrize(("path", "name"), CUPY, ids=".".join)
 def test_parameters_are_cupys(path, name):
     ours, theirs = (getattr(resolve(module, path), name) for module in (cp, cupy))
-    assert parameters(ours) == parameters(theirs)
+    later = LATER.get((path, name), ())
+    expected = parameters(theirs)
+    assert [each for each in parameters(ours) if each in expected or each[0] not in later] == expected
 
 
 def on_the_host(shape, dtype):
