@@ -8,7 +8,7 @@ JOBS ?= auto
 
 python := $(VENV)/bin/python
 typed := .cache/typed
-# The extra that the tests run with, and a file with constraints on versions: `oldest` has others.
+# The extra that brings what the tests need, and a file of constraints for pip: `oldest` sets both.
 extra := test
 constraints :=
 # A stamp is the last thing an installation writes, so one that was cut off is started again.
@@ -37,14 +37,14 @@ quick: $(test)  ## run the tests that are not marked slow
 long: $(test)  ## run the tests that are long by nature
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m exhaustive $(ARGS)
 
-# Every Python has its turn, and the last line says where the tests failed.
+# A failure does not stop the rest: the last line names each Python with which the tests failed.
 pythons:  ## run the quick tests with each Python on this machine
 	@$(find_python); failed=; \
 	minors=$$("$$found" tests/environments.py pythons) || exit 1; \
 	for minor in $$minors; do $(MAKE) python-$$minor || failed="$$failed python-$$minor"; done; \
 	[ -z "$$failed" ] || { echo "The quick tests failed in:$$failed" >&2; exit 1; }
 
-# With one of them: make python-3.12
+# One of them: make python-3.12.
 python-%:
 	@$(find_python); path=$$("$$found" tests/environments.py python $*) || exit 1; \
 	echo "Quick tests with Python $*, in .cache/$@"; \
@@ -58,7 +58,7 @@ oldest:  ## run the quick tests with the oldest Python and dependencies that pyp
 	$(MAKE) quick VENV=.cache/oldest PYTHON="$$path" extra=tools constraints=.cache/oldest.txt || \
 	    { echo "The quick tests failed in: oldest" >&2; exit 1; }
 
-exhaustive: long pythons oldest  ## run these three
+exhaustive: long pythons oldest  ## run long, pythons and oldest
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check

@@ -1,10 +1,10 @@
-"""Name what the tests run with beside the default environment, for the Makefile's targets `pythons` and `oldest`.
+"""Name the environments that the Makefile's targets `pythons` and `oldest` run the tests in.
 
     python tests/environments.py pythons        # 3.11 3.12 ...: the Pythons on this machine that gpubp allows
-    python tests/environments.py python 3.12    # the path of that Python; without a number, of the lowest allowed one
-    python tests/environments.py constraints    # name==version, a line each: the oldest dependencies that are allowed
+    python tests/environments.py python 3.12    # the path of that Python; without a version, of the lowest allowed
+    python tests/environments.py constraints    # name==version, a line each: the oldest allowed dependencies
 
-It needs nothing but the standard library: it runs before anything is installed.
+Only the standard library is used, because the script runs before anything is installed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 DEVELOPMENT = {"tools", "test", "bench", "peers"}
-"""The extras that are for those who work on gpubp: `oldest` takes the newest versions of these."""
+"""The extras for working on gpubp: their versions are not constrained."""
 
 PROBE = """
 import ensurepip, sys, sysconfig, venv
@@ -28,7 +28,7 @@ usual = sys.implementation.name == "cpython" and sys.version_info.releaselevel =
 if usual and not sysconfig.get_config_var("Py_GIL_DISABLED"):
     print(*sys.version_info[:3], sys.executable)
 """
-"""Print the version and the path of a Python that can make a virtual environment, and that has wheels to install."""
+"""Print this Python's version and path, if it can make virtual environments and packages have wheels for it."""
 
 
 def lowest_python(project: Mapping[str, Any]) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def lowest_python(project: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def candidates(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Yield the programs python3.N on PATH, then the Pythons that pyenv has installed. Not all of them need run."""
+    """Yield the programs python3.N on PATH, then the Pythons that pyenv installed. Some of them may not run."""
     for folder in map(Path, environment.get("PATH", "").split(os.pathsep)):
         yield from sorted(path for path in folder.glob("python3.*") if re.fullmatch(r"python3\.\d+", path.name))
     root = Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME", "/"), ".pyenv"))
@@ -50,7 +50,7 @@ def pythons(environment: Mapping[str, str], lowest: tuple[int, int]) -> dict[tup
     found: dict[tuple[int, int], tuple[int, str]] = {}
     for candidate in candidates(environment):
         try:
-            # -I: neither the current folder nor the user's settings decide whether it runs.
+            # -I: the current folder and PYTHONPATH change nothing.
             result = subprocess.run([candidate, "-I", "-c", PROBE], capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             continue
@@ -64,7 +64,7 @@ def pythons(environment: Mapping[str, str], lowest: tuple[int, int]) -> dict[tup
 
 
 def constraints(project: Mapping[str, Any]) -> list[str]:
-    """Return `name==version` for the lower bound of each dependency, of the core and of the extras for users.
+    """Return `name==version` for each dependency of the core and of the extras for users, the version its lower bound.
 
     Raises:
         ValueError: a dependency has no lower bound, or has two.
@@ -83,10 +83,10 @@ def constraints(project: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Print what the command line asks for; leave with a line on stderr where there is nothing to print."""
+    """Print what the command line asks for. Exit with a message if the machine has no such Python."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pythons", "python", "constraints"])
-    parser.add_argument("version", nargs="?", help="of the Python whose path is asked for, such as 3.12")
+    parser.add_argument("version", nargs="?", help="minor version of the Python whose path to print, such as 3.12")
     arguments = parser.parse_args()
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     if arguments.what == "constraints":
