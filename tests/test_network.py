@@ -499,28 +499,14 @@ METHODS = {
 WITH_TARGETS = [name for name in METHODS if not name.startswith("predict")]
 
 
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (np.ones((7, 5)), r"x was 'an array of shape \(7, 5\)'; it must be of shape \(B, 4\)"),
-        (np.ones(4), r"x was 'an array of shape \(4,\)'"),
-        (np.ones((7, 4, 1)), r"x was 'an array of shape \(7, 4, 1\)'"),
-        (np.float64(3), "x was"),
-        (np.ones((0, 4)), r"x was 'an array of shape \(0, 4\)'.*B ≥ 1"),
-        ([], "x was"),
-        (None, "x was 'an array of dtype object'"),
-        ("text", "x was 'an array of dtype"),
-        ([["a", "b", "c", "d"]], "x was 'an array of dtype"),
-        ([[1, 2, 3, 4], [1, 2, 3]], "x was 'ragged'"),
-        (np.ones((7, 4), complex), "x was 'an array of dtype complex128'; it must be an array of real numbers"),
-        (np.full((7, 4), None), "x was 'an array of dtype object'"),
-        (np.full((7, 4), np.datetime64("2020-01-01")), "x was 'an array of dtype datetime64"),
-    ],
-)
+LOOKS_AT_VALUES = [name for name in METHODS if name != "train_step"]
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_wrong_x_is_an_error_that_names_it(method, x, message):
-    with pytest.raises(ArgumentError, match=message):
-        METHODS[method](network(), x, LABELS)
+def test_a_wrong_x_is_an_error_that_names_it(method):
+    """test_inputs.py tries every kind of wrong x and y."""
+    with pytest.raises(ArgumentError, match=r"x was 'an array of shape \(7, 5\)'; it must be of shape \(B, 4\)"):
+        METHODS[method](network(), np.ones((7, 5)), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -528,21 +514,11 @@ def test_a_wrong_x_is_an_error_that_names_it(method, x, message):
     [
         (LABELS[:6], "y was 'an array of 6 rows'; it must be of as many rows as x, 7"),
         (np.eye(3)[LABELS][:6], "y was 'an array of 6 rows'"),
-        (LABELS.astype(float), "y was 'an array of float64 labels'; it must be of integers"),
-        (LABELS.astype(bool), "y was 'an array of bool labels'"),
         (np.where(LABELS == 1, 3, LABELS), "y was 'labels from . to 3'; it must be labels from 0 to 2"),
-        (np.where(LABELS == 1, -1, LABELS), "y was 'labels from -1 to .'"),
-        (np.full(7, 2**63, np.uint64), "y was 'labels from"),
-        (np.ones((7, 2)), r"y was 'an array of shape \(7, 2\)'; it must be of shape \(B, 3\) or \(B,\) integer labels"),
-        (np.ones((7, 1), int), "y was 'an array of shape"),
-        (np.zeros(0, int), "y was 'empty'"),
-        (np.zeros((0, 3)), "y was"),
-        (["a"] * 7, "y was 'an array of dtype"),
-        (None, "y was 'an array of dtype object'"),
     ],
 )
 @pytest.mark.parametrize("method", WITH_TARGETS)
-def test_wrong_labels_are_an_error_that_names_them(method, y, message):
+def test_wrong_labels_are_an_error_that_names_them_and_nothing_changes(method, y, message):
     net = network()
     before = net.weights()
     with pytest.raises(ArgumentError, match=message):
@@ -551,38 +527,20 @@ def test_wrong_labels_are_an_error_that_names_them(method, y, message):
     assert net.steps == 0
 
 
-LOOKS_AT_VALUES = [name for name in METHODS if name != "train_step"]
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
 @pytest.mark.parametrize("method", LOOKS_AT_VALUES)
-def test_nan_and_infinity_in_x_are_refused_and_too_large_for_float32_is_infinite(method, value):
+def test_nan_in_x_is_refused(method):
     x = X.copy()
-    x[3, 2] = value
-    with pytest.raises(
-        ArgumentError, match="x was 'an array with NaN or infinity in it'; it must be finite in float32"
-    ):
+    x[3, 2] = np.nan
+    with pytest.raises(ArgumentError, match="x was 'an array with NaN or infinity in it'"):
         METHODS[method](network(), x, LABELS)
 
 
-@pytest.mark.parametrize(
-    ("loss", "value", "message"),
-    [
-        ("huber", np.nan, "NaN or infinity"),
-        ("squared_error", np.inf, "NaN or infinity"),
-        ("binary_cross_entropy", 1.5, "values from .* to 1.5'; it must be from 0 to 1"),
-        ("binary_cross_entropy", -0.1, "values from -0.1"),
-        ("softmax_cross_entropy", 0.5, "rows that do not sum to 1"),
-        ("softmax_cross_entropy", -1, "values from -1"),
-        ("softmax_cross_entropy", np.nan, "NaN or infinity"),
-    ],
-)
 @pytest.mark.parametrize("method", [name for name in WITH_TARGETS if name != "train_step"])
-def test_targets_that_the_loss_cannot_take_are_refused(method, loss, value, message):
+def test_targets_that_the_loss_cannot_take_are_refused(method):
     y = np.eye(3)[LABELS]
-    y[2, (LABELS[2] + 1) % 3] = value
-    with pytest.raises(ArgumentError, match=message):
-        METHODS[method](network(loss=loss), X, y)
+    y[2, (LABELS[2] + 1) % 3] = 1.5
+    with pytest.raises(ArgumentError, match=r"y was 'values from .* to 1\.5'; it must be from 0 to 1"):
+        METHODS[method](network(loss="binary_cross_entropy"), X, y)
 
 
 def test_one_dimension_of_targets_for_several_outputs_is_refused():
