@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from mutants import Mutant
 
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.crosscheck import runner
@@ -26,16 +27,13 @@ def unchanged() -> Callable[[Iterable[str]], list[Outcome]]:
 
 
 @pytest.fixture
-def mutated(tmp_path: Path) -> Callable[[str, str, str, Iterable[str]], list[Outcome]]:
-    """Runs cases on a copy of the kernels in which `old`, which stands once in a file, is `new`."""
+def mutated(tmp_path: Path) -> Callable[[Mutant], list[Outcome]]:
+    """Runs a mutant's cases on a copy of the kernels with its edit."""
 
-    def run(file: str, old: str, new: str, names: Iterable[str]) -> list[Outcome]:
+    def run(mutant: Mutant) -> list[Outcome]:
         folder = tmp_path / "cuda"
         shutil.copytree(KERNEL_DIRECTORY, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        path = folder / file
-        text = path.read_text()
-        assert text.count(old) == 1, f"{file} has changed: write the mutation anew"
-        path.write_text(text.replace(old, new))
-        return run_observed(folder, names)
+        mutant.edit(folder / mutant.file)
+        return run_observed(folder, mutant.cases)
 
     return run

@@ -4,18 +4,19 @@ As in test_mutations.py: one edit of the text, then a case that meets it. A tile
 """
 
 import pytest
-
-
-def case(primitive, dtype, variant="-", *, shape="33x17", option="-", mode="-"):
-    return f"{primitive}:{variant}:{dtype}:{shape}:{option}:{mode}:1:random:0:0"
+from mutants import Mutant, case
 
 
 def matrix(primitive, dtype, shape="40x24x200", option="-", mode="-"):
-    return case(primitive, dtype, "tensorcore", shape=shape, option=option, mode=mode)
+    return case(primitive, "tensorcore", shape, option, mode, dtype=dtype)
+
+
+def half(primitive, dtype, shape="33x17", option="-", mode="-"):
+    return case(primitive, "-", shape, option, mode, dtype=dtype)
 
 
 def mutant(name, file, old, new, of):
-    return pytest.param(file, old, new, of, id=f"{file.split('.')[0]}: {name}")
+    return Mutant(name, file, old, new, (of,))
 
 
 # Operands by depth are read by ldmatrix, those by side by ldmatrix transposed, and TF32 by side element by element.
@@ -208,28 +209,28 @@ RESULT = [
     mutant("a part of split-K left out", "product_reduce.cuh", "s < split; ++s", "s < split - 1; ++s", SPLIT),
 ]
 
-SCALED = case("output_delta", "float16", shape="33x10", option="huber+tanh", mode="scaled")
+SCALED = half("output_delta", "float16", shape="33x10", option="huber+tanh", mode="scaled")
 HALVES = [
     mutant(
         "bfloat16 cut off",
         "numbers.cuh",
         "cvt.rn.bf16.f32",
         "cvt.rz.bf16.f32",
-        case("cast", "bfloat16", shape="1031", option="narrow"),
+        half("cast", "bfloat16", shape="1031", option="narrow"),
     ),
     mutant(
         "saturation",
         "numbers.cuh",
         '"=h"(bits) : "f"(x)); }',
         '"=h"(bits) : "f"(x > 65504 ? 65504 : x < -65504 ? -65504 : x)); }',
-        case("cast", "float16", shape="1031", option="narrow"),
+        half("cast", "float16", shape="1031", option="narrow"),
     ),
     mutant(
         "a row summed in 16 bits",
         "softmax.cu",
         "sum += exp(A(z[j]) - largest);",
         "sum = T(sum + exp(A(z[j]) - largest));",
-        case("softmax", "float16"),
+        half("softmax", "float16"),
     ),
     mutant("no loss scale", "output_delta.cu", "scale * control[LOSS_SCALE]", "scale", SCALED),
     mutant(
@@ -244,35 +245,35 @@ HALVES = [
         "update.cu",
         "if (step.skip) return;",
         "",
-        case("update", "float16", shape="128", option="adam", mode="overflow"),
+        half("update", "float16", shape="128", option="adam", mode="overflow"),
     ),
     mutant(
         "no copy of the weights",
         "update.cu",
         "if constexpr (STORES_COPY<Stored>)",
         "if constexpr (false)",
-        case("update", "bfloat16", shape="128", option="sgd", mode="scaled"),
+        half("update", "bfloat16", shape="128", option="sgd", mode="scaled"),
     ),
     mutant(
         "gradients stay scaled",
         "prepare_update.cu",
         "control[GRADIENT_SCALE] = scale / loss_scale;",
         "control[GRADIENT_SCALE] = scale;",
-        case("update", "bfloat16", shape="128", option="sgd", mode="scaled"),
+        half("update", "bfloat16", shape="128", option="sgd", mode="scaled"),
     ),
     mutant(
         "counts a step that is skipped",
         "prepare_update.cu",
         "            control[CLEAN_STEPS] = 0;\n            return;",
         "            control[CLEAN_STEPS] = 0;\n            control[STEP] += 1;\n            return;",
-        case("update", "bfloat16", shape="128", option="sgd", mode="overflow"),
+        half("update", "bfloat16", shape="128", option="sgd", mode="overflow"),
     ),
     mutant(
         "the loss scale grows too late",
         "prepare_update.cu",
         "clean >= T(growth_interval)",
         "clean > T(growth_interval)",
-        case("update", "bfloat16", shape="128", option="sgd", mode="grown"),
+        half("update", "bfloat16", shape="128", option="sgd", mode="grown"),
     ),
 ]
 
@@ -281,14 +282,14 @@ MUTANTS = [*FRAGMENTS, *PIPELINE, *RESULT, *HALVES]
 
 @pytest.mark.slow
 def test_the_cases_pass_without_a_mutation(unchanged):
-    names = sorted({parameters.values[3] for parameters in MUTANTS})
+    names = sorted({name for mutant in MUTANTS for name in mutant.cases})
     assert [outcome.complaint() for outcome in unchanged(names) if not outcome.passed] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "old", "new", "of"), MUTANTS)
-def test_the_mutation_is_caught(mutated, file, old, new, of):
-    (outcome,) = mutated(file, old, new, [of])
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_the_mutation_is_caught(mutated, mutant):
+    (outcome,) = mutated(mutant)
     assert not outcome.passed
     assert "CompileError" not in outcome.complaint()
     print(outcome.complaint().splitlines()[0])
