@@ -17,6 +17,7 @@ from gpubp.network import Network
 
 DTYPES = ("float32", "float64")
 QUICK_DTYPES = ("float32", pytest.param("float64", marks=pytest.mark.slow))
+FORMS = ("NT", "NN", "TN")
 SHAPES = ((1, 1, 1), (17, 31, 13), (16, 32, 64), (33, 20, 1))
 """M, N, K: ones, primes, whole tiles, and around them."""
 ELEMENTWISE = [name for name in activations.ACTIVATIONS if name != "softmax"]
@@ -73,7 +74,7 @@ def assert_close(pairs, ulps=64):
 # --- products ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", QUICK_DTYPES)
 @pytest.mark.parametrize("variant", THREAD_VARIANTS)
-@pytest.mark.parametrize("form", ["NT", "NN", "TN"])
+@pytest.mark.parametrize("form", FORMS)
 def test_products_of_integers_are_exact(backend, rng, form, variant, dtype):
     backend.variant = variant
     try:
@@ -95,7 +96,7 @@ def test_beta_zero_does_not_read_c(backend, rng):
     np.testing.assert_array_equal(backend.asnumpy(c), a @ b.T)
 
 
-@pytest.mark.parametrize("form", ["NT", "NN", "TN"])
+@pytest.mark.parametrize("form", FORMS)
 def test_split_depth_is_exact_and_leaves_nothing_out(backend, rng, form):
     m, n, k = 20, 36, 200
     a, b = (integers(rng, side, "float32") for side in sides(form, m, n, k))
@@ -106,11 +107,17 @@ def test_split_depth_is_exact_and_leaves_nothing_out(backend, rng, form):
         np.testing.assert_array_equal(backend.asnumpy(c), reference(form, a, b), f"split {split}: {plan.parts(k)}")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(3, marks=pytest.mark.slow, id="one form a tile"),
+        pytest.param(1, marks=pytest.mark.exhaustive, id="all tiles"),
+    ],
+)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("form", ["NT", "NN", "TN"])
-def test_every_tile_is_exact(backend, rng, form, dtype):
-    for plan in PIPELINED[dtype]:
+@pytest.mark.parametrize("form", FORMS)
+def test_every_tile_is_exact(backend, rng, form, dtype, step):
+    for plan in PIPELINED[dtype][FORMS.index(form) % step :: step]:
         unit = plan.unit
         for m, n, k in (
             (plan.tile_m, plan.tile_n, 4 * plan.tile_k),
@@ -127,7 +134,7 @@ def test_other_architectures(rng, arch):
     with emulator.use(arch):
         backend = CupyBackend("emulator")
         assert backend.chip.arch == arch
-        for form, (m, n, k) in itertools.product(("NT", "NN", "TN"), ((17, 31, 13), (32, 16, 136))):
+        for form, (m, n, k) in itertools.product(FORMS, ((17, 31, 13), (32, 16, 136))):
             a, b = (integers(rng, side, "float32") for side in sides(form, m, n, k))
             c = backend.empty((m, n), "float32")
             backend.product(form, *on(backend, a, b), c)
@@ -160,7 +167,7 @@ def test_no_races_and_no_unwritten_reads(backend, rng, variant):
     backend.variant = variant
     try:
         with emulator.observe(races=True, uninitialised=True) as report:
-            for form in ("NT", "NN", "TN"):
+            for form in FORMS:
                 arrays = on(backend, *(integers(rng, side, "float32") for side in sides(form, 35, 37, 70)))
                 backend.product(form, *arrays, backend.empty((35, 37), "float32"))
     finally:

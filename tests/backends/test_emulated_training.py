@@ -36,7 +36,12 @@ def test_the_digits_are_learnt(digits, backend):
     one_epoch = len(digits[0]) // BATCH
     emulated = backends.get(backend, "emulator")
     net = train(digits, emulated, one_epoch, {"name": "nesterov", "learning_rate": 0.1})
-    assert net.evaluate(digits[2], digits[3]).accuracy >= 0.9
+    _, _, x, y = digits
+    # in batches of the size trained with: another one would get other tiles, which take Numba seconds to compile
+    accuracies = [
+        net.evaluate(x[i : i + BATCH], y[i : i + BATCH]).accuracy for i in range(0, len(x) - BATCH + 1, BATCH)
+    ]
+    assert np.mean(accuracies) >= 0.9
 
 
 @pytest.mark.parametrize(

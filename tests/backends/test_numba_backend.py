@@ -215,10 +215,30 @@ def test_capture_is_refused(backend):
         backend.capture(lambda: None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("primitive", cases.OPTIONS)
-def test_a_part_of_the_cross_check_passes_under_observation(backend, primitive):
-    chosen = cases.covering_cases(primitive, plans.THREAD_VARIANTS)
-    for case in chosen[:: max(1, len(chosen) // 5)]:
+def check(backend, chosen):
+    for case in chosen:
         outcome = runner.run_case(backend, case, observe=True)
         assert outcome.passed, f"{case.name}: {outcome.complaint()}"
+
+
+@pytest.mark.parametrize(
+    "primitive",
+    [
+        # for products, Numba compiles a dozen kernels
+        pytest.param(name, marks=pytest.mark.exhaustive if name in cases.PRODUCTS else pytest.mark.slow)
+        for name in cases.OPTIONS
+    ],
+)
+def test_a_part_of_the_cross_check_passes_under_observation(backend, primitive):
+    chosen = cases.covering_cases(primitive, plans.THREAD_VARIANTS)
+    check(backend, chosen[:: max(1, len(chosen) // 5)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("primitive", cases.PRODUCTS)
+def test_every_rung_passes_a_ragged_case_under_observation(backend, primitive):
+    """In either dtype, turn by turn."""
+    chosen = cases.covering_cases(primitive, plans.THREAD_VARIANTS)
+    ragged = {(case.variant, case.dtype): case for case in chosen if case.shape == cases.PRODUCT_SHAPES[2]}
+    first = cases.PRODUCTS.index(primitive)
+    check(backend, [ragged[rung, cases.DTYPES[i % 2]] for i, rung in enumerate(plans.THREAD_VARIANTS, first)])

@@ -56,18 +56,27 @@ def test_largest_and_smallest_tiles_do_not_spill(form, dtype):
     check_resources([PIPELINED[dtype][0], PIPELINED[dtype][-1]], form, dtype, "sm_90")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_no_large_tile_spills_on_any_architecture(dtype, arch):
-    check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], "NT", dtype, arch)
+LARGE_TILES = [("NT", dtype, arch) for dtype in ("float32", "float64") for arch in ARCHITECTURES] + [
+    (form, dtype, "sm_80") for form in ("NN", "TN") for dtype in ("float32", "float64")
+]
+SAMPLE = [
+    ("NT", "float32", "sm_75"),
+    ("NT", "float64", "sm_120"),
+    ("NN", "float64", "sm_80"),
+    ("TN", "float32", "sm_80"),
+]
+"""Each form, each dtype, the oldest and the newest architecture: what `make test` compiles."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("form", ["NN", "TN"])
-def test_no_large_tile_spills_in_the_other_forms(form, dtype):
-    check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], form, dtype, "sm_80")
+@pytest.mark.parametrize(
+    ("form", "dtype", "arch"),
+    [
+        pytest.param(*chosen, marks=pytest.mark.slow if chosen in SAMPLE else pytest.mark.exhaustive)
+        for chosen in LARGE_TILES
+    ],
+)
+def test_no_large_tile_spills(form, dtype, arch):
+    check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], form, dtype, arch)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -116,8 +125,14 @@ def sigma_names():
     return [kind.__name__ for name, kind in ACTIVATIONS.items() if name != "softmax"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", ["sm_75", "sm_90", "sm_120"])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        pytest.param("sm_75", marks=pytest.mark.slow),
+        pytest.param("sm_90", marks=pytest.mark.exhaustive),
+        pytest.param("sm_120", marks=pytest.mark.slow),
+    ],
+)
 def test_every_other_kernel_compiles_without_spills(arch):
     for entries in elementwise_entries():
         _, needs = compile_entries(entries, arch)

@@ -234,16 +234,15 @@ def compile_primitive(form, operands, plans, arch, activation="ReLU"):
     return compiled, [compiled.lowered_names[entry.expression] for entry in entries]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "form", "operands"),
     [
-        ("sm_80", "NT", "tf32"),
-        ("sm_80", "NN", "bfloat16"),
-        ("sm_90", "TN", "tf32"),
-        ("sm_90", "NT", "bfloat16"),
-        ("sm_100", "TN", "bfloat16"),
-        ("sm_120", "NN", "tf32"),
+        pytest.param("sm_80", "NT", "tf32", marks=pytest.mark.slow),
+        pytest.param("sm_80", "NN", "bfloat16", marks=pytest.mark.exhaustive),
+        pytest.param("sm_90", "TN", "tf32", marks=pytest.mark.exhaustive),
+        pytest.param("sm_90", "NT", "bfloat16", marks=pytest.mark.exhaustive),
+        pytest.param("sm_100", "TN", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("sm_120", "NN", "tf32", marks=pytest.mark.slow),
     ],
 )
 def test_large_tiles_do_not_spill_and_multiply_without_stopping(arch, form, operands):

@@ -119,14 +119,25 @@ PRIMITIVES = ("dense_forward", "hidden_delta", "weight_gradient")
 TILES = [
     plan for plans in PIPELINED.values() for plan in plans if plan.thread_m * plan.thread_n >= 32 or plan is plans[-1]
 ]
+SAMPLE = [
+    (primitive, PIPELINED[dtype][0], arch)
+    for primitive, dtype, arch in (
+        ("dense_forward", "float32", "sm_80"),
+        ("weight_gradient", "float64", "sm_90"),
+        ("hidden_delta", "float32", "sm_120"),
+    )
+]
+"""The largest tile of each dtype, each primitive once, the oldest and the newest architecture."""
 COVERING = [(PRIMITIVES[i % 3], plan, ARCHS[i % 4]) for i, plan in enumerate(TILES)]
 LARGEST = [("hidden_delta", PIPELINED["float32"][0], arch) for arch in ARCHS]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("primitive", "plan", "arch"),
-    list(dict.fromkeys(COVERING + LARGEST)),
+    [
+        pytest.param(*chosen, marks=pytest.mark.slow if chosen in SAMPLE else pytest.mark.exhaustive)
+        for chosen in dict.fromkeys(SAMPLE + COVERING + LARGEST)
+    ],
     ids=lambda value: f"{value.dtype}-{value.tile_m}x{value.tile_n}" if isinstance(value, Plan) else value,
 )
 def test_registers_hold_everything_in_large_tiles(primitive, plan, arch):
