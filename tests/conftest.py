@@ -10,7 +10,7 @@ def pytest_collection_finish() -> None:
     """Look for garbage less often: Numba's compiler otherwise spends a quarter of its time on the search."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000, 20, 10)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from gpubp.cli import app
+from gpubp.kernels.cuda.compile import cache_directory
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETUP_TARGETS = ("core", "test", "bench", "gpu")
@@ -51,16 +52,22 @@ def test_every_block_has_a_language_that_is_tested(readme):
 
 @pytest.mark.slow
 def test_every_command_runs(readme, clone):
-    """In one folder, in the README's order: later commands use what earlier ones made."""
+    """In one folder, in the README's order: later commands use what earlier ones made.
+
+    With one process and one thread each, and the kernels that other tests have compiled: it is the longest test.
+    """
     environment = {
         "PATH": f"{clone / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(clone),
         "COLUMNS": "120",
+        "OMP_NUM_THREADS": "1",
+        "GPUBP_CACHE_DIR": str(cache_directory()),
     }
     for command in commands(readme):
         # These would install from the network or start this test again: make itself says what they would run.
         command = re.sub(r"^make (?!train|help)", "make -n ", command)
         command = re.sub(r"^(pip install|git clone|cd) .*", "true", command)
+        command = re.sub(r"^gpubp (check|report) .*", r"\g<0> --jobs 1", command)
         result = subprocess.run(
             command, shell=True, cwd=clone, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )

@@ -554,7 +554,15 @@ def test_the_usual_handlers_are_back_after_a_run(tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+@pytest.fixture
+def interruptible():
+    """Gives Ctrl-C its usual effect: a shell starts what it runs in the background without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_ends_at_once(tmp_path, interruptible):
     class Impatient(Listener):
         def batch(self, run):
             os.kill(os.getpid(), signal.SIGINT)
@@ -566,7 +574,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
     assert not isinstance(stopped.value, Interrupted)
 
 
-def test_without_a_folder_a_signal_has_its_usual_effect():
+def test_without_a_folder_a_signal_has_its_usual_effect(interruptible):
     with pytest.raises(KeyboardInterrupt) as stopped:
         fit(*resumable(), listener=Recorder(at=1))
     assert not isinstance(stopped.value, Interrupted)
