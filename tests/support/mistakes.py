@@ -1,0 +1,496 @@
+"""Mistakes that the cross-check must find: wrong products, and backends each of which does one thing wrong."""
+
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+
+from gpubp import activations
+from gpubp.backends import numpy_mixed
+from gpubp.backends.base import Control, Losses
+from gpubp.backends.numpy_backend import NumpyBackend
+from gpubp.crosscheck import cases
+from gpubp.precision import HALVES, round_to_tf32, widened
+
+
+# --- operands of other bits than the product was asked for ------------------------------------------------------------
+def as_bfloat16(x):
+    return x.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def as_float16(x):
+    return x.astype(np.float16).astype(np.float32)
+
+
+def as_float8(x):
+    return x.astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+
+
+def cut_to_tf32(x):
+    return (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def ties_to_even(x):
+    """x in TF32, ties to even where the hardware rounds them away from zero."""
+    bits = x.view(np.uint32)
+    return ((bits + np.uint32(0xFFF) + (bits >> 13 & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def not_rounded(x):
+    return x.astype(np.float32)
+
+
+# --- sums that are wrong: what becomes of c = a b ---------------------------------------------------------------------
+def last_depth_left_out(c, a, b):
+    return a[:, :-1] @ b[:-1]
+
+
+def one_element_off(c, a, b):
+    c[np.unravel_index(np.abs(c).argmax(), c.shape)] *= 1.01
+    return c
+
+
+def one_nan(c, a, b):
+    c[-1, -1] = np.nan
+    return c
+
+
+def one_infinity(c, a, b):
+    c[0, -1] = np.inf
+    return c
+
+
+def all_zeros(c, a, b):
+    return np.zeros_like(c)
+
+
+def unwritten_row(c, a, b):
+    c[len(c) // 2] = np.nan
+    return c
+
+
+def row_of_zeros(c, a, b):
+    c[len(c) // 2] = 0
+    return c
+
+
+def rows_reversed(c, a, b):
+    return c[::-1].copy()
+
+
+def two_columns_swapped(c, a, b):
+    c[:, [2, 3]] = c[:, [3, 2]]
+    return c
+
+
+WRONG_SUMS = (
+    last_depth_left_out,
+    one_element_off,
+    one_nan,
+    one_infinity,
+    all_zeros,
+    unwritten_row,
+    row_of_zeros,
+    rows_reversed,
+    two_columns_swapped,
+)
+
+
+# --- backends that do one thing wrong ---------------------------------------------------------------------------------
+class DropsTheLastTerm(NumpyBackend):
+    def transpose_product(self, delta_next, w_next, product):
+        product[...] = last_depth_left_out(delta_next @ w_next, delta_next, w_next)
+
+
+class RoundsItsInputs(NumpyBackend):
+    def transpose_product(self, delta_next, w_next, product):
+        if product.dtype == np.float32:
+            delta_next, w_next = round_to_tf32(delta_next), round_to_tf32(w_next)
+        np.matmul(delta_next, w_next, out=product)
+
+
+class LeavesTheLastRowUnwritten(NumpyBackend):
+    def transpose_product(self, delta_next, w_next, product):
+        np.matmul(delta_next[:-1], w_next, out=product[:-1])
+
+
+class WritesBehindTheOutput(NumpyBackend):
+    def transpose_product(self, delta_next, w_next, product):
+        super().transpose_product(delta_next, w_next, product)
+        behind = np.lib.stride_tricks.as_strided(product.reshape(-1), (product.size + 1,))
+        behind[-1] = 0
+
+
+class ChangesAnInput(NumpyBackend):
+    def transpose_product(self, delta_next, w_next, product):
+        super().transpose_product(delta_next, w_next, product)
+        delta_next[0, 0] += 1
+
+
+class ForgetsTheBias(NumpyBackend):
+    def dense_forward(self, a_prev, w, b, activation, z, a):
+        super().dense_forward(a_prev, w, None, activation, z, a)
+
+
+class ForgetsToKeepZ(NumpyBackend):
+    def dense_forward(self, a_prev, w, b, activation, z, a):
+        super().dense_forward(a_prev, w, b, activation, None, a)
+
+
+class AppliesSigmaForSigmaPrime(NumpyBackend):
+    def hidden_delta(self, delta_next, w_next, activation, saved, delta):
+        self.transpose_product(delta_next, w_next, delta)
+        a = np.empty_like(saved)
+        activation.apply(saved, a)
+        np.multiply(delta, a, out=delta)
+
+
+class TakesTheSlopeOfOneAtZero(NumpyBackend):
+    def hadamard_derivative(self, product, activation, saved, delta):
+        super().hadamard_derivative(product, activation, saved, delta)
+        if activation == activations.ReLU():
+            np.copyto(delta, product, where=saved == 0)
+
+
+class DividesByOneRowTooMany(NumpyBackend):
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
+        super().output_delta(loss, activation, output, saved, y, control, losses, delta)
+        delta *= len(delta) / (len(delta) + 1)
+
+
+class SetsTheTotal(NumpyBackend):
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
+        losses[Losses.TOTAL] = 0
+        super().output_delta(loss, activation, output, saved, y, control, losses, delta)
+
+
+class StepsUphill(NumpyBackend):
+    def weight_step(self, delta, a_prev, control, w):
+        control = control * np.where(np.arange(len(control)) == Control.LEARNING_RATE, -1, 1)
+        super().weight_step(delta, a_prev, control, w)
+
+
+class ForgetsARow(NumpyBackend):
+    def bias_gradient(self, delta, gradient):
+        super().bias_gradient(delta[1:] if len(delta) > 1 else delta, gradient)
+
+
+class ForgetsTheCorrection(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters):
+        control = control.copy()
+        control[Control.STEP] = 10**9
+        super().update(optimizer, gradients, decayed, control, state, parameters)
+
+
+class DecaysEverything(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters):
+        super().update(optimizer, gradients, gradients.size, control, state, parameters)
+
+
+class IgnoresClipping(NumpyBackend):
+    def prepare_update(self, max_norm, control):
+        super().prepare_update(None, control)
+
+
+class IgnoresTheClipValue(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters):
+        super().update(replace(optimizer, clip_value=None), gradients, decayed, control, state, parameters)
+
+
+class IgnoresTheOffset(NumpyBackend):
+    def gather_rows(self, source, order, control, out):
+        np.take(source, order[: len(out)], axis=0, out=out)
+
+
+class TakesTheLastOfTies(NumpyBackend):
+    def row_argmax(self, x, out):
+        out[...] = x.shape[1] - 1 - np.argmax(x[:, ::-1], axis=1)
+
+
+class SumsInFloat32(NumpyBackend):
+    def squared_norm(self, x, out):
+        out[0] = np.square(x, dtype=np.float32).sum()
+
+
+class SkipsTheMaximum(NumpyBackend):
+    def softmax(self, z, a):
+        np.exp(z, out=a)
+        a /= a.sum(axis=1, keepdims=True) * np.asarray(1 + 1e-5, a.dtype)
+
+
+class ScalesTwice(NumpyBackend):
+    def scale(self, x, factor):
+        super().scale(x, factor**2)
+
+
+# --- the same in TF32 and in 16 bits ----------------------------------------------------------------------------------
+class Product(NumpyBackend):
+    """transpose_product with operands, a sum and a store that a mistake may override."""
+
+    def transpose_product(self, delta_next, w_next, product, tf32=False):
+        if not tf32 and product.dtype not in HALVES:
+            return super().transpose_product(delta_next, w_next, product)
+        a, b = self.operand(delta_next, tf32), self.operand(w_next, tf32)
+        with np.errstate(over="ignore"):
+            product[...] = self.stored(self.sum(a, b), product.dtype)
+
+    def operand(self, x, tf32):
+        return round_to_tf32(x) if tf32 else widened(x)
+
+    def sum(self, a, b):
+        return a @ b
+
+    def stored(self, x, dtype):
+        return x.astype(dtype)
+
+
+class TakesBfloat16(Product):
+    def operand(self, x, tf32):
+        return as_bfloat16(x)
+
+
+class CutsOff(Product):
+    def operand(self, x, tf32):
+        return cut_to_tf32(x)
+
+
+class RoundsTiesToEven(Product):
+    def operand(self, x, tf32):
+        return ties_to_even(x)
+
+
+class StaysInFloat32(Product):
+    def operand(self, x, tf32):
+        return x
+
+
+class SumsInHalves(Product):
+    def sum(self, a, b):
+        total = np.zeros((len(a), b.shape[1]), np.float16)
+        with np.errstate(all="ignore"):
+            for k in range(0, a.shape[1], 16):
+                total = (total.astype(np.float32) + a[:, k : k + 16] @ b[k : k + 16]).astype(np.float16)
+        return total.astype(np.float32)
+
+
+class LeavesOutASlice(Product):
+    def sum(self, a, b):
+        whole = a.shape[1] // 16 * 16
+        return a[:, :whole] @ b[:whole]
+
+
+class Saturates(Product):
+    def stored(self, x, dtype):
+        return np.clip(x, -65504, 65504).astype(dtype)
+
+
+class CutsOffWhatItStores(Product):
+    def stored(self, x, dtype):
+        if dtype == ml_dtypes.bfloat16:
+            return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(dtype)
+        nearest = x.astype(dtype)
+        return np.where(np.abs(nearest.astype(np.float32)) > np.abs(x), np.nextafter(nearest, dtype.type(0)), nearest)
+
+
+class RoundsThroughBfloat16(Product):
+    def stored(self, x, dtype):
+        return x.astype(ml_dtypes.bfloat16).astype(dtype)
+
+
+class AppliesSigmaToTheRoundedZ(NumpyBackend):
+    def dense_forward(self, a_prev, w, b, activation, z, a, tf32=False):
+        if a.dtype not in HALVES:
+            return super().dense_forward(a_prev, w, b, activation, z, a, tf32)
+        wide = np.empty(a.shape, np.float32)
+        numpy_mixed.transpose_product(NumpyBackend(), a_prev, np.ascontiguousarray(w.T), wide, False)
+        rounded = (wide if b is None else wide + b).astype(a.dtype).astype(np.float32)
+        out = np.empty_like(rounded)
+        activation.apply(rounded, out)
+        a[...] = out.astype(a.dtype)
+        if z is not None:
+            z[...] = rounded.astype(z.dtype)
+
+
+class SumsAColumnInHalves(NumpyBackend):
+    def bias_gradient(self, delta, gradient):
+        total = np.zeros(delta.shape[1], delta.dtype)
+        with np.errstate(over="ignore"):
+            for row in delta:
+                total = total + row
+        gradient[...] = total
+
+
+class RoundsTheProbabilities(NumpyBackend):
+    def softmax(self, z, a):
+        e = np.exp(widened(z) - widened(z).max(axis=1, keepdims=True)).astype(a.dtype).astype(np.float32)
+        a[...] = (e / e.sum(axis=1, keepdims=True)).astype(a.dtype)
+
+
+class ForgetsTheLossScale(NumpyBackend):
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
+        super().output_delta(loss, activation, output, saved, y, None, losses, delta)
+
+
+class ScalesTheLoss(NumpyBackend):
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
+        super().output_delta(loss, activation, output, saved, y, control, losses, delta)
+        if control is not None and output.dtype in HALVES:
+            losses[Losses.BATCH] *= control[Control.LOSS_SCALE]
+
+
+class ScalesAfterRounding(NumpyBackend):
+    """What underflows before it is scaled is lost."""
+
+    def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
+        super().output_delta(loss, activation, output, saved, y, None, losses, delta)
+        if control is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                small = (delta.astype(np.float32) * np.float32(2**-10)).astype(delta.dtype).astype(np.float32)
+                delta[...] = (small * np.float32(2**10 * control[Control.LOSS_SCALE])).astype(delta.dtype)
+
+
+class UpdatesInSpiteOfSkip(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
+        control = control.copy()
+        control[Control.SKIP] = 0
+        with np.errstate(invalid="ignore"):
+            super().update(optimizer, gradients, decayed, control, state, parameters, stored)
+
+
+class CountsSkippedSteps(NumpyBackend):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        step = control[Control.STEP]
+        super().prepare_update(max_norm, control, loss_scaling)
+        control[Control.STEP] = step + 1
+
+
+class NeverClearsSkip(NumpyBackend):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        skip = control[Control.SKIP]
+        super().prepare_update(max_norm, control, loss_scaling)
+        control[Control.SKIP] = max(skip, control[Control.SKIP])
+
+
+class NeverGrows(NumpyBackend):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        scale = control[Control.LOSS_SCALE]
+        super().prepare_update(max_norm, control, loss_scaling)
+        control[Control.LOSS_SCALE] = min(scale, control[Control.LOSS_SCALE])
+
+
+class DividesByTheNewScale(NumpyBackend):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        scale = control[Control.LOSS_SCALE]
+        super().prepare_update(max_norm, control, loss_scaling)
+        if scale and not control[Control.SKIP]:
+            control[Control.GRADIENT_SCALE] *= scale / control[Control.LOSS_SCALE]
+
+
+class ClipsTheScaledNorm(NumpyBackend):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        scale = control[Control.LOSS_SCALE]
+        super().prepare_update(None if max_norm is None else max_norm / max(scale, 1), control, loss_scaling)
+
+
+class ForgetsToUnscale(NumpyBackend):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        scale = control[Control.LOSS_SCALE]
+        super().prepare_update(max_norm, control, loss_scaling)
+        control[Control.GRADIENT_SCALE] *= max(scale, 1)
+
+
+class StoresTheOldWeights(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
+        old = parameters.copy()
+        super().update(optimizer, gradients, decayed, control, state, parameters, stored)
+        if stored is not None:
+            stored[...] = old.astype(stored.dtype)
+
+
+class ForgetsTheCopy(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
+        super().update(optimizer, gradients, decayed, control, state, parameters)
+
+
+class CutsOffTheCopy(NumpyBackend):
+    def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
+        super().update(optimizer, gradients, decayed, control, state, parameters, stored)
+        if stored is not None and not control[Control.SKIP]:
+            stored[...] = CutsOffWhatItStores().stored(parameters, stored.dtype)
+
+
+class CastSaturates(NumpyBackend):
+    def cast(self, source, out):
+        super().cast(np.clip(source, -65504, 65504), out)
+
+
+class CastCutsOff(NumpyBackend):
+    def cast(self, source, out):
+        if out.dtype not in HALVES:
+            return super().cast(source, out)
+        with np.errstate(over="ignore"):
+            out[...] = CutsOffWhatItStores().stored(source, out.dtype)
+
+
+HALF = ("bfloat16", "float16")
+PLANTED = [
+    (DropsTheLastTerm, "transpose_product", cases.DTYPES),
+    (RoundsItsInputs, "transpose_product", cases.DTYPES),
+    (LeavesTheLastRowUnwritten, "transpose_product", cases.DTYPES),
+    (WritesBehindTheOutput, "transpose_product", cases.DTYPES),
+    (ChangesAnInput, "transpose_product", cases.DTYPES),
+    (ForgetsTheBias, "dense_forward", cases.DTYPES),
+    (ForgetsToKeepZ, "dense_forward", cases.DTYPES),
+    (AppliesSigmaForSigmaPrime, "hidden_delta", cases.DTYPES),
+    (TakesTheSlopeOfOneAtZero, "hadamard_derivative", cases.DTYPES),
+    (DividesByOneRowTooMany, "output_delta", cases.DTYPES),
+    (SetsTheTotal, "output_delta", cases.DTYPES),
+    (StepsUphill, "weight_step", cases.DTYPES),
+    (ForgetsARow, "bias_gradient", cases.DTYPES),
+    (ForgetsTheCorrection, "update", cases.DTYPES),
+    (DecaysEverything, "update", cases.DTYPES),
+    (IgnoresClipping, "update", cases.DTYPES),
+    (IgnoresTheClipValue, "update", cases.DTYPES),
+    (IgnoresTheOffset, "gather_rows", cases.DTYPES),
+    (TakesTheLastOfTies, "row_argmax", cases.DTYPES),
+    (SumsInFloat32, "squared_norm", cases.DTYPES),
+    (SkipsTheMaximum, "softmax", cases.DTYPES),
+    (ScalesTwice, "scale", cases.DTYPES),
+    *[(kind, "transpose_product", ("tf32",)) for kind in (TakesBfloat16, CutsOff, RoundsTiesToEven, StaysInFloat32)],
+    *[
+        (kind, "transpose_product", (dtype,))
+        for kind in (SumsInHalves, LeavesOutASlice)
+        for dtype in cases.MIXED_DTYPES
+    ],
+    (TakesBfloat16, "transpose_product", ("float16",)),
+    (RoundsThroughBfloat16, "transpose_product", ("float16",)),
+    (Saturates, "transpose_product", ("float16",)),
+    *[(CutsOffWhatItStores, "transpose_product", (dtype,)) for dtype in HALF],
+    *[(AppliesSigmaToTheRoundedZ, "dense_forward", (dtype,)) for dtype in HALF],
+    *[(SumsAColumnInHalves, "bias_gradient", (dtype,)) for dtype in HALF],
+    *[(RoundsTheProbabilities, "softmax", (dtype,)) for dtype in HALF],
+    *[(kind, "output_delta", (dtype,)) for kind in (ForgetsTheLossScale, ScalesTheLoss) for dtype in HALF],
+    (ScalesAfterRounding, "output_delta", ("float16",)),
+    *[
+        (kind, "update", ("bfloat16",))
+        for kind in (
+            UpdatesInSpiteOfSkip,
+            CountsSkippedSteps,
+            NeverClearsSkip,
+            NeverGrows,
+            DividesByTheNewScale,
+            ClipsTheScaledNorm,
+            ForgetsToUnscale,
+            StoresTheOldWeights,
+            ForgetsTheCopy,
+            CutsOffTheCopy,
+        )
+    ],
+    (CutsOffTheCopy, "update", ("float16",)),
+    (CastSaturates, "cast", ("float16",)),
+    *[(CastCutsOff, "cast", (dtype,)) for dtype in HALF],
+]
+"""A backend, the primitive that it gets wrong, and the dtypes in one of which a case must show it."""
+
+FAULTS = (WritesBehindTheOutput, ChangesAnInput)
+"""Those whose results are right: what surrounds the output, or an input, shows them."""
