@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from sampling import sampled
 
 from gpubp.activations import ACTIVATIONS
 from gpubp.backends.base import Control, Losses
@@ -68,13 +69,7 @@ SAMPLE = [
 """Each form, each dtype, the oldest and the newest architecture: what `make test` compiles."""
 
 
-@pytest.mark.parametrize(
-    ("form", "dtype", "arch"),
-    [
-        pytest.param(*chosen, marks=pytest.mark.slow if chosen in SAMPLE else pytest.mark.exhaustive)
-        for chosen in LARGE_TILES
-    ],
-)
+@pytest.mark.parametrize(("form", "dtype", "arch"), sampled(LARGE_TILES, SAMPLE))
 def test_no_large_tile_spills(form, dtype, arch):
     check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], form, dtype, arch)
 
@@ -125,14 +120,7 @@ def sigma_names():
     return [kind.__name__ for name, kind in ACTIVATIONS.items() if name != "softmax"]
 
 
-@pytest.mark.parametrize(
-    "arch",
-    [
-        pytest.param("sm_75", marks=pytest.mark.slow),
-        pytest.param("sm_90", marks=pytest.mark.exhaustive),
-        pytest.param("sm_120", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("arch", sampled([("sm_75",), ("sm_90",), ("sm_120",)], [("sm_75",), ("sm_120",)]))
 def test_every_other_kernel_compiles_without_spills(arch):
     for entries in elementwise_entries():
         _, needs = compile_entries(entries, arch)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sampling import sampled
 
 from gpubp import activations, emulator
 from gpubp.backends.cupy_backend import CupyBackend
@@ -234,17 +235,19 @@ def compile_primitive(form, operands, plans, arch, activation="ReLU"):
     return compiled, [compiled.lowered_names[entry.expression] for entry in entries]
 
 
-@pytest.mark.parametrize(
-    ("arch", "form", "operands"),
-    [
-        pytest.param("sm_80", "NT", "tf32", marks=pytest.mark.slow),
-        pytest.param("sm_80", "NN", "bfloat16", marks=pytest.mark.exhaustive),
-        pytest.param("sm_90", "TN", "tf32", marks=pytest.mark.exhaustive),
-        pytest.param("sm_90", "NT", "bfloat16", marks=pytest.mark.exhaustive),
-        pytest.param("sm_100", "TN", "bfloat16", marks=pytest.mark.slow),
-        pytest.param("sm_120", "NN", "tf32", marks=pytest.mark.slow),
-    ],
-)
+LARGE_TILES = [
+    ("sm_80", "NT", "tf32"),
+    ("sm_80", "NN", "bfloat16"),
+    ("sm_90", "TN", "tf32"),
+    ("sm_90", "NT", "bfloat16"),
+    ("sm_100", "TN", "bfloat16"),
+    ("sm_120", "NN", "tf32"),
+]
+SAMPLE = [("sm_80", "NT", "tf32"), ("sm_100", "TN", "bfloat16"), ("sm_120", "NN", "tf32")]
+"""Each form, two types, the oldest and the newest architecture: what `make test` compiles."""
+
+
+@pytest.mark.parametrize(("arch", "form", "operands"), sampled(LARGE_TILES, SAMPLE))
 def test_large_tiles_do_not_spill_and_multiply_without_stopping(arch, form, operands):
     chip = Chip(arch, 1, shared_on_request=SHARED_ON_REQUEST)
     largest = TENSORCORE[operands][0]

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from sampling import sampled
 
 from gpubp import emulator
 from gpubp.activations import ACTIVATIONS
@@ -134,10 +135,7 @@ LARGEST = [("hidden_delta", PIPELINED["float32"][0], arch) for arch in ARCHS]
 
 @pytest.mark.parametrize(
     ("primitive", "plan", "arch"),
-    [
-        pytest.param(*chosen, marks=pytest.mark.slow if chosen in SAMPLE else pytest.mark.exhaustive)
-        for chosen in dict.fromkeys(SAMPLE + COVERING + LARGEST)
-    ],
+    sampled(SAMPLE + COVERING + LARGEST, SAMPLE),
     ids=lambda value: f"{value.dtype}-{value.tile_m}x{value.tile_n}" if isinstance(value, Plan) else value,
 )
 def test_registers_hold_everything_in_large_tiles(primitive, plan, arch):

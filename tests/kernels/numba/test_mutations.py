@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mutants import Mutant, case, dense
+from sampling import sampled
 
 import gpubp.backends
 import gpubp.kernels.numba
@@ -205,17 +206,17 @@ OTHERS = [
 
 MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *OTHERS]
 QUICK = ("no barrier after the copy", "no bias")
-LONG = ("product", "product_pipelined", "product_reduce")
-"""The files whose kernels take Numba two seconds to compile."""
+LONG = [mutant for mutant in MUTANTS if mutant.file in ("product", "product_pipelined", "product_reduce")]
+"""Those whose kernels Numba compiles for seconds."""
 SAMPLE = ("no barrier between tiles", "does not pad the first tile", "takes one depth too many in a part")
-"""The mutants of these files that `make test` tries: a race, a wrong value in shared memory, a wrong range."""
+"""What `make test` tries of them: a race, a wrong value in shared memory, a wrong range."""
 
 
-def marked(mutant):
-    """The mutant as a parameter, with the mark of the runs that it is left out of."""
-    if mutant.file in LONG and mutant.name not in SAMPLE:
-        return pytest.param(mutant, marks=pytest.mark.exhaustive)
-    return mutant if mutant.name in QUICK else pytest.param(mutant, marks=pytest.mark.slow)
+def parameters():
+    for mutant in MUTANTS:
+        if mutant not in LONG:
+            yield mutant if mutant.name in QUICK else pytest.param(mutant, marks=pytest.mark.slow)
+    yield from sampled([(mutant,) for mutant in LONG], [(mutant,) for mutant in LONG if mutant.name in SAMPLE])
 
 
 @pytest.fixture
@@ -242,7 +243,7 @@ def test_the_cases_pass_without_a_mutation(outcomes):
     assert [outcome.complaint() for outcome in outcomes(FOLDER, names) if not outcome.passed] == []
 
 
-@pytest.mark.parametrize("mutant", [marked(mutant) for mutant in MUTANTS], ids=str)
+@pytest.mark.parametrize("mutant", list(parameters()), ids=str)
 def test_the_mutation_is_caught(mutant, outcomes, tmp_path):
     folder = Path(shutil.copytree(FOLDER, tmp_path / "numba", ignore=shutil.ignore_patterns("__pycache__")))
     path = folder / f"{mutant.file}.py"
