@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from gpubp.cli import app
-from gpubp.kernels.cuda.compile import cache_directory
+from gpubp.toolchain.nvrtc import cache_directory
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETUP_TARGETS = ("core", "test", "bench", "gpu")
