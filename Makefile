@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long pythons oldest exhaustive lint types format bench profiles gpu-report clean
+.PHONY: help train test quick long pythons oldest first-steps exhaustive lint types format bench profiles gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -58,7 +58,10 @@ oldest:  ## run the quick tests with the oldest Python and dependencies that pyp
 	$(MAKE) quick VENV=.cache/oldest PYTHON="$$path" extra=tools constraints=.cache/oldest.txt || \
 	    { echo "The quick tests failed in: oldest" >&2; exit 1; }
 
-exhaustive: long pythons oldest  ## run long, pythons and oldest
+first-steps: $(test)  ## run the first commands after an installation, as different people meet them
+	$(python) -m pytest tests/first_steps.py $(ARGS)
+
+exhaustive: long pythons oldest first-steps  ## run long, pythons, oldest and first-steps
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check

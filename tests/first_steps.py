@@ -75,7 +75,8 @@ class Person:
 
 
 def _become(user: tuple[int, int]) -> list[str]:
-    return ["setpriv", f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups", "--no-new-privs"]
+    # Through env, as setpriv itself still has root's rights when it starts a program.
+    return ["setpriv", f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups", "--no-new-privs", "env"]
 
 
 def examples() -> list[str]:

@@ -6,12 +6,14 @@ compile at the same time. An entry here holds one function for one signature, an
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import hashlib
 import json
 import pickle
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,18 @@ from numba.core.serialize import dumps
 from gpubp.toolchain import cache
 
 CACHE_FORMAT = "1"
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage, which takes a third of the time while Numba compiles, and finds little."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def loop(function: Callable) -> Callable:
@@ -70,7 +84,7 @@ class _KeptCode(NullCache):
         @functools.wraps(compile_)
         def compile_in_turn(signature: Any, *arguments: Any, **options: Any) -> Any:
             # In this order: who compiles a function needs both for those that it calls.
-            with global_compiler_lock, cache.turn(self._entry(signature)):
+            with global_compiler_lock, cache.turn(self._entry(signature)), without_garbage_collection():
                 return compile_(signature, *arguments, **options)
 
         return compile_in_turn

@@ -38,6 +38,7 @@ from numba.cuda.lowering import Lower
 from numba.cuda.types import ext_types
 
 from gpubp.emulator.device import compute_capability, current_arch
+from gpubp.emulator.loops import without_garbage_collection
 from gpubp.toolchain import cache, process
 from gpubp.toolchain.nvrtc import CompileError, compile_source
 
@@ -231,7 +232,7 @@ def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], ar
 
 
 def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
-    with target(arch), warnings.catch_warnings():
+    with target(arch), without_garbage_collection(), warnings.catch_warnings():
         # A function that was made from a string has line numbers and no file to look them up in.
         warnings.simplefilter("ignore", NumbaDebugInfoWarning)
         ptx, *foreign = _compile_all(py_func, argument_types, arch, options)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp import chips, costs
+from gpubp.backends import detection
 from gpubp.chips import Gpu
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.files import check_path, write_bytes
@@ -93,13 +94,10 @@ def _variants(work: Workload) -> tuple[str | None, ...]:
 
 
 def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -> Profile:
-    try:
-        return profile(work, backend, gpu, arch)
-    except (ImportError, RuntimeError) as error:
-        # a compiler that is missing is a plain RuntimeError; what the emulator finds wrong is one of its own kinds
-        if not isinstance(error, ImportError) and type(error) is not RuntimeError:
-            raise
-        raise BackendError(f"profile needs the emulated device and its compilers: {error}") from error
+    found = detection.probe(backend, "emulator")
+    if not found.works:
+        raise BackendError(f"profile needs the emulated device and its compilers: {found}")
+    return profile(work, backend, gpu, arch)
 
 
 def chip_of(chip: str | None) -> Gpu | None:

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
+from gpubp.backends.detection import Availability
 from gpubp.cli import app
 from gpubp.profiler import command
 
@@ -120,15 +121,12 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("error", [ImportError("no numba"), RuntimeError("NVRTC is missing")])
-def test_missing_compilers_are_said(monkeypatch, error):
-    def profile(*arguments):
-        raise error
-
-    monkeypatch.setattr(command, "profile", profile)
+def test_missing_compilers_are_said(monkeypatch):
+    lacks = Availability("cupy", "emulator", False, "numba, what runs it, is not installed", "pip install it")
+    monkeypatch.setattr(command.detection, "probe", lambda backend, device: lacks)
     done = run(*SMALL)
     assert done.exit_code == 2
-    assert done.stderr == f"error: profile needs the emulated device and its compilers: {error}\n"
+    assert done.stderr == f"error: profile needs the emulated device and its compilers: {lacks}\n"
 
 
 def test_a_chip_of_ones_own(tmp_path):
