@@ -216,7 +216,8 @@ def parameters():
     for mutant in MUTANTS:
         if mutant not in LONG:
             yield mutant if mutant.name in QUICK else pytest.param(mutant, marks=pytest.mark.slow)
-    yield from sampled([(mutant,) for mutant in LONG], [(mutant,) for mutant in LONG if mutant.name in SAMPLE])
+    by_name = {mutant.name: mutant for mutant in LONG}
+    yield from sampled([(mutant,) for mutant in LONG], [(by_name[name],) for name in SAMPLE])
 
 
 @pytest.fixture
