@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from gpubp.cli import app
-from gpubp.toolchain.nvrtc import cache_directory
+from gpubp.toolchain import cache
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETUP_TARGETS = ("core", "test", "bench", "gpu")
@@ -61,7 +61,7 @@ def test_every_command_runs(readme, clone):
         "HOME": str(clone),
         "COLUMNS": "120",
         "OMP_NUM_THREADS": "1",
-        "GPUBP_CACHE_DIR": str(cache_directory()),
+        "GPUBP_CACHE_DIR": str(cache.directory()),
     }
     for command in commands(readme):
         # These would install from the network or start this test again: make itself says what they would run.

@@ -47,6 +47,8 @@ def run(
 
     Raises ArgumentError for what is wrong or does not go together; BackendError where a compiler is missing.
     """
+    if backend is not None and backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
     if compare and variant is not None:
         raise ArgumentError("variant", variant, "left out with --compare, which takes every one")
     if html is not None and compare:
@@ -74,8 +76,6 @@ def run(
 
 def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | None) -> list[Profile]:
     """Every variant of a primitive side by side, on one backend or on all that have kernels for it."""
-    if backend is not None and backend not in BACKENDS:
-        raise unknown_name("backend", backend, BACKENDS)
     found = []
     for name in [backend] if backend else BACKENDS:
         if name == "numba" and work.tensor_cores and backend is None:
