@@ -56,6 +56,27 @@ def children(pid):
     return found
 
 
+def is_alive(pid):
+    """Whether a process runs: one that nobody waits for may still be listed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def forks():
+    """The compilations that are going on."""
+    return set(children(helper().pid)) - {helper().pid}
+
+
+def wait_until(condition):
+    """Return what the condition gives once that is true, or after a minute."""
+    deadline = time.monotonic() + 60
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return found
+
+
 def test_one_process_serves_all_calls(fresh):
     first = compile_program()
     pid = helper().pid
@@ -93,12 +114,10 @@ def compiling(fresh):
             outcome.append(str(error))
 
     compile_program()
+    assert wait_until(lambda: not forks())
     thread = threading.Thread(target=compile_slowly)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not (forks := set(children(helper().pid)) - {helper().pid}) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    (fork,) = forks
+    (fork,) = wait_until(forks)
     return fork, thread, outcome
 
 
@@ -154,11 +173,7 @@ print(process._running["nvrtc"].process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    pid = int(result.stdout)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not Path(f"/proc/{pid}").exists()
+    assert wait_until(lambda: not is_alive(int(result.stdout)))
 
 
 def test_a_fork_of_the_user_starts_its_own(fresh):
