@@ -190,7 +190,7 @@ def canonical(modules: Sequence[str]) -> list[str]:
         return min((numbers.get(each, len(numbers) + 1) for each in counters), default=0), _COUNTER.sub("", module)
 
     waiting = [_MODULE_NAME.sub("", module) for module in modules]
-    ordered = []
+    ordered: list[str] = []
     while waiting:
         following = min(waiting, key=place) if ordered else waiting[0]
         waiting.remove(following)

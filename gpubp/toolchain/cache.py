@@ -164,8 +164,13 @@ def ensure_writable() -> None:
 
     For a process that is about to start others: each of them would warn by itself.
     """
+
+    def write_and_remove(path: Path) -> None:
+        _write(path, b"")
+        path.unlink()
+
     with contextlib.suppress(OSError):
-        build(f".probe-{os.getpid()}", lambda path: (_write(path, b""), path.unlink()))
+        build(f".probe-{os.getpid()}", write_and_remove)
 
 
 def _build_in(place: Path, entry: str, write: Callable[[Path], None]) -> Path:
