@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,12 +50,25 @@ STYLE = {
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what matplotlib says when it loads and has no folder to keep its list of fonts in: it works as well."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def _figure(columns: int, height: float = 3.5, width: float = 11.0, rows: int = 1) -> Iterator[tuple[Any, Any]]:
     """A figure in the project's style with its axes, row by row, 1,760 pixels wide: it fills a README's column."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    with _quiet():
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with mpl.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.04)
