@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, GpubpError
+from gpubp.errors import ArgumentError, CacheWarning, GpubpError
 from gpubp.settings import Settings
-from gpubp.toolchain.cache import CacheWarning
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -46,6 +46,14 @@ class BackendError(GpubpError):
     """A backend or a device that was asked for cannot run here; the message says what is missing."""
 
 
+class CacheError(BackendError):
+    """Neither the cache folder nor a temporary one can be written: there is no place for compiled code."""
+
+
+class CacheWarning(UserWarning):
+    """The cache folder cannot be written, so that what is compiled now is compiled again by the next process."""
+
+
 def nearest(name: object, options: Iterable[str]) -> str | None:
     """Return the option that looks most like ``name``, or None when none comes close."""
     by_lower_case = {option.lower(): option for option in options}

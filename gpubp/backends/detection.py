@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from gpubp.toolchain import cache
+from gpubp.errors import CacheError
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -27,7 +27,8 @@ LEAST_DRIVER = {12: (12, 0), 13: (13, 0)}
 class Availability:
     """Whether a backend runs on a device.
 
-    detail: what was found, or what is missing. remedy: the command or the step that mends it; "" where it works.
+    detail: what was found, or what is missing. remedy: the command or the step that mends it; "" if it works, or if
+    the detail says what to do.
     """
 
     backend: str
@@ -242,7 +243,7 @@ def _import(module: str, purpose: str, remedy: str) -> Any:
 def _run_tiny_kernel(run: Callable[[], bool], device: str, remedy: str) -> None:
     try:
         right = run()
-    except cache.CacheError as error:  # no package mends that
+    except CacheError as error:  # no package mends that
         raise _Missing(str(error), "") from error
     except Exception as error:
         raise _Missing(f"a tiny kernel does not run on {device} ({_first_line(error)})", remedy) from error

@@ -30,6 +30,9 @@ from gpubp.toolchain import cache
 
 CACHE_FORMAT = "1"
 
+if numba.config.DISABLE_JIT:
+    raise RuntimeError("NUMBA_DISABLE_JIT keeps Numba from compiling: unset it to use the emulator")
+
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
@@ -68,7 +71,7 @@ _OWNERS: list[Any] = []
 
 
 class _KeptCode(NullCache):
-    """What Numba asks for machine code before it compiles, and gives it to afterwards.
+    """Keep machine code: Numba asks for it before it compiles a function, and hands it over afterwards.
 
     Args:
         dispatcher: Numba's object that compiles the function.
@@ -76,6 +79,8 @@ class _KeptCode(NullCache):
 
     def __init__(self, dispatcher: Any) -> None:
         self._function = dispatcher.py_func
+        # Now, while it is what Python has loaded: somebody may change the file before the first call.
+        self._source = _source(self._function.__code__.co_filename)
         self._target = dispatcher.targetdescr.target_context
 
     def in_turn(self, compile_: Callable) -> Callable:
@@ -98,11 +103,11 @@ class _KeptCode(NullCache):
     def save_overload(self, sig: Any, data: CompileResult) -> None:
         """Keep the code of this signature."""
         content = dumps(data._reduce())
-        cache.store(self._entry(sig), {".code": hashlib.sha256(content).digest() + content})
+        cache.keep(self._entry(sig), {".code": hashlib.sha256(content).digest() + content})
 
     def _entry(self, signature: Any) -> str:
         """Name the entry after all that the machine code depends on."""
-        parts = (str(signature), self._target.codegen().magic_tuple(), _source(self._function.__code__.co_filename))
+        parts = (str(signature), self._target.codegen().magic_tuple(), self._source)
         digest = hashlib.sha256(json.dumps([*parts, *_versions()]).encode()).hexdigest()
         return f"loops/{self._function.__name__}-{digest[:32]}"
 

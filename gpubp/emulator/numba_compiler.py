@@ -16,7 +16,7 @@ import json
 import re
 import types as python_types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,7 +148,7 @@ class _CompilationUnit(numba_nvvm.CompilationUnit):
         self._library = buffer
 
     def verify(self) -> None:
-        """Nothing: the modules are verified before they are compiled."""
+        """Leave it to `compile`, which verifies the modules first."""
 
     def compile(self) -> bytes:
         modules = [module.encode() for module in canonical(self._modules)]
@@ -164,11 +164,27 @@ class _CompilationUnit(numba_nvvm.CompilationUnit):
         return ptx
 
 
-# Numbers that Numba counts up as long as the process runs: of a function, in its mangled name and in the variables of
-# what is inlined from it, and of an array in shared memory.
-_COUNTER = re.compile(r"(?P<mangled>B\d+v)\d+|(?P<variable>_v)\d+(?=_)|(?P<shared>_cudapy_smem_)\d+")
+# Numbers that Numba counts up as long as the process runs. They stand in names. Texts and the names of files, which are
+# matched to be left alone, belong to the user.
+_NAME = re.compile(r'[@%](?:"[^"]*"|[\w.$-]+)|linkageName: "[^"]*"|(?:c|directory: |filename: )"[^"]*"')
+_COUNTER = re.compile(
+    r"""
+    (?P<mangled> (?<=B) \d+ v \d+)             # of a function, in its mangled name, after the length of what follows
+    | (?P<variable> (?<=_v) \d+ (?=_))         # of a function, in variables of what is inlined from it
+    | (?P<shared> (?<=_cudapy_smem_) \d+)      # of an array in shared memory
+    """,
+    re.VERBOSE,
+)
 _MODULE_NAME = re.compile(r"^; ModuleID = .*\n", re.MULTILINE)
-_DEFINED = re.compile(r'^define [^\n]*?@"?([^"(\s]+)', re.MULTILINE)
+_DEFINED = re.compile(r'^define [^\n]*?(@"[^"]+"|@[\w.$-]+)', re.MULTILINE)
+
+
+def _counters(name: str) -> list[re.Match[str]]:
+    """Return the counters in a name. What Numba has not named, such as a user's function in CUDA C++, has none."""
+    if not name.startswith(("@", "%", "linkageName")):
+        return []
+    numbas = name.startswith("%") or "_ZN" in name
+    return [each for each in _COUNTER.finditer(name) if numbas or each["shared"]]
 
 
 def canonical(modules: Sequence[str]) -> list[str]:
@@ -178,24 +194,35 @@ def canonical(modules: Sequence[str]) -> list[str]:
     """
     numbers: dict[str, int] = {}
 
-    def renumbered(match: re.Match[str]) -> str:
-        number = numbers.setdefault(match[0], len(numbers) + 1)
-        if match["mangled"]:  # with the length of what follows
-            return f"B{1 + len(str(number))}v{number}"
-        return f"{match['variable'] or match['shared']}{number}"
+    def number(counter: re.Match[str]) -> str:
+        found = numbers.setdefault(f"{counter.lastgroup} {counter[0]}", len(numbers) + 1)
+        return f"{1 + len(str(found))}v{found}" if counter["mangled"] else str(found)
+
+    def renumbered(text: str, number: Callable[[re.Match[str]], str] = number) -> str:
+        return _NAME.sub(lambda name: _replaced(name[0], _counters(name[0]), number), text)
 
     def place(module: str) -> tuple[int, str]:
         """By the first call of a function that the module defines; by its text if nothing calls it."""
-        counters = [match[0] for name in _DEFINED.findall(module) for match in _COUNTER.finditer(name)]
-        return min((numbers.get(each, len(numbers) + 1) for each in counters), default=0), _COUNTER.sub("", module)
+        counters = (each for name in _DEFINED.findall(module) for each in _counters(name))
+        known = (numbers.get(f"{each.lastgroup} {each[0]}", len(numbers) + 1) for each in counters)
+        return min(known, default=0), renumbered(module, lambda counter: "")
 
     waiting = [_MODULE_NAME.sub("", module) for module in modules]
     ordered: list[str] = []
     while waiting:
         following = min(waiting, key=place) if ordered else waiting[0]
         waiting.remove(following)
-        ordered.append(_COUNTER.sub(renumbered, following))
+        ordered.append(renumbered(following))
     return ordered
+
+
+def _replaced(text: str, matches: Iterable[re.Match[str]], replacement: Callable[[re.Match[str]], str]) -> str:
+    """Return the text with each match replaced."""
+    pieces, end = [], 0
+    for match in matches:
+        pieces += [text[end : match.start()], replacement(match)]
+        end = match.end()
+    return "".join([*pieces, text[end:]])
 
 
 def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **options: object) -> tuple[str, str]:
@@ -225,7 +252,7 @@ def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], ar
 
     def make() -> str:
         ptx = _compile(py_func, argument_types, arch, options)
-        cache.store(entry, {".json": json.dumps({"ptx": ptx, "checksum": _digest(ptx)}).encode()})
+        cache.keep(entry, {".json": json.dumps({"ptx": ptx, "checksum": _digest(ptx)}).encode()})
         return ptx
 
     return cache.obtain(entry, lambda path: _read(path.with_suffix(".json")), make)

@@ -7,7 +7,6 @@ folder instead, and one warning says so.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import fcntl
 import os
@@ -21,21 +20,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from gpubp.errors import CacheError, CacheWarning
+
 T = TypeVar("T")
 
 SPARE = "GPUBP_SPARE_CACHE"
 """The environment variable that tells child processes of the temporary folder in use."""
 
-PATIENCE = 120.0
+PATIENCE = 30.0
 """Seconds to wait for another process that makes the same entry, before making it here too."""
 
 
-class CacheWarning(UserWarning):
-    """The cache folder cannot be written, so that what is compiled now is compiled again by the next process."""
-
-
-class CacheError(OSError):
-    """Neither the cache folder nor a temporary one can be written: there is no place for compiled code."""
+PROBE_BYTES = 1 << 16
+"""Bytes that must fit into a cache folder for it to count as one that can be written."""
 
 
 def directory() -> Path:
@@ -56,7 +53,7 @@ def directory() -> Path:
 
 
 def obtain(entry: str, read: Callable[[Path], T | None], make: Callable[[], T]) -> T:
-    """Return what `read` finds at the entry's path, or None of it being right there, what `make` makes and stores.
+    """Return the entry that `read` finds. If there is none, make and store it.
 
     Processes that want the same entry at the same time make it once.
 
@@ -74,16 +71,31 @@ def obtain(entry: str, read: Callable[[Path], T | None], make: Callable[[], T]) 
 
 
 def find(entry: str, read: Callable[[Path], T | None]) -> T | None:
-    """Return what `read` finds at the entry's path, or None."""
-    return next((found for place in _places() if (found := read(place / entry)) is not None), None)
+    """Return what `read` finds at the entry's path, or None. A folder that may not be read holds nothing."""
+    for place in _places():
+        with contextlib.suppress(OSError):
+            found = read(place / entry)
+            if found is not None:
+                return found
+    return None
 
 
 def _places() -> Iterator[Path]:
     """Yield the folders in which entries may lie."""
     with contextlib.suppress(OSError):
         yield directory()
-    if os.environ.get(SPARE):
-        yield Path(os.environ[SPARE])
+    spare = _spare()
+    if spare is not None:
+        yield spare
+
+
+def _spare() -> Path | None:
+    """Return the temporary folder in use, if there is one and if it is this user's."""
+    path = Path(os.environ.get(SPARE) or "/nowhere")
+    try:
+        return path if path.is_dir() and path.stat().st_uid == os.geteuid() else None
+    except OSError:
+        return None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -105,6 +117,14 @@ def store(entry: str, contents: Mapping[str, bytes]) -> Path:
     return build(entry, write)
 
 
+def keep(entry: str, contents: Mapping[str, bytes]) -> None:
+    """Do what `store` does, for an entry that can be done without: warn, once, if there is no place for it."""
+    try:
+        store(entry, contents)
+    except CacheError as error:
+        warnings.warn(str(error), CacheWarning, stacklevel=2)
+
+
 def build(entry: str, write: Callable[[Path], None]) -> Path:
     """Let `write` make an entry at a path in a folder that can be written, and return the path.
 
@@ -116,9 +136,10 @@ def build(entry: str, write: Callable[[Path], None]) -> Path:
         return _build_in(directory(), entry, write)
     except OSError as error:
         reason = error
-    if os.environ.get(SPARE):
+    spare = _spare()
+    if spare is not None:
         with contextlib.suppress(OSError):
-            return _build_in(Path(os.environ[SPARE]), entry, write)
+            return _build_in(spare, entry, write)
     for parent in (tempfile.gettempdir, lambda: "/dev/shm"):  # the latter is memory, for where all disks are full
         with contextlib.suppress(OSError):
             return _build_in_spare(Path(parent()), entry, write, reason)
@@ -137,7 +158,10 @@ def _build_in_spare(parent: Path, entry: str, write: Callable[[Path], None], rea
         shutil.rmtree(spare, ignore_errors=True)
         raise
     os.environ[SPARE] = str(spare)
-    atexit.register(_remove, spare, os.getpid())
+    from multiprocessing.util import Finalize
+
+    # Unlike atexit's functions, it is also called at the end of a process that multiprocessing started.
+    Finalize(None, _remove, (spare, os.getpid()), exitpriority=0)
     warnings.warn(
         f"compiled kernels are not kept: {_name()} cannot be written ({reason.strerror}); set GPUBP_CACHE_DIR to a "
         "folder that can be",
@@ -166,7 +190,7 @@ def ensure_writable() -> None:
     """
 
     def write_and_remove(path: Path) -> None:
-        _write(path, b"")
+        _write(path, bytes(PROBE_BYTES))
         path.unlink()
 
     with contextlib.suppress(OSError):
@@ -183,23 +207,27 @@ def _build_in(place: Path, entry: str, write: Callable[[Path], None]) -> Path:
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, each with the permissions of the one above, so that a shared cache is shared.
 
-    Below a folder in which everybody may write, such as /tmp, a new one is its user's own as far as the umask says.
+    What lies in the cache is executed, so nobody but owner and group gets the right to write to it. Below a folder like
+    /tmp, which many use without sharing (its sticky bit says so), a new one has the permissions of the umask.
     """
     if path.is_dir():
         return
     make_folder(path.parent)
     with contextlib.suppress(FileExistsError):
         path.mkdir()
-        above = path.parent.stat().st_mode
-        if not above & stat.S_ISVTX:
-            path.chmod(stat.S_IMODE(above))
+        if not path.parent.stat().st_mode & stat.S_ISVTX:
+            share(path, path.parent)
 
 
 def share(path: Path, folder: Path) -> None:
-    """Give a file, or a folder and all that is in it, the permissions of `folder`, for as far as they apply."""
-    allowed = stat.S_IMODE(folder.stat().st_mode)
+    """Give a file, or a folder and all that is in it, the permissions of `folder`, without everybody's to write.
+
+    A file system that has no permissions is left as it is.
+    """
+    allowed = stat.S_IMODE(folder.stat().st_mode) & ~stat.S_IWOTH
     for each in (path, *path.rglob("*")):
-        each.chmod(allowed if each.is_dir() else allowed & 0o666)
+        with contextlib.suppress(OSError):
+            each.chmod(allowed if each.is_dir() else allowed & 0o666)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -224,34 +252,32 @@ def turn(entry: str) -> Iterator[None]:
     The lock saves work and nothing else: entries are whole without it. So where it cannot be had, or after `PATIENCE`
     seconds, work goes on without it.
     """
-    lock = _lock(entry)
+    path, handle = _open_lock(entry)
+    locked = False
     try:
+        locked = handle is not None and _lock(handle)
         yield
     finally:
-        if lock is not None:
-            path, handle = lock
+        if handle is not None:
             with contextlib.suppress(OSError):
-                path.unlink()
+                if locked:
+                    path.unlink()
+                fcntl.flock(handle, fcntl.LOCK_UN)  # closing is not enough where a fork has the handle too
             os.close(handle)
 
 
-def _lock(entry: str) -> tuple[Path, int] | None:
-    """Return the path and the handle of the entry's lock file, locked, or None if that cannot be done."""
+def _open_lock(entry: str) -> tuple[Path, int | None]:
+    """Return path and handle of the entry's lock file, in the first folder that can be written; None: there is none."""
     for place in _places():
         path = place / f"{entry}.lock"
-        try:
+        with contextlib.suppress(OSError):
             make_folder(path.parent)
-            handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        except OSError:
-            continue
-        if _locked(handle):
-            return path, handle
-        os.close(handle)
-        return None
-    return None
+            return path, os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    return Path(), None
 
 
-def _locked(handle: int) -> bool:
+def _lock(handle: int) -> bool:
+    """Wait for the lock, for as long as `PATIENCE`, and return whether it was had."""
     deadline = time.monotonic() + PATIENCE
     pause = 0.001
     while time.monotonic() < deadline:

@@ -15,6 +15,7 @@ comes a socket of its own, over which a forked child reads one pickled call, and
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -46,22 +47,30 @@ def main(descriptor: str, compiler: str, folders: str, *again: str) -> None:
     """Serve requests until the process that asks for them has gone; then end, and all children too."""
     _fix_addresses()
     sys.path[:] = json.loads(folders)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     load = _LOAD[compiler]
     loaded: Any
     try:
         loaded = load()
     except Exception as error:  # told to whoever asks
         loaded = error
+    children: set[int] = set()
     with socket.socket(fileno=int(descriptor)) as requests:
         while True:
             message, (*answers,), *_ = socket.recv_fds(requests, 1, 1)
             if not message:
-                os.killpg(0, signal.SIGKILL)
-            if os.fork() == 0:
+                break
+            # Waiting for those that have ended makes their time count as this process's.
+            children = {child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)}
+            child = os.fork()
+            if child == 0:
                 requests.close()
                 _answer(socket.socket(fileno=answers[0]), loaded)
+            children.add(child)
             os.close(answers[0])
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    os._exit(0)
 
 
 ADDR_NO_RANDOMIZE = 0x0040000
@@ -95,15 +104,18 @@ def _answer(answers: socket.socket, loaded: Any) -> None:
 def _work(answers: socket.socket, loaded: Any) -> None:
     with answers, answers.makefile("rwb") as stream:
         folder, function, arguments = pickle.load(stream)
-        try:
+        with contextlib.suppress(OSError):  # without it, files that are named from there are not found
             os.chdir(folder)
+        result: tuple[str, Any]
+        try:
             if isinstance(loaded, Exception):
-                raise loaded
-            result = True, _WORK[function](loaded, **arguments)
+                result = "missing", f"{type(loaded).__name__}: {loaded}"
+            else:
+                result = "done", _WORK[function](loaded, **arguments)
         except Refused as error:
-            result = False, ("refused", error.reason, error.log)
+            result = "refused", (error.reason, error.log)
         except Exception as error:
-            result = False, ("failed", f"{type(error).__name__}: {error}", "")
+            result = "failed", f"{type(error).__name__}: {error}"
         pickle.dump(result, stream)
 
 

@@ -1,9 +1,9 @@
 """The one way to compile CUDA C++: one NVRTC call for one real architecture gives the PTX and the cubin.
 
 The emulated device executes that PTX, CuPy loads that cubin and nvdisasm reads it: three views of one compilation.
-No driver and no GPU are needed. NVRTC runs in a process of its own, so that the same source always gives the same code.
-Results are kept on disk (see `cache`), the PTX beside the cubin under one name, so that
-`RawModule(path=str(compiled.cubin_path))` is the same line for CuPy and for the emulator.
+No driver and no GPU are needed. NVRTC runs in a process of its own, so that the same source gives the same code,
+whatever was compiled before (see `process.reproducible`). Results are kept on disk (see `cache`), the PTX beside the
+cubin under one name, so that `RawModule(path=str(compiled.cubin_path))` is the same line for CuPy and for the emulator.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,7 @@ CACHE_FORMAT = "2"
 
 
 class CompileError(Exception):
-    """NVRTC refused the source. `log` is its whole output, which quotes the source lines at fault."""
+    """A compiler refused the source or the PTX. `log` is its whole output, which quotes the source lines at fault."""
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(f"{message}\n{log}".rstrip())
@@ -93,7 +94,7 @@ def compile_source(
 ) -> Compiled:
     """Compile CUDA C++ for one real architecture.
 
-    The same source gives the same PTX and machine code, whatever was compiled before.
+    The same source gives the same PTX and machine code, whatever was compiled before (see `process.reproducible`).
 
     Args:
         source: CUDA C++ text. CUDA's own headers (cuda_fp16.h, mma.h, ...) can be included.
@@ -107,7 +108,7 @@ def compile_source(
         CompileError: the source does not compile; carries the log.
         ValueError: an unknown architecture, or an option that this function decides itself.
         RuntimeError: NVRTC is missing.
-        OSError: neither the cache folder nor a temporary one can be written.
+        CacheError: neither the cache folder nor a temporary one can be written.
     """
     nvrtc = _nvrtc()
     _check_arch(nvrtc, arch)
@@ -125,7 +126,7 @@ def compile_source(
         *arguments,
         *map(str, directories),
         *expressions,
-        "NVRTC {}.{}".format(*nvrtc.nvrtcVersion()[1:]),
+        *_compiler(nvrtc),
     )
     entry = f"cuda/{key}"
 
@@ -208,6 +209,16 @@ def _checked(nvrtc: ModuleType, outcome: tuple) -> Any:
     return results[0] if results else None
 
 
+@functools.cache
+def _compiler(nvrtc: ModuleType) -> tuple[str, ...]:
+    """Return what tells NVRTC's releases apart: its version, and that of its wheel, which patches change alone."""
+    versions = ["NVRTC {}.{}".format(*nvrtc.nvrtcVersion()[1:])]
+    for name in ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    return tuple(versions)
+
+
 def _check_arch(nvrtc: ModuleType, arch: str) -> None:
     match = re.fullmatch(r"sm_(\d+)[af]?", arch)
     known = _checked(nvrtc, nvrtc.nvrtcGetSupportedArchs())
@@ -224,7 +235,6 @@ def _check_options(options: Sequence[str]) -> None:
             raise ValueError(f"options has {option!r}: arch gives the architecture, and link-time code is no PTX")
 
 
-@functools.cache
 def _toolkit_headers() -> tuple[Path, ...]:
     """Return the directories of CUDA's own headers: those that NVRTC carries, unpacked once, else the toolkit's."""
     nvrtc = _nvrtc()
@@ -232,12 +242,16 @@ def _toolkit_headers() -> tuple[Path, ...]:
         status, info, _ = nvrtc.nvrtcGetBundledHeadersInfo()
         if status == nvrtc.nvrtcResult.NVRTC_SUCCESS and info.available:
             entry = f"cuda-headers/{info.cudaVersionMajor}.{info.cudaVersionMinor}"
-            directory = cache.obtain(entry, lambda path: path if path.is_dir() else None, lambda: _unpack(nvrtc, entry))
+            directory = cache.obtain(entry, _whole_headers, lambda: _unpack(nvrtc, entry))
             return (directory, directory / "cccl")
     from cuda import pathfinder
 
     found = (pathfinder.find_nvidia_header_directory(library) for library in ("cudart", "cccl"))
     return tuple(Path(directory) for directory in found if directory)
+
+
+MANIFEST = "manifest.json"
+"""In the directory of CUDA's headers: the size of each file."""
 
 
 def _unpack(nvrtc: ModuleType, entry: str) -> Path:
@@ -251,11 +265,32 @@ def _unpack(nvrtc: ModuleType, entry: str) -> Path:
             )
             if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
                 raise OSError(0, f"CUDA's headers cannot be unpacked: {message}", str(path))
+            (unpacked / MANIFEST).write_text(json.dumps(_sizes(unpacked)), encoding="utf-8")
             cache.share(unpacked, path.parent)
-            with contextlib.suppress(FileExistsError):
-                unpacked.rename(path)
+            with contextlib.suppress(OSError):  # nothing is there, as a rule
+                path.rename(Path(folder) / "damaged")
+            unpacked.rename(path)
 
     return cache.build(entry, write)
+
+
+def _whole_headers(path: Path) -> Path | None:
+    """Return the directory if all that was unpacked there is still there. It is gone through once a process."""
+    return path if path.is_dir() and _is_whole(path) else None
+
+
+@functools.cache
+def _is_whole(path: Path) -> bool:
+    try:
+        return json.loads((path / MANIFEST).read_text(encoding="utf-8")) == _sizes(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Return the size of each file in a directory and below, but for the manifest's."""
+    files = (each for each in path.rglob("*") if each.name != MANIFEST and each.is_file())
+    return {str(each.relative_to(path)): each.stat().st_size for each in files}
 
 
 def _directories_in(options: Sequence[str]) -> list[Path]:
@@ -275,11 +310,19 @@ def _included_headers(source: str, directories: Sequence[Path]) -> list[tuple[Pa
     while texts:
         text, searched = texts.pop()
         for included in re.findall(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">]+)[">]', text, re.MULTILINE):
-            path = next((directory / included for directory in searched if (directory / included).is_file()), None)
+            path = next((directory / included for directory in searched if _is_file(directory / included)), None)
             if path is not None and path.resolve() not in found:
                 found[path.resolve()] = path.read_text(encoding="utf-8", errors="replace")
                 texts.append((found[path.resolve()], [path.parent, *directories]))
     return sorted(found.items())
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is such a file, as far as this user may see."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _digest(*parts: str) -> str:
@@ -290,7 +333,7 @@ def _digest(*parts: str) -> str:
 def _compile(
     source: str, name: str, arch: str, options: Sequence[str], include_dirs: Sequence[Path], expressions: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what `compilers.compile_program` gives, with the paths as they are given."""
+    """Return what `compilers.compile_program` gives, with the paths in PTX and log as they are given."""
     include = [_padded(str(path)) for path in include_dirs]
     plain = dict(zip((_padded(name), *include), (name, *map(str, include_dirs)), strict=True))
 
@@ -312,7 +355,8 @@ def _compile(
 
 
 PATH_LENGTH = 255
-"""Characters of a path as NVRTC gets it: shorter ones are filled up, as their length would move its data in memory."""
+"""Characters of a path as NVRTC gets it, and as it stands in the machine code. Shorter paths are filled up, as their
+length would move NVRTC's data in memory."""
 
 
 def _padded(path: str) -> str:

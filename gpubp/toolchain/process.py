@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpubp.errors import BackendError
+
 SCRIPT = Path(__file__).with_name("compilers.py")
 
 
-class CompilerError(RuntimeError):
+class CompilerError(BackendError, RuntimeError):
     """A compiler refused its input (`reason`, and `log`: its whole output), cannot be loaded, or died."""
 
     def __init__(self, reason: str, log: str = "") -> None:
@@ -37,7 +40,7 @@ class Refused(CompilerError):
 
 @dataclass(frozen=True)
 class _Compiler:
-    """The process of a compiler, and the socket for requests to it, whose end is that of the process."""
+    """The process of a compiler, and the socket for requests to it. The process ends when the socket is closed."""
 
     process: subprocess.Popen[bytes]
     requests: socket.socket
@@ -45,11 +48,19 @@ class _Compiler:
     def stop(self) -> None:
         with contextlib.suppress(OSError), self.requests:
             self.requests.shutdown(socket.SHUT_RDWR)  # also where a fork of this process holds a copy
-        self.process.wait()
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:  # somebody has stopped it
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
+
+GRACE = 2.0
+"""Seconds that a compiler's process may take to end by itself."""
 
 _running: dict[str, _Compiler] = {}
-_starting = threading.Lock()
+# Held while a connection is made and handed over: a fork in that moment would hold its other end open.
+_connecting = threading.RLock()
 
 
 def call(compiler: str, function: str, **arguments: Any) -> Any:
@@ -64,24 +75,24 @@ def call(compiler: str, function: str, **arguments: Any) -> Any:
         Refused: the compiler refused the input.
         CompilerError: the compiler is missing, or it died.
     """
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            _send(compiler, theirs)
-        answer = b""
-        # A process that died leaves a closed connection, in the middle of the request or of the answer.
-        with contextlib.suppress(OSError), ours.makefile("rwb") as stream:
-            pickle.dump((_current_folder(), function, arguments), stream)
-            stream.flush()
-            answer = stream.read()
+    request = pickle.dumps((_current_folder(), function, arguments))
+    answer = b""
+    # A process that died leaves a closed connection, in the middle of the request or of the answer.
+    with _connect(compiler) as connection, contextlib.suppress(OSError), connection.makefile("rwb") as stream:
+        stream.write(request)
+        stream.flush()
+        answer = stream.read()
     try:
-        done, result = pickle.loads(answer)
+        kind, result = pickle.loads(answer)
     except (EOFError, pickle.UnpicklingError):
         raise CompilerError(f"{compiler} died: its process ended without an answer") from None
-    if done:
+    if kind == "done":
         return result
-    kind, reason, log = result
-    raise Refused(reason, log) if kind == "refused" else CompilerError(f"{compiler} {kind}: {reason}", log)
+    if kind == "refused":
+        raise Refused(*result)
+    if kind == "missing":
+        raise CompilerError(f"{compiler} does not load ({result}): pip install 'gpubp[emulator]'")
+    raise CompilerError(f"{compiler} failed ({result})")
 
 
 def reproducible() -> bool:
@@ -89,18 +100,22 @@ def reproducible() -> bool:
     return call("nvrtc", "addresses_are_fixed")
 
 
-def _send(compiler: str, answers: socket.socket) -> None:
-    """Hand one end of a call's connection to the compiler's process; start that if there is none, or if it has died."""
-    with _starting:
+def _connect(compiler: str) -> socket.socket:
+    """Return a connection to a compiler's process for one call. Start the process if there is none, or if it died."""
+    with _connecting, contextlib.ExitStack() as unused:
+        ours, theirs = map(unused.enter_context, socket.socketpair())
+        ours.settimeout(None)  # whatever socket.setdefaulttimeout says
         for _ in range(2):
             if compiler not in _running:
                 _running[compiler] = _start(compiler)
             try:
-                socket.send_fds(_running[compiler].requests, [b"!"], [answers.fileno()])
+                socket.send_fds(_running[compiler].requests, [b"!"], [theirs.fileno()])
             except OSError:
                 _running.pop(compiler).stop()
             else:
-                return
+                unused.pop_all()
+                theirs.close()
+                return ours
     raise CompilerError(f"{compiler} cannot be started: its process ends at once ({sys.executable} {SCRIPT})")
 
 
@@ -108,6 +123,7 @@ def _start(compiler: str) -> _Compiler:
     if not sys.executable:
         raise CompilerError(f"{compiler} cannot be started: Python does not know its own executable (sys.executable)")
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    ours.settimeout(None)
     folders = json.dumps([os.path.join(_current_folder(), folder) for folder in sys.path])
     # -P: the script's own folder is not for imports, as its files have names that others have too.
     command = [sys.executable, "-P", str(SCRIPT), str(theirs.fileno()), compiler, folders]
@@ -130,18 +146,17 @@ def _start(compiler: str) -> _Compiler:
 def _current_folder() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it was deleted
+    except OSError:  # it was deleted, or lies in a folder that this user may not enter
         return "/"
 
 
 def _forget() -> None:
     """In a fork, which must not keep the processes of its parent alive: start new ones when needed."""
-    global _starting
     for each in _running.values():
         each.requests.close()
         each.process.returncode = 0  # it is no child of this process: nothing to wait for
     _running.clear()
-    _starting = threading.Lock()
+    _connecting.release()
 
 
 @atexit.register
@@ -150,4 +165,4 @@ def _stop() -> None:
         _running.popitem()[1].stop()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(before=_connecting.acquire, after_in_parent=_connecting.release, after_in_child=_forget)

@@ -165,11 +165,17 @@ def test_damaged_code_is_compiled_again(folder, damage):
     assert loops._read(file.with_suffix("")) is not None
 
 
-def test_another_source_is_another_entry(folder, monkeypatch):
-    anew()(2)
-    monkeypatch.setattr(loops, "_source", lambda path: "changed")
-    anew()(2)
-    assert len(list(folder.glob("doubled-*"))) == 2
+def test_code_belongs_to_the_text_that_was_loaded(folder, tmp_path):
+    """Also if the file changes between loading and the first call."""
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import mine; {}print(mine.f(1))"
+    change = "text = open(mine.__file__).read(); open(mine.__file__, 'w').write(text.replace('+ 1', '+ 100')); "
+    (tmp_path / "mine.py").write_text("from gpubp.emulator.loops import loop\n@loop\ndef f(x):\n    return x + 1\n")
+    found = []
+    for step in (change, "", ""):
+        command = [sys.executable, "-B", "-c", program.format(step), str(tmp_path)]
+        found.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found == ["2\n", "101\n", "101\n"]
+    assert len(list(folder.glob("f-*"))) == 2
 
 
 def test_without_a_folder_code_is_compiled_all_the_same(folder, monkeypatch):

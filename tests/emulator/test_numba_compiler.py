@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from numba.cuda import types
 
-from gpubp.emulator.numba_compiler import canonical
+from gpubp.emulator import cuda
+from gpubp.emulator.numba_compiler import canonical, compile_kernel
 
 KERNEL = """; ModuleID = "k$9"
 define void @"_ZN1kB3v40E"() {
@@ -41,6 +44,38 @@ def test_functions_that_differ_in_their_number_alone_stay_apart():
     assert len(set(made)) == 4
 
 
+def test_what_belongs_to_the_user_is_left_alone():
+    module = "\n".join(
+        [
+            'define void @"_ZN1kB3v40E"() {',
+            '  store c"loss_v77_mean 100%_v77_x B2v7\\00"',
+            "  call @foreign_v77_B2v7()",
+            "}",
+            '!1 = !DIFile(directory: "/home/@me/50%_v77_x", filename: "net_v77_B2v7.py")',
+        ]
+    )
+    assert canonical([module]) == [module.replace("B3v40", "B2v1")]
+
+
+def test_texts_of_a_kernel_are_printed_as_they_are(capfd):
+    @cuda.jit
+    def speak(x):
+        print("loss_v77_mean B2v7 100%_v7_", x[0])
+
+    speak[1, 1](np.array([2.0]))
+    assert capfd.readouterr().out.startswith("loss_v77_mean B2v7 100%_v7_ 2.0")
+
+
+def test_a_file_keeps_its_name(tmp_path):
+    file = tmp_path / "net_v77_final" / "prog_v8_x.py"
+    code = compile("\n\ndef kernel(x):\n    x[0] = 1\n", str(file), "exec")
+    file.parent.mkdir()
+    file.write_text("\n\ndef kernel(x):\n    x[0] = 1\n")
+    space = {}
+    exec(code, space)
+    assert f'"{file}"' in compile_kernel(space["kernel"], (types.float64[::1],), "sm_90")
+
+
 ORDERS = r"""
 import hashlib, sys
 from gpubp.emulator import cuda
@@ -61,9 +96,9 @@ for name in sys.argv[1]:
 
 
 @pytest.mark.slow
-def test_the_order_of_compilation_changes_nothing(tmp_path, monkeypatch):
+def test_the_order_of_compilation_changes_nothing(reproducible, tmp_path, monkeypatch):
     found = set()
-    for number, order in enumerate(("abc", "cb")):
+    for number, order in enumerate(("abc", "cba")):
         monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / str(number)))
         result = subprocess.run([sys.executable, "-c", ORDERS, order], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr

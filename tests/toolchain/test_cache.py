@@ -136,6 +136,23 @@ def test_patience_ends(folder, monkeypatch):
         assert obtain() == "made"
 
 
+def test_a_fork_that_has_the_lock_keeps_nobody_waiting(folder):
+    with cache.turn("kind/key"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        handle = os.open(folder / "kind" / "key.lock", os.O_RDONLY | os.O_CREAT)
+        started = time.monotonic()
+        assert obtain() == "made"
+        assert time.monotonic() - started < cache.PATIENCE / 2
+        os.close(handle)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
 # --- where it lies ----------------------------------------------------------------------------------------------------
 def test_the_folder_without_the_variable(monkeypatch, tmp_path):
     monkeypatch.delenv("GPUBP_CACHE_DIR")
@@ -161,11 +178,43 @@ def test_what_is_made_has_the_permissions_of_the_folder(folder, mode):
     assert stat.S_IMODE((folder / "kind" / "deeper" / "key.txt").stat().st_mode) == mode & 0o666
 
 
-def test_below_a_folder_that_is_everybodys_a_new_one_is_not(tmp_path, monkeypatch):
-    tmp_path.chmod(0o1777)
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_nobody_else_may_write_what_is_executed(tmp_path, monkeypatch, mode):
+    tmp_path.chmod(mode)
     monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / "mine"))
     obtain()
-    assert not (tmp_path / "mine").stat().st_mode & stat.S_IWOTH
+    assert [path for path in tmp_path.rglob("*") if path.stat().st_mode & stat.S_IWOTH] == []
+
+
+def test_a_file_system_without_permissions_is_good_enough(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert obtain("first") == "first"
+    assert obtain("second") == "first"
+
+
+def test_a_folder_that_may_not_be_read_holds_nothing(monkeypatch):
+    obtain("first")
+    original = Path.is_file
+
+    def refuse(path):
+        if path.name.startswith("key"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert obtain("second") == "second"
+
+
+def test_a_temporary_folder_of_somebody_else_is_not_used(unwritable, tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.setenv(cache.SPARE, str(tmp_path / "theirs"))
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.warns(cache.CacheWarning):
+        obtain()
+    assert list((tmp_path / "theirs").iterdir()) == []
 
 
 # --- where it cannot be written ---------------------------------------------------------------------------------------
@@ -184,6 +233,22 @@ def test_children_use_the_temporary_folder_and_do_not_warn(unwritable):
     code = "from gpubp.toolchain import cache; cache.store('kind/other', {'.txt': b'from a child'})"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
     assert obtain("here", "kind/other") == "from a child"
+
+
+def store_and_tell(results):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results.put(str(cache.store("kind/key", {".txt": b"made"})))
+
+
+def test_the_temporary_folder_goes_with_a_process_of_multiprocessing(unwritable):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    worker = context.Process(target=store_and_tell, args=(results,))
+    worker.start()
+    path = Path(results.get(timeout=60))
+    worker.join()
+    assert not path.parents[1].exists()
 
 
 def test_the_temporary_folder_goes_with_the_process(unwritable):
@@ -244,6 +309,8 @@ def test_where_nothing_can_be_written_one_error_says_so(folder, monkeypatch):
     monkeypatch.setattr(cache, "_write", full_disk(["/"]))
     with pytest.raises(cache.CacheError, match=rf"neither to {folder} \(No space left.*GPUBP_CACHE_DIR"):
         obtain()
+    with pytest.warns(cache.CacheWarning, match=rf"neither to {folder} \(No space left.*GPUBP_CACHE_DIR"):
+        cache.keep("kind/key", {".txt": b"can be made again"})
     assert os.environ[cache.SPARE] == ""
 
 

@@ -1,6 +1,7 @@
 """compile_source: PTX and cubin from one call, names, resources, errors and the cache."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -222,6 +223,25 @@ def test_nothing_half_written_is_left(cache):
     compile_source(SCALE, name_expressions=["scale<float>"])
     assert not list(cache.rglob("*.part"))
     assert len(list((cache / "cuda").iterdir())) == 3
+
+
+def test_headers_are_unpacked_again_if_they_are_damaged_or_gone(cache):
+    half = '#include <cuda_fp16.h>\nextern "C" __global__ void k(__half* x) { x[0] = x[1]; }\n'
+    compile_source(half)
+    (headers,) = [path for path in (cache / "cuda-headers").iterdir() if path.is_dir()]
+    (headers / "cuda_fp16.h").write_text("/* cut off")
+    compiling._is_whole.cache_clear()
+    compile_source(half, "sm_80")
+    shutil.rmtree(cache)
+    compile_source(half, "sm_75")
+    assert len(list((cache / "cuda-headers").iterdir())) == 1
+
+
+def test_headers_that_another_process_has_unpacked_meanwhile_are_taken(cache):
+    compile_source(SCALE)
+    (headers,) = (cache / "cuda-headers").iterdir()
+    assert compiling._unpack(compiling._nvrtc(), f"cuda-headers/{headers.name}") == headers
+    assert compiling._whole_headers(headers) == headers
 
 
 def test_neither_cupy_nor_a_driver_is_loaded():

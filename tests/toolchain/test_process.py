@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,7 +67,7 @@ def is_alive(pid):
 
 def forks():
     """The compilations that are going on."""
-    return set(children(helper().pid)) - {helper().pid}
+    return {pid for pid in children(helper().pid) if pid != helper().pid and is_alive(pid)}
 
 
 def wait_until(condition):
@@ -92,13 +93,13 @@ def test_errors_of_the_compiler_keep_its_words():
 
 
 def test_a_fault_in_a_call_is_told():
-    with pytest.raises(process.CompilerError, match="nvrtc failed: TypeError"):
+    with pytest.raises(process.CompilerError, match=r"nvrtc failed \(TypeError"):
         process.call("nvrtc", "compile_program", source=SOURCE)
 
 
 def test_a_compiler_that_is_missing_is_told(fresh, monkeypatch):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
-    with pytest.raises(process.CompilerError, match="nvrtc failed: ModuleNotFoundError"):
+    with pytest.raises(process.CompilerError, match=r"nvrtc does not load \(ModuleNotFoundError.*pip install"):
         compile_program()
 
 
@@ -162,6 +163,83 @@ def test_a_folder_that_was_deleted_is_no_obstacle(fresh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "deleted")
     (tmp_path / "deleted").rmdir()
     assert compile_program()["cubin"]
+
+
+def test_a_folder_that_may_not_be_entered_is_no_obstacle(fresh, monkeypatch):
+    monkeypatch.setattr(process, "_current_folder", lambda: "/nonexistent")
+    assert compile_program()["cubin"]
+
+
+def test_a_default_timeout_of_sockets_is_not_for_compilers(fresh):
+    socket.setdefaulttimeout(0.001)
+    try:
+        assert compile_program()["cubin"]
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_forks_of_other_threads_hold_no_answer_back(fresh):
+    """Children that are forked while a call is made live on, and the call does not wait for their end."""
+    code = f"""
+import os, threading, time
+from gpubp.toolchain import process
+running = True
+children = []
+def fork():
+    while running:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        children.append(child)
+forker = threading.Thread(target=fork)
+forker.start()
+process.call("nvrtc", "compile_program", source={SOURCE!r}, name="k.cu", options=[], expressions=[])
+running = False
+forker.join()
+for child in children:
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+print(len(children))
+"""
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 0
+    assert time.monotonic() - started < 50
+
+
+def test_a_process_that_was_stopped_does_not_keep_its_parent(fresh, monkeypatch):
+    monkeypatch.setattr(process, "GRACE", 0.1)
+    compile_program()
+    pid = helper().pid
+    os.kill(pid, signal.SIGSTOP)
+    process._stop()
+    assert not is_alive(pid)
+
+
+WITHOUT_PERSONALITY = """
+import ctypes, platform, struct
+number = {"x86_64": 135, "aarch64": 92}[platform.machine()]
+# A program for the kernel's filter: load the number of the call; if it is that one, EPERM; else let it be.
+rules = ((0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000))
+rules = b"".join(struct.pack("HBBI", *rule) for rule in rules)
+memory = ctypes.create_string_buffer(rules)
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(memory))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+"""
+
+
+def test_a_container_that_hides_personality_compiles_and_says_so():
+    code = f"""{WITHOUT_PERSONALITY}
+from gpubp.toolchain import process
+made = process.call("nvrtc", "compile_program", source={SOURCE!r}, name="k.cu", options=[], expressions=[])
+print(process.reproducible(), ".entry k" in made["ptx"])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("False True\n", "")
 
 
 def test_it_dies_with_its_parent():
@@ -232,7 +310,7 @@ for name in {order!r}:
     (cache / "tests_of_kernels.py").parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(__file__, cache / "tests_of_kernels.py")
     # The environment's size moves the data of a process as well.
-    more = {"GPUBP_CACHE_DIR": str(cache / "kept"), "PYTHONPATH": str(cache), "SIZE": "x" * random.randrange(9000)}
+    more = {"GPUBP_CACHE_DIR": str(cache / "kept"), "PYTHONPATH": str(cache), "SIZE": "x" * (997 * len(cache.name))}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | more)
     assert result.returncode == 0, result.stderr
     return dict(line.split(" ", 1) for line in result.stdout.splitlines())
@@ -252,10 +330,11 @@ def test_the_order_of_compilation_changes_nothing(reproducible, tmp_path):
 def test_no_process_and_no_path_changes_the_code(reproducible, tmp_path, monkeypatch):
     """The machine code holds the path; the PTX without its table of files does not."""
     found = set()
+    lengths = random.Random(0)
     for number in range(40):
-        folder = tmp_path / ("k" * random.randint(1, 120))
+        folder = tmp_path / ("k" * lengths.randint(1, 120))
         shutil.copytree(sources.KERNEL_DIRECTORY, folder)
-        monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / f"cache{number}" / ("c" * random.randint(1, 120))))
+        monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / f"cache{number}" / ("c" * lengths.randint(1, 120))))
         process._stop()
         entry = KERNELS["TN"]
         ptx = compile_file(folder / entry.source, name_expressions=[entry.expression]).ptx
