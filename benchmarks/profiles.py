@@ -17,6 +17,7 @@ from typing import Any
 from gpubp import chips
 from gpubp.profiler.profile import KernelProfile, profile
 from gpubp.profiler.workloads import Workload
+from gpubp.toolchain import process
 
 STORE = Path(__file__).with_name("profiles.json")
 
@@ -131,6 +132,8 @@ def _version(name: str) -> str:
 
 def main() -> None:
     """Rewrite the store, and say what changed."""
+    if not process.reproducible():
+        sys.exit("the same source may give other code here: this system does not let a process fix its addresses")
     before = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"versions": {}, "profiles": {}}
     found = measured()
     for line in differences(before["profiles"], found):

@@ -51,7 +51,7 @@ STYLE = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what matplotlib says when it loads and has no folder to keep its list of fonts in: it works as well."""
+    """Silence matplotlib while it loads: it works without a folder for its list of fonts, and says so in two lines."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -2,7 +2,7 @@
 
 Each person has an installation, a user, a folder to work in and an environment; everything is piped, so nobody has a
 terminal. What they try must end well, or in one sentence that says what to do. Installations come from the package
-index, as they do for people. The users that are not root need somebody who may become them: root.
+index, as they do for people. Only root can become the users that are not root.
 """
 
 from __future__ import annotations
@@ -206,11 +206,15 @@ def test_an_ordinary_user_without_a_home(root, from_wheel, folder):
     take_first_steps(Person(from_wheel, folder, {"HOME": None}, NOBODY), UNKEPT)
 
 
-def test_a_user_that_the_system_does_not_know(root, from_wheel, folder):
-    person = Person(from_wheel, folder, {"HOME": None}, STRANGER)
-    ended = person.gpubp(*STEPS[3])
-    assert ended.returncode == 0, ended.stderr
-    assert re.fullmatch(UNKEPT, ended.stderr), ended.stderr
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_user_that_the_system_does_not_know(locked, root, from_wheel, folder):
+    """Also in a folder of root's that nobody else may enter, which is HOME as well, as after `su`."""
+    folder.chmod(0o700 if locked else 0o777)
+    person = Person(from_wheel, folder, {"HOME": str(folder) if locked else None}, STRANGER)
+    for step in (STEPS[1], *STEPS[3:6]):
+        ended = person.gpubp(*step)
+        assert ended.returncode == 0, f"{step}\n{ended.stdout}\n{ended.stderr}"
+        assert re.fullmatch(UNKEPT, ended.stderr), ended.stderr
 
 
 def test_two_users_of_one_cache(root, from_wheel, folder):

@@ -350,7 +350,7 @@ def ran(tmp_path):
 
 def test_the_quick_tests_run_with_each_python(make, tmp_path):
     installs, _ = make("pythons")
-    assert [line.split()[-1] for line in installs] == [".[test]"] * 3
+    assert [line.split()[-1] for line in installs] == [".[tools]"] * 3  # and not what the extra `test` fixes
     assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13"]
     assert make("pythons")[0] == []
     assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13"]
@@ -386,9 +386,10 @@ def test_the_oldest_dependencies_come_without_the_pins(make, tmp_path):
 
 def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
     installs, _ = make("exhaustive")
-    assert [line.split()[-1] for line in installs] == [".[test]"] * 4 + [".[tools]"]
+    assert [line.split()[-1] for line in installs] == [".[test]"] + [".[tools]"] * 4
     assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
     assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest"]
+    assert "tests/first_steps.py" in (tmp_path / "log").read_text().splitlines()[-1]
     make("exhaustive", failing="python-3.13", expect=2)
 
 
@@ -421,7 +422,13 @@ def test_the_ci_script_is_executable_and_fails_with_the_tests(repository, tmp_pa
 def test_the_workflow_runs_targets_of_the_makefile_from_the_lowest_python_on(repository):
     workflow = (repository / ".github" / "workflows" / "test.yml").read_text()
     runs = re.findall(r"run: (.*)$", workflow, re.MULTILINE)
-    assert set(runs) == {"make test", "make long", "make oldest", "make python-${{ matrix.python }}"}
+    assert set(runs) == {
+        "make test",
+        "make long",
+        "make first-steps",
+        "make oldest",
+        "make python-${{ matrix.python }}",
+    }
     assert {run.removeprefix("make ") for run in runs if "$" not in run} <= set(phony_targets(repository))
     with open(repository / "pyproject.toml", "rb") as file:
         lowest = tomllib.load(file)["project"]["requires-python"].removeprefix(">=")

@@ -73,8 +73,8 @@ def accumulator(dtype: str) -> str:
 PRODUCT = 4.0
 """The factor of a product's bound: the loads are exact, so it covers the epilogue's own roundings."""
 
-LEAST_PART = 256
-"""Depth of the parts in which a product may be added to what it updates, each sum rounded: BLAS libraries do that."""
+BLAS_DEPTH = 256
+"""Depth of a product that BLAS libraries at least add up before they add it to what they update, and round."""
 
 ROUNDINGS = {
     "output_delta": 12.0,  # a − y, a slope, the division by B, and two roundings of each
