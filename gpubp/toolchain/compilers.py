@@ -2,7 +2,7 @@
 
 What NVRTC makes of a source depends on what the process has compiled before, and on the addresses at which its data
 happens to lie: they decide which of several equal instructions it takes, and in which order. Here every compilation
-starts from the same state, so that the same source always gives the same PTX and the same machine code:
+starts from the same state, so that the same source gives the same PTX and the same machine code:
 
 - the process has loaded the compiler and compiled nothing;
 - Linux gives it the same addresses each time (personality ADDR_NO_RANDOMIZE), where it is allowed to ask for that;
@@ -44,14 +44,14 @@ class Refused(Exception):
 
 
 def main(descriptor: str, compiler: str, folders: str, *again: str) -> None:
-    """Serve requests until the process that asks for them has gone; then end, and all children too."""
+    """Serve requests until the process that sends them has ended; then end, with all children."""
     _fix_addresses()
     sys.path[:] = json.loads(folders)
     load = _LOAD[compiler]
     loaded: Any
     try:
         loaded = load()
-    except Exception as error:  # told to whoever asks
+    except Exception as error:  # the answer to every call
         loaded = error
     children: set[int] = set()
     with socket.socket(fileno=int(descriptor)) as requests:
@@ -78,7 +78,7 @@ ADDR_NO_RANDOMIZE = 0x0040000
 
 
 def _fix_addresses() -> None:
-    """Start this program again with addresses that are the same each time, unless that is so, or not allowed."""
+    """Restart this program, once, with addresses that are the same each time, as far as the system allows that."""
     if "--again" in sys.argv:
         return
     linux = ctypes.CDLL(None)

@@ -125,8 +125,9 @@ def _start(compiler: str) -> _Compiler:
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.settimeout(None)
     folders = json.dumps([os.path.join(_current_folder(), folder) for folder in sys.path])
-    # -P: the script's own folder is not for imports, as its files have names that others have too.
-    command = [sys.executable, "-P", str(SCRIPT), str(theirs.fileno()), compiler, folders]
+    # -P: the script's own folder is not for imports, as its files have names that others have too. -W: a warning that
+    # the user's environment makes an error would end it.
+    command = [sys.executable, "-P", "-W", "ignore", str(SCRIPT), str(theirs.fileno()), compiler, folders]
     # Settings of the allocator would put data elsewhere.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     with theirs:
