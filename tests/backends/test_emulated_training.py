@@ -6,7 +6,6 @@ import pytest
 from gpubp import Network, backends, data
 from gpubp.data import Scaler
 
-BACKENDS = ["cupy", "numba"]
 BATCH = 64
 
 
@@ -30,8 +29,10 @@ def train(digits, backend, steps, optimizer, **settings):
     return net
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param("cupy", marks=pytest.mark.slow), pytest.param("numba", marks=pytest.mark.exhaustive)],
+)
 def test_the_digits_are_learnt(digits, backend):
     one_epoch = len(digits[0]) // BATCH
     emulated = backends.get(backend, "emulator")

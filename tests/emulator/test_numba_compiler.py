@@ -79,13 +79,13 @@ def test_a_file_keeps_its_name(tmp_path):
 ORDERS = r"""
 import hashlib, sys
 from gpubp.emulator import cuda
-from gpubp.kernels.numba import activations, hidden_delta, product, product_pipelined, softmax, transpose_product, forms
+from gpubp.kernels.numba import activations, hidden_delta, product, product_pipelined, transpose_product, forms
 from gpubp.kernels.plans import EMULATED_CHIP, Plan
 
 SMALL = product_pipelined.adapt(Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2), EMULATED_CHIP)
 TILED = Plan("tiled", "float32", 16, 16, 16)
 MAKE = {
-    "a": lambda: hidden_delta.pipelined(cuda.jit, SMALL, activations.make(cuda.jit, "tanh", 0.5, "float32")),
+    "a": lambda: hidden_delta.tiled(cuda.jit, TILED, activations.make(cuda.jit, "tanh", 0.5, "float32")),
     "b": lambda: product.partial(cuda.jit, SMALL, forms.TN),
     "c": lambda: transpose_product.tiled(cuda.jit, TILED),
 }
