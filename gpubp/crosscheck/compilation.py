@@ -9,7 +9,6 @@ Tensor cores that multiply what the kernels do come with sm_80. On sm_75 the bac
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -87,7 +86,7 @@ def compile_cases(
         groups.setdefault(key, {})[plain] = None
     cache.ensure_writable()
     workers = jobs or len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=runner.worker_context()) as pool:
         asked = {pool.submit(compile_group, backend, tuple(group), architectures): group for group in groups.values()}
         for future in as_completed(asked):
             if error := future.exception():  # the process died: a compiler can crash

@@ -144,6 +144,16 @@ def run_cases(
             worker.stop()
 
 
+def worker_context() -> Any:
+    """Return what starts worker processes, each a fresh Python.
+
+    A worker goes to the folder that its parent was started in. If this user may not enter that folder, it does not.
+    """
+    if not os.access(".", os.X_OK):
+        multiprocessing.process.ORIGINAL_DIR = None
+    return multiprocessing.get_context("spawn")
+
+
 class _Worker:
     """A process that runs one case at a time."""
 
@@ -153,7 +163,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = worker_context()
         self.connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, *self._settings), daemon=True)
         self._process.start()
