@@ -147,10 +147,11 @@ def run_cases(
 def worker_context() -> Any:
     """Return what starts worker processes, each a fresh Python.
 
-    A worker goes to the folder that its parent was started in. If this user may not enter that folder, it does not.
+    A worker enters the folder that its parent is in. If this user may not do that, as after `su`, no name is found from
+    there, and the parent leaves it.
     """
     if not os.access(".", os.X_OK):
-        multiprocessing.process.ORIGINAL_DIR = None
+        os.chdir("/")
     return multiprocessing.get_context("spawn")
 
 

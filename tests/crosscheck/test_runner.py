@@ -73,9 +73,11 @@ def test_a_case_makes_the_same_problem_each_time():
         np.testing.assert_array_equal(values, second.inputs[name])
 
 
-def test_workers_start_from_a_folder_that_may_not_be_entered(monkeypatch):
-    """As after `su`: the folder that the parent was started in is another user's."""
-    monkeypatch.setattr(runner.multiprocessing.process, "ORIGINAL_DIR", "/nonexistent")
+def test_workers_start_from_a_folder_that_may_not_be_entered(monkeypatch, tmp_path):
+    """As after `su`: the folder that the parent is in is another user's. Here it is gone, which workers mind as well."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
     monkeypatch.setattr(runner.os, "access", lambda path, mode: False)
     (outcome,) = runner.run_cases(cases.covering_cases("scale", ())[:1], "numpy", "cpu", jobs=1)
     assert outcome.passed
