@@ -74,7 +74,7 @@ def test_a_case_makes_the_same_problem_each_time():
 
 
 def test_workers_start_from_a_folder_that_may_not_be_entered(monkeypatch, tmp_path):
-    """As after `su`: the folder that the parent is in is another user's. Here it is gone, which workers mind as well."""
+    """As after `su`: the parent's folder is another user's. Here it is gone, which workers mind as well."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
