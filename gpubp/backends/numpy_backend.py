@@ -32,6 +32,9 @@ GEMV: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemv, n
 BLOCK = 32_768
 """Elements of a block: three float32 blocks of this size fit into a second level cache."""
 
+WHOLE_DEPTH = 256
+"""Depth up to which BLAS adds a product to its output at once. It adds a deeper one in parts, and rounds after each."""
+
 
 class NumpyBackend:
     """See `gpubp.backends.base.Backend`."""
@@ -45,6 +48,7 @@ class NumpyBackend:
         self.device = device
         self._work = {np.dtype(name): np.empty((2, BLOCK), name) for name in ("float32", "float64")}
         self._ones = {dtype: np.ones(0, dtype) for dtype in self._work}
+        self._steps = {dtype: np.empty(0, dtype) for dtype in self._work}
 
     def require_precision(self, precision: str) -> None:
         """Every precision, by rounding: this backend is their reference."""
@@ -195,7 +199,20 @@ class NumpyBackend:
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
         if tf32 or delta.itemsize == 2:
             return numpy_mixed.weight_step(self, delta, a_prev, control, w, tf32)
-        _product(-float(control[Control.LEARNING_RATE]), delta, a_prev, 1.0, w, a_transposed=True)
+        rate = float(control[Control.LEARNING_RATE])
+        if len(delta) <= WHOLE_DEPTH:
+            _product(-rate, delta, a_prev, 1.0, w, a_transposed=True)
+            return
+        step = self._step_like(w)
+        _product(-rate, delta, a_prev, 0.0, step, a_transposed=True)
+        for part, part_step in _blocks(w, step):
+            np.add(part, part_step, out=part)
+
+    def _step_like(self, w: Array) -> Array:
+        """Return working memory of w's shape and dtype, made for the largest that has been asked for."""
+        if w.size > self._steps[w.dtype].size:
+            self._steps[w.dtype] = np.empty(w.size, w.dtype)
+        return self._steps[w.dtype][: w.size].reshape(w.shape)
 
     def prepare_update(self, max_norm: float | None, control: Array, loss_scaling: LossScaling | None = None) -> None:
         loss_scale = 1.0

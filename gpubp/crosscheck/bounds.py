@@ -73,9 +73,6 @@ def accumulator(dtype: str) -> str:
 PRODUCT = 4.0
 """The factor of a product's bound: the loads are exact, so it covers the epilogue's own roundings."""
 
-BLAS_DEPTH = 256
-"""Depth of a product that BLAS libraries at least add up before they add it to what they update, and round."""
-
 ROUNDINGS = {
     "output_delta": 12.0,  # a − y, a slope, the division by B, and two roundings of each
     "softmax": 12.0,  # z − m, the exponential (2 u), the quotient

@@ -311,8 +311,7 @@ def _weight_step(case: Case, rng: np.random.Generator) -> Problem:
     step = wide_rate * product
     after = _wide(w) - step
     u = UNIT_ROUNDOFF[case.master]
-    additions = 1 + k // bounds.BLAS_DEPTH
-    error = wide_rate * error + 2 * u * np.abs(step) + additions * u * np.abs(_wide(w))
+    error = wide_rate * error + 2 * u * np.abs(step) + u * np.abs(_wide(w))
     return Problem(
         {"delta": delta, "a_prev": a_prev, "control": control},
         lambda backend, arrays: backend.weight_step(

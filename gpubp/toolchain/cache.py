@@ -186,15 +186,14 @@ def _name() -> str:
 def ensure_writable() -> None:
     """Warn now, and use a temporary folder, if the cache folder cannot be written.
 
-    For a process that is about to start others: each of them would warn by itself.
+    For a process that is about to start others: each of them would warn by itself. Raises CacheError as `build` does.
     """
 
     def write_and_remove(path: Path) -> None:
         _write(path, bytes(PROBE_BYTES))
         path.unlink()
 
-    with contextlib.suppress(OSError):
-        build(f".probe-{os.getpid()}", write_and_remove)
+    build(f".probe-{os.getpid()}", write_and_remove)
 
 
 def _build_in(place: Path, entry: str, write: Callable[[Path], None]) -> Path:

@@ -133,9 +133,9 @@ def compile_program(
 
     Raises Refused if it does not compile.
     """
-    program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), os.fsencode(name), 0, [], []))
+    program = checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), os.fsencode(name), 0, [], []))
     for expression in expressions:
-        _checked(nvrtc, nvrtc.nvrtcAddNameExpression(program, expression.encode()))
+        checked(nvrtc, nvrtc.nvrtcAddNameExpression(program, expression.encode()))
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     log = _text(_buffer(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog))
     # How long ptxas took is no part of the result: the same compilation gives the same log.
@@ -144,7 +144,7 @@ def compile_program(
         _, reason = nvrtc.nvrtcGetErrorString(status)
         raise Refused(reason.decode(), log)
     names = {
-        expression: _checked(nvrtc, nvrtc.nvrtcGetLoweredName(program, expression.encode())).decode()
+        expression: checked(nvrtc, nvrtc.nvrtcGetLoweredName(program, expression.encode())).decode()
         for expression in expressions
     }
     return {
@@ -155,7 +155,7 @@ def compile_program(
     }
 
 
-def _checked(nvrtc: Any, outcome: tuple) -> Any:
+def checked(nvrtc: Any, outcome: tuple) -> Any:
     """Return the result of an NVRTC call. Raise RuntimeError with NVRTC's own words if it failed."""
     status, *results = outcome
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
@@ -165,8 +165,8 @@ def _checked(nvrtc: Any, outcome: tuple) -> Any:
 
 
 def _buffer(nvrtc: Any, program: object, get_size: Callable, get: Callable) -> bytes:
-    buffer = b" " * _checked(nvrtc, get_size(program))
-    _checked(nvrtc, get(program, buffer))
+    buffer = b" " * checked(nvrtc, get_size(program))
+    checked(nvrtc, get(program, buffer))
     return buffer
 
 

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from gpubp.toolchain import cache, process
+from gpubp.toolchain.compilers import checked
 
 CACHE_FORMAT = "2"
 
@@ -160,7 +161,7 @@ def compile_file(
 def supported_architectures() -> tuple[str, ...]:
     """The real architectures of the NVRTC that is installed, such as ("sm_75", "sm_80", ...)."""
     nvrtc = _nvrtc()
-    return tuple(f"sm_{number}" for number in _checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
+    return tuple(f"sm_{number}" for number in checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
 
 
 def resources_from_log(log: str) -> dict[str, Resources]:
@@ -200,15 +201,6 @@ def _nvrtc() -> ModuleType:
     return nvrtc
 
 
-def _checked(nvrtc: ModuleType, outcome: tuple) -> Any:
-    """The result of an NVRTC call, or RuntimeError with NVRTC's own words."""
-    status, *results = outcome
-    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        _, text = nvrtc.nvrtcGetErrorString(status)
-        raise RuntimeError(f"NVRTC: {text.decode()}")
-    return results[0] if results else None
-
-
 @functools.cache
 def _compiler(nvrtc: ModuleType) -> tuple[str, ...]:
     """Return what tells NVRTC's releases apart: its version, and that of its wheel, which patches change alone."""
@@ -221,7 +213,7 @@ def _compiler(nvrtc: ModuleType) -> tuple[str, ...]:
 
 def _check_arch(nvrtc: ModuleType, arch: str) -> None:
     match = re.fullmatch(r"sm_(\d+)[af]?", arch)
-    known = _checked(nvrtc, nvrtc.nvrtcGetSupportedArchs())
+    known = checked(nvrtc, nvrtc.nvrtcGetSupportedArchs())
     if match is None or int(match[1]) not in known:
         names = ", ".join(f"sm_{number}" for number in known)
         raise ValueError(f"arch is {arch!r}: it must be one of {names}")
