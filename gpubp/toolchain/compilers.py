@@ -9,7 +9,7 @@ starts from the same state, so that the same source gives the same PTX and the s
 - a thread compiles, as the memory of a new thread begins at a place of its own, whatever Python holds elsewhere.
 
 This file is run as a script and imports nothing of gpubp, so that it starts fast. Its arguments: a socket on which
-requests arrive, the compiler's name, and the list of folders that Python imports from, as JSON. With each request
+requests arrive, the compiler's name, and the list of folders that hold NVIDIA's packages, as JSON. With each request
 comes a socket of its own, over which a forked child reads one pickled call, and answers with its pickled result.
 """
 
@@ -46,7 +46,8 @@ class Refused(Exception):
 def main(descriptor: str, compiler: str, folders: str, *again: str) -> None:
     """Serve requests until the process that sends them has ended; then end, with all children."""
     _fix_addresses()
-    sys.path[:] = json.loads(folders)
+    given = json.loads(folders)
+    sys.path[:] = [*(folder for folder in sys.path if folder not in given), *given]
     load = _LOAD[compiler]
     loaded: Any
     try:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,16 +125,14 @@ def _start(compiler: str) -> _Compiler:
         raise CompilerError(f"{compiler} cannot be started: Python does not know its own executable (sys.executable)")
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.settimeout(None)
-    folders = json.dumps([os.path.join(_current_folder(), folder) for folder in sys.path])
+    folders = json.dumps([folder for folder in _absolute(sys.path) if _has_compilers(folder)])
     # -P: the script's own folder is not for imports, as its files have names that others have too. -W: a warning that
     # the user's environment makes an error would end it.
     command = [sys.executable, "-P", "-W", "ignore", str(SCRIPT), str(theirs.fileno()), compiler, folders]
-    # Settings of the allocator would put data elsewhere.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     with theirs:
         process = subprocess.Popen(
             command,
-            env=environment,
+            env=_environment(),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -142,6 +141,27 @@ def _start(compiler: str) -> _Compiler:
             start_new_session=True,  # Ctrl-C is for the process that asks
         )
     return _Compiler(process, ours)
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables of a compiler's process: the few that it needs, as all of them move its data in memory."""
+    kept = {name: value for name, value in os.environ.items() if name in NEEDED or name.startswith(NEEDED_PREFIXES)}
+    # Without this a thread takes over pieces of memory that another has given back, wherever they lie.
+    return kept | {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+
+
+NEEDED = {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONHOME", "CONDA_PREFIX"}
+NEEDED_PREFIXES = ("LC_", "LD_", "CUDA_")
+"""Variables by which Python, the dynamic linker and NVIDIA's libraries find their files."""
+
+
+def _absolute(folders: Sequence[str]) -> list[str]:
+    return [os.path.join(_current_folder(), folder) for folder in folders]
+
+
+def _has_compilers(folder: str) -> bool:
+    """Return whether packages of NVIDIA lie in a folder for imports. Others would move data in memory for nothing."""
+    return any(os.path.isdir(os.path.join(folder, package)) for package in ("cuda", "nvidia"))
 
 
 def _current_folder() -> str:

@@ -97,8 +97,10 @@ def test_a_fault_in_a_call_is_told():
         process.call("nvrtc", "compile_program", source=SOURCE)
 
 
-def test_a_compiler_that_is_missing_is_told(fresh, monkeypatch):
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
+def test_a_compiler_that_is_missing_is_told(fresh, tmp_path, monkeypatch):
+    (tmp_path / "cuda").mkdir()
+    (tmp_path / "cuda" / "__init__.py").touch()  # a package that hides the parts of NVIDIA's
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(process.CompilerError, match=r"nvrtc does not load \(ModuleNotFoundError.*pip install"):
         compile_program()
 
@@ -314,6 +316,35 @@ for name in {order!r}:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | more)
     assert result.returncode == 0, result.stderr
     return dict(line.split(" ", 1) for line in result.stdout.splitlines())
+
+
+ADDRESSES = """
+def addresses(compiler):
+    allocate = ctypes.CDLL(None).malloc
+    allocate.restype = ctypes.c_size_t
+    heap = next(line.split()[0] for line in open("/proc/self/maps") if line.endswith("[heap]\\n"))
+    return heap, [allocate(16 * size) for size in (*range(1, 80), 1000, 100_000, 10_000_000)]
+_WORK["addresses"] = addresses
+"""
+
+
+def test_nothing_of_the_user_moves_the_memory_of_a_compiler(reproducible, tmp_path, monkeypatch):
+    """What it allocates lies where it always lies: the code depends on that."""
+    text = process.SCRIPT.read_text()
+    marker = 'if __name__ == "__main__":'
+    assert text.count(marker) == 1
+    monkeypatch.setattr(process, "SCRIPT", tmp_path / "compilers.py")
+    process.SCRIPT.write_text(text.replace(marker, ADDRESSES + marker))
+    folders = list(sys.path)
+    found = set()
+    for size in (1, 10, 100, 1_000, 10_000, 100_000):
+        monkeypatch.setenv("SIZE", "x" * size)
+        monkeypatch.setattr(sys, "path", ["/" + "x" * min(size, 1_000), *folders])
+        monkeypatch.chdir(tmp_path)
+        process._stop()
+        found.add(repr(process.call("nvrtc", "addresses")))
+    process._stop()
+    assert len(found) == 1
 
 
 @pytest.mark.slow
