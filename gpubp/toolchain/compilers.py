@@ -6,7 +6,8 @@ starts from the same state, so that the same source gives the same PTX and the s
 
 - the process has loaded the compiler and compiled nothing;
 - Linux gives it the same addresses each time (personality ADDR_NO_RANDOMIZE), where it is allowed to ask for that;
-- a thread compiles, as the memory of a new thread begins at a place of its own, whatever Python holds elsewhere.
+- a thread compiles and does nothing else, as the memory of a new thread begins at a place of its own, whatever Python
+  holds elsewhere, and in whatever pieces the request arrived.
 
 This file is run as a script and imports nothing of gpubp, so that it starts fast. Its arguments: a socket on which
 requests arrive, the compiler's name, and the list of folders that hold NVIDIA's packages, as JSON. With each request
@@ -94,30 +95,31 @@ def addresses_are_fixed(compiler: Any) -> bool:
 
 
 def _answer(answers: socket.socket, loaded: Any) -> None:
-    """Do what one call asks for, in a thread, and end."""
+    """Do what one call asks for, and end."""
+    with answers.makefile("rb") as stream:
+        folder, function, arguments = pickle.load(stream)
+    with contextlib.suppress(OSError):  # without it, files that are named from there are not found
+        os.chdir(folder)
     threading.stack_size(STACK)
-    thread = threading.Thread(target=_work, args=(answers, loaded))
+    thread = threading.Thread(target=_work, args=(answers, loaded, function, arguments))
     thread.start()
     thread.join()
     os._exit(0)
 
 
-def _work(answers: socket.socket, loaded: Any) -> None:
-    with answers, answers.makefile("rwb") as stream:
-        folder, function, arguments = pickle.load(stream)
-        with contextlib.suppress(OSError):  # without it, files that are named from there are not found
-            os.chdir(folder)
-        result: tuple[str, Any]
-        try:
-            if isinstance(loaded, Exception):
-                result = "missing", f"{type(loaded).__name__}: {loaded}"
-            else:
-                result = "done", _WORK[function](loaded, **arguments)
-        except Refused as error:
-            result = "refused", (error.reason, error.log)
-        except Exception as error:
-            result = "failed", f"{type(error).__name__}: {error}"
-        pickle.dump(result, stream)
+def _work(answers: socket.socket, loaded: Any, function: str, arguments: dict[str, Any]) -> None:
+    """Send the result of one function."""
+    result: tuple[str, Any]
+    try:
+        if isinstance(loaded, Exception):
+            result = "missing", f"{type(loaded).__name__}: {loaded}"
+        else:
+            result = "done", _WORK[function](loaded, **arguments)
+    except Refused as error:
+        result = "refused", (error.reason, error.log)
+    except Exception as error:
+        result = "failed", f"{type(error).__name__}: {error}"
+    answers.sendall(pickle.dumps(result))
 
 
 # --- NVRTC: CUDA C++ to PTX and machine code --------------------------------------------------------------------------

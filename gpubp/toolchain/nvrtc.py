@@ -24,6 +24,7 @@ from typing import Any
 
 from gpubp.toolchain import cache, process
 from gpubp.toolchain.compilers import checked
+from gpubp.toolchain.process import current_folder
 
 CACHE_FORMAT = "2"
 
@@ -326,24 +327,34 @@ def _compile(
     source: str, name: str, arch: str, options: Sequence[str], include_dirs: Sequence[Path], expressions: Sequence[str]
 ) -> dict[str, Any]:
     """Return what `compilers.compile_program` gives, with the paths in PTX and log as they are given."""
-    include = [_padded(str(path)) for path in include_dirs]
-    plain = dict(zip((_padded(name), *include), (name, *map(str, include_dirs)), strict=True))
+    folder = current_folder()
+    paths = [os.path.join(folder, path) for path in [name, *map(str, include_dirs)]]
+    padded_name, *include = padded = [_padded(path) for path in paths]
 
-    def unpadded(text: str) -> str:
-        return functools.reduce(lambda text, path: text.replace(path, plain[path]), plain, text)
+    def unpadded(text: str, paths: Sequence[str]) -> str:
+        return functools.reduce(lambda text, pair: text.replace(*pair), zip(padded, paths, strict=True), text)
 
     try:
         made = process.call(
             "nvrtc",
             "compile_program",
+            folder=folder if _names_a_file(options) else "/",
             source=source,
-            name=_padded(name),
+            name=padded_name,
             options=[*options, *(f"-I{path}" for path in include)],
             expressions=expressions,
         )
     except process.Refused as error:
-        raise CompileError(f"{name} does not compile for {arch} ({error.reason}):", unpadded(error.log)) from error
-    return made | {"ptx": unpadded(made["ptx"]), "log": unpadded(made["log"])}
+        log = unpadded(error.log, [name, *map(str, include_dirs)])
+        raise CompileError(f"{name} does not compile for {arch} ({error.reason}):", log) from error
+    log = unpadded(made["log"], [name, *map(str, include_dirs)])
+    return made | {"ptx": unpadded(made["ptx"], paths), "log": log}
+
+
+def _names_a_file(options: Sequence[str]) -> bool:
+    """Return whether an option names a file or folder by a relative path: -Idir, -I dir, --include-path=dir."""
+    parts = (part for option in options for part in (option, option.removeprefix("-I"), option.partition("=")[2]))
+    return any(part and not os.path.isabs(part) and os.path.exists(part) for part in parts)
 
 
 PATH_LENGTH = 255
@@ -352,8 +363,8 @@ length would move NVRTC's data in memory."""
 
 
 def _padded(path: str) -> str:
-    """Return an absolute path with as many slashes in front as it lacks characters, another path as it is."""
-    return path.rjust(PATH_LENGTH, "/") if path.startswith("/") else path
+    """Return an absolute path with as many slashes in front as it lacks characters."""
+    return path.rjust(PATH_LENGTH, "/")
 
 
 def _store(entry: str, made: Mapping[str, Any], arch: str) -> Compiled:

@@ -64,19 +64,20 @@ _running: dict[str, _Compiler] = {}
 _connecting = threading.RLock()
 
 
-def call(compiler: str, function: str, **arguments: Any) -> Any:
+def call(compiler: str, function: str, folder: str = "/", **arguments: Any) -> Any:
     """Return what a function of `compilers.py` returns.
 
     Args:
         compiler: "nvrtc", "nvvm" or "nvjitlink".
         function: its name.
+        folder: where it runs. NVRTC asks for it: the length of another one than "/" moves data in memory.
         arguments: its keyword arguments.
 
     Raises:
         Refused: the compiler refused the input.
         CompilerError: the compiler is missing, or it died.
     """
-    request = pickle.dumps((_current_folder(), function, arguments))
+    request = pickle.dumps((folder, function, arguments))
     answer = b""
     # A process that died leaves a closed connection, in the middle of the request or of the answer.
     with _connect(compiler) as connection, contextlib.suppress(OSError), connection.makefile("rwb") as stream:
@@ -156,7 +157,7 @@ NEEDED_PREFIXES = ("LC_", "LD_", "CUDA_")
 
 
 def _absolute(folders: Sequence[str]) -> list[str]:
-    return [os.path.join(_current_folder(), folder) for folder in folders]
+    return [os.path.join(current_folder(), folder) for folder in folders]
 
 
 def _has_compilers(folder: str) -> bool:
@@ -164,7 +165,8 @@ def _has_compilers(folder: str) -> bool:
     return any(os.path.isdir(os.path.join(folder, package)) for package in ("cuda", "nvidia"))
 
 
-def _current_folder() -> str:
+def current_folder() -> str:
+    """Return the working directory, or "/" if there is none."""
     try:
         return os.getcwd()
     except OSError:  # it was deleted, or lies in a folder that this user may not enter

@@ -27,8 +27,9 @@ SLOW = """extern "C" __global__ void k(float* x) {
 """Takes a second or so to compile."""
 
 
-def compile_program(source=SOURCE):
-    return process.call("nvrtc", "compile_program", source=source, name="k.cu", options=["-arch=sm_90"], expressions=[])
+def compile_program(source=SOURCE, folder="/"):
+    arguments = {"source": source, "name": "k.cu", "options": ["-arch=sm_90"], "expressions": []}
+    return process.call("nvrtc", "compile_program", folder, **arguments)
 
 
 @pytest.fixture
@@ -167,9 +168,8 @@ def test_a_folder_that_was_deleted_is_no_obstacle(fresh, tmp_path, monkeypatch):
     assert compile_program()["cubin"]
 
 
-def test_a_folder_that_may_not_be_entered_is_no_obstacle(fresh, monkeypatch):
-    monkeypatch.setattr(process, "_current_folder", lambda: "/nonexistent")
-    assert compile_program()["cubin"]
+def test_a_folder_that_may_not_be_entered_is_no_obstacle(fresh):
+    assert compile_program(folder="/nonexistent")["cubin"]
 
 
 def test_a_default_timeout_of_sockets_is_not_for_compilers(fresh):
@@ -366,6 +366,7 @@ def test_no_process_and_no_path_changes_the_code(reproducible, tmp_path, monkeyp
         folder = tmp_path / ("k" * lengths.randint(1, 120))
         shutil.copytree(sources.KERNEL_DIRECTORY, folder)
         monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / f"cache{number}" / ("c" * lengths.randint(1, 120))))
+        monkeypatch.chdir(folder)
         process._stop()
         entry = KERNELS["TN"]
         ptx = compile_file(folder / entry.source, name_expressions=[entry.expression]).ptx
