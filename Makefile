@@ -82,7 +82,7 @@ bench: $(bench)  ## run the benchmarks
 	$(python) -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
 
 profiles: $(test)  ## store the kernels' profiles anew, and say what changed
-	$(python) benchmarks/profiles.py
+	$(python) tests/profiler/stored_profiles.py
 
 gpu-report: $(gpu)  ## check, measure and profile the kernels on this machine, its GPU if it has one: report.html
 	@$(VENV)/bin/gpubp report $(ARGS)

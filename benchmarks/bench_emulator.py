@@ -18,8 +18,9 @@ import pytest
 pytest.importorskip("cuda.bindings.nvrtc", reason="the emulator's compilers are missing: pip install 'gpubp[emulator]'")
 
 import gpubp.emulator as cp
-from gpubp import Network, data
-from gpubp.data import Scaler
+from gpubp import Network
+from gpubp.data import dataset as data
+from gpubp.data.dataset import Scaler
 from gpubp.toolchain.nvrtc import compile_file
 
 KERNELS = Path(__file__).resolve().parents[1] / "tests" / "emulator" / "kernels"

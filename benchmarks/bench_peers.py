@@ -21,8 +21,9 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from gpubp.bench import command, tables
-from gpubp.bench.command import Choice
+from gpubp.bench import bench_command as command
+from gpubp.bench import tables
+from gpubp.bench.bench_command import Choice
 from gpubp.bench.contenders import CONTENDERS, EVERYONE
 from gpubp.bench.results import Record, Result
 from gpubp.bench.works import STEPS, Limit

@@ -13,8 +13,8 @@ import pytest
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.bench.works import STEPS
-from gpubp.network import Network
-from gpubp.optimizers import SGD
+from gpubp.nn.network import Network
+from gpubp.nn.optimizers import SGD
 
 PLACES = {"numpy": "cpu", "cupy": "gpu", "numba": "gpu"}
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpubp.lazy import names_from
 
 if TYPE_CHECKING:
-    from gpubp.network import Evaluation as Evaluation
-    from gpubp.network import Gradients as Gradients
-    from gpubp.network import Network as Network
-    from gpubp.precision import LossScaling as LossScaling
-
-_HOMES = {"Network": "network", "Gradients": "network", "Evaluation": "network", "LossScaling": "precision"}
-"""The public names and their modules, which load when a name is first used: the command line starts fast."""
+    from gpubp.nn.network import Evaluation as Evaluation
+    from gpubp.nn.network import Gradients as Gradients
+    from gpubp.nn.network import Network as Network
+    from gpubp.nn.precision import LossScaling as LossScaling
 
 __all__ = ["Evaluation", "Gradients", "LossScaling", "Network"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = names_from(
+    __name__,
+    {
+        "Evaluation": "nn.network",
+        "Gradients": "nn.network",
+        "LossScaling": "nn.precision",
+        "Network": "nn.network",
+    },
+)

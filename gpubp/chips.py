@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gpubp.backends import plans
 from gpubp.costs import RATES, Roofline
 from gpubp.errors import ArgumentError, nearest, unknown_name
-from gpubp.kernels import plans
 
 TABLE = Path(__file__).with_name("chips.toml")
 

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from gpubp.errors import ArgumentError, CacheWarning, GpubpError
-from gpubp.settings import Settings
+from gpubp.training.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -241,9 +241,9 @@ def train(
     config: Annotated[Path | None, _output("Settings from a file, such as a run's config.toml.")] = None,
 ) -> None:
     """Train a network; the run's folder gets the model, its history, curves, configuration and checkpoint."""
-    from gpubp import runs
-    from gpubp.display import display_for
-    from gpubp.training import Interrupted
+    from gpubp.training import folder as runs
+    from gpubp.training.display import display_for
+    from gpubp.training.loop import Interrupted
 
     given = _given(ctx)
     if resume is not None and (out is not None or config is not None):
@@ -286,9 +286,9 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Judge a model on data that it was not trained on."""
-    from gpubp import runs
-    from gpubp.display import evaluation_table
-    from gpubp.model import Model
+    from gpubp.training import folder as runs
+    from gpubp.training.display import evaluation_table
+    from gpubp.training.model import Model
 
     loaded = Model.load(model, backend, device)
     name, x, y = runs.load_for(loaded, data, label)
@@ -305,8 +305,8 @@ def predict(
     device: Device = None,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
-    from gpubp import runs
-    from gpubp.model import Model
+    from gpubp.training import folder as runs
+    from gpubp.training.model import Model
 
     count = runs.predict(Model.load(model, backend, device), data, label, out)
     typer.echo(f"{count:,} predictions in {out}")
@@ -329,10 +329,10 @@ def gradcheck(
     seed: Annotated[int, typer.Option(help="Of the weights and of the directions.")] = DEFAULT.seed,
 ) -> None:
     """Check backpropagation against central differences in float64; exit code 1 where they differ."""
-    from gpubp import runs
-    from gpubp.diagnostics import gradient_check
-    from gpubp.display import gradient_check_table
     from gpubp.registry import require_count
+    from gpubp.training import folder as runs
+    from gpubp.training.diagnostics import gradient_check
+    from gpubp.training.display import gradient_check_table
 
     require_count("batch_size", batch_size)
     settings = Settings(
@@ -366,18 +366,18 @@ def check(
     report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,
 ) -> None:
     """Check a backend's kernels against the reference, case by case; exit code 1 where one is wrong."""
-    from gpubp.crosscheck import command
+    from gpubp.crosscheck import check_command
     from gpubp.crosscheck.cases import Selection
     from gpubp.registry import require_count
 
     if jobs is not None:
         require_count("jobs", jobs)
-    found = command.check(
+    found = check_command.check(
         _console(),
         backend=backend,
         device=device,
         selection=Selection(
-            tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), command.shape_of(shape), full
+            tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), check_command.shape_of(shape), full
         ),
         case=case,
         observe=observe,
@@ -430,12 +430,12 @@ def bench(
     as_json: Annotated[bool, _result("Print the figures as JSON.", "--json")] = False,
 ) -> None:
     """Measure the CPU and the GPU, beside other libraries and the hardware's limits; exit code 1 for wrong results."""
-    from gpubp.bench import command
-    from gpubp.crosscheck.command import shape_of
+    from gpubp.bench import bench_command
+    from gpubp.crosscheck.check_command import shape_of
 
-    found = command.bench(
+    found = bench_command.bench(
         _console(),
-        command.Choice(
+        bench_command.Choice(
             primitives=tuple(primitive or ()),
             shapes=tuple(sides for text in shape or () if (sides := shape_of(text)) is not None),
             steps=tuple(network or ()) if step or network else None,
@@ -489,9 +489,9 @@ def profile(
     ] = None,
 ) -> None:
     """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
-    from gpubp.profiler import command
+    from gpubp.profiler import profile_command
 
-    command.run(
+    profile_command.run(
         _console(),
         primitive=primitive,
         shape=shape,
@@ -545,13 +545,13 @@ def report(
     ] = None,
 ) -> None:
     """Write info, check, bench and profile of this machine to one HTML page; exit code 1 where something is wrong."""
-    from gpubp.pages import command
     from gpubp.registry import require_count
+    from gpubp.report import report_command
 
     if jobs is not None:
         require_count("jobs", jobs)
-    choice = command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
-    found = command.report(_console(), choice, out, _command_line())
+    choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
+    found = report_command.report(_console(), choice, out, _command_line())
     if found.failed:
         raise typer.Exit(1)
 

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpubp import activations, optimizers
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.nn import activations, optimizers
 
 RATES = ("float32", "float64", "tf32", "bfloat16", "float16")
 """Kinds of arithmetic that a chip has a peak rate for: the first two of its cores, the others of its tensor cores."""

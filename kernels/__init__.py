@@ -1,1 +1,1 @@
-"""The kernels, and the plans that choose among them."""
+"""The kernels, and what they include."""

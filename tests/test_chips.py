@@ -3,8 +3,8 @@
 import pytest
 
 from gpubp import chips
+from gpubp.backends import plans
 from gpubp.errors import ArgumentError
-from gpubp.kernels import plans
 
 CORES = {"sm_75": 64, "sm_80": 64, "sm_89": 128, "sm_90": 128, "sm_100": 128}
 """float32 lanes of a multiprocessor: CUDA C++ Programming Guide, arithmetic instructions throughput."""

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gpubp import plots, runs
 from gpubp.cli import app
-from gpubp.model import Model
+from gpubp.training import folder as runs
+from gpubp.training import plots
+from gpubp.training.model import Model
 
 FAST = ("--layers", "16", "--epochs", "2", "--batch-size", "64")
 
@@ -109,7 +110,7 @@ def test_help_imports_nothing_heavy():
         "from gpubp.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "heavy = {'numpy', 'scipy', 'matplotlib', 'safetensors', 'numba', 'cupy', 'cuda', 'gpubp.network'}\n"
+        "heavy = {'numpy', 'scipy', 'matplotlib', 'safetensors', 'numba', 'cupy', 'cuda', 'gpubp.nn.network'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     for arguments in (["--help"], ["train", "--help"], ["--version"]):
@@ -133,10 +134,11 @@ def test_every_verb_has_help(gpubp, verb):
 
 def test_the_help_names_every_choice(gpubp):
     """The help's lists are written by hand, so that no numerical library is loaded for them."""
-    from gpubp import backends, initializers, losses, optimizers
-    from gpubp.activations import ACTIVATIONS
-    from gpubp.data import NAMES
-    from gpubp.training import SCHEDULES
+    from gpubp import backends
+    from gpubp.data.dataset import NAMES
+    from gpubp.nn import initializers, losses, optimizers
+    from gpubp.nn.activations import ACTIVATIONS
+    from gpubp.training.loop import SCHEDULES
 
     text = gpubp("train", "--help").stdout
     names = [*ACTIVATIONS, *losses.LOSSES, *initializers.INITIALIZERS, *optimizers.OPTIMIZERS, *SCHEDULES, *NAMES]
@@ -640,7 +642,7 @@ def test_a_bare_network_is_no_model(refused, tmp_path):
 
 
 def test_predictions_as_csv_and_npz(gpubp, trained):
-    from gpubp.data import load
+    from gpubp.data.dataset import load
 
     digits = load("digits")
     assert "359 predictions" in gpubp("predict", trained, "--data", "digits", "--out", "p.csv").stdout
@@ -705,7 +707,7 @@ def test_gradcheck_agrees(gpubp, options):
 
 
 def test_gradcheck_sees_a_wrong_derivative(gpubp, monkeypatch):
-    from gpubp.activations import Tanh
+    from gpubp.nn.activations import Tanh
 
     monkeypatch.setattr(Tanh, "derivative", lambda self, saved, out: out.fill(1))
     text = gpubp("gradcheck", "--layers", "6,5", "--batch-size", "8", code=1).stdout

@@ -58,7 +58,7 @@ def test_elementwise_work_runs_on_the_cores_whatever_the_storage():
 
 
 def test_every_optimizer_has_its_operations():
-    from gpubp.optimizers import OPTIMIZERS
+    from gpubp.nn.optimizers import OPTIMIZERS
 
     assert set(costs.UPDATE_FLOPS) == set(OPTIMIZERS)
 

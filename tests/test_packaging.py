@@ -133,7 +133,7 @@ def test_every_tracked_file_is_in_the_wheel(source, wheel):
     files = {re.sub(r"^kernels/", "gpubp/kernels/", name) for name in files if "__pycache__" not in name}
     assert packed == files
     assert {"METADATA", "entry_points.txt", "licenses/LICENSE"} <= info
-    for name in ("gpubp/datasets/digits.npz", "gpubp/datasets/ATTRIBUTION.md", "gpubp/kernels/__init__.py"):
+    for name in ("gpubp/data/digits/digits.npz", "gpubp/data/digits/ATTRIBUTION.md", "gpubp/kernels/__init__.py"):
         assert name in packed
 
 

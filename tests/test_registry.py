@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from gpubp import activations, initializers, losses, optimizers
 from gpubp.errors import ArgumentError
+from gpubp.nn import activations, initializers, losses, optimizers
 from gpubp.registry import choose, require_count, require_number
 
 

@@ -9,11 +9,11 @@ Conventions, for every method:
 - Rows are examples. B is the batch size, n_l the width of layer l. Every array is C-contiguous.
 - Results go into arrays that the caller made; the parameter that is written stands last. Inputs never alias outputs,
   except for what `update`, `weight_step` and `scale` change in place.
-- Arrays come in two dtypes, by their role (see `gpubp.precision.Precision`): weights, activations and deltas in the
+- Arrays come in two dtypes, by their role (see `gpubp.nn.precision.Precision`): weights, activations and deltas in the
   storage dtype; biases, gradients, parameters, the optimiser's state and targets in the master dtype. The two differ
   where storage has 16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without
   saturation.
-- `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.precision.round_to_tf32`).
+- `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.nn.precision.round_to_tf32`).
 - Nothing waits for the device, except `asnumpy` and `synchronize`.
 - What changes from step to step is read from `control`, a small float64 array on the device (see `Control`), so that
   a step can be captured once and replayed with other values.
@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gpubp.precision import LossScaling
+from gpubp.nn.precision import LossScaling
 
 if TYPE_CHECKING:
-    from gpubp.activations import Activation
-    from gpubp.losses import Loss
-    from gpubp.optimizers import Optimizer
+    from gpubp.nn.activations import Activation
+    from gpubp.nn.losses import Loss
+    from gpubp.nn.optimizers import Optimizer
 
 Array = Any
 """An array of the backend's own library."""
@@ -75,7 +75,7 @@ class Backend(Protocol):
     """Whether `capture` can record."""
 
     def require_precision(self, precision: str) -> None:
-        """Raise ArgumentError unless this backend computes in this one of `gpubp.precision.PRECISIONS`."""
+        """Raise ArgumentError unless this backend computes in this one of `gpubp.nn.precision.PRECISIONS`."""
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:

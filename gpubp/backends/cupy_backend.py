@@ -18,13 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.activations import Activation
+from gpubp.backends import plans
 from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan, operands_of
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
-from gpubp.errors import ArgumentError, BackendError, unknown_name
-from gpubp.kernels import plans
-from gpubp.kernels.cuda.sources import (
+from gpubp.backends.instances import (
     KERNEL_DIRECTORY,
     TYPES,
     WORDS,
@@ -34,10 +32,12 @@ from gpubp.kernels.cuda.sources import (
     general_product_kernels,
     product_kernels,
 )
-from gpubp.kernels.plans import Chip, Plan
-from gpubp.losses import Loss
-from gpubp.optimizers import Optimizer
-from gpubp.precision import HALVES, master_of
+from gpubp.backends.plans import Chip, Plan
+from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.nn.activations import Activation
+from gpubp.nn.losses import Loss
+from gpubp.nn.optimizers import Optimizer
+from gpubp.nn.precision import HALVES, master_of
 from gpubp.toolchain.nvrtc import compile_file
 
 CUDA_DEVICE = 2

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Array
+from gpubp.backends.plans import TENSOR_ITEM_BYTES, Chip, Plan, choose
 from gpubp.errors import ArgumentError
-from gpubp.kernels.plans import TENSOR_ITEM_BYTES, Chip, Plan, choose
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 BLOCK = 256

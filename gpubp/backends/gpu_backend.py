@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.activations import Activation, Softmax
+from gpubp.backends import plans
 from gpubp.backends.base import Array, Control, Losses
 from gpubp.backends.gpu import BLOCK, LAST_GRID_SIDE, ArgumentChecker, Workspace, blocks
+from gpubp.backends.plans import Chip, Plan
 from gpubp.errors import ArgumentError, unknown_name
-from gpubp.kernels import plans
-from gpubp.kernels.plans import Chip, Plan
-from gpubp.losses import Loss, SoftmaxCrossEntropy
-from gpubp.optimizers import Optimizer
-from gpubp.precision import LossScaling, master_of, require_master
+from gpubp.nn.activations import Activation, Softmax
+from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
+from gpubp.nn.optimizers import Optimizer
+from gpubp.nn.precision import LossScaling, master_of, require_master
 
 FORMS = ("NT", "NN", "TN")
 """The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
@@ -63,7 +63,7 @@ class GpuBackend:
 
     Attributes:
         chip: what plans are made for.
-        variant: a rung of the ladder (`gpubp.kernels.plans.VARIANTS`) that every product takes; None:
+        variant: a rung of the ladder (`gpubp.backends.plans.VARIANTS`) that every product takes; None:
             `tensorcore` where it multiplies 16-bit numbers or TF32, else `pipelined`.
     """
 

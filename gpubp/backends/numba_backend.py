@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
-from gpubp.activations import Activation
+from gpubp.backends import plans
 from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
+from gpubp.backends.plans import THREAD_VARIANTS, Chip, Plan
 from gpubp.errors import ArgumentError, BackendError, unknown_name
-from gpubp.kernels import plans
 from gpubp.kernels.numba import (
     activations,
     bias_gradient,
@@ -50,9 +50,9 @@ from gpubp.kernels.numba import (
     weight_step,
 )
 from gpubp.kernels.numba.activations import Sigma
-from gpubp.kernels.plans import THREAD_VARIANTS, Chip, Plan
-from gpubp.losses import Loss
-from gpubp.optimizers import Optimizer
+from gpubp.nn.activations import Activation
+from gpubp.nn.losses import Loss
+from gpubp.nn.optimizers import Optimizer
 
 PRODUCTS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import dgemm, dgemv, sgemm, sgemv
 
-from gpubp.activations import Activation, Identity, Softmax
 from gpubp.backends import numpy_mixed
 from gpubp.backends.base import Array, Control, Losses
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.losses import Loss
-from gpubp.optimizers import AdamW, Optimizer
-from gpubp.precision import LossScaling
+from gpubp.nn.activations import Activation, Identity, Softmax
+from gpubp.nn.losses import Loss
+from gpubp.nn.optimizers import AdamW, Optimizer
+from gpubp.nn.precision import LossScaling
 
 GEMM: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemm, np.dtype("float64"): dgemm}
 

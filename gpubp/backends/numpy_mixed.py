@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpubp.activations import Activation
 from gpubp.backends.base import Array
-from gpubp.losses import Loss
-from gpubp.precision import HALVES, require_master, round_to_tf32, widened
+from gpubp.nn.activations import Activation
+from gpubp.nn.losses import Loss
+from gpubp.nn.precision import HALVES, require_master, round_to_tf32, widened
 
 if TYPE_CHECKING:
     from gpubp.backends.numpy_backend import NumpyBackend

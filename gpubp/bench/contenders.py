@@ -10,12 +10,12 @@ from typing import Any
 
 from gpubp import backends
 from gpubp.backends import detection
+from gpubp.backends.plans import THREAD_VARIANTS
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import Primitive, Step, Work
 from gpubp.costs import PRIMITIVES, PRODUCTS, RATES
 from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
 from gpubp.errors import ArgumentError, unknown_name
-from gpubp.kernels.plans import THREAD_VARIANTS
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Contender:
     def make(self, work: Work, threads: int) -> Runner:
         """A runner of the work. What goes wrong in a peer's library is raised as it comes."""
         module, function = self.home.split(":")
-        maker: Callable[..., Runner] = getattr(import_module(f"gpubp.bench.{module}"), function)
+        maker: Callable[..., Runner] = getattr(import_module(f"gpubp.bench.peers.{module}"), function)
         return maker(work, threads, **self.settings)
 
 
@@ -85,9 +85,9 @@ TORCH = {"torch": "pip install torch"}
 CUPY = {"cupy": "pip install 'gpubp[cuda13]'"}
 
 _PEERS = (
-    Contender("torch", "PyTorch eager", "cpu", "torch_peers:make", {"mode": "eager"}, needs=TORCH),
+    Contender("torch", "PyTorch eager", "cpu", "torch_peer:make", {"mode": "eager"}, needs=TORCH),
     Contender(
-        "torch-compiled", "PyTorch compiled", "cpu", "torch_peers:make", {"mode": "compiled"}, needs=TORCH,
+        "torch-compiled", "PyTorch compiled", "cpu", "torch_peer:make", {"mode": "compiled"}, needs=TORCH,
         primitives=tuple(name for name in PRIMITIVES if name != "update"), compiles_long=True,
     ),
     Contender("jax", "JAX", "cpu", "jax_peer:make", needs={"jax": "pip install jax"}),
@@ -95,13 +95,13 @@ _PEERS = (
         "sklearn", "scikit-learn", "cpu", "sklearn_peer:make", needs={"sklearn": "pip install scikit-learn"},
         primitives=(),
     ),
-    Contender("cublas", "cuBLAS", "gpu", "cuda_peers:make", needs=CUPY, primitives=PRODUCTS, steps=False),
+    Contender("cublas", "cuBLAS", "gpu", "cuda_peer:make", needs=CUPY, primitives=PRODUCTS, steps=False),
     Contender(
-        "cublaslt", "cuBLASLt", "gpu", "cuda_peers:make", {"fused": True},
+        "cublaslt", "cuBLASLt", "gpu", "cuda_peer:make", {"fused": True},
         needs=CUPY | {"nvmath": "pip install 'nvmath-python[cu13]'"},
         primitives=("dense_forward", "hidden_delta", "weight_gradient"), steps=False,
     ),
-    Contender("torch-graph", "PyTorch graph", "gpu", "torch_peers:make", {"mode": "graph"}, needs=TORCH),
+    Contender("torch-graph", "PyTorch graph", "gpu", "torch_peer:make", {"mode": "graph"}, needs=TORCH),
 )  # fmt: skip
 
 CONTENDERS = {

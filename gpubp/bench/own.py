@@ -15,8 +15,8 @@ from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Primitive, Step, Work
-from gpubp.network import Network
-from gpubp.optimizers import SGD
+from gpubp.nn.network import Network
+from gpubp.nn.optimizers import SGD
 
 PRECISIONS = {"tf32": "tf32", "bfloat16": "bf16", "float16": "fp16"}
 """What a network calls the kinds of arithmetic of tensor cores."""

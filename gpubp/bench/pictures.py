@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from gpubp import plots
 from gpubp.bench.contenders import EVERYONE
 from gpubp.bench.results import Record, Result
 from gpubp.bench.tables import absent_by_reason
 from gpubp.bench.works import Limit, Step
 from gpubp.costs import PRODUCTS
-from gpubp.plots import Curve, Panel, Point
+from gpubp.training import plots
+from gpubp.training.plots import Curve, Panel, Point
 
 COLOURS = {
     "numpy": plots.BLUE,

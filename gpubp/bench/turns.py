@@ -16,7 +16,7 @@ from typing import Any
 
 from gpubp.bench import own
 from gpubp.bench.contenders import LIMITS, Contender
-from gpubp.bench.limits import SIDES
+from gpubp.bench.peaks import SIDES
 from gpubp.bench.results import Record
 from gpubp.bench.works import Limit, Step, Work
 

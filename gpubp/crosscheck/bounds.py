@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from gpubp.activations import GELU_CUBIC, INV_SQRT_2PI, SQRT_2_OVER_PI, Activation
+from gpubp.nn.activations import GELU_CUBIC, INV_SQRT_2PI, SQRT_2_OVER_PI, Activation
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 HALF_SUBNORMAL = {

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.activations import ACTIVATIONS
 from gpubp.crosscheck import bounds
 from gpubp.errors import ArgumentError, unknown_name
-from gpubp.losses import LOSSES
-from gpubp.optimizers import OPTIMIZERS
+from gpubp.nn.activations import ACTIVATIONS
+from gpubp.nn.losses import LOSSES
+from gpubp.nn.optimizers import OPTIMIZERS
 
 DTYPES = ("float32", "float64")
 """What every backend computes in."""

@@ -23,7 +23,7 @@ from gpubp.errors import ArgumentError
 from gpubp.toolchain import cache
 
 if TYPE_CHECKING:
-    from gpubp.kernels.plans import Chip
+    from gpubp.backends.plans import Chip
     from gpubp.toolchain.nvrtc import Resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
@@ -160,7 +160,7 @@ def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Launch]]:
     notes: list[_Launch] = []
     if name == "cupy":
         from gpubp.backends.cupy_backend import CupyBackend
-        from gpubp.kernels.cuda.sources import KERNEL_DIRECTORY
+        from gpubp.backends.instances import KERNEL_DIRECTORY
         from gpubp.toolchain.nvrtc import compile_file
 
         class NoteTakingCupy(CupyBackend):

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import activations, losses, optimizers
-from gpubp.activations import Activation
 from gpubp.backends.base import Array, Backend, Control
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.bounds import REFERENCE, ROUNDINGS, UNIT_ROUNDOFF, stored
 from gpubp.crosscheck.cases import HALF_MODES, Case
-from gpubp.optimizers import AdamW, Optimizer
-from gpubp.precision import LossScaling
+from gpubp.nn import activations, losses, optimizers
+from gpubp.nn.activations import Activation
+from gpubp.nn.optimizers import AdamW, Optimizer
+from gpubp.nn.precision import LossScaling
 
 EXACT = ("identity", "relu")
 """Activations whose σ and σ' make no rounding: small integers go through them bit for bit."""

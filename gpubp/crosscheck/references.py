@@ -1,21 +1,21 @@
 """The references: each primitive in a wider float, from inputs that are already rounded to the kernel's dtype.
 
-They share no code with the backends, but for σ, σ' and the losses of `gpubp.activations` and `gpubp.losses`, whose own
-tests hold them against independent differentiation.
+They share no code with the backends, but for σ, σ' and the losses of `gpubp.nn.activations` and `gpubp.nn.losses`,
+whose own tests hold them against independent differentiation.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from gpubp.activations import GELU, Activation
-from gpubp.losses import Loss
+from gpubp.nn.activations import GELU, Activation
+from gpubp.nn.losses import Loss
 
 
 def tf32(x: np.ndarray) -> np.ndarray:
     """float32 values rounded to TF32, in float64: 11 significant bits, to nearest, ties away from zero.
 
-    In arithmetic, where `gpubp.precision.round_to_tf32` works on the bits.
+    In arithmetic, where `gpubp.nn.precision.round_to_tf32` works on the bits.
     """
     significand, exponent = np.frexp(x.astype(np.float64))
     # TF32 has float32's exponents, and so its subnormals: 10 bits under the smallest normal number

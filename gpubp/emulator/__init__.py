@@ -89,7 +89,8 @@ from numpy import (
 )
 
 from gpubp.emulator import cuda
-from gpubp.emulator.arrays import (
+from gpubp.emulator.chip import current_arch, use
+from gpubp.emulator.cupy.arrays import (
     arange,
     array,
     asarray,
@@ -107,7 +108,7 @@ from gpubp.emulator.arrays import (
     zeros,
     zeros_like,
 )
-from gpubp.emulator.device import current_arch, use
+from gpubp.emulator.cupy.modules import RawKernel, RawModule
 from gpubp.emulator.errors import (
     DeadlockError,
     DivergenceError,
@@ -118,8 +119,7 @@ from gpubp.emulator.errors import (
     TrapError,
     UnsupportedInstruction,
 )
-from gpubp.emulator.modules import RawKernel, RawModule
-from gpubp.emulator.observers import observe
+from gpubp.emulator.observe.observers import observe
 
 __all__ = [
     "DeadlockError",

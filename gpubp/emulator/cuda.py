@@ -11,10 +11,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from gpubp.emulator import runtime
-from gpubp.emulator.arrays import MemoryPointer, UnownedMemory
-from gpubp.emulator.device import Device
-from gpubp.emulator.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
+from gpubp.emulator.chip import Device
+from gpubp.emulator.cupy import runtime
+from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory
+from gpubp.emulator.cupy.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
 
 __all__ = [
     "Device",
@@ -37,7 +37,7 @@ class CudaModule(ModuleType):
         """Numba's names, loaded when the first of them is asked for."""
         if name.startswith("__"):
             raise AttributeError(name)
-        from gpubp.emulator import numba_frontend
+        from gpubp.emulator.numba import frontend as numba_frontend
 
         return numba_frontend.lookup(name)
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.emulator import cfg, observers, ptx, registers
+from gpubp.emulator.device.memory import MEMORY, Layout, layout
+from gpubp.emulator.device.scheduler import Wave
+from gpubp.emulator.device.state import WARP, Machine
 from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
-from gpubp.emulator.machine import WARP, Machine
-from gpubp.emulator.memory import MEMORY, Layout, layout
-from gpubp.emulator.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
-from gpubp.emulator.scheduler import Wave
+from gpubp.emulator.observe import observers
+from gpubp.emulator.program import cfg, ptx, registers
+from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
 #: Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache.
 LANES = 4096

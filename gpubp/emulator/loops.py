@@ -107,7 +107,8 @@ class _KeptCode(NullCache):
 
     def _entry(self, signature: Any) -> str:
         """Name the entry after all that the machine code depends on."""
-        parts = (str(signature), self._target.codegen().magic_tuple(), self._source)
+        # The module's name, as what is kept names the function by it.
+        parts = (str(signature), self._target.codegen().magic_tuple(), self._function.__module__, self._source)
         digest = hashlib.sha256(json.dumps([*parts, *_versions()]).encode()).hexdigest()
         return f"loops/{self._function.__name__}-{digest[:32]}"
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import activations
+from gpubp.backends import plans
 from gpubp.backends.gpu import BLOCK
 from gpubp.backends.gpu_backend import GpuBackend, ProductCall
+from gpubp.backends.plans import Plan
 from gpubp.errors import ArgumentError
-from gpubp.kernels import plans
-from gpubp.kernels.plans import Plan
+from gpubp.nn import activations
 from gpubp.profiler.launches import Launch
 from gpubp.profiler.workloads import Workload
 

@@ -13,7 +13,7 @@ from gpubp.chips import Gpu
 from gpubp.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
-    from gpubp.emulator.report import Report
+    from gpubp.emulator.observe.findings import Report
     from gpubp.toolchain.nvrtc import Resources
 
 BACKENDS = ("cupy", "numba")
@@ -63,7 +63,7 @@ def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list
     if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
     from gpubp import emulator
-    from gpubp.emulator.device import CHIPS
+    from gpubp.emulator.chip import CHIPS
 
     if arch not in CHIPS:
         raise ArgumentError("arch", arch, f"one that is emulated: {', '.join(CHIPS)}")

@@ -19,7 +19,7 @@ from gpubp.profiler.occupancy import Occupancy, Waves, occupancy, waves
 from gpubp.profiler.workloads import Workload
 
 if TYPE_CHECKING:
-    from gpubp.kernels.plans import Plan
+    from gpubp.backends.plans import Plan
     from gpubp.toolchain.nvrtc import Resources
 
 DEFAULT_CHIP = "H100"

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import activations, costs, losses, optimizers
-from gpubp.activations import Activation
+from gpubp import costs
+from gpubp.backends import plans
 from gpubp.backends.base import Array, Control
 from gpubp.backends.gpu_backend import GpuBackend
+from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError, unknown_name
-from gpubp.kernels import plans
-from gpubp.kernels.plans import Plan
+from gpubp.nn import activations, losses, optimizers
+from gpubp.nn.activations import Activation
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Workload:
     def stored(self) -> np.dtype:
         """Of the arrays that products read."""
         if self.dtype == "bfloat16":
-            from gpubp.precision import BFLOAT16
+            from gpubp.nn.precision import BFLOAT16
 
             return BFLOAT16
         return np.dtype("float32" if self.dtype == "tf32" else self.dtype)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from gpubp.backends.plans import Plan
 from gpubp.kernels.numba import epilogues, product_naive, product_pipelined, product_reduce, product_tiled
 from gpubp.kernels.numba.forms import Form
 from gpubp.kernels.numba.signatures import COUNT, array, kernel
-from gpubp.kernels.plans import Plan
 
 
 def naive(jit: Callable, plan: Plan, form: Form) -> Any:

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from gpubp.backends.plans import ITEM_BYTES, Chip, Plan
 from gpubp.errors import ArgumentError
 from gpubp.kernels.numba import forms
 from gpubp.kernels.numba.forms import Form
-from gpubp.kernels.plans import ITEM_BYTES, Chip, Plan
 
 TILE_K = 8
 """Depth of the tiles. The plan's is for copies of 16 bytes; 8 is what makes copies of one element conflict-free."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpubp.backends.plans import Plan
 from gpubp.kernels.numba import epilogues, product_naive, product_pipelined, product_reduce, product_tiled
 from gpubp.kernels.numba.forms import NN
 from gpubp.kernels.numba.signatures import array, kernel
-from gpubp.kernels.plans import Plan
 
 
 def naive(jit: Callable, plan: Plan) -> Any:

@@ -5,9 +5,9 @@ import pytest
 
 from gpubp import LossScaling, Network
 from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.data import Dataset
+from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.training import TrainingConfig, fit
+from gpubp.training.loop import TrainingConfig, fit
 
 ROWS, BATCH = 20, 8
 

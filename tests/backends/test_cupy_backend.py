@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpubp import activations, emulator, losses, optimizers
+from gpubp import emulator
 from gpubp.backends.base import Control
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.emulator.memory import MEMORY
+from gpubp.backends.plans import PIPELINED, THREAD_VARIANTS, Plan
+from gpubp.emulator.device.memory import MEMORY
 from gpubp.errors import ArgumentError
-from gpubp.kernels.plans import PIPELINED, THREAD_VARIANTS, Plan
-from gpubp.network import Network
+from gpubp.nn import activations, losses, optimizers
+from gpubp.nn.network import Network
 
 DTYPES = ("float32", "float64")
 QUICK_DTYPES = ("float32", pytest.param("float64", marks=pytest.mark.slow))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from gpubp import Network, backends, data
-from gpubp.data import Scaler
+from gpubp import Network, backends
+from gpubp.data import dataset as data
+from gpubp.data.dataset import Scaler
 
 BATCH = 64
 

@@ -4,14 +4,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpubp import LossScaling, Network, activations, data, optimizers
+from gpubp import LossScaling, Network
 from gpubp.backends.base import Control
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.data import Scaler
+from gpubp.backends.plans import Chip
+from gpubp.data import dataset as data
+from gpubp.data.dataset import Scaler
 from gpubp.errors import ArgumentError
-from gpubp.kernels.plans import Chip
-from gpubp.precision import PRECISIONS
+from gpubp.nn import activations, optimizers
+from gpubp.nn.precision import PRECISIONS
 
 HALVES = (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
 BATCH = 64

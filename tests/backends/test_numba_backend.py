@@ -8,16 +8,16 @@ import pytest
 from numba.cuda.dispatcher import CUDACacheImpl
 
 import gpubp.emulator as cp
-from gpubp import LossScaling, Network, activations, losses, optimizers
-from gpubp.backends import numba_backend
+from gpubp import LossScaling, Network
+from gpubp.backends import numba_backend, plans
 from gpubp.backends.base import Control
 from gpubp.backends.numba_backend import NumbaBackend
+from gpubp.backends.plans import EMULATED_CHIP, Chip, Plan
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.kernels import plans
 from gpubp.kernels.numba import product, product_pipelined
-from gpubp.kernels.plans import EMULATED_CHIP, Chip, Plan
-from gpubp.precision import PRECISIONS
+from gpubp.nn import activations, losses, optimizers
+from gpubp.nn.precision import PRECISIONS
 
 SPLIT = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpubp import Network, activations, losses, optimizers
-from gpubp.activations import ACTIVATIONS, Identity
+from gpubp import Network
 from gpubp.backends import numpy_backend
 from gpubp.backends.base import Backend, Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.errors import ArgumentError
-from gpubp.losses import LOSSES
-from gpubp.optimizers import OPTIMIZERS, SGD
+from gpubp.nn import activations, losses, optimizers
+from gpubp.nn.activations import ACTIVATIONS, Identity
+from gpubp.nn.losses import LOSSES
+from gpubp.nn.optimizers import OPTIMIZERS, SGD
 
 ELEMENTWISE = [name for name in ACTIVATIONS if name != "softmax"]
 few = settings(max_examples=40, deadline=None, derandomize=True, database=None)

@@ -8,7 +8,8 @@ import pytest
 
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
-from gpubp.emulator import arrays, numba_frontend, streams
+from gpubp.emulator.cupy import arrays, streams
+from gpubp.emulator.numba import frontend as numba_frontend
 
 
 @pytest.mark.parametrize("kind", [CupyBackend, NumbaBackend])

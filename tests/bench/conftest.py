@@ -6,7 +6,8 @@ import pytest
 
 from gpubp import machine
 from gpubp.backends.detection import Availability
-from gpubp.bench import limits, runners, turns, worker
+from gpubp.bench import peaks as limits
+from gpubp.bench import runners, turns, worker
 from gpubp.bench.turns import WorkerError
 from gpubp.bench.worker import Worker
 

@@ -115,7 +115,8 @@ def test_a_steps_losses_are_those_from_the_first_weights():
 
 def set_clock(monkeypatch, elapsed):
     """Give the emulated device a clock, for CuPy's events and for Numba's."""
-    from gpubp.emulator import cuda, streams
+    from gpubp.emulator import cuda
+    from gpubp.emulator.cupy import streams
 
     monkeypatch.setattr(streams, "get_elapsed_time", elapsed)
     monkeypatch.setattr(cuda, "get_elapsed_time", elapsed)

@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from gpubp.bench import contenders, cuda_peers, limits, own, runners, turns
+from gpubp.bench import contenders, own, runners, turns
+from gpubp.bench import peaks as limits
 from gpubp.bench.contenders import CONTENDERS, EVERYONE
+from gpubp.bench.peers import cuda_peer as cuda_peers
 from gpubp.bench.timing import seconds_of_a_call
 from gpubp.bench.works import STEPS, Limit, Primitive
 from gpubp.costs import MATRICES, PRODUCTS

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from gpubp.backends import plans
+from gpubp.backends.plans import Chip
 from gpubp.crosscheck import cases
 from gpubp.errors import ArgumentError
-from gpubp.kernels import plans
-from gpubp.kernels.plans import Chip
 
 VARIANTS = ("naive", "tiled", "pipelined")
 

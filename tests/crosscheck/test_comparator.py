@@ -6,7 +6,7 @@ from mistakes import WRONG_SUMS, as_bfloat16
 
 from gpubp.crosscheck.bounds import REFERENCE, product_error, stored
 from gpubp.crosscheck.comparator import compare
-from gpubp.precision import round_to_tf32
+from gpubp.nn.precision import round_to_tf32
 
 LENGTHS = [1, 3, 64, 513, 2048]
 SCALES = [1.0, 1e-8]

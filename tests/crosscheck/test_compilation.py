@@ -10,8 +10,8 @@ from gpubp.crosscheck import compilation
 from gpubp.crosscheck.cases import parse
 from gpubp.crosscheck.comparator import compare
 from gpubp.crosscheck.compilation import ARCHITECTURES, Kernel, compile_cases, compile_group
-from gpubp.crosscheck.report import Report
 from gpubp.crosscheck.runner import Outcome
+from gpubp.crosscheck.summary import Report
 
 SPLIT = parse("weight_gradient:pipelined:float32:5x7x1031:-:-:1:random:0:0")
 LARGE = parse("hidden_delta:pipelined+large:float64:257x129x41:gelu:-:1:random:0:0")

@@ -3,8 +3,8 @@
 import pytest
 
 from gpubp import backends
+from gpubp.backends.plans import VARIANTS
 from gpubp.crosscheck import cases, runner
-from gpubp.kernels.plans import VARIANTS
 
 QUICK = ("row_argmax", "scale", "squared_norm", "gather_rows", "bias_gradient")
 """The primitives of few kernels: their cases take a second or two, compilation included."""

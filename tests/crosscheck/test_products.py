@@ -11,7 +11,7 @@ from mistakes import last_depth_left_out
 from gpubp.crosscheck import ProductError, check_product
 from gpubp.crosscheck.cases import PRODUCT_SHAPES
 from gpubp.errors import ArgumentError
-from gpubp.precision import round_to_tf32
+from gpubp.nn.precision import round_to_tf32
 
 RIGHT = {
     "NT": lambda a, b, c: np.matmul(a, b.T, out=c),

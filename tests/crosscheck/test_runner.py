@@ -9,7 +9,7 @@ from mistakes import FAULTS, PLANTED, Product, ScalesTwice
 
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases, problems, runner
-from gpubp.crosscheck.report import Report
+from gpubp.crosscheck.summary import Report
 
 
 def run_all(backend, primitive):

@@ -17,7 +17,7 @@ from mistakes import (
 
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.comparator import compare
-from gpubp.precision import round_to_tf32
+from gpubp.nn.precision import round_to_tf32
 
 DTYPES = ("tf32", "bfloat16", "float16")
 LENGTHS = (1, 3, 17, 64, 513, 2048)

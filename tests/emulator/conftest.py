@@ -10,7 +10,7 @@ import pytest
 
 import gpubp.emulator as cp
 from gpubp.emulator import launch
-from gpubp.emulator.memory import MEMORY
+from gpubp.emulator.device.memory import MEMORY
 from gpubp.toolchain.nvrtc import compile_file
 
 KERNELS = Path(__file__).parent / "kernels"

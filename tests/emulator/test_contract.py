@@ -21,7 +21,8 @@ from numba.cuda.dispatcher import CUDADispatcher
 from numba.cuda.typing.typeof import Purpose, typeof
 
 import gpubp.emulator as cp
-from gpubp.emulator import cuda, numba_frontend
+from gpubp.emulator import cuda
+from gpubp.emulator.numba import frontend as numba_frontend
 
 # What the emulator has beyond CuPy.
 OWN_NAMES = {"current_arch", "observe", "use"} | {

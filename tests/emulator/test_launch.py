@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gpubp.emulator import launch
+from gpubp.emulator.device.memory import MEMORY
 from gpubp.emulator.errors import EmulatorError, LaunchError, PTXSyntaxError
-from gpubp.emulator.memory import MEMORY
 
 KERNEL = """.version 8.5
 .target sm_90

@@ -8,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from gpubp.emulator import compiled, loops, native, shadow
+from gpubp.emulator import loops
+from gpubp.emulator.device import native
+from gpubp.emulator.isa import compiled
+from gpubp.emulator.observe import shadow
 from gpubp.toolchain import cache
 
 # Runs every loop of the emulator, and fails where a result is wrong. Functions of the modules are called as kernels
@@ -17,8 +20,8 @@ EVERY_LOOP = r"""
 import numpy as np
 import gpubp.emulator as cp
 from gpubp.emulator import cuda
-from gpubp.emulator.compiled import compiled, compiled_select
-from gpubp.emulator.matrix import matrix_multiply
+from gpubp.emulator.isa.compiled import compiled, compiled_select
+from gpubp.emulator.isa.matrix import matrix_multiply
 
 for name, expected in {"add": 5, "subtract": -1, "multiply": 6, "minimum": 2, "maximum": 3}.items():
     for dtype in (np.float32, np.float64):
@@ -176,6 +179,17 @@ def test_code_belongs_to_the_text_that_was_loaded(folder, tmp_path):
         found.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert found == ["2\n", "101\n", "101\n"]
     assert len(list(folder.glob("f-*"))) == 2
+
+
+def test_modules_of_one_text_have_code_of_their_own(folder, tmp_path):
+    """What is kept names its module: once that has moved, the code must not be found under the old name."""
+    text = "from gpubp.emulator.loops import loop\n@loop\ndef f(x):\n    return x + 1\n"
+    for name in ("before", "after"):
+        (tmp_path / f"{name}.py").write_text(text)
+        program = f"import sys; sys.path.insert(0, sys.argv[1]); import {name}; print({name}.f(1))"
+        command = [sys.executable, "-B", "-c", program, str(tmp_path)]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2\n"
+        (tmp_path / f"{name}.py").unlink()
 
 
 def test_without_a_folder_code_is_compiled_all_the_same(folder, monkeypatch):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import gpubp.emulator as cp
-from gpubp.emulator.observers import observe
+from gpubp.emulator.observe.observers import observe
 
 
 @dataclass(frozen=True)

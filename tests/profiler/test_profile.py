@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from gpubp import chips
+from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError
-from gpubp.kernels.plans import Plan
-from gpubp.profiler import limits, machine_code, profile, report
+from gpubp.profiler import limits, machine_code, profile
+from gpubp.profiler import profile_tables as report
 from gpubp.profiler.counts import Access, Counts, Line
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.workloads import Workload

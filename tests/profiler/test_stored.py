@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def profiles():
-    spec = importlib.util.spec_from_file_location("stored_profiles", ROOT / "benchmarks" / "profiles.py")
+    spec = importlib.util.spec_from_file_location("stored_profiles", Path(__file__).with_name("stored_profiles.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

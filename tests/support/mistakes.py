@@ -5,12 +5,12 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
-from gpubp import activations
 from gpubp.backends import numpy_mixed
 from gpubp.backends.base import Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases
-from gpubp.precision import HALVES, round_to_tf32, widened
+from gpubp.nn import activations
+from gpubp.nn.precision import HALVES, round_to_tf32, widened
 
 
 # --- operands of other bits than the product was asked for ------------------------------------------------------------

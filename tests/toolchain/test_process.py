@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gpubp.kernels.cuda import sources
-from gpubp.kernels.plans import PIPELINED, TENSORCORE
+from gpubp.backends import instances as sources
+from gpubp.backends.plans import PIPELINED, TENSORCORE
 from gpubp.toolchain import process
 from gpubp.toolchain.nvrtc import CompileError, compile_file, compile_source
 

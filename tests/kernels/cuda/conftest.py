@@ -8,10 +8,10 @@ import pytest
 from mutants import Mutant
 
 from gpubp.backends.cupy_backend import CupyBackend
+from gpubp.backends.instances import KERNEL_DIRECTORY
 from gpubp.crosscheck import runner
 from gpubp.crosscheck.cases import parse
 from gpubp.crosscheck.runner import Outcome
-from gpubp.kernels.cuda.sources import KERNEL_DIRECTORY
 
 
 def run_observed(folder: Path, names: Iterable[str]) -> list[Outcome]:

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from sampling import sampled
 
-from gpubp.activations import ACTIVATIONS
+from gpubp.backends import instances as sources
 from gpubp.backends.base import Control, Losses
-from gpubp.kernels.cuda import sources
-from gpubp.kernels.plans import PIPELINED, Chip, Plan
-from gpubp.losses import LOSSES
-from gpubp.optimizers import OPTIMIZERS
+from gpubp.backends.plans import PIPELINED, Chip, Plan
+from gpubp.nn.activations import ACTIVATIONS
+from gpubp.nn.losses import LOSSES
+from gpubp.nn.optimizers import OPTIMIZERS
 from gpubp.profiler import machine_code
 from gpubp.toolchain.nvrtc import compile_file
 

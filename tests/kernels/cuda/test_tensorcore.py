@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from sampling import sampled
 
-from gpubp import activations, emulator
+from gpubp import emulator
+from gpubp.backends import instances as sources
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
+from gpubp.backends.plans import TENSORCORE, TENSORCORE_UNALIGNED, Chip, Plan, choose
 from gpubp.errors import ArgumentError
-from gpubp.kernels.cuda import sources
-from gpubp.kernels.plans import TENSORCORE, TENSORCORE_UNALIGNED, Chip, Plan, choose
-from gpubp.precision import round_to_tf32
+from gpubp.nn import activations
+from gpubp.nn.precision import round_to_tf32
 from gpubp.profiler import machine_code
 from gpubp.toolchain.nvrtc import compile_file
 

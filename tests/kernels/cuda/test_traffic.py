@@ -4,9 +4,10 @@ that goes to memory just to be read again."""
 import numpy as np
 import pytest
 
-from gpubp import activations, emulator
+from gpubp import emulator
 from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.kernels.plans import PIPELINED
+from gpubp.backends.plans import PIPELINED
+from gpubp.nn import activations
 
 M, N, K = 256, 128, 64
 ITEM = {"float32": 4, "float64": 8}

@@ -6,7 +6,7 @@ import pytest
 from sampling import sampled
 
 from gpubp import emulator
-from gpubp.activations import ACTIVATIONS
+from gpubp.backends.plans import EMULATED_CHIP, PIPELINED, Chip, Plan
 from gpubp.emulator import cuda
 from gpubp.kernels.numba import (
     activations,
@@ -26,7 +26,7 @@ from gpubp.kernels.numba import (
     weight_gradient,
     weight_step,
 )
-from gpubp.kernels.plans import EMULATED_CHIP, PIPELINED, Chip, Plan
+from gpubp.nn.activations import ACTIVATIONS
 
 ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120")
 ELEMENTWISE = sorted(set(ACTIVATIONS) - {"softmax"})

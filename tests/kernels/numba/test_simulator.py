@@ -15,7 +15,7 @@ from numba import cuda
 
 from gpubp.kernels.numba import activations, dense_forward, forms, hidden_delta, product, transpose_product
 from gpubp.kernels.numba import weight_gradient, weight_step
-from gpubp.kernels.plans import Plan
+from gpubp.backends.plans import Plan
 
 
 def jit(*signature, **options):

@@ -1,0 +1,18 @@
+"""Data sets: the bundled digits, IDX files (MNIST, Fashion-MNIST), .npz and CSV, their split and their scaling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpubp.lazy import names_from
+
+if TYPE_CHECKING:
+    from gpubp.data.dataset import TASKS as TASKS
+    from gpubp.data.dataset import Dataset as Dataset
+    from gpubp.data.dataset import Scaler as Scaler
+    from gpubp.data.dataset import load as load
+    from gpubp.data.dataset import split as split
+
+__all__ = ["TASKS", "Dataset", "Scaler", "load", "split"]
+
+__getattr__ = names_from(__name__, dict.fromkeys(__all__, "dataset"))

@@ -1,0 +1,1 @@
+"""CuPy's names on the emulated device."""

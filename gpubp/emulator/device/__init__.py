@@ -1,0 +1,1 @@
+"""The emulated chip: memories, lanes, warps, barriers, and the scheduler of a wave."""

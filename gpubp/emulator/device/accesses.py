@@ -1,0 +1,486 @@
+"""Memory instructions: ld, st, atom, red, and cp.async, in every state space.
+
+Each is bound to a closure that first turns the active lanes' addresses into checked host pointers, then moves the data.
+Cache hints and memory orders change nothing here: a wave sees its own accesses in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpubp.emulator.device import native
+from gpubp.emulator.device.lanewise import Bound, Step, always, compose
+from gpubp.emulator.device.memory import (
+    ARENA_BASE,
+    GRANULE_BITS,
+    LOCAL_WINDOW,
+    MEMORY,
+    SHARED_WINDOW,
+    WINDOW_GRANULE_BITS,
+)
+from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.errors import MemoryAccessError
+from gpubp.emulator.isa.arithmetic import operation
+from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Register, Sink, Symbol, Vector
+
+SPACES = ("global", "shared", "local", "param", "const")
+_ORDERS = frozenset(("volatile", "relaxed", "acquire", "release", "acq_rel", "weak", "mmio"))
+_SCOPES = frozenset(("cta", "cluster", "gpu", "sys"))
+_CACHE_OPERATORS = frozenset(("ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"))
+_WITHOUT_EFFECT = _ORDERS | _SCOPES | _CACHE_OPERATORS
+_HINTS = ("L1::", "L2::")
+_WINDOWS = np.array([SHARED_WINDOW, LOCAL_WINDOW], np.int64)
+ALL_SPACES = {1: "global", 2: "shared", 4: "local"}
+
+
+class Form:
+    """What a memory instruction's modifiers say: space ("generic" if none), vector length, type, and the rest."""
+
+    def __init__(self, machine: Machine, instruction: Instruction) -> None:
+        self.space = "generic"
+        self.vector = 1
+        self.rest: list[str] = []
+        *modifiers, self.type = instruction.modifiers
+        if self.type not in TYPE_BYTES or self.type == "pred":
+            raise machine.unsupported(instruction)
+        for modifier in modifiers:
+            base = modifier.split("::")[0]
+            if base in SPACES and modifier in (base, "shared::cta", "param::entry", "param::func"):
+                self.space = base
+            elif modifier in ("v2", "v4", "v8"):
+                self.vector = int(modifier[1:])
+            elif modifier not in _WITHOUT_EFFECT and not modifier.startswith(_HINTS):
+                self.rest.append(modifier)
+        self.item = TYPE_BYTES[self.type]
+        if self.item > 8:
+            raise machine.unsupported(instruction, "128-bit accesses")
+
+
+# -- addresses to pointers --------------------------------------------------------------------------------------------
+
+Access = Callable[[], Array]
+
+
+def bind_access(
+    machine: Machine,
+    instruction: Instruction,
+    operand: Operand,
+    space: str,
+    nbytes: int,
+    kind: str,
+    out: Array | None = None,
+) -> Access:
+    """A function that checks the active lanes' addresses and gives their host pointers, in the order of the lanes.
+
+    `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access
+    unless an `out` is given.
+    """
+    real_space = _space_of(machine, operand, space)
+    addresses, offset = machine.addresses(operand)
+    pointers = machine.pointers if out is None else out
+    arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
+    if real_space == "generic":
+        return _resolver_generic(*arguments)
+    # A const operand lies in the arena, but is no traffic of global memory.
+    return _watched(
+        _RESOLVERS[real_space](*arguments), "const" if space in ("const", "param") else real_space, *arguments
+    )
+
+
+def _watched(
+    access: Access,
+    space: str,
+    machine: Machine,
+    instruction: Instruction,
+    _: Array,
+    __: int,
+    nbytes: int,
+    kind: str,
+    ___: Array,
+) -> Access:
+    """The access itself, or one that also tells the observer."""
+    if machine.observer is None:
+        return access
+    watch = machine.observer.watch(machine, instruction, space, nbytes, kind)
+    if watch is None:
+        return access
+
+    def observed() -> Array:
+        pointers = access()
+        watch(pointers)
+        return pointers
+
+    return observed
+
+
+def _space_of(machine: Machine, operand: Operand, space: str) -> str:
+    """Where a param or const operand really lies: parameters of device functions are in the thread's own memory."""
+    if space == "param" and isinstance(operand, Address):
+        if isinstance(operand.base, Symbol):
+            return "local" if operand.base.name in machine.local_layout.addresses else "global"
+        return "param"
+    return "global" if space in ("const", "param") else space
+
+
+def _resolver_global(
+    machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
+) -> Access:
+    valid, host, resolve = MEMORY.valid, MEMORY.host_base, native.resolve_global
+
+    def access() -> Array:
+        active = machine.active
+        bad = resolve(
+            addresses,
+            offset,
+            nbytes,
+            ARENA_BASE,
+            host,
+            valid,
+            GRANULE_BITS,
+            active.lanes,
+            active.whole,
+            active.count,
+            out,
+        )
+        if bad >= 0:
+            raise fault(machine, instruction, "global", kind, nbytes, addresses, offset, bad)
+        return out
+
+    return access
+
+
+def _resolver_window(space: str, base: int) -> Callable[..., Access]:
+    def bind(
+        machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
+    ) -> Access:
+        layout = machine.shared_layout if space == "shared" else machine.local_layout
+        bases = machine.shared_bases if space == "shared" else machine.local_bases
+        valid, resolve, shifted = layout.valid, native.resolve_window, offset - base
+
+        def access() -> Array:
+            active = machine.active
+            bad = resolve(
+                addresses,
+                shifted,
+                nbytes,
+                bases,
+                valid,
+                WINDOW_GRANULE_BITS,
+                active.lanes,
+                active.whole,
+                active.count,
+                out,
+            )
+            if bad >= 0:
+                raise fault(machine, instruction, space, kind, nbytes, addresses, offset - base, bad)
+            return out
+
+        return access
+
+    return bind
+
+
+def _resolver_param(
+    machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
+) -> Access:
+    """A parameter by its address: a kernel's lie in the arena, those of device functions in the thread's own memory."""
+    arguments = (machine, instruction, addresses, offset, nbytes, kind, out)
+    of_kernel, of_function = _resolver_global(*arguments), _RESOLVERS["local"](*arguments)
+
+    def access() -> Array:
+        return (of_kernel if int(addresses[machine.active.lanes[0]]) >= ARENA_BASE else of_function)()
+
+    return access
+
+
+def _resolver_generic(
+    machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
+) -> Access:
+    part = np.zeros(machine.lanes, np.int64)
+
+    def bind(pointers: Array) -> dict[int, Access]:
+        arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
+        return {bit: _watched(_GENERIC[space](*arguments), space, *arguments) for bit, space in ALL_SPACES.items()}
+
+    bound, partial = bind(out), bind(part)
+
+    def access() -> Array:
+        active = machine.active
+        found = native.spaces(addresses, offset, _WINDOWS, active.lanes, active.whole, active.count)
+        if found in bound:
+            return bound[found]()
+        where = np.searchsorted(_WINDOWS, addresses.astype(np.int64) + offset, side="right")
+        for index, bit in enumerate((1, 2, 4)):
+            if found & bit:
+                mask = active.mask & (where == index)
+                machine.active = Active(mask)
+                partial[bit]()
+                out[: active.count][mask[active.lanes]] = part[: machine.active.count]
+        machine.active = active
+        return out
+
+    return access
+
+
+_GENERIC: dict[str, Callable[..., Access]] = {
+    "global": _resolver_global,
+    "shared": _resolver_window("shared", SHARED_WINDOW),
+    "local": _resolver_window("local", LOCAL_WINDOW),
+}
+_RESOLVERS: dict[str, Callable[..., Access]] = {
+    "global": _resolver_global,
+    "shared": _resolver_window("shared", 0),
+    "local": _resolver_window("local", 0),
+    "param": _resolver_param,
+}
+
+
+def fault(
+    machine: Machine,
+    instruction: Instruction,
+    space: str,
+    kind: str,
+    nbytes: int,
+    addresses: Array,
+    offset: int,
+    position: int,
+) -> MemoryAccessError:
+    """The error for the access of the active lane at `position`."""
+    lane = int(machine.active.lanes[position])
+    address = int(addresses[lane]) + offset
+    verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies"}[kind]
+    what = f"{verb} {nbytes} bytes of {space} memory at {address:#x}"
+    if address % nbytes:
+        return MemoryAccessError(
+            f"{machine.where(instruction, lane)}: misaligned access: {what}; the address must be a multiple of {nbytes}"
+        )
+    if space == "global":
+        place = MEMORY.describe(address)
+    else:
+        place = (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
+    return MemoryAccessError(f"{machine.where(instruction, lane)}: access out of bounds: {what}, {place}")
+
+
+# -- ld and st --------------------------------------------------------------------------------------------------------
+
+
+def bind_load(machine: Machine, instruction: Instruction) -> Bound:
+    form = Form(machine, instruction)
+    if form.rest:
+        raise machine.unsupported(instruction)
+    to, operand = instruction.operands[:2]
+    if form.space == "param" and (bound := _bind_parameter(machine, form, to, operand)) is not None:
+        return bound
+    items = to.items if isinstance(to, Vector) else (to,)
+    if len(items) != form.vector:
+        raise machine.unsupported(instruction)
+    access = bind_access(machine, instruction, operand, form.space, form.item * form.vector, "load")
+    dtype = _memory_dtype(form)
+    outs, conversions = _load_targets(machine, items, dtype)
+    move = _gather(machine, access, outs)
+    return always(_with_conversions(machine, move, conversions) if conversions else move)
+
+
+def _bind_parameter(machine: Machine, form: Form, to: Operand, operand: Operand) -> Bound | None:
+    """ld.param of a kernel's own parameter: one value for all lanes."""
+    if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
+        return None
+    name = operand.base.name
+    if name not in machine.parameter_offsets:
+        return None
+    start = machine.parameter_offsets[name] + operand.base.offset + operand.offset
+    dtype = _memory_dtype(form)
+    items = to.items if isinstance(to, Vector) else (to,)
+    outs, sources = [], []
+    for index, item in enumerate(items):
+        first = start + index * form.item
+        if first < 0 or first + form.item > machine.parameter_bytes.size or first % form.item:
+            return None  # the general way reports it
+        if isinstance(item, Register):
+            row = machine.row(item)
+            outs.append(row.view(f"{dtype.kind}{row.itemsize}"))
+            sources.append(machine.parameter_bytes[first : first + form.item].view(dtype))
+
+    def apply(*arrays: Array) -> None:
+        for out, value in zip(arrays[: len(outs)], arrays[len(outs) :], strict=True):
+            out[...] = value
+
+    return compose(machine, apply, outs, sources, [], [])
+
+
+def _memory_dtype(form: Form) -> np.dtype[Any]:
+    return np.dtype(f"{'i' if form.type[0] == 's' else 'u'}{form.item}")
+
+
+def _load_targets(
+    machine: Machine, items: tuple[Operand, ...], dtype: np.dtype[Any]
+) -> tuple[list[Array], list[tuple[Array, Array]]]:
+    """Arrays to gather into, and (register, gathered) pairs to widen afterwards."""
+    outs: list[Array] = []
+    conversions: list[tuple[Array, Array]] = []
+    for index, item in enumerate(items):
+        if isinstance(item, Register) and machine.row(item).itemsize == dtype.itemsize:
+            outs.append(machine.row(item))
+            continue
+        gathered = machine.scratch(dtype, 16 + index)
+        outs.append(gathered)
+        if isinstance(item, Register):
+            row = machine.row(item)
+            conversions.append((row.view(f"{dtype.kind}{row.itemsize}"), gathered))
+    return outs, conversions
+
+
+def _gather(machine: Machine, access: Access, outs: list[Array]) -> Step:
+    if len(outs) == 4:
+        first, second, third, fourth = outs
+
+        def load4() -> None:
+            pointers = access()
+            active = machine.active
+            native.gather4(pointers, first, second, third, fourth, active.lanes, active.whole, active.count)
+
+        return load4
+    if len(outs) == 2:
+        first, second = outs
+
+        def load2() -> None:
+            pointers = access()
+            active = machine.active
+            native.gather2(pointers, first, second, active.lanes, active.whole, active.count)
+
+        return load2
+
+    def load() -> None:
+        pointers = access()
+        active = machine.active
+        for index, out in enumerate(outs):
+            native.gather(pointers, index * out.itemsize, out, active.lanes, active.whole, active.count)
+
+    return load
+
+
+def _with_conversions(machine: Machine, move: Step, conversions: list[tuple[Array, Array]]) -> Step:
+    def load() -> None:
+        move()
+        mask = machine.active.mask
+        for target, value in conversions:
+            np.copyto(target, value, where=mask)
+
+    return load
+
+
+def bind_store(machine: Machine, instruction: Instruction) -> Bound:
+    form = Form(machine, instruction)
+    if form.rest:
+        raise machine.unsupported(instruction)
+    operand, value = instruction.operands[:2]
+    items = value.items if isinstance(value, Vector) else (value,)
+    if len(items) != form.vector or form.space in ("const",):
+        raise machine.unsupported(instruction)
+    access = bind_access(machine, instruction, operand, form.space, form.item * form.vector, "store")
+    dtype = np.dtype(f"u{form.item}")
+    sources = [machine.lanes_of(item, dtype) for item in items]
+
+    def store() -> None:
+        pointers = access()
+        active = machine.active
+        for index, source in enumerate(sources):
+            native.scatter(pointers, index * dtype.itemsize, source, active.lanes, active.whole, active.count)
+
+    return always(store)
+
+
+# -- atom and red -----------------------------------------------------------------------------------------------------
+
+_INTEGER_ATOMICS = {
+    "add": native.ATOMIC_ADD,
+    "min": native.ATOMIC_MIN,
+    "max": native.ATOMIC_MAX,
+    "and": native.ATOMIC_AND,
+    "or": native.ATOMIC_OR,
+    "xor": native.ATOMIC_XOR,
+    "exch": native.ATOMIC_EXCH,
+    "inc": native.ATOMIC_INC,
+    "dec": native.ATOMIC_DEC,
+}
+
+
+def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
+    """atom and red; lanes take their turns in ascending order."""
+    form = Form(machine, instruction)
+    rest = [modifier for modifier in form.rest if modifier not in ("noftz",)]
+    if len(rest) != 1 or form.vector != 1:
+        raise machine.unsupported(instruction)
+    reduction = instruction.opcode == "red"
+    to: Operand = Sink() if reduction else instruction.operands[0]
+    operand, *values = instruction.operands[0 if reduction else 1 :]
+    access = bind_access(machine, instruction, operand, form.space, form.item, "atomic")
+    update = _atomic_update(machine, instruction, form, rest[0], values)
+    signed = form.type[0] == "s"
+    dtype = np.dtype(
+        np.float32
+        if form.type == "f32"
+        else np.float64
+        if form.type == "f64"
+        else f"{'i' if signed else 'u'}{form.item}"
+    )
+    old = machine.scratch(dtype, 20)
+    target = machine.row(to) if isinstance(to, Register) else None
+
+    def atomic() -> None:
+        pointers = access()
+        active = machine.active
+        update(pointers, old, active.lanes, active.whole, active.count)
+        if target is not None:
+            np.copyto(target, old.view(f"u{old.itemsize}"), where=active.mask)
+
+    return always(atomic)
+
+
+def _atomic_update(
+    machine: Machine, instruction: Instruction, form: Form, name: str, values: list[Operand]
+) -> Callable[..., None]:
+    kind, bits = form.type, form.item * 8
+    unsigned = np.dtype(f"u{form.item}")
+    if name == "cas" and kind in ("b16", "b32", "b64", "u32", "u64", "s32"):
+        compare, swap = (machine.lanes_of(value, unsigned) for value in values[:2])
+        return lambda pointers, old, *rest: native.atomic_cas(pointers, compare, swap, old.view(unsigned), *rest)
+    if name == "add" and kind in ("f32", "f64"):
+        amount = machine.lanes_of(values[0], np.dtype(f"f{form.item}"))
+        return lambda pointers, old, *rest: native.atomic_add_float(pointers, amount, old, *rest)
+    if name == "add" and kind in ("f16", "bf16", "f16x2", "bf16x2"):
+        return _atomic_add_half(machine, instruction, kind, values[0])
+    allowed = {
+        "b": ("and", "or", "xor", "exch"),
+        "u": ("add", "min", "max", "inc", "dec", "exch"),
+        "s": ("add", "min", "max"),
+    }
+    if kind[0] not in allowed or name not in allowed[kind[0]] or bits < 32 or kind in ("bf16", "bf16x2"):
+        raise machine.unsupported(instruction)
+    number = _INTEGER_ATOMICS[name]
+    dtype = np.dtype(f"{'i' if kind[0] == 's' else 'u'}{form.item}")
+    operand = machine.lanes_of(values[0], dtype)
+    return lambda pointers, old, *rest: native.atomic_integer(pointers, number, operand, old, *rest)
+
+
+def _atomic_add_half(machine: Machine, instruction: Instruction, kind: str, value: Operand) -> Callable[..., None]:
+    """Adds of halves: rounded by the same add as the lane-wise instruction, one lane after the other."""
+    add = operation("add", ("rn", kind))
+    assert add is not None
+    dtype = np.dtype(f"u{TYPE_BYTES[kind]}")
+    amount = machine.lanes_of(value, dtype)
+    everyone = np.arange(1)
+
+    def update(pointers: Array, old: Array, lanes: Array, whole: bool, count: int) -> None:
+        before, after = np.zeros(1, dtype), np.zeros(1, dtype)
+        for index, lane in enumerate(lanes[:count]):
+            one = pointers[index : index + 1]
+            native.gather(one, 0, before, everyone, True, 1)
+            add.apply(after, before, amount[lane : lane + 1])
+            native.scatter(one, 0, after, everyone, True, 1)
+            old[lane] = before[0]
+
+    return update

@@ -1,0 +1,266 @@
+"""The memory of the emulated device: an arena for global and constant memory, and the layout of a block's own memories.
+
+The arena is one range of reserved address space, of which only touched pages cost memory. Every 256-byte granule has a
+count of its valid bytes, so one look-up checks an access; the rest of an allocation's last granule and the granules
+between two allocations are red zones. Freed ranges stay invalid for as long as fresh address space lasts.
+"""
+
+from __future__ import annotations
+
+import bisect
+import mmap
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp.emulator.errors import EmulatorError, MemoryAccessError
+from gpubp.emulator.program.ptx import Variable
+
+#: The halfword that fresh memory is filled with: a NaN in float16, bfloat16, float32 and float64.
+POISON = 0xFFF5
+
+GRANULE_BITS = 8
+GRANULE = 1 << GRANULE_BITS
+
+#: Where the spaces begin in the generic address space. The low 32 bits of a generic shared or local address are the
+#: address within the window, as on a GPU.
+ARENA_BASE = 0x0000_0007_0000_0000
+SHARED_WINDOW = 0x0000_7F00_0000_0000
+LOCAL_WINDOW = 0x0000_7F01_0000_0000
+
+
+@dataclass
+class Allocation:
+    """`nbytes` bytes at `address`."""
+
+    address: int
+    nbytes: int
+    name: str
+    freed: bool = False
+    internal: bool = False  # the emulator's own, which no message should speak of
+
+    def __str__(self) -> str:
+        what = self.name or "an allocation"
+        return f"{what} of {self.nbytes:,} bytes at {self.address:#x}"
+
+
+class Memory:
+    """Global memory: allocation, freeing, host views, and what lies where."""
+
+    def __init__(self, reserve: int = 1 << 36) -> None:
+        self._map, self.capacity = _reserve(reserve)
+        self.bytes = np.frombuffer(self._map, np.uint8)
+        self._valid_map, _ = _reserve(self.capacity // GRANULE * 2)
+        #: Valid bytes of each granule, from its start.
+        self.valid = np.frombuffer(self._valid_map, np.uint16)
+        self.host_base = int(self.bytes.ctypes.data)
+        self._next = GRANULE
+        self._limit = self.capacity
+        self._starts: list[int] = []
+        self._allocations: dict[int, Allocation] = {}
+        self.live_bytes = 0
+        #: Set by the observer of uninitialised reads: called with (address, nbytes, written).
+        self.watcher: Callable[[int, int, bool], None] | None = None
+
+    def allocate(self, nbytes: int, name: str = "", internal: bool = False) -> int:
+        """Address of `nbytes` fresh bytes, aligned to 256 and poisoned. Raises EmulatorError when memory is full."""
+        if nbytes < 0:
+            raise EmulatorError(f"nbytes is {nbytes}; it must not be negative")
+        granules = max(1, -(-nbytes // GRANULE)) + 1  # one granule of red zone
+        if self._next + granules * GRANULE > self._limit:
+            self._recycle(granules * GRANULE)
+        offset = self._next
+        self._next += granules * GRANULE
+        address = ARENA_BASE + offset
+        first, whole, rest = offset >> GRANULE_BITS, nbytes // GRANULE, nbytes % GRANULE
+        self.valid[first : first + whole] = GRANULE
+        self.valid[first + whole] = rest
+        self.bytes[offset : offset + nbytes + (nbytes & 1)].view(np.uint16)[:] = POISON
+        allocation = Allocation(address, nbytes, name, internal=internal)
+        bisect.insort(self._starts, address)
+        self._allocations[address] = allocation
+        self.live_bytes += nbytes
+        if self.watcher is not None:
+            self.watcher(address, nbytes, False)
+        return address
+
+    def free(self, address: int) -> None:
+        """Free an allocation; any later access to it is an error."""
+        allocation = self._allocations.get(address)
+        if allocation is None or allocation.freed:
+            raise EmulatorError(f"address {address:#x} is not that of a live allocation: it cannot be freed")
+        allocation.freed = True
+        self.live_bytes -= allocation.nbytes
+        offset = address - ARENA_BASE
+        granules = max(1, -(-allocation.nbytes // GRANULE))
+        self.valid[offset >> GRANULE_BITS : (offset >> GRANULE_BITS) + granules] = 0
+        page = mmap.PAGESIZE
+        first, last = -(-offset // page) * page, (offset + allocation.nbytes) // page * page
+        if last > first:
+            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+    def view(self, address: int, nbytes: int) -> np.ndarray:
+        """The bytes themselves as a writable uint8 array. Raises MemoryAccessError unless inside one allocation."""
+        allocation = self.find(address)
+        if allocation is None or allocation.freed or address + nbytes > allocation.address + allocation.nbytes:
+            raise MemoryAccessError(f"host access to {nbytes:,} bytes at {address:#x}: {self.describe(address)}")
+        offset = address - ARENA_BASE
+        return self.bytes[offset : offset + nbytes]
+
+    def mark_written(self, address: int, nbytes: int) -> None:
+        """Tell the observer of uninitialised reads that the host wrote these bytes."""
+        if self.watcher is not None:
+            self.watcher(address, nbytes, True)
+
+    def find(self, address: int) -> Allocation | None:
+        """The allocation, live or freed, that begins last at or before an address."""
+        index = bisect.bisect_right(self._starts, address) - 1
+        return self._allocations[self._starts[index]] if index >= 0 else None
+
+    @property
+    def extent(self) -> int:
+        """Bytes of the arena up to the end of its last allocation."""
+        end = max((a.address + a.nbytes for a in self._allocations.values()), default=ARENA_BASE)
+        return -(-(end - ARENA_BASE) // GRANULE) * GRANULE + GRANULE
+
+    def allocations(self) -> list[Allocation]:
+        """The live allocations, by address."""
+        return [self._allocations[start] for start in self._starts if not self._allocations[start].freed]
+
+    def describe(self, address: int) -> str:
+        """Where an address lies, in words."""
+        if address < GRANULE:
+            return "a null pointer"
+        allocation = self._neighbour(address, -1)
+        if allocation is None or address >= ARENA_BASE + self.capacity:
+            return "outside every allocation"
+        distance = address - allocation.address
+        if allocation.freed and distance < allocation.nbytes:
+            return f"inside {allocation}, which was freed"
+        if distance < allocation.nbytes:
+            return f"{distance:,} bytes into {allocation}"
+        following = self._neighbour(address, 1)
+        behind = f"{distance - allocation.nbytes:,} bytes past the end of {allocation}"
+        if following is not None and following.address - address <= distance - allocation.nbytes:
+            return f"{following.address - address:,} bytes before the start of {following}"
+        return behind + (", which was freed" if allocation.freed else "")
+
+    def _neighbour(self, address: int, step: int) -> Allocation | None:
+        """The nearest of the user's allocations that begins at or before an address (step -1) or after it (step 1)."""
+        index = bisect.bisect_right(self._starts, address) + (-1 if step < 0 else 0)
+        while 0 <= index < len(self._starts):
+            allocation = self._allocations[self._starts[index]]
+            if not allocation.internal:
+                return allocation
+            index += step
+        return None
+
+    def _recycle(self, nbytes: int) -> None:
+        """Forget freed allocations and go on in the lowest gap between live ones that is wide enough."""
+        live = self.allocations()
+        self._allocations = {allocation.address: allocation for allocation in live}
+        self._starts = sorted(self._allocations)
+        start = GRANULE
+        for allocation in [*live, Allocation(ARENA_BASE + self.capacity, 0, "")]:
+            end = allocation.address - ARENA_BASE
+            if end - start >= nbytes:
+                self._next, self._limit = start, end
+                return
+            start = end + (max(1, -(-allocation.nbytes // GRANULE)) + 1) * GRANULE
+        raise EmulatorError(
+            f"the emulated device is out of memory: {nbytes:,} bytes asked for, {self.live_bytes:,} in use of "
+            f"{self.capacity:,} bytes of address space"
+        )
+
+
+def _reserve(nbytes: int) -> tuple[mmap.mmap, int]:
+    """Zeroed address space that costs memory where it is touched; less of it where the system gives less."""
+    # Python names this flag from 3.13 on; the number is Linux's.
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+    while True:
+        try:
+            return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve), nbytes
+        except (OSError, ValueError):
+            if nbytes <= 1 << 28:
+                raise
+            nbytes //= 2
+
+
+#: Global memory of the one emulated device of this process.
+MEMORY = Memory()
+
+
+# -- memories of a block and of a thread ------------------------------------------------------------------------------
+
+#: Granules of shared and local memory, for the table of valid bytes.
+WINDOW_GRANULE_BITS = 4
+_RED_ZONE = 16
+_BANKS_PERIOD = 128
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Addresses of the variables of one window (shared or local memory), with red zones between them.
+
+    `nbytes` is what the variables take on a GPU; `extent` what they take here. A variable keeps its address modulo 128,
+    so it lies in the same banks as on a GPU.
+    """
+
+    addresses: dict[str, int]
+    nbytes: int
+    extent: int
+    valid: np.ndarray
+    names: tuple[tuple[int, int, str], ...]  # start, nbytes, name
+    dynamic_bytes: int = 0
+
+    def describe(self, address: int) -> str:
+        """Where an address of this window lies, in words."""
+        below = [entry for entry in self.names if entry[0] <= address]
+        if not below:
+            return "outside every variable"
+        start, nbytes, name = below[-1]
+        if address < start + nbytes:
+            return f"{address - start:,} bytes into {name} of {nbytes:,} bytes"
+        return f"{address - start - nbytes:,} bytes past the end of {name} of {nbytes:,} bytes"
+
+
+def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dynamic_bytes: int = 0) -> Layout:
+    """Lay out variables in order; `dynamic` ones all begin at the same place behind the others."""
+    addresses: dict[str, int] = {}
+    entries: list[tuple[int, int, str]] = []
+    real = here = 0
+    for variable in variables:
+        real = _align(real, variable.align)
+        here = _congruent(here, real)
+        addresses[variable.name] = here
+        entries.append((here, variable.nbytes, variable.name))
+        real += variable.nbytes
+        here += variable.nbytes + _RED_ZONE
+    nbytes = real
+    if dynamic or dynamic_bytes:
+        real = _align(real, max([16, *(variable.align for variable in dynamic)]))
+        here = _congruent(here, real)
+        addresses.update((variable.name, here) for variable in dynamic)
+        entries.append((here, dynamic_bytes, dynamic[0].name if dynamic else "dynamic shared memory"))
+        here += dynamic_bytes + _RED_ZONE
+        nbytes = real + dynamic_bytes
+    extent = _align(here, 1 << WINDOW_GRANULE_BITS)
+    valid = np.zeros((extent >> WINDOW_GRANULE_BITS) + 1, np.uint16)
+    granule = 1 << WINDOW_GRANULE_BITS
+    for start, size, _ in entries:
+        end = start + size
+        valid[start >> WINDOW_GRANULE_BITS : end >> WINDOW_GRANULE_BITS] = granule
+        if size and end % granule:
+            valid[end >> WINDOW_GRANULE_BITS] = end % granule
+    return Layout(addresses, nbytes, extent, valid, tuple(entries), dynamic_bytes)
+
+
+def _align(address: int, align: int) -> int:
+    return -(-address // align) * align
+
+
+def _congruent(here: int, real: int) -> int:
+    """The least address from `here` on that lies in the same banks as `real`."""
+    return here + (real - here) % _BANKS_PERIOD

@@ -1,0 +1,294 @@
+"""The state of one wave: registers and memories of as many whole blocks as run at once.
+
+A lane is a thread; a register is an array over lanes. Blocks lie one after the other, each padded to whole warps, so
+that an array over lanes reshapes to (warps, 32). Padding lanes never live. Everything here is made once for a kernel,
+block shape and number of blocks, and used again for every wave of every launch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpubp.emulator.device.memory import POISON, Layout
+from gpubp.emulator.errors import UnsupportedInstruction
+from gpubp.emulator.program.cfg import Program
+from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Special, Symbol
+from gpubp.emulator.program.registers import Slot
+
+WARP = 32
+Array = np.ndarray[Any, Any]
+
+
+class Active:
+    """The lanes that execute now. `whole`: all lanes there are."""
+
+    __slots__ = ("_lanes", "count", "mask", "whole")
+
+    def __init__(self, mask: Array) -> None:
+        self.mask = mask
+        self.count = int(np.count_nonzero(mask))
+        self.whole = self.count == mask.size
+        self._lanes: Array | None = None
+
+    @property
+    def lanes(self) -> Array:
+        """Their numbers, ascending."""
+        if self._lanes is None:
+            self._lanes = np.flatnonzero(self.mask)
+        return self._lanes
+
+
+class Machine:
+    """Registers, special registers, shared, local and parameter memory of one wave."""
+
+    def __init__(
+        self,
+        program: Program,
+        slots: dict[str, Slot],
+        symbols: dict[str, int],
+        parameters: tuple[int, Array, dict[str, int]],
+        shared: Layout,
+        local: Layout,
+        block: tuple[int, int, int],
+        blocks: int,
+        observer: Any = None,
+    ) -> None:
+        self.program = program
+        self.slots = slots
+        self.symbols = symbols
+        self.parameter_address, self.parameter_bytes, self.parameter_offsets = parameters
+        self.shared_layout = shared
+        self.local_layout = local
+        self.block = block
+        self.blocks = blocks
+        self.threads = block[0] * block[1] * block[2]
+        self.padded = -(-self.threads // WARP) * WARP
+        self.lanes = blocks * self.padded
+        self.grid = (0, 0, 0)
+        self.first_block = 0
+        self.launched_lanes = np.zeros(self.lanes, bool)
+        self.live = np.zeros(self.lanes, bool)
+        self.barriers: Any = None  # set by the scheduler
+        self.carry = np.zeros(self.lanes, bool)
+        self.clock = 0
+        self.output: list[str] = []
+        self.observer = observer
+        self._rows = self._register_file()
+        self._constants: dict[tuple[int | float, np.dtype[Any]], Array] = {}
+        self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
+        self._make_memories()
+        self._make_special_registers()
+        self.nobody = Active(np.zeros(self.lanes, bool))
+        self.active = self.nobody
+        self.pointers = np.zeros(self.lanes, np.int64)
+        self.zeros = np.zeros(self.lanes, np.int64)
+        self.pending_copies: list[Any] = []
+        self.commits = np.zeros(self.lanes, np.int64)
+
+    def _register_file(self) -> dict[Slot, Array]:
+        rows: dict[Slot, Array] = {}
+        for slot in set(self.slots.values()):
+            if slot[0] == 16:
+                raise UnsupportedInstruction(f"kernel {self.program.name}: 128-bit registers are not supported")
+            rows[slot] = np.zeros(self.lanes, bool if slot[0] == 0 else f"u{slot[0]}")
+        return rows
+
+    def _make_memories(self) -> None:
+        self.shared = np.zeros((self.blocks, max(16, self.shared_layout.extent)), np.uint8)
+        self.local = np.zeros((self.lanes, max(16, self.local_layout.extent)), np.uint8)
+        lane = np.arange(self.lanes, dtype=np.int64)
+        self.shared_bases = self.shared.ctypes.data + lane // self.padded * self.shared.shape[1]
+        self.local_bases = self.local.ctypes.data + lane * self.local.shape[1]
+
+    def _make_special_registers(self) -> None:
+        lane = np.arange(self.lanes)
+        thread = lane % self.padded
+        laneid = (thread % WARP).astype(np.uint32)
+        width, height, _ = self.block
+        bit = np.uint32(1) << laneid
+        ones = np.uint32(0xFFFFFFFF)
+        values: dict[str, Array] = {
+            "tid.x": thread % width,
+            "tid.y": thread // width % height,
+            "tid.z": thread // (width * height),
+            "laneid": laneid,
+            "warpid": thread // WARP,
+            "lanemask_eq": bit,
+            "lanemask_lt": bit - np.uint32(1),
+            "lanemask_le": (bit - np.uint32(1)) | bit,
+            "lanemask_gt": ~((bit - np.uint32(1)) | bit) & ones,
+            "lanemask_ge": ~(bit - np.uint32(1)) & ones,
+        }
+        self.special: dict[str, Array] = {name: value.astype(np.uint32) for name, value in values.items()}
+        for axis in "xyz":
+            self.special[f"ctaid.{axis}"] = np.zeros(self.lanes, np.uint32)
+            self.special[f"nctaid.{axis}"] = np.zeros((), np.uint32)
+        self.is_thread = thread < self.threads
+        self.block_of_lane = lane // self.padded
+
+    # -- a wave -------------------------------------------------------------------------------------------------------
+
+    def begin(self, grid: tuple[int, int, int], first_block: int, total: int) -> None:
+        """Make ready for the blocks from `first_block` on, `total` being the blocks of the grid."""
+        if (grid, first_block) != (self.grid, self.first_block):
+            self._place_blocks(grid, first_block, total)
+        self.shared.view(np.uint16)[:] = POISON
+        if self.local_layout.extent:
+            self.local.view(np.uint16)[:] = POISON
+        if self.pending_copies:
+            self.pending_copies.clear()
+        self.commits[:] = 0
+
+    def _place_blocks(self, grid: tuple[int, int, int], first_block: int, total: int) -> None:
+        self.grid = grid
+        self.first_block = first_block
+        number = first_block + self.block_of_lane
+        self.special["ctaid.x"][:] = number % grid[0]
+        self.special["ctaid.y"][:] = number // grid[0] % grid[1]
+        self.special["ctaid.z"][:] = number // (grid[0] * grid[1])
+        for axis, side in zip("xyz", grid, strict=True):
+            self.special[f"nctaid.{axis}"][...] = side
+        np.logical_and(self.is_thread, number < total, out=self.launched_lanes)
+
+    # -- operands as arrays -------------------------------------------------------------------------------------------
+
+    def row(self, register: Register) -> Array:
+        """The whole register, in its own dtype (raw bits)."""
+        return self._rows[self.slots[register.name]]
+
+    def register_bytes(self, register: Register) -> int:
+        """Size of a register; 0 for a predicate."""
+        return self.slots[register.name][0]
+
+    def scratch(self, dtype: np.dtype[Any], number: int = 0) -> Array:
+        """A work array over lanes; the same one for the same dtype and number."""
+        key = (np.dtype(dtype), number)
+        if key not in self._scratch:
+            self._scratch[key] = np.zeros(self.lanes, dtype)
+        return self._scratch[key]
+
+    def constant(self, value: int, dtype: np.dtype[Any]) -> Array:
+        """An array over lanes that holds one value."""
+        dtype = np.dtype(dtype)
+        key = (value, dtype)
+        if key not in self._constants:
+            self._constants[key] = np.full(self.lanes, immediate(Immediate(value), dtype))
+        return self._constants[key]
+
+    def address_of(self, symbol: Symbol) -> int:
+        """The address of a variable within its own space."""
+        name = symbol.name
+        for table in (self.shared_layout.addresses, self.local_layout.addresses, self.symbols):
+            if name in table:
+                return table[name] + symbol.offset
+        if name in self.parameter_offsets:
+            return self.parameter_address + self.parameter_offsets[name] + symbol.offset
+        raise UnsupportedInstruction(f"kernel {self.program.name}: {name} has no address")
+
+    def source(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
+        """An operand that is read: a view of the register in `dtype`, or a 0-d array."""
+        dtype = np.dtype(dtype)
+        if isinstance(operand, Register):
+            row = self.row(operand)
+            if row.dtype == dtype:
+                return row
+            if row.itemsize < dtype.itemsize:
+                raise UnsupportedInstruction(
+                    f"register {operand.name} of {row.itemsize} bytes where {dtype.itemsize} are read"
+                )
+            return row.view(dtype)[:: row.itemsize // dtype.itemsize]
+        if isinstance(operand, Immediate):
+            return immediate(operand, dtype)
+        if isinstance(operand, Special):
+            value = self.special_register(operand.name)
+            return value.view(dtype) if value.itemsize == dtype.itemsize else value.astype(dtype)
+        if isinstance(operand, Symbol):
+            return immediate(Immediate(self.address_of(operand)), dtype)
+        raise UnsupportedInstruction(f"operand {operand}")
+
+    def lanes_of(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
+        """As `source`, but always an array over lanes."""
+        value = self.source(operand, dtype)
+        if value.ndim:
+            return value
+        bits = np.dtype(f"u{value.itemsize}")
+        return self.constant(int(value.view(bits)), bits).view(dtype)
+
+    def addresses(self, operand: Operand) -> tuple[Array, int]:
+        """A memory operand as an array of addresses and an offset."""
+        if not isinstance(operand, Address):
+            raise UnsupportedInstruction(f"address {operand}")
+        if isinstance(operand.base, Register):
+            return self.row(operand.base), operand.offset
+        if operand.base is None:
+            return self.constant(operand.offset, np.dtype(np.uint64)), 0
+        return self.constant(self.address_of(operand.base), np.dtype(np.uint64)), operand.offset
+
+    def special_register(self, name: str) -> Array:
+        """An array over lanes, or a 0-d array; raises UnsupportedInstruction for an unknown name."""
+        if name in self.special:
+            return self.special[name]
+        uniform = {
+            **{f"ntid.{axis}": self.block["xyz".index(axis)] for axis in "xyz"},
+            "nwarpid": self.padded // WARP,
+            "smid": 0,
+            "nsmid": 1,
+            "dynamic_smem_size": self.shared_layout.dynamic_bytes,
+            "total_smem_size": self.shared_layout.nbytes,
+            **{f"cluster_ctaid.{axis}": 0 for axis in "xyz"},
+            **{f"cluster_nctaid.{axis}": 1 for axis in "xyz"},
+            "cluster_ctarank": 0,
+            "cluster_nctarank": 1,
+        }
+        if name in uniform:
+            return np.array(uniform[name], np.uint32)
+        raise UnsupportedInstruction(f"special register %{name}")
+
+    # -- reports ------------------------------------------------------------------------------------------------------
+
+    def block_index(self, lane: int) -> tuple[int, int, int]:
+        number = self.first_block + lane // self.padded
+        return number % self.grid[0], number // self.grid[0] % self.grid[1], number // (self.grid[0] * self.grid[1])
+
+    def thread_of_grid(self, number: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Block and thread index of the thread with a number, counted over the padded blocks of the whole grid."""
+        width, height, _ = self.block
+        thread = number % self.padded
+        block = self.block_index(number // self.padded * self.padded - self.first_block * self.padded)
+        return block, (thread % width, thread // width % height, thread // (width * height))
+
+    def thread_index(self, lane: int) -> tuple[int, int, int]:
+        return tuple(int(self.special[f"tid.{axis}"][lane]) for axis in "xyz")  # type: ignore[return-value]
+
+    def where(self, instruction: Instruction | None, lane: int | None = None) -> str:
+        """Kernel, source line, block and thread, in words."""
+        parts = [f"kernel {self.program.name}"]
+        if instruction is not None:
+            # Without line information the instruction itself is the best there is.
+            parts.append(str(instruction.location or f"`{instruction.text}`"))
+        if lane is not None:
+            parts.append(f"block {self.block_index(lane)}, thread {self.thread_index(lane)}")
+        return ", ".join(parts)
+
+    def unsupported(self, instruction: Instruction, what: str = "") -> UnsupportedInstruction:
+        """The error for an instruction that is not implemented."""
+        reason = f" ({what})" if what and what != ".".join((instruction.opcode, *instruction.modifiers)) else ""
+        return UnsupportedInstruction(
+            f"{self.where(instruction)}: the emulated device does not execute `{instruction.text}`{reason}"
+        )
+
+
+def immediate(operand: Immediate, dtype: np.dtype[Any]) -> Array:
+    """A constant as a 0-d array; integers wrap to the width, floats keep their bits."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return np.array(bool(operand.value))
+    value = operand.value
+    if operand.float_bits == 64 and dtype.itemsize == 4:
+        narrowed = np.array(operand.value, np.uint64).view(np.float64).astype(np.float32)
+        return narrowed.view(dtype)
+    if not operand.float_bits and dtype.kind == "f":
+        return np.array(value, dtype)
+    return np.array(value & ((1 << dtype.itemsize * 8) - 1), f"u{dtype.itemsize}").view(dtype)

@@ -1,0 +1,1 @@
+"""What PTX instructions compute: functions of arrays over lanes, which know nothing of memory."""

@@ -1,0 +1,1 @@
+"""What is watched while kernels run: races, unwritten memory, traffic, instruction counts."""

@@ -1,0 +1,1 @@
+"""PTX text to programs: the parser, the control-flow graph, the allocation of registers."""

@@ -1,0 +1,172 @@
+"""Which registers share storage: liveness over the blocks of a program, then a linear scan.
+
+PTX is in static single assignment form: an unrolled product has thousands of registers, of which some hundred are live
+at a time. Sharing keeps the register file in the CPU's cache. A thread's registers are its own, so what is live is
+decided as for one thread; threads that diverged write under a mask.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from gpubp.emulator.program.cfg import EXIT, Block, Program
+from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Vector
+
+_MEMORY = ("st", "red", "stmatrix", "cp", "prefetch", "prefetchu", "discard", "applypriority", "membar", "fence")
+_CONTROL = (
+    "bra",
+    "brx",
+    "ret",
+    "exit",
+    "call",
+    "trap",
+    "brkpt",
+    "nanosleep",
+    "griddepcontrol",
+    "setmaxnreg",
+    "pmevent",
+)
+_WITHOUT_DESTINATION = frozenset((*_MEMORY, *_CONTROL))
+
+Slot = tuple[int, int]  # bytes of the register (0 for a predicate), number
+
+
+def has_destination(instruction: Instruction) -> bool:
+    if instruction.opcode in ("bar", "barrier"):
+        return "red" in instruction.modifiers
+    return instruction.opcode not in _WITHOUT_DESTINATION
+
+
+def registers_of(operand: Operand) -> Iterator[str]:
+    """The names of the registers in an operand."""
+    if isinstance(operand, Register):
+        yield operand.name
+    elif isinstance(operand, Address):
+        if isinstance(operand.base, Register):
+            yield operand.base.name
+    elif isinstance(operand, Vector):
+        for item in operand.items:
+            yield from registers_of(item)
+    elif isinstance(operand, Pair):
+        yield from registers_of(operand.first)
+        yield from registers_of(operand.second)
+
+
+def reads_and_writes(instruction: Instruction) -> tuple[list[str], list[str]]:
+    """The registers an instruction reads and writes; a guarded write also keeps the old value, so it reads."""
+    first = 1 if has_destination(instruction) else 0
+    writes = [name for operand in instruction.operands[:first] for name in registers_of(operand)]
+    reads = [name for operand in instruction.operands[first:] for name in registers_of(operand)]
+    if instruction.guard is not None:
+        reads.append(instruction.guard.name)
+        reads += writes
+    return reads, writes
+
+
+#: Atomic operations whose outcome does not depend on the order in which threads come, if on integers.
+_ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
+
+
+def depends_on_atomic_order(program: Program) -> bool:
+    """Whether the order of atomics may show: they add floats, write over, or give a value that is used."""
+    instructions = [instruction for block in program.blocks for instruction in _all(block)]
+    read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
+    for instruction in instructions:
+        if instruction.opcode not in ("atom", "red") or instruction.modifiers[0].startswith("shared"):
+            continue
+        free = instruction.modifiers[-1][0] in "usb" and instruction.modifiers[-1][:2] != "bf"
+        free = free and bool(_ORDER_FREE & set(instruction.modifiers))
+        if not free or read & set(reads_and_writes(instruction)[1]):
+            return True
+    return False
+
+
+def allocate(program: Program) -> dict[str, Slot]:
+    """A slot for every register that the program names; registers that are live together never share one."""
+    first, last, shared_start = _intervals(program)
+    free: dict[int, list[int]] = {}
+    used: dict[int, int] = {}
+    active: list[tuple[int, int, int]] = []  # end, class, number
+    slots: dict[str, Slot] = {}
+    for name in sorted(first, key=first.__getitem__):
+        start = first[name]
+        while active and (active[0][0] < start or (active[0][0] == start and name in shared_start)):
+            _, kind, number = heapq.heappop(active)
+            heapq.heappush(free[kind], number)
+        register_type = program.registers[name]
+        kind = 0 if register_type == "pred" else TYPE_BYTES[register_type]
+        available = free.setdefault(kind, [])
+        if available:
+            number = heapq.heappop(available)
+        else:
+            number = used.get(kind, 0)
+            used[kind] = number + 1
+        slots[name] = (kind, number)
+        heapq.heappush(active, (last[name], kind, number))
+    return slots
+
+
+def _intervals(program: Program) -> tuple[dict[str, int], dict[str, int], set[str]]:
+    """First and last point of each register's life in running order, and the names whose first instruction may reuse
+    the slot of a source that dies there (single-result instructions work in place)."""
+    live_in, live_out = _liveness(program.blocks)
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    in_place: set[str] = set()
+
+    def extend(name: str, point: int) -> None:
+        first[name] = min(first.get(name, point), point)
+        last[name] = max(last.get(name, point), point)
+
+    point = 0
+    for index, block in enumerate(program.blocks):
+        for name in live_in[index]:
+            extend(name, point)
+        for instruction in _all(block):
+            point += 1
+            reads, writes = reads_and_writes(instruction)
+            for name in reads:
+                extend(name, point)
+            if len(writes) == 1 and writes[0] not in first:
+                in_place.add(writes[0])
+            for name in writes:
+                extend(name, point)
+        point += 1
+        for name in live_out[index]:
+            extend(name, point)
+    return first, last, in_place
+
+
+def _all(block: Block) -> list[Instruction]:
+    return block.instructions if block.end is None else [*block.instructions, block.end]
+
+
+def _liveness(blocks: list[Block]) -> tuple[list[set[str]], list[set[str]]]:
+    """Registers live at each block's start and end (backward data flow to a fixed point)."""
+    needs: list[set[str]] = []
+    gives: list[set[str]] = []
+    for block in blocks:
+        need: set[str] = set()
+        given: set[str] = set()
+        for instruction in _all(block):
+            reads, writes = reads_and_writes(instruction)
+            need.update(name for name in reads if name not in given)
+            given.update(writes)
+        needs.append(need)
+        gives.append(given)
+    live_in = [set(need) for need in needs]
+    live_out: list[set[str]] = [set() for _ in blocks]
+    changed = True
+    while changed:
+        changed = False
+        for index in range(len(blocks) - 1, -1, -1):
+            out: set[str] = set()
+            for successor in blocks[index].successors:
+                if successor != EXIT:
+                    out |= live_in[successor]
+            if out != live_out[index]:
+                live_out[index] = out
+                live_in[index] = needs[index] | (out - gives[index])
+                changed = True
+    return live_in, live_out

@@ -1,0 +1,97 @@
+"""The arguments that a network is made from: each is taken as the caller wrote it, and checked or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpubp import backends
+from gpubp.backends.base import Backend
+from gpubp.errors import ArgumentError, unknown_name
+from gpubp.nn import activations
+from gpubp.nn.activations import Activation, Softmax
+from gpubp.nn.losses import Loss
+from gpubp.nn.precision import PRECISIONS, LossScaling, Precision
+from gpubp.registry import require_count
+
+DTYPES = ("float32", "float64")
+
+
+def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The widths n_0 .. n_L, at least two whole numbers ≥ 1."""
+    try:
+        widths = tuple(sizes)
+    except TypeError:
+        raise ArgumentError("sizes", sizes, "a sequence of widths, such as [64, 32, 10]") from None
+    if len(widths) < 2:
+        raise ArgumentError("sizes", sizes, "at least two widths, such as [64, 10]")
+    for width in widths:
+        require_count("sizes", width)
+    return tuple(int(width) for width in widths)
+
+
+def checked_dtype(dtype: Any) -> str:
+    """The name of a dtype that networks come in, from the name or from NumPy's type."""
+    try:
+        name = np.dtype(dtype).name if dtype is not None else None
+    except TypeError:
+        name = dtype
+    if name not in DTYPES:
+        raise unknown_name("dtype", dtype if name is None else name, DTYPES)
+    return name
+
+
+def checked_precision(precision: Any, dtype: str) -> Precision:
+    """The roles' dtypes: those of the precision of this name, or `dtype` in every role where there is none."""
+    if precision is None:
+        return Precision.of(dtype)
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if dtype != "float32":
+        raise ArgumentError("precision", precision, f"left out with dtype {dtype!r}; it is for 'float32'")
+    return PRECISIONS[precision]
+
+
+def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | None:
+    """How the loss is scaled: always in float16, and never elsewhere, where there is nothing to rescue."""
+    if precision.storage == "float16":
+        return LossScaling.get(chosen)
+    if chosen is not None:
+        raise ArgumentError("loss_scaling", chosen, "left out: it is for precision 'fp16'")
+    return None
+
+
+def made_backend(backend: str | Backend, device: str | None) -> Backend:
+    """The backend of this name on this device, or the backend that was given."""
+    if isinstance(backend, str):
+        return backends.get(backend, device)
+    if not hasattr(backend, "dense_forward"):
+        raise ArgumentError("backend", backend, "a backend or the name of one")
+    if device not in (None, backend.device):
+        raise ArgumentError("device", device, f"{backend.device!r}, that of the backend that was given")
+    return backend
+
+
+def hidden_activations(chosen: Any, count: int) -> list[Activation]:
+    """`count` elementwise activations: one for all hidden layers, or one for each."""
+    one_for_all = isinstance(chosen, str | Activation | Mapping)
+    if not one_for_all and (not isinstance(chosen, Sequence) or len(chosen) != count):
+        raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
+    made = [activations.get(each, "hidden_activation") for each in ([chosen] if one_for_all else chosen)]
+    if one_for_all:
+        made *= count  # made once before: a wrong name is an error in a network without hidden layers too
+    if any(isinstance(each, Softmax) for each in made):
+        raise ArgumentError("hidden_activation", "softmax", "an elementwise activation; softmax is for the output")
+    return made
+
+
+def output_activation(chosen: Any, loss: Loss) -> Activation:
+    """The chosen one, where the loss allows it; None: the one that the loss fixes, else identity."""
+    if chosen is None:
+        return activations.get(loss.output_activation or "identity")
+    activation = activations.get(chosen, "output_activation")
+    if loss.from_logits and activation.name != loss.output_activation:
+        raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
+    return activation

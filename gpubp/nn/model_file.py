@@ -1,0 +1,126 @@
+"""Model files: safetensors with the configuration as JSON in the metadata. Reading one runs no code from it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.files import write_bytes
+from gpubp.nn.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from gpubp.backends.base import Backend
+    from gpubp.nn.network import Network
+
+KEY = "gpubp"
+"""Of the metadata entry that holds the JSON."""
+CHECKSUM = "crc32"
+"""In the JSON, the name of the checksum of all the rest and of all tensors: safetensors has none. It stands there, and
+not in an entry of its own, because safetensors writes several entries in any order, and equal runs make equal files."""
+
+
+def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all: whenever the process dies, the old file or the new one is there.
+
+    Raises CheckpointError where the folder cannot be written.
+    """
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    text = _as_json({**metadata, CHECKSUM: _checksum(metadata, arrays)})
+    write_bytes(path, serialize(arrays, {KEY: text}))
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors and the metadata of a file that `write` made.
+
+    Raises CheckpointError where there is none, or where it is damaged or something else.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no model file {path}")
+        with safe_open(path, framework="numpy") as file:
+            entries = file.metadata() or {}
+            if KEY not in entries:
+                raise CheckpointError(f"{path} is not a file that gpubp wrote")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(entries[KEY])
+        if not isinstance(metadata, dict):
+            raise CheckpointError(f"{path} is not a file that gpubp wrote: its metadata is no table")
+        if metadata.pop(CHECKSUM, None) != _checksum(metadata, tensors):
+            raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
+        return tensors, metadata
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # the last three: a dtype that NumPy lacks, such as bfloat16, and JSON that is nested without end
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
+
+
+def network_from(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+    backend: str | Backend = "auto",
+    device: str | None = None,
+) -> Network:
+    """The network that a file's contents describe; `path` is for messages."""
+    from gpubp import backends
+    from gpubp.nn.network import Network
+
+    if isinstance(backend, str):
+        backend, device = backends.get(backend, device), None  # first, so that what is wrong with it is said as such
+    config = metadata.get("network")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no network")
+    _require_precision(config.get("precision"), backend)
+    try:
+        _require_weights(config.get("sizes"), tensors)
+        network = Network.from_config(config, backend, device)
+        network.set_weights(tensors)
+    except (GpubpError, TypeError) as error:
+        raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
+    return network
+
+
+def _require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Look before the network is made: its memory should be no more than the file's size explains."""
+    for l, (n_prev, n) in enumerate(itertools.pairwise(sizes), start=1):
+        name = f"layer{l}.weight"
+        if name not in tensors or tensors[name].shape != (n, n_prev):
+            raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
+
+
+def _require_precision(precision: Any, backend: Backend) -> None:
+    """Say what reads a network in a precision that this backend does not compute in."""
+    if isinstance(precision, str) and precision in PRECISIONS:
+        try:
+            backend.require_precision(precision)
+        except ArgumentError:
+            was = f"{backend.name!r} on device {backend.device!r}"
+            raise ArgumentError("backend", was, f"one that computes in {precision}, such as 'numpy'") from None
+
+
+def _as_json(metadata: Mapping[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):  # a setting from a NumPy array, such as slope=np.float32(0.1)
+            return value.item()
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+    return json.dumps(metadata, default=plain)
+
+
+def _checksum(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    value = zlib.crc32(_as_json(metadata).encode())
+    for name in sorted(tensors):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, value)
+    return f"{value:08x}"

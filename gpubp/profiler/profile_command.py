@@ -1,0 +1,129 @@
+"""`gpubp profile`: from the words of the command line to profiles, tables and files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpubp import chips, costs
+from gpubp.backends import detection, plans
+from gpubp.chips import Gpu
+from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.files import check_path, write_bytes
+from gpubp.profiler.launches import BACKENDS
+from gpubp.profiler.profile import Profile, profile, separate_halves
+from gpubp.profiler.workloads import Workload
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_SHAPES = {3: (1024, 1024, 1024), 2: (1024, 1024), 1: (2**20,)}
+
+
+def run(
+    console: Console,
+    *,
+    primitive: str,
+    shape: str | None,
+    backend: str | None,
+    variant: str | None,
+    dtype: str,
+    activation: str,
+    optimizer: str,
+    arch: str | None,
+    chip: str | None,
+    compare: bool,
+    as_json: bool,
+    out: Path | None,
+    html: Path | None,
+    command_line: str,
+) -> None:
+    """Profile a primitive, or its variants side by side, and show it.
+
+    command_line: what a page says that it was made by.
+
+    Raises ArgumentError for what is wrong or does not go together; BackendError where a compiler is missing.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
+    if compare and variant is not None:
+        raise ArgumentError("variant", variant, "left out with --compare, which takes every one")
+    if html is not None and compare:
+        raise ArgumentError("html", str(html), "left out with --compare: it shows one profile")
+    if out is not None:
+        check_path("out", out, ".png")
+    if html is not None:
+        check_path("html", html, ".html", ".htm")
+    gpu = chip_of(chip)
+    work = Workload(primitive, shape_of(primitive, shape), dtype, variant, activation, optimizer)
+    found = compared(work, backend, gpu, arch) if compare else [_profiled(work, backend or "cupy", gpu, arch)]
+    if out is not None:
+        from gpubp.profiler import profile_tables as report
+
+        write_bytes(out, report.picture(found))
+    if html is not None:
+        from gpubp.profiler.annotated_source import annotated
+
+        write_bytes(html, annotated(found[0], command_line).encode())
+    if as_json:
+        print(json.dumps({"profiles": [each.to_dict() for each in found]}, indent=2))
+    else:
+        _show(console, found, compare)
+
+
+def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | None) -> list[Profile]:
+    """Every variant of a primitive side by side, on one backend or on all that have kernels for it."""
+    found = []
+    for name in [backend] if backend else BACKENDS:
+        if name == "numba" and work.tensor_cores and backend is None:
+            continue  # it has no kernels for tensor cores
+        for variant in _variants(work):
+            found.append(_profiled(replace(work, variant=variant), name, gpu, arch))
+        if work.primitive == "hidden_delta":
+            found.append(separate_halves(work, name, gpu, arch))
+    return found
+
+
+def _variants(work: Workload) -> tuple[str | None, ...]:
+    if not work.is_product:
+        return (None,)
+    return ("tensorcore",) if work.tensor_cores else plans.VARIANTS[:3]
+
+
+def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -> Profile:
+    found = detection.probe(backend, "emulator")
+    if not found.works:
+        raise BackendError(f"profile needs the emulated device and its compilers: {found}")
+    return profile(work, backend, gpu, arch)
+
+
+def chip_of(chip: str | None) -> Gpu | None:
+    """The GPU of this name, or of this file; None: none was chosen."""
+    if chip is None:
+        return None
+    return chips.read(chip) if chip.lower().endswith(".toml") else chips.get(chip)
+
+
+def shape_of(primitive: str, shape: str | None) -> tuple[int, ...]:
+    """The sides that a text such as 128x64x32 names; None: a usual size."""
+    if primitive not in costs.PRIMITIVES:
+        raise unknown_name("primitive", primitive, costs.PRIMITIVES)
+    if shape is None:
+        return DEFAULT_SHAPES[costs.sides_of(primitive)]
+    try:
+        sides = tuple(int(side) for side in shape.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise ArgumentError("shape", shape, "numbers with x between, such as 128x64x32") from None
+    return costs.checked_shape(primitive, sides)
+
+
+def _show(console: Console, found: list[Profile], compare: bool) -> None:
+    from rich.markup import escape
+
+    from gpubp.profiler import profile_tables as report
+
+    parts: list[Any] = report.comparison(found, console.width) if compare else report.tables(found[0], console.width)
+    for part in parts:
+        console.print(escape(part) if isinstance(part, str) else part)

@@ -1,0 +1,298 @@
+"""Profiles for a person: tables for a terminal, and the roofline."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpubp.profiler.counts import Counts
+from gpubp.profiler.profile import MODEL, KernelProfile, Profile, percent, rounded
+from gpubp.training import plots
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.PURPLE, plots.BROWN, plots.SKY, plots.GREY)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+MOST_CLASSES = 5
+MOST_LINES = 8
+WIDE = 120
+"""Columns of a terminal from which on a comparison is one table."""
+NARROW = 80
+"""And below which it is many."""
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+def amount(number: float, unit: str = "") -> str:
+    """A large number with three digits and a prefix, such as 1.37 G, or 3.29 GB with the unit B; a small one whole."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= factor:
+            value = number / (1e3 if prefix == "k" else factor)
+            return f"{value:.3g} {prefix}{unit}" if value < 999.5 else f"{value:.0f} {prefix}{unit}"
+    return f"{number:,.0f} {unit}".rstrip()
+
+
+def _kib(nbytes: int) -> str:
+    return f"{nbytes / 1024:.4g} KiB" if nbytes >= 1024 else f"{nbytes} B"
+
+
+def _ratio(found: float, least: float) -> str:
+    return f"{rounded(found / least)} × the least" if least else "where none is needed"
+
+
+def _sides(profile: Profile) -> str:
+    return "×".join(f"{side:,}" for side in profile.workload.shape)
+
+
+def title(profile: Profile) -> str:
+    """What was profiled, where."""
+    work = profile.workload
+    option = {"update": f", {work.optimizer}"}.get(work.primitive, "")
+    if work.primitive in ("dense_forward", "hidden_delta", "hadamard_derivative"):
+        option = f", {work.activation}"
+    return f"{profile.title} {_sides(profile)}, {work.dtype}{option}: {profile.arch} on {profile.gpu.name}"
+
+
+def heading(profile: Profile) -> str:
+    """What tells a profile from the others of a comparison."""
+    if profile.title != profile.workload.primitive:
+        return f"{profile.backend} in two kernels"
+    variant = profile.plan.variant if profile.plan is not None else ""
+    return f"{profile.backend} {variant}".strip()
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+def rows(profile: Profile, kernels: Sequence[KernelProfile]) -> dict[str, str]:
+    """What there is to say of some of a profile's kernels, by what it is about; " + " parts the kernels."""
+
+    def each(words: Any) -> str:
+        return " + ".join(words(kernel) for kernel in kernels)
+
+    return {
+        "grid": each(lambda k: f"{k.counts.blocks:,} × {k.threads} threads"),
+        "registers a thread": each(lambda k: str(k.resources.registers)),
+        "shared memory a block": each(lambda k: _kib(k.shared_bytes)),
+        "spills": each(_spills),
+        "blocks a multiprocessor": each(_occupancy),
+        "waves": each(_waves),
+        "main loop": each(_main_loop),
+        "instructions": each(lambda k: _instructions(k.counts)),
+        "flops": each(lambda k: amount(k.counts.flops)),
+        "global memory, read": each(lambda k: amount(k.counts.read.get("global", 0), "B")),
+        "global memory, written": each(lambda k: amount(k.counts.written.get("global", 0), "B")),
+        "sectors a request": each(lambda k: f"{k.counts.sectors_a_request:.3g}"),
+        "sectors beyond the fewest": each(lambda k: _excess(k.counts, "global")),
+        "shared memory, read": each(lambda k: amount(k.counts.read.get("shared", 0), "B")),
+        "shared memory, written": each(lambda k: amount(k.counts.written.get("shared", 0), "B")),
+        "bank conflicts": each(lambda k: _excess(k.counts, "shared")),
+    }
+
+
+def summary(profile: Profile) -> dict[str, str]:
+    """What there is to say of all of a profile's kernels together."""
+    cost, flops = profile.cost, sum(kernel.counts.flops for kernel in profile.kernels)
+    intensity, ridge = rounded(cost.intensity), rounded(profile.roofline.ridge)
+    found = {
+        "least flops": f"{amount(cost.flops)}; executed: {_ratio(flops, cost.flops)}",
+        "least bytes": f"{amount(cost.bytes, 'B')}; requested: {_ratio(profile.traffic, cost.bytes)}, in sectors",
+        "arithmetic intensity": f"{intensity} flops a byte; the ridge is at {ridge}",
+    }
+    if profile.bytes_in_flight:
+        found["bytes on their way"] = (
+            f"{_kib(profile.stage_bytes)} a stage, {_kib(profile.bytes_in_flight)} a multiprocessor"
+        )
+    busy = sorted(profile.limits.busy.items(), key=lambda item: -item[1])
+    found["busy, at most"] = ", ".join(f"{name} {percent(share)}" for name, share in busy)
+    return found
+
+
+def _spills(kernel: KernelProfile) -> str:
+    used = kernel.resources
+    if used.spills:
+        return f"{used.spill_store_bytes} bytes stored, {used.spill_load_bytes} loaded"
+    return f"none; {used.local_bytes} bytes of local memory" if used.local_bytes else "none"
+
+
+def _occupancy(kernel: KernelProfile) -> str:
+    found = kernel.occupancy
+    return f"{found.blocks}: {percent(found.share)} of its warps; limited by {' and '.join(found.limited_by)}"
+
+
+def _waves(kernel: KernelProfile) -> str:
+    found = kernel.waves
+    if found is None:
+        return "none: it does not fit"
+    if found.count == 1:
+        return f"1, {percent(found.last_fill)} full"
+    return f"{found.count:,} of {found.resident:,} blocks, the last {percent(found.last_fill)} full"
+
+
+def _main_loop(kernel: KernelProfile) -> str:
+    code = kernel.machine_code
+    if code is None:
+        return kernel.unread
+    if not code.main_loop:
+        return f"none that multiplies; {code.instructions:,} instructions in all"
+    share, what = percent(code.arithmetic_share), "tensor" if "tensor" in code.main_loop else "multiply-adds"
+    leading = [f"{name} {number:,}" for name, number in list(code.opcodes.items())[:MOST_CLASSES]]
+    return f"{code.loop_instructions:,} instructions, {share} {what}: {', '.join(leading)}"
+
+
+def _instructions(counts: Counts) -> str:
+    leading = list(counts.instructions.items())[:MOST_CLASSES]
+    shares = ", ".join(f"{name} {percent(number / counts.executed)}" for name, number in leading)
+    return f"{amount(counts.executed)}: {shares}"
+
+
+def _excess(counts: Counts, space: str) -> str:
+    excess, units = counts.total(space, "excess"), counts.total(space, "units")
+    if not excess:
+        return "none" if units else "not used"
+    return f"{amount(excess)} of {amount(units)}, most at {counts.worst(space)}"
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+def tables(profile: Profile, width: int = WIDE) -> list[Any]:
+    """A profile as tables and sentences, for a terminal of this width."""
+    columns = {_short(kernel.name): rows(profile, [kernel]) for kernel in profile.kernels}
+    return [
+        _table(title(profile), {"the primitive": summary(profile)}),
+        _table("Its kernels" if len(columns) > 1 else "Its kernel", columns),
+        lines_table(profile, width),
+        profile.limiter,
+        counted_note(profile),
+        MODEL,
+    ]
+
+
+def comparison(profiles: Sequence[Profile], width: int) -> list[Any]:
+    """Profiles side by side, as tables and sentences for a terminal of this width."""
+    names = list(COMPARED)
+    columns = len(names) if width >= WIDE else 5 if width >= NARROW else 3
+    parts = [names[first : first + columns] for first in range(0, len(names), columns)]
+    sentences = [f"{heading(each)}: {each.limiter}" for each in profiles]
+    if any(each.title != each.workload.primitive for each in profiles):
+        sentences.append("In two kernels: transpose_product, and then hadamard_derivative.")
+    return [*(_compared(profiles, part) for part in parts), *sentences, _counted_together(profiles), MODEL]
+
+
+def _compared(profiles: Sequence[Profile], names: Sequence[str]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title(profiles[0])), title_justify="left")
+    table.add_column("", style="bold", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for profile in profiles:
+        table.add_row(heading(profile), *(escape(COMPARED[name](profile)) for name in names))
+    return table
+
+
+def _joined(words: Any) -> Any:
+    return lambda profile: " + ".join(words(kernel) for kernel in profile.kernels)
+
+
+def _multiply_adds(profile: Profile) -> str:
+    code = profile.kernels[0].machine_code
+    return "?" if code is None else percent(code.arithmetic_share) if code.main_loop else "-"
+
+
+COMPARED = {
+    "registers": _joined(lambda kernel: str(kernel.resources.registers)),
+    "shared": _joined(lambda kernel: _kib(kernel.shared_bytes)),
+    "spills": lambda profile: _most(profile, lambda k: k.resources.spill_store_bytes + k.resources.spill_load_bytes),
+    "occupancy": _joined(lambda kernel: percent(kernel.occupancy.share)),
+    "FMA share": _multiply_adds,
+    "instructions": lambda profile: amount(sum(kernel.counts.executed for kernel in profile.kernels)),
+    "least bytes": lambda profile: amount(profile.cost.bytes, "B"),
+    "moved": lambda profile: amount(profile.traffic, "B"),
+    "conflicts": lambda profile: _most(profile, lambda kernel: kernel.counts.conflicts),
+    "of peak": lambda profile: f"≤ {percent(profile.peak_share)}",
+}
+"""The columns of a comparison; moved: by the sectors of accesses to global memory, whatever a cache serves of them."""
+
+
+def _most(profile: Profile, number: Any) -> str:
+    return amount(sum(map(number, profile.kernels)))
+
+
+def _counted_together(profiles: Sequence[Profile]) -> str:
+    scaled = [each for each in profiles if each.scaled]
+    if not scaled:
+        return "Counted at the shape itself."
+    error = max(each.error for each in scaled)
+    met = f"off by up to {error:.1g}, as paths depend on the data" if error else "met exactly"
+    return f"Counted at smaller shapes by the same plans, and scaled; the checks were {met}."
+
+
+def lines_table(profile: Profile, width: int) -> Table:
+    """The lines of the source that cause most, by instructions; in a narrow terminal without what can be left out."""
+    from rich.table import Table
+
+    table = Table(title="Lines with the most instructions", title_justify="left")
+    names = ("instructions", "share", "sectors", "excess", "passes", "conflicts")
+    shown = [name for name in names if width >= NARROW or name in ("instructions", "sectors", "passes")]
+    table.add_column("line", no_wrap=True)
+    for name in shown:
+        table.add_column(name, justify="right", overflow="fold")
+    executed = sum(kernel.counts.executed for kernel in profile.kernels)
+    found = [(sum(line.instructions.values()), line) for kernel in profile.kernels for line in kernel.counts.lines]
+    for number, line in sorted(found, key=lambda item: -item[0])[:MOST_LINES]:
+        cells = [amount(number), percent(number / executed)]
+        for space in ("global", "shared"):
+            own = [each for each in line.accesses if each.space == space]
+            cells += [amount(sum(getattr(each, field) for each in own)) if own else "" for field in ("units", "excess")]
+        table.add_row(str(line), *(cell for name, cell in zip(names, cells, strict=True) if name in shown))
+    return table
+
+
+def counted_note(profile: Profile) -> str:
+    """At which shapes the counts were made, and whether they hold for the one that was asked for."""
+    if not profile.scaled:
+        return "Counted at the shape itself."
+    first, last = ("×".join(map(str, shape)) for shape in (profile.shapes[0], profile.shapes[-1]))
+    check = (
+        "the last of them was a check, and was met exactly"
+        if profile.exact
+        else f"not exactly, as paths depend on the data: the last of them, a check, was off by {profile.error:.1g}"
+    )
+    return f"Counted at {len(profile.shapes)} smaller shapes, {first} to {last}, by the same plan, and scaled; {check}."
+
+
+def _short(name: str) -> str:
+    return name.split("<")[0]
+
+
+def _table(name: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=escape(name), title_justify="left", show_header=len(columns) > 1 or "the primitive" not in columns
+    )
+    table.add_column("", style="bold", no_wrap=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for label in dict.fromkeys(label for column in columns.values() for label in column):
+        cells = [column.get(label, "") for column in columns.values()]
+        table.add_row(label, *map(escape, cells))
+    return table
+
+
+# --- picture ----------------------------------------------------------------------------------------------------------
+def picture(profiles: Sequence[Profile]) -> bytes:
+    """A PNG: the roofline of the chip, and each profile as the point that its limits leave."""
+    first = profiles[0]
+    limits = {}
+    for rate in dict.fromkeys(each.cost.rate for each in profiles):
+        found = first.gpu.roofline(rate)
+        limits[f"{rate}: {found.peak / 1e12:.4g} TFLOP/s, {found.bandwidth / 1e9:,.0f} GB/s"] = found
+    points = [
+        plots.Point(heading(each), each.cost.intensity, each.limits.rate, COLOURS[number % 8], MARKERS[number % 8])
+        for number, each in enumerate(profiles)
+    ]
+    file = io.BytesIO()
+    plots.roofline(limits, points, title=title(first), note=MODEL, out=file, y_label="TFLOP/s, at most")
+    return file.getvalue()

@@ -1,0 +1,17 @@
+"""A training run: settings, model, loop, checkpoints, the run's folder, and what is shown of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpubp.lazy import names_from
+
+if TYPE_CHECKING:
+    from gpubp.training.loop import History as History
+    from gpubp.training.loop import TrainingConfig as TrainingConfig
+    from gpubp.training.loop import fit as fit
+    from gpubp.training.model import Model as Model
+
+__all__ = ["History", "Model", "TrainingConfig", "fit"]
+
+__getattr__ = names_from(__name__, {"History": "loop", "TrainingConfig": "loop", "fit": "loop", "Model": "model"})

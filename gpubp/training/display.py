@@ -1,0 +1,340 @@
+"""What a training run shows: live in a terminal, one plain line an epoch anywhere else, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from gpubp.nn.network import Network
+from gpubp.training.diagnostics import GradientCheck
+from gpubp.training.loop import HistoryRow, Interrupted, Listener, Result, Run
+from gpubp.training.model import Model
+from gpubp.training.plots import architecture
+
+REFRESH = 0.1
+"""Seconds between looks at the running loss: each look waits for the device."""
+EPOCHS_SHOWN = 10
+
+GAP = 3
+"""Characters between the columns of the table of epochs."""
+
+PARTS = {
+    "epoch": "epoch {task.fields[epoch]}/{task.fields[epochs]}",
+    "share": "[progress.percentage]{task.percentage:>3.0f} %",
+    "loss": "loss {task.fields[loss]}",
+    "accuracy": "{task.fields[accuracy]}",
+    "rate": "{task.fields[rate]} examples/s",
+    "left": "{task.fields[left]} left",
+}
+"""What the live line says, the bar after the first."""
+WIDTHS = {"accuracy": 110, "rate": 76, "left": 58}
+"""The terminal's width from which on these parts have room; the table above says the accuracy too."""
+
+
+def display_for(console: Console) -> Display:
+    """The display that suits where the output goes."""
+    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay(console)
+
+
+class Display(Listener):
+    """What the two displays share: the opening lines, the clock, warnings, and the table at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def started(self, run: Run) -> None:
+        """Say what is trained, on what."""
+        self.clock = Clock(run)
+        network, config = run.network, run.config
+        self._say(run.dataset.describe())
+        optimizer = network.optimizer
+        self._say(
+            f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
+            f"batches of {min(config.batch_size, run.rows)}; {network.parameter_count:,} parameters"
+        )
+        backend, precision = network.backend, network.precision_name or network.dtype
+        self._say(f"backend {backend.name} on {backend.device}, {precision}; run {run.folder}")
+        if run.epoch or run.batch:
+            position = f", batch {run.batch} of {run.batches}" if run.batch else ""
+            self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")
+        if run.finished:
+            self._say("nothing is left to train; more epochs come with --epochs")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def warning(self, message: str) -> None:
+        """Say it on stderr, apart from the results."""
+        self.errors.print(f"[yellow]warning:[/] {escape(message)}")
+
+    def interrupted(self, stop: Interrupted) -> None:
+        """Say where the run stopped, and how to go on."""
+        where = f"in epoch {stop.epoch + 1}, after batch {stop.batch}" if stop.batch else f"after epoch {stop.epoch}"
+        self._say(f"stopped {where}; saved. Continue with: gpubp train --resume {stop.folder}")
+
+    def finished(self, result: Result, folder: Path) -> None:
+        """The table at the end."""
+        self.console.print(summary(result, folder, self.clock))
+
+
+class Clock:
+    """How fast this process trains, and how long the rest of the run will take."""
+
+    def __init__(self, run: Run) -> None:
+        self.began = time.perf_counter()
+        self.batches_before = run.epoch * run.batches + run.batch
+
+    @property
+    def seconds(self) -> float:
+        """Since the first batch."""
+        return time.perf_counter() - self.began
+
+    def examples(self, run: Run) -> int:
+        """How many this process has trained on."""
+        batches = run.epoch * run.batches + run.batch - self.batches_before
+        return round(batches / run.batches * run.rows)
+
+    def rate(self, run: Run) -> float:
+        """Examples a second, everything included: evaluation, saving."""
+        return self.examples(run) / max(self.seconds, 1e-9)
+
+    def seconds_left(self, run: Run) -> float:
+        """At this pace, to the last epoch."""
+        left = run.config.epochs * run.rows - (run.epoch + run.batch / run.batches) * run.rows
+        return left / max(self.rate(run), 1e-9)
+
+
+class PlainDisplay(Display):
+    """One line an epoch, for logs."""
+
+    def epoch(self, run: Run, row: HistoryRow) -> None:
+        """The line."""
+        columns = [f"{name} {value}" for name, value in _columns(row)]
+        done = f"epoch {row.epoch:>{len(str(run.config.epochs))}}/{run.config.epochs}"
+        self._say(f"{done}  {'  '.join(columns)}  {self.clock.rate(run):,.0f} examples/s")
+
+
+class LiveDisplay(Display):
+    """The last epochs in a table, and below it a bar with the loss so far, the speed and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        bar = BarColumn(bar_width=30 if console.width >= WIDTHS["accuracy"] else 8)
+        texts = [TextColumn(text) for part, text in PARTS.items() if console.width >= WIDTHS.get(part, 0)]
+        self.progress = Progress(texts[0], bar, *texts[1:], console=console)
+        self.live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self.rows: list[HistoryRow] = []
+        self.looked = 0.0
+        self.accuracy = ""
+
+    def __exit__(self, *exception: object) -> None:
+        self.live.stop()
+
+    def interrupted(self, stop: Interrupted) -> None:
+        """Below the live part, which stays as it is."""
+        self.live.stop()
+        super().interrupted(stop)
+
+    def started(self, run: Run) -> None:
+        """Open the live part of the screen below the opening lines."""
+        super().started(run)
+        self.rows = run.history[-EPOCHS_SHOWN:]
+        self.task = self.progress.add_task(
+            "", total=run.config.epochs * run.batches, loss="–", accuracy="", rate="–", left="–",
+            epoch=run.epoch + 1, epochs=run.config.epochs,
+        )  # fmt: skip
+        if not run.finished:
+            self.live.start()
+            self._show(run)
+
+    def batch(self, run: Run) -> None:
+        """Move the bar, a few times a second."""
+        if time.perf_counter() - self.looked >= REFRESH:
+            self._show(run)
+
+    def epoch(self, run: Run, row: HistoryRow) -> None:
+        """Add a row to the table."""
+        self.rows = [*self.rows, row][-EPOCHS_SHOWN:]
+        name, value = _held_out(row)
+        self.accuracy = f"{name} accuracy {value:.2%}" if value is not None else ""
+        self._show(run)
+
+    def warning(self, message: str) -> None:
+        """Above the live part: it scrolls up, and stays."""
+        self.live.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+    def _show(self, run: Run) -> None:
+        loss = run.running_loss() if run.batch else run.history[-1].train_loss if run.history else None
+        self.progress.update(
+            self.task,
+            completed=run.epoch * run.batches + run.batch,
+            epoch=min(run.epoch + 1, run.config.epochs),
+            loss="–" if loss is None else f"{loss:.4g}",
+            accuracy=self.accuracy,
+            rate=f"{self.clock.rate(run):,.0f}",
+            left=_duration(self.clock.seconds_left(run)),
+        )
+        table: list[RenderableType] = ["", _epochs_table(self.rows, self.console.width)] if self.rows else []
+        self.live.update(Group(*table, "", self.progress), refresh=True)
+        self.looked = time.perf_counter()
+
+
+def _epochs_table(rows: list[HistoryRow], width: int) -> Table:
+    """The epochs, a column for each number that has room in so many characters, the first ones first."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    cells = [[("epoch", str(row.epoch)), *_columns(row)] for row in rows]
+    for column in zip(*cells, strict=True):
+        # a heading can be folded between its words, a number cannot
+        name, number = column[0][0], max(len(value) for _, value in column)
+        width -= max(number, *map(len, name.split())) + GAP
+        if width < 0:
+            break
+        table.add_column(name, justify="right", no_wrap=number >= len(name))
+    for row in cells:
+        table.add_row(*(value for _, value in row[: len(table.columns)]))
+    return table
+
+
+def _columns(row: HistoryRow) -> list[tuple[str, str]]:
+    """What an epoch's line says: names and values. A part that is not there has no column."""
+    shown = [("loss", _number(row.train_loss))]
+    for part in ("validation", "test"):
+        shown.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
+        shown.append((f"{part} accuracy", _share(getattr(row, f"{part}_accuracy"))))
+    norms = row.gradient_norms
+    shown.append(("gradient norms", f"{norms[0]:.1e}" + (f" … {norms[-1]:.1e}" if len(norms) > 1 else "")))
+    return [(name, value) for name, value in shown if value]
+
+
+def _held_out(row: HistoryRow) -> tuple[str, float | None]:
+    """The accuracy that tells most about new data: of the first part that is there."""
+    for part in ("validation", "test"):
+        if getattr(row, f"{part}_loss") is not None:
+            return part, getattr(row, f"{part}_accuracy")
+    return "training", row.train_accuracy
+
+
+def summary(result: Result, folder: Path, clock: Clock) -> Table:
+    """The table at the end: how good the model is, how long it took, where everything is."""
+    row, history = result.row, result.history
+    table = _pairs_table()
+    epochs = f"{len(history)}"
+    if result.diverged:
+        epochs += ", then training diverged"
+    elif result.stopped_early:
+        epochs += f", stopped early; the weights are those of epoch {row.epoch}"
+    elif row.epoch != len(history):
+        epochs += f"; the weights are those of epoch {row.epoch}, the best"
+    table.add_row("epochs", epochs)
+    for part in ("train", "validation", "test"):
+        loss = getattr(row, f"{part}_loss")
+        if loss is not None:
+            table.add_row("training loss" if part == "train" else f"{part} loss", _number(loss))
+    for part in ("train", "validation", "test"):
+        accuracy = getattr(row, f"{part}_accuracy")
+        if accuracy is not None:
+            table.add_row("training accuracy" if part == "train" else f"{part} accuracy", _share(accuracy))
+    table.add_row("time", _duration(clock.seconds))
+    table.add_row("run folder", escape(str(folder)))
+    return table
+
+
+# --- evaluate, gradcheck ----------------------------------------------------------------------------------------------
+def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> Group:
+    """How good a model is on raw inputs and targets, class by class, or output by output."""
+    found = model.evaluate(x, y)
+    totals = _pairs_table()
+    totals.add_row("data", escape(f"{name}: {len(x):,} examples"))
+    totals.add_row("loss", f"{_number(found.loss)} ({model.network.loss.name})")
+    if model.task == "classification":
+        predicted = model.predict(x)
+        totals.add_row("accuracy", f"{_share(found.accuracy)} ({int(np.sum(predicted == y)):,} right)")
+        return Group(totals, _classes_table(model, y, predicted))
+    return Group(totals, _outputs_table(y, model.predict(x)))
+
+
+def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
+    """Recall: the share of a class that was found; precision: the share of what was called so that is."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("class")
+    for name in ("examples", "recall", "precision"):
+        table.add_column(name, justify="right")
+    for label, name in enumerate(model.class_names):
+        is_so, called_so = y == label, predicted == label
+        right = int((is_so & called_so).sum())
+        shares = [_share(right / count) if count else "–" for count in (int(is_so.sum()), int(called_so.sum()))]
+        table.add_row(escape(name), f"{int(is_so.sum()):,}", *shares)
+    return table
+
+
+def _outputs_table(y: np.ndarray, predicted: np.ndarray) -> Table:
+    """Errors in the data's own units, and the coefficient of determination R²."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("output", "root mean square error", "mean absolute error", "R²"):
+        table.add_column(name, justify="right")
+    for output in range(y.shape[1]):
+        error, spread = predicted[:, output] - y[:, output], y[:, output] - y[:, output].mean()
+        total = float(np.sum(spread**2))
+        r2 = f"{1 - float(np.sum(error**2)) / total:.4f}" if total > 0 else "–"
+        rms, absolute = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
+        table.add_row(str(output + 1), f"{rms:.4g}", f"{absolute:.4g}", r2)
+    return table
+
+
+def gradient_check_table(network: Network, found: GradientCheck, rows: int) -> Table:
+    """The largest relative error of each layer's weights and bias."""
+    title = f"{architecture(network)}; {network.loss.name}; a batch of {rows}"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, title=title, title_justify="left")
+    for name in ("layer", "", "parameters", "compared", "largest error", "allowed", ""):
+        table.add_column(name, justify="left" if name == "" else "right")
+    for array in found.arrays:
+        if array.method == "random directions":
+            compared = f"{array.checked:,} directions"
+        else:
+            compared = "all" if array.checked == array.size else f"{array.checked:,}"
+        verdict = "[green]agrees[/]" if array.passed else "[red]differs[/]"
+        table.add_row(
+            str(array.layer), array.kind, f"{array.size:,}", compared,
+            f"{array.error:.1e}", f"{array.tolerance:.0e}", verdict,
+        )  # fmt: skip
+    return table
+
+
+def _pairs_table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    return table
+
+
+# --- numbers as text --------------------------------------------------------------------------------------------------
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, to one decimal below ten; from a minute on as a clock shows them."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min"

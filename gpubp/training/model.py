@@ -1,0 +1,222 @@
+"""A trained network with all that it takes to use it on raw data: the scaling of its inputs, its classes, its task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpubp.data.dataset import TASKS, Dataset, Scaler
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, unknown_name
+from gpubp.nn import model_file
+from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
+from gpubp.nn.network import Evaluation, Network
+
+if TYPE_CHECKING:
+    from gpubp.backends.base import Backend
+
+RUN_FILE = "model.safetensors"
+"""What a model is called in a run's folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network, and the maps from raw data to its arrays and back.
+
+    Attributes:
+        network: reads scaled inputs, and gives class scores or scaled values.
+        task: "classification" or "regression".
+        scaler: of the inputs, fitted on the training data.
+        target_scaler: of the values to predict; None for classification.
+        class_names: the name of each class, in the order of the indices; empty for regression.
+        feature_names: the name of each input column; empty where the data has none.
+        origin: where the training data came from; free for the caller to fill, JSON can hold it.
+    """
+
+    network: Network
+    task: str
+    scaler: Scaler
+    target_scaler: Scaler | None = None
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+        if (self.task == "regression") != (self.target_scaler is not None):
+            raise ArgumentError("target_scaler", self.target_scaler, "given for regression, and for nothing else")
+        inputs, outputs = self.network.sizes[0], self.network.sizes[-1]
+        if len(self.scaler.offset) != inputs:
+            raise ArgumentError("scaler", f"of {len(self.scaler.offset)} columns", f"of {inputs}, as the network")
+        described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
+        one_for_two = self.target_scaler is None and (described, outputs) == (2, 1)
+        if described != outputs and not one_for_two:
+            name = "class_names" if self.target_scaler is None else "target_scaler"
+            raise ArgumentError(name, f"of {described} entries", f"of {outputs}, the outputs of the network")
+
+    @classmethod
+    def for_data(cls, network: Network, dataset: Dataset, origin: Mapping[str, Any] | None = None) -> Model:
+        """The model of a network for this data: scalers are fitted on its training part.
+
+        Raises ArgumentError where the network's sizes or its loss do not fit the data.
+        """
+        _check_fit(network, dataset)
+        regression = dataset.task == "regression"
+        return cls(
+            network,
+            dataset.task,
+            Scaler.fit(dataset.x_train, dataset.value_range),
+            Scaler.fit(dataset.y_train) if regression else None,
+            dataset.class_names,
+            dataset.feature_names,
+            origin or {},
+        )
+
+    # --- raw data to the network's arrays and back --------------------------------------------------------------------
+    def inputs(self, x: np.ndarray) -> np.ndarray:
+        """Raw inputs (B, features), scaled: what the network reads, in its dtype."""
+        return self.scaler.apply(x, self.network.dtype)
+
+    def targets(self, y: np.ndarray) -> np.ndarray:
+        """Class indices (B,) or values (B, outputs) as the network's loss takes them.
+
+        Softmax cross-entropy takes the indices. Other losses get one-hot rows (B, classes), or a column of 0 and 1
+        where the network has a single output. Values are scaled.
+        """
+        network = self.network
+        if self.target_scaler is not None:
+            return self.target_scaler.apply(y, network.dtype)
+        if network.loss.takes_labels:
+            return np.ascontiguousarray(y, np.int64)
+        if network.sizes[-1] == 1:
+            return y[:, None].astype(network.dtype)
+        return np.eye(network.sizes[-1], dtype=network.dtype)[y]
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Class indices (B,) int64, or values (B, outputs) float64 in the data's own units, for raw inputs."""
+        if self.task == "classification":
+            return self._classes(self.network.predict_proba(self.inputs(x)))
+        return self.values(self.network.predict_proba(self.inputs(x)))
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """For raw inputs, a number for each class, (B, classes): its probability where the loss is a cross-entropy,
+        else the output itself. One output gives two columns, 1 − p and p."""
+        if self.task != "classification":
+            raise ArgumentError("task", self.task, "classification: there are no probabilities of values")
+        outputs = self.network.predict_proba(self.inputs(x))
+        return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+
+    def values(self, outputs: np.ndarray) -> np.ndarray:
+        """A regression network's outputs (B, outputs) in the data's own units."""
+        assert self.target_scaler is not None, "only regression has values"
+        return self.target_scaler.invert(outputs)
+
+    @staticmethod
+    def _classes(outputs: np.ndarray) -> np.ndarray:
+        if outputs.shape[1] == 1:
+            return (outputs[:, 0] > 0.5).astype(np.int64)
+        return outputs.argmax(axis=1)
+
+    # --- how good it is -----------------------------------------------------------------------------------------------
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
+        """The loss, and for classification the share of right classes, for raw inputs and targets."""
+        return self.measure(self.inputs(x), self.targets(y))
+
+    def measure(self, inputs: np.ndarray, targets: np.ndarray) -> Evaluation:
+        """`evaluate` for arrays that are scaled already."""
+        found = self.network.evaluate(inputs, targets)
+        if self.task == "regression" or isinstance(self.network.loss, SoftmaxCrossEntropy):
+            return found
+        # Other losses judge each output by itself; a class is one decision.
+        right = self._classes(self.network.predict_proba(inputs)) == self._classes(targets)
+        return Evaluation(found.loss, float(right.mean()))
+
+    # --- saving -------------------------------------------------------------------------------------------------------
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The scalers' arrays, named for a file."""
+        scalers = {"input": self.scaler, "target": self.target_scaler}
+        return {
+            f"{name}.{key}": array
+            for name, scaler in scalers.items()
+            if scaler is not None
+            for key, array in scaler.arrays().items()
+        }
+
+    def metadata(self) -> dict[str, Any]:
+        """Everything else, as JSON can hold it."""
+        return {
+            "task": self.task,
+            "class_names": list(self.class_names),
+            "feature_names": list(self.feature_names),
+            "origin": dict(self.origin),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a safetensors file, whole or not at all. Raises CheckpointError where that fails."""
+        self.network.save(path, self.tensors(), {"model": self.metadata()})
+
+    @classmethod
+    def load(cls, path: str | Path, backend: str | Backend = "auto", device: str | None = None) -> Model:
+        """Read what `save` wrote; of a folder, its model.safetensors. Runs no code from the file.
+
+        Raises CheckpointError where the file is missing, damaged or something else.
+        """
+        path = Path(path)
+        if os.path.isdir(path):
+            path = path / RUN_FILE
+        tensors, metadata = model_file.read(path)
+        if "model" not in metadata:
+            raise CheckpointError(
+                f"{path} holds a network without its data's scaling and classes; it must be a file that a run wrote"
+            )
+        network = model_file.network_from(path, tensors, metadata, backend, device)
+        return cls.from_parts(path, network, tensors, metadata["model"])
+
+    @classmethod
+    def from_parts(
+        cls, path: Path, network: Network, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+    ) -> Model:
+        """The model that `tensors` and `metadata` describe; `path` is for messages."""
+        try:
+            scalers = [
+                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"]) if f"{name}.offset" in tensors else None
+                for name in ("input", "target")
+            ]
+            if scalers[0] is None:
+                raise KeyError("input.offset")
+            if not isinstance(metadata["origin"], Mapping):
+                raise TypeError("origin is no table")
+            if not all(isinstance(name, str) for key in ("class_names", "feature_names") for name in metadata[key]):
+                raise TypeError("a name is no text")
+            return cls(
+                network,
+                metadata["task"],
+                scalers[0],
+                scalers[1],
+                tuple(metadata["class_names"]),
+                tuple(metadata["feature_names"]),
+                metadata["origin"],
+            )
+        except (KeyError, TypeError, GpubpError) as error:
+            raise CheckpointError(f"{path} does not describe a model of this version of gpubp: {error}") from error
+
+
+def _check_fit(network: Network, dataset: Dataset) -> None:
+    if dataset.task == "regression" and network.classifies:
+        raise ArgumentError(
+            "loss", network.loss.name, f"one for values, such as mean_squared_error: {dataset.name} is regression"
+        )
+    if network.sizes[0] != dataset.features:
+        raise ArgumentError(
+            "sizes", network.sizes, f"of {dataset.features} inputs first, the features of {dataset.name}"
+        )
+    outputs = {dataset.outputs}
+    if dataset.task == "classification" and dataset.outputs == 2 and isinstance(network.loss, BinaryCrossEntropy):
+        outputs.add(1)
+    if network.sizes[-1] not in outputs:
+        raise ArgumentError("sizes", network.sizes, f"of {dataset.outputs} outputs last, the outputs of {dataset.name}")

@@ -1,0 +1,216 @@
+"""Control flow: blocks, their running order, inlining; and which registers share storage."""
+
+import pytest
+
+from gpubp.emulator.errors import PTXSyntaxError, UnsupportedInstruction
+from gpubp.emulator.program import cfg, ptx, registers
+from gpubp.emulator.program.ptx import Label
+
+HEADER = ".version 8.5\n.target sm_90\n.address_size 64\n"
+
+
+def build(body: str, functions: str = "") -> cfg.Program:
+    text = f"{HEADER}{functions}\n.entry k() {{ .reg .b32 %r<99>; .reg .pred %p<9>;\n{body}\n}}"
+    module = ptx.parse(text)
+    return cfg.build(module, module.functions["k"])
+
+
+def marks(program: cfg.Program) -> list[int]:
+    """The constants that `mov.u32 %r1, N` puts in, in running order: they name the blocks."""
+    return [
+        instruction.operands[1].value
+        for block in program.blocks
+        for instruction in block.instructions
+        if instruction.opcode == "mov"
+    ]
+
+
+def test_a_loop_runs_before_what_follows_it_wherever_it_stands_in_the_text():
+    program = build(
+        """
+        mov.u32 %r1, 0;
+        bra HEAD;
+    AFTER: mov.u32 %r1, 3; ret;
+    HEAD: mov.u32 %r1, 1;
+        @%p1 bra AFTER;
+        mov.u32 %r1, 2;
+        bra HEAD;
+        """
+    )
+    assert marks(program) == [0, 1, 2, 3]
+
+
+def test_both_sides_of_a_branch_run_before_they_meet():
+    program = build(
+        """
+        @%p1 bra ELSE;
+        mov.u32 %r1, 1; bra JOIN;
+    JOIN: mov.u32 %r1, 3; ret;
+    ELSE: mov.u32 %r1, 2; bra JOIN;
+        """
+    )
+    assert marks(program) == [1, 2, 3]
+
+
+def test_inner_loops_stay_inside_the_outer_one():
+    program = build(
+        """
+    OUTER: mov.u32 %r1, 1;
+    INNER: mov.u32 %r1, 2;
+        @%p1 bra INNER;
+        mov.u32 %r1, 3;
+        @%p2 bra OUTER;
+        mov.u32 %r1, 4;
+        ret;
+        """
+    )
+    assert marks(program) == [1, 2, 3, 4]
+
+
+def test_the_blocks_of_a_loop_run_in_their_order_not_that_of_the_text():
+    program = build(
+        """
+    HEAD: mov.u32 %r1, 1; bra SECOND;
+    THIRD: mov.u32 %r1, 3; @%p1 bra HEAD;
+        mov.u32 %r1, 4; ret;
+    SECOND: mov.u32 %r1, 2; bra THIRD;
+        """
+    )
+    assert marks(program) == [1, 2, 3, 4]
+
+
+def test_a_branch_to_a_lone_return_ends_the_thread():
+    program = build("@%p1 bra END;\nmov.u32 %r1, 1;\nEND: ret;")
+    assert program.blocks[0].successors[0] == cfg.EXIT
+
+
+def test_a_guarded_barrier_becomes_a_branch_around_one():
+    program = build("@%p1 bar.sync 0;\nmov.u32 %r1, 1; ret;")
+    barrier = next(block for block in program.blocks if block.end is not None and block.end.opcode == "bar")
+    assert barrier.end.guard is None
+    assert program.blocks[0].end.opcode == "bra"
+
+
+FUNCTION = """.func (.param .b32 out) f(.param .b32 x) {
+    .reg .b32 %r<9>;
+    ld.param.b32 %r1, [x]; add.s32 %r1, %r1, 1; st.param.b32 [out], %r1; ret; }
+"""
+
+
+def test_a_call_is_inlined_with_names_of_its_own():
+    call = "{ .param .b32 a; st.param.b32 [a], %r1; .param .b32 o; call.uni (o), f, (a); ld.param.b32 %r2, [o]; }\n"
+    program = build(call * 2 + "ret;", FUNCTION)
+    assert {"%r1", "%r1@1", "%r1@2"} <= set(program.registers)
+    assert not any(instruction.opcode == "call" for block in program.blocks for instruction in block.instructions)
+
+
+def test_recursion_raises():
+    function = ".func f() { call.uni f; ret; }"
+    with pytest.raises(UnsupportedInstruction, match=r"recursion \(k -> f -> f\)"):
+        build("call.uni f; ret;", function)
+
+
+def test_calls_of_functions_without_a_body_raise():
+    with pytest.raises(UnsupportedInstruction, match="malloc"):
+        build("call.uni malloc; ret;", ".extern .func malloc;")
+
+
+def test_calls_through_a_pointer_raise():
+    with pytest.raises(UnsupportedInstruction, match="indirect"):
+        build(".reg .b64 %rd<3>; call %rd1, (), proto; ret;")
+
+
+def test_a_branch_to_a_label_that_is_not_there_is_named():
+    with pytest.raises(PTXSyntaxError, match="bra NOWHERE leads to a label that is not there"):
+        build("bra NOWHERE;")
+
+
+def slots(body: str) -> dict[str, registers.Slot]:
+    return registers.allocate(build(body))
+
+
+def test_registers_that_are_live_together_never_share():
+    shared = slots("mov.u32 %r1, 1; mov.u32 %r2, 2; add.u32 %r3, %r1, %r2; add.u32 %r4, %r3, %r2; ret;")
+    assert len({shared["%r1"], shared["%r2"]}) == 2
+    assert shared["%r3"] != shared["%r2"]
+
+
+def test_registers_that_are_never_live_together_share():
+    body = "".join(f"mov.u32 %r{n}, {n}; add.u32 %r{n + 1}, %r{n}, 1;\n" for n in range(1, 90, 2))
+    assert len(set(slots(body + "ret;").values())) <= 2
+
+
+def test_what_a_loop_keeps_is_kept_through_the_loop():
+    shared = slots(
+        """
+        mov.u32 %r1, 7;
+    HEAD: mov.u32 %r2, 1; add.u32 %r3, %r2, 1;
+        setp.eq.u32 %p1, %r3, 5;
+        @%p1 bra HEAD;
+        add.u32 %r4, %r1, 1;
+        ret;
+        """
+    )
+    assert shared["%r1"] not in (shared["%r2"], shared["%r3"])
+
+
+LOOP = """
+        mov.u32 %r1, 7;
+    HEAD: {first}
+        add.u32 %r4, %r1, 1;
+        mov.u32 %r2, 1; add.u32 %r3, %r2, 1;
+        setp.eq.u32 %p2, %r3, 5;
+        @%p2 bra HEAD;
+        ret;
+"""
+
+
+@pytest.mark.parametrize("first", ["", "@%p1 mov.u32 %r1, 9;"])
+def test_what_the_next_time_round_reads_is_kept(first):
+    shared = slots(LOOP.format(first=first))
+    assert shared["%r1"] not in (shared["%r2"], shared["%r3"], shared["%r4"])
+
+
+def test_a_guarded_write_keeps_the_old_value_alive():
+    shared = slots(
+        """
+        mov.u32 %r1, 7; mov.u32 %r2, 8; add.u32 %r3, %r2, %r2;
+        @%p1 mov.u32 %r1, 9;
+        add.u32 %r4, %r1, %r3; ret;
+        """
+    )
+    assert shared["%r1"] not in (shared["%r2"], shared["%r3"])
+
+
+def test_two_results_never_overlap_the_sources():
+    shared = slots("mov.u32 %r1, 1; ld.global.v2.u32 {%r2, %r3}, [%r1]; add.u32 %r4, %r2, %r3; ret;")
+    assert shared["%r1"] not in (shared["%r2"], shared["%r3"])
+
+
+@pytest.mark.parametrize(
+    ("atomics", "depends"),
+    [
+        ("red.global.add.u32 [%r1], 1;", False),
+        ("atom.global.add.u32 %r2, [%r1], 1;", False),
+        ("atom.shared.add.f32 %r2, [%r1], %r3;", False),
+        ("atom.max.s32 %r2, [%r1], 1;", False),
+        ("red.global.add.f32 [%r1], %r2;", True),
+        ("red.global.add.noftz.bf16x2 [%r1], %r2;", True),
+        ("atom.global.exch.b32 %r2, [%r1], 1;", True),
+        ("atom.global.inc.u32 %r2, [%r1], 1;", True),
+        ("atom.global.add.u32 %r2, [%r1], 1; st.global.u32 [%r1], %r2;", True),
+    ],
+)
+def test_whether_the_order_of_atomics_shows(atomics, depends):
+    assert registers.depends_on_atomic_order(build(atomics + " ret;")) == depends
+
+
+def test_labels_are_unique_in_an_inlined_copy():
+    function = ".func f() { .reg .pred %p<2>; L: @%p1 bra L; ret; }"
+    program = build("call.uni f; call.uni f; ret;", function)
+    targets = [
+        block.end.operands[0].name
+        for block in program.blocks
+        if block.end is not None and block.end.operands and isinstance(block.end.operands[0], Label)
+    ]
+    assert len(targets) == len(set(targets))

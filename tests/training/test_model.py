@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from gpubp import Network
+from gpubp.data.dataset import Dataset
+from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.nn import model_file
+from gpubp.training.model import Model
+
+
+def dataset(task="classification", classes=3):
+    rng = np.random.default_rng(0)
+    x = rng.normal(50, 10, (40, 4))
+    y = np.arange(40) % classes if task == "classification" else rng.normal(1000, 30, (40, 2))
+    return Dataset(
+        x[:30], y[:30], x[30:], y[30:], task=task,
+        class_names=tuple("abc"[:classes]) if task == "classification" else (), feature_names=tuple("pqrs"),
+    )  # fmt: skip
+
+
+def model(task="classification", sizes=None, **options):
+    data = dataset(task)
+    options.setdefault("loss", "softmax_cross_entropy" if task == "classification" else "mean_squared_error")
+    return Model.for_data(Network(sizes or [4, 5, data.outputs], seed=0, **options), data, {"data": "here"})
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_model_predicts_the_same(tmp_path, task, dtype):
+    saved = model(task, dtype=dtype)
+    saved.save(tmp_path / "m.safetensors")
+    loaded = Model.load(tmp_path / "m.safetensors")
+    x = dataset(task).x_test
+    np.testing.assert_array_equal(loaded.predict(x), saved.predict(x))
+    assert (loaded.task, loaded.class_names, loaded.feature_names, loaded.origin) == (
+        saved.task, saved.class_names, saved.feature_names, saved.origin,
+    )  # fmt: skip
+    assert loaded.network.dtype == dtype
+
+
+def test_a_folder_stands_for_its_model(tmp_path):
+    model().save(tmp_path / "model.safetensors")
+    assert Model.load(tmp_path).class_names == ("a", "b", "c")
+    with pytest.raises(CheckpointError, match="missing"):
+        Model.load(tmp_path / "missing")
+
+
+def test_scaling_is_fitted_on_the_training_part_alone():
+    data, found = dataset(), model()
+    np.testing.assert_allclose(found.inputs(data.x_train).mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(
+        found.inputs(data.x_test), (data.x_test - data.x_train.mean(axis=0)) / data.x_train.std(axis=0), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, np.array([2, 0, 1])),
+        ({"loss": "squared_error"}, np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])),
+        ({"loss": "binary_cross_entropy"}, np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])),
+    ],
+)
+def test_classes_as_the_loss_takes_them(options, expected):
+    targets = model(**options).targets(np.array([2, 0, 1]))
+    np.testing.assert_array_equal(targets, expected)
+    assert targets.dtype == ("int64" if expected.ndim == 1 else "float32")
+
+
+def test_values_are_scaled_and_come_back():
+    found, data = model("regression"), dataset("regression")
+    targets = found.targets(data.y_train)
+    np.testing.assert_allclose(targets.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(found.values(targets), data.y_train, rtol=1e-5)
+
+
+def test_the_accuracy_is_that_of_the_classes_whatever_the_loss():
+    data = dataset()
+    for loss in ("softmax_cross_entropy", "binary_cross_entropy", "half_squared_error"):
+        found = model(loss=loss)
+        right = np.mean(found.predict(data.x_train) == data.y_train)
+        assert found.evaluate(data.x_train, data.y_train).accuracy == pytest.approx(right, rel=1e-12)
+
+
+def test_values_have_neither_accuracy_nor_probabilities():
+    found, data = model("regression"), dataset("regression")
+    assert found.evaluate(data.x_test, data.y_test).accuracy is None
+    with pytest.raises(ArgumentError, match="no probabilities"):
+        found.predict_proba(data.x_test)
+
+
+def test_a_bare_network_is_no_model(tmp_path):
+    Network([4, 3]).save(tmp_path / "bare.safetensors")
+    with pytest.raises(CheckpointError, match="without its data's scaling"):
+        Model.load(tmp_path / "bare.safetensors")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensors, metadata: tensors.pop("input.scale"),
+        lambda tensors, metadata: tensors.pop("input.offset"),
+        lambda tensors, metadata: tensors.update({"input.scale": np.zeros(4)}),
+        lambda tensors, metadata: tensors.update({"input.scale": np.ones(3)}),
+        lambda tensors, metadata: metadata.pop("task"),
+        lambda tensors, metadata: metadata.update(task="regression"),
+        lambda tensors, metadata: metadata.update(task="other"),
+        lambda tensors, metadata: metadata.update(class_names=None),
+        lambda tensors, metadata: metadata.update(class_names=["a", "b"]),
+        lambda tensors, metadata: metadata.update(class_names=[1, 2, 3]),
+        lambda tensors, metadata: metadata.update(class_names=[["a"], "b", "c"]),
+        lambda tensors, metadata: metadata.update(origin=3),
+        lambda tensors, metadata: tensors.update({"input.offset": np.zeros(3), "input.scale": np.ones(3)}),
+    ],
+)
+def test_a_file_that_does_not_fit_together_is_refused(tmp_path, spoil):
+    path = tmp_path / "m.safetensors"
+    model().save(path)
+    tensors, metadata = model_file.read(path)
+    spoil(tensors, metadata["model"])
+    model_file.write(path, tensors, metadata)
+    with pytest.raises(CheckpointError, match="does not describe a model"):
+        Model.load(path)

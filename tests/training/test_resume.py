@@ -1,0 +1,325 @@
+"""Runs that are really killed, at moments chosen to hurt, and then resumed: the end must be the same, bit for bit."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gpubp.cli import app
+from gpubp.errors import CheckpointError
+from gpubp.nn import model_file
+from gpubp.training import folder as runs
+from gpubp.training import plots
+from gpubp.training.loop import read_checkpoint
+
+DRIVER = '''
+"""A training run that stops for ever at a chosen moment, after it said so, and waits to be killed."""
+
+import os, sys, time
+import numpy as np
+from gpubp.data.dataset import Dataset
+from gpubp.nn.network import Network
+from gpubp.training.loop import Listener, TrainingConfig, fit
+
+
+def stop():
+    print("now", flush=True)
+    time.sleep(600)
+
+
+class StopAtBatch(Listener):
+    def __init__(self, at):
+        self.at = at
+
+    def batch(self, run):
+        if run.epoch * run.batches + run.batch == self.at:
+            stop()
+
+
+def stop_around(name, at, before):
+    """Replace a function of os by one whose call number `at` stops the process, before or after its work."""
+    real, calls = getattr(os, name), [0]
+
+    def replacement(*arguments):
+        calls[0] += 1
+        if calls[0] == at and before:
+            stop()
+        result = real(*arguments)
+        if calls[0] == at:
+            stop()
+        return result
+
+    setattr(os, name, replacement)
+
+
+def run(folder, resume=False, listener=None):
+    rng = np.random.default_rng(0)
+    y = np.arange(700) % 3
+    x = rng.normal(size=(700, 5)) + y[:, None]
+    dataset = Dataset(x[:600], y[:600], x[600:], y[600:], class_names=("a", "b", "c"))
+    config = TrainingConfig(epochs=4, batch_size=64, optimizer="adam", validation=0.2, patience=3, seed=2)
+    os.makedirs(folder, exist_ok=True)
+    fit(Network([5, 64, 32, 3], seed=1), dataset, config, folder=folder, resume=resume, listener=listener)
+
+
+mode, *rest = sys.argv[1:]
+if mode == "whole":
+    run(*rest)
+elif mode == "resume":
+    for folder in rest:
+        run(folder, resume=True)
+elif mode == "batch":
+    run(rest[0], listener=StopAtBatch(int(rest[1])))
+else:
+    stop_around(mode, int(rest[1]), rest[2] == "before")
+    run(rest[0])
+'''
+
+# A checkpoint is written by os.fsync (of the file), os.replace, os.fsync (of the folder); the history likewise. The
+# first checkpoint is written before the first batch, without a history.
+MOMENTS = {
+    "in the first epoch's batches, before its checkpoint": ("batch", "3"),
+    "in the second epoch's batches": ("batch", "10"),
+    "in the last epoch's batches": ("batch", "30"),
+    "before the second epoch's checkpoint is on the disk": ("fsync", "7", "before"),
+    "before it takes the place of the first epoch's": ("replace", "4", "before"),
+    "after it has taken it, and before the history is written": ("replace", "4", "after"),
+    "between the last checkpoint and the history": ("replace", "9", "before"),
+    "before the model is written": ("replace", "10", "before"),
+}
+EPOCHS_SAVED = dict(zip(MOMENTS, (0, 1, 3, 1, 1, 2, 4, 4), strict=True))
+"""How many epochs the checkpoint has that a kill leaves."""
+
+
+@pytest.fixture(scope="module")
+def spawn():
+    """Starts Python with one BLAS thread; what still runs when the tests are over is killed."""
+    started = []
+
+    def start(*arguments, cwd=None):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process):
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    return out
+
+
+def history_and_weights(folder):
+    tensors, metadata = model_file.read(folder / "checkpoint.safetensors")
+    files = {name: (folder / name).read_bytes() for name in ("history.csv", "model.safetensors")}
+    return files, metadata["history"], {name: array.tobytes() for name, array in tensors.items()}
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, spawn):
+    """By moment, the folder as the kill left it, and as the resumed run left it; and that of a run left alone."""
+    base = tmp_path_factory.mktemp("kills")
+    driver = base / "driver.py"
+    driver.write_text(DRIVER)
+    made = {moment: base / f"run{number}" for number, moment in enumerate(MOMENTS)}
+    whole = spawn(driver, "whole", base / "whole")
+    killed = {moment: spawn(driver, how[0], made[moment], *how[1:]) for moment, how in MOMENTS.items()}
+    for moment, process in killed.items():
+        assert process.stdout.readline() == "now\n", f"{moment}: {process.communicate()[1]}"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        shutil.copytree(made[moment], base / "left" / made[moment].name)
+    finish(whole)
+    finish(spawn(driver, "resume", *made.values()))
+    left = {moment: base / "left" / folder.name for moment, folder in made.items()}
+    return {"left": left, "resumed": made, "whole": base / "whole"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_leaves_a_whole_checkpoint(folders, moment):
+    _, metadata = read_checkpoint(folders["left"][moment])
+    assert metadata["epoch"] == len(metadata["history"]) == EPOCHS_SAVED[moment]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_and_resumed_run_ends_like_one_left_alone(folders, moment):
+    assert history_and_weights(folders["resumed"][moment]) == history_and_weights(folders["whole"])
+
+
+@pytest.mark.slow
+def test_the_runs_were_not_trivial(folders):
+    _, metadata = read_checkpoint(folders["whole"])
+    losses = [row["train_loss"] for row in metadata["history"]]
+    assert len(losses) == 4
+    assert losses == sorted(losses, reverse=True)
+    assert metadata["history"][-1]["steps"] == 4 * 8  # 480 rows are left to train on, in batches of 64
+
+
+# --- through the command line -----------------------------------------------------------------------------------------
+
+TRAIN = ("-c", "from gpubp.cli import main; main()", "train")
+OPTIONS = ("--epochs", "8", "--batch-size", "4", "--layers", "32", "--patience", "8")
+
+
+@pytest.mark.slow
+def test_a_signal_saves_the_position_and_says_how_to_go_on(tmp_path, spawn):
+    folders = {"interrupted": (signal.SIGINT, 130), "ended": (signal.SIGTERM, 143)}
+    whole = spawn(*TRAIN, "--out", "whole", *OPTIONS, cwd=tmp_path)
+    for name, (number, code) in folders.items():
+        process = spawn(*TRAIN, "--out", name, *OPTIONS, cwd=tmp_path)
+        assert any(line.startswith("epoch 2/") for line in process.stdout)
+        process.send_signal(number)
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == code
+        assert "Traceback" not in error
+        assert f"Continue with: gpubp train --resume {name}" in out
+    finish(whole)
+    resumed = {name: spawn(*TRAIN, "--resume", name, cwd=tmp_path) for name in folders}
+    for name, process in resumed.items():
+        assert "resumed after epoch" in finish(process)
+        assert history_and_weights(tmp_path / name) == history_and_weights(tmp_path / "whole")
+        assert (tmp_path / name / "curves.png").stat().st_size > 10_000
+
+
+# --- a disk that is full, a second process ----------------------------------------------------------------------------
+
+
+def train(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    monkeypatch.setattr(plots, "curves", lambda history, *, out, **options: out.write(b"curves"))
+
+
+QUICK = ("--epochs", "3", "--layers", "8", "--batch-size", "200")
+
+
+@pytest.mark.parametrize("at", [9, 10])
+def test_a_full_disk_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path, monkeypatch, no_picture, at):
+    """When the checkpoint of the second epoch is written: its file, or its folder."""
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stopped = train("--out", tmp_path / "run", *QUICK)
+    assert stopped.exit_code == 2
+    assert "No space left on device" in stopped.stderr
+    assert len(stopped.stderr.strip().splitlines()) == 1
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == at - 8
+
+    assert train("--resume", tmp_path / "run").exit_code == 0
+    assert train("--out", tmp_path / "whole", *QUICK).exit_code == 0
+    assert history_and_weights(tmp_path / "run") == history_and_weights(tmp_path / "whole")
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, no_picture):
+    assert train("--out", tmp_path / "run", *QUICK).exit_code == 0
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    handle = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    refused = train("--resume", tmp_path / "run", "--epochs", "5")
+    os.close(handle)
+    assert refused.exit_code == 2
+    assert "another process is training in" in refused.stderr
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    assert train("--resume", tmp_path / "run", "--epochs", "4").exit_code == 0
+
+
+def test_a_run_does_not_write_over_one_that_trained_there_meanwhile(tmp_path, no_picture, monkeypatch):
+    make = runs._make_folder
+
+    def another_trains_first(folder):
+        make(folder)
+        (folder / "model.safetensors").write_text("of the other run")
+
+    monkeypatch.setattr(runs, "_make_folder", another_trains_first)
+    refused = train("--out", tmp_path / "run", *QUICK)
+    assert refused.exit_code == 2
+    assert "a new or an empty folder" in refused.stderr
+    assert os.listdir(tmp_path / "run") == ["model.safetensors"]
+
+
+def test_a_file_system_without_locks_is_no_obstacle_and_a_broken_one_is(tmp_path, no_picture, monkeypatch):
+    def fail(number):
+        def flock(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    fail(errno.ENOLCK)
+    assert train("--out", tmp_path / "run", *QUICK).exit_code == 0
+    fail(errno.EIO)
+    refused = train("--resume", tmp_path / "run", "--epochs", "5")
+    assert refused.exit_code == 2
+    assert "cannot lock the folder" in refused.stderr
+
+
+# --- checkpoints that cannot be used ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    model_file.write(path, {"w": np.arange(1000.0)}, {"format": 1, "note": "a long note " * 20})
+    return path
+
+
+def test_every_single_damaged_byte_is_noticed(checkpoint):
+    whole = checkpoint.read_bytes()
+    for position in [*range(0, 600, 7), *range(600, len(whole), 501), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        checkpoint.write_bytes(bytes(damaged))
+        with pytest.raises(CheckpointError):
+            read_checkpoint(checkpoint.parent)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 100, 1000, -1])
+def test_a_truncated_checkpoint_is_noticed(checkpoint, length):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(checkpoint.parent)
+
+
+def test_a_checkpoint_of_another_version_is_refused(checkpoint):
+    model_file.write(checkpoint, {}, {"format": 99})
+    with pytest.raises(CheckpointError, match="no checkpoint of this version"):
+        read_checkpoint(checkpoint.parent)
+
+
+def test_a_file_that_something_else_wrote_is_refused(checkpoint):
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.zeros(3)}, checkpoint, {"other": json.dumps({})})
+    with pytest.raises(CheckpointError, match="not a file that gpubp wrote"):
+        read_checkpoint(checkpoint.parent)
