@@ -196,7 +196,7 @@ def test_importing_gpubp_loads_nothing_that_is_optional():
 def test_no_module_of_the_core_imports_a_gpu_library_at_its_top(repository):
     allowed = ("gpubp/backends/", "gpubp/emulator/", "kernels/numba/", "kernels/cuda/")
     # each of these is loaded by the process of the contender whose library it uses, and by nothing else
-    allowed += ("gpubp/bench/torch_peers.py", "gpubp/bench/jax_peer.py", "gpubp/bench/sklearn_peer.py")
+    allowed += ("gpubp/bench/peers/",)
     for name in tracked(repository, "gpubp", "kernels"):
         if not name.endswith(".py") or name.startswith(allowed):
             continue

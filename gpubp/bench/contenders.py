@@ -61,7 +61,7 @@ class Contender:
     def make(self, work: Work, threads: int) -> Runner:
         """A runner of the work. What goes wrong in a peer's library is raised as it comes."""
         module, function = self.home.split(":")
-        maker: Callable[..., Runner] = getattr(import_module(f"gpubp.bench.peers.{module}"), function)
+        maker: Callable[..., Runner] = getattr(import_module(f"gpubp.bench.{module}"), function)
         return maker(work, threads, **self.settings)
 
 
@@ -85,23 +85,23 @@ TORCH = {"torch": "pip install torch"}
 CUPY = {"cupy": "pip install 'gpubp[cuda13]'"}
 
 _PEERS = (
-    Contender("torch", "PyTorch eager", "cpu", "torch_peer:make", {"mode": "eager"}, needs=TORCH),
+    Contender("torch", "PyTorch eager", "cpu", "peers.torch_peer:make", {"mode": "eager"}, needs=TORCH),
     Contender(
-        "torch-compiled", "PyTorch compiled", "cpu", "torch_peer:make", {"mode": "compiled"}, needs=TORCH,
+        "torch-compiled", "PyTorch compiled", "cpu", "peers.torch_peer:make", {"mode": "compiled"}, needs=TORCH,
         primitives=tuple(name for name in PRIMITIVES if name != "update"), compiles_long=True,
     ),
-    Contender("jax", "JAX", "cpu", "jax_peer:make", needs={"jax": "pip install jax"}),
+    Contender("jax", "JAX", "cpu", "peers.jax_peer:make", needs={"jax": "pip install jax"}),
     Contender(
-        "sklearn", "scikit-learn", "cpu", "sklearn_peer:make", needs={"sklearn": "pip install scikit-learn"},
+        "sklearn", "scikit-learn", "cpu", "peers.sklearn_peer:make", needs={"sklearn": "pip install scikit-learn"},
         primitives=(),
     ),
-    Contender("cublas", "cuBLAS", "gpu", "cuda_peer:make", needs=CUPY, primitives=PRODUCTS, steps=False),
+    Contender("cublas", "cuBLAS", "gpu", "peers.cuda_peer:make", needs=CUPY, primitives=PRODUCTS, steps=False),
     Contender(
-        "cublaslt", "cuBLASLt", "gpu", "cuda_peer:make", {"fused": True},
+        "cublaslt", "cuBLASLt", "gpu", "peers.cuda_peer:make", {"fused": True},
         needs=CUPY | {"nvmath": "pip install 'nvmath-python[cu13]'"},
         primitives=("dense_forward", "hidden_delta", "weight_gradient"), steps=False,
     ),
-    Contender("torch-graph", "PyTorch graph", "gpu", "torch_peer:make", {"mode": "graph"}, needs=TORCH),
+    Contender("torch-graph", "PyTorch graph", "gpu", "peers.torch_peer:make", {"mode": "graph"}, needs=TORCH),
 )  # fmt: skip
 
 CONTENDERS = {
@@ -121,9 +121,9 @@ CONTENDERS = {
 """Everyone, by key."""
 
 LIMITS = {
-    "limit-cpu": Contender("limit-cpu", "BLAS", "cpu", "limits:on_cpu", primitives=(), steps=False),
+    "limit-cpu": Contender("limit-cpu", "BLAS", "cpu", "peaks:on_cpu", primitives=(), steps=False),
     "limit-gpu": Contender(
-        "limit-gpu", "cuBLAS", "gpu", "limits:on_gpu", needs=CUPY, primitives=(), steps=False,
+        "limit-gpu", "cuBLAS", "gpu", "peaks:on_gpu", needs=CUPY, primitives=(), steps=False,
         dtypes=(*PLAIN_DTYPES, "float16", "bfloat16"),
     ),
 }  # fmt: skip

@@ -19,7 +19,7 @@
 #include "epilogues.cuh"
 #include "tile_place.cuh"
 
-// The plan of one kernel; gpubp/backends/plans.py holds the same numbers and checks what they must fulfil.
+// The plan of one kernel; gpubp/backends/plans.py has the same numbers and checks what they must fulfill.
 //   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
 //   not start on 16-byte boundaries, 1.
 // Kernels say __launch_bounds__(P::THREADS, 1): without the 1 the compiler may spill registers to fit a second block.

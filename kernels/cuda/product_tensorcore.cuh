@@ -23,7 +23,7 @@
 #include "fragments.cuh"
 #include "tile_place.cuh"
 
-// The plan of one kernel; gpubp/backends/plans.py holds the same numbers and checks what they must fulfil.
+// The plan of one kernel; gpubp/backends/plans.py has the same numbers and checks what they must fulfill.
 //   VECTOR: elements a copy moves: 16 bytes of them, or 2 or 1 for rows that do not start on 16-byte boundaries.
 template <int TILE_M_, int TILE_N_, int TILE_K_, int WARP_M_, int WARP_N_, int STAGES_, int VECTOR_>
 struct WarpPipeline {

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(
-    r"^\| `(?P<name>\w+)` \| (?P<equation>[^|]+) \| \[line (?P<line>\d+)\]\(gpubp/network\.py#L(?P<link>\d+)\) "
+    r"^\| `(?P<name>\w+)` \| (?P<equation>[^|]+) \| \[line (?P<line>\d+)\]\(gpubp/nn/network\.py#L(?P<link>\d+)\) "
     r"\| \[[^]]+\]\((?P<cuda>[^)]+)\) \| \[[^]]+\]\((?P<numba>[^)]+)\) \|$",
     re.MULTILINE,
 )

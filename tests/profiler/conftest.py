@@ -1,4 +1,5 @@
 import pytest
+from pages import _check_page  # noqa: F401
 
 from gpubp import chips
 from gpubp.profiler import counts, launches

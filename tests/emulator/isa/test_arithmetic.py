@@ -353,7 +353,7 @@ def test_fma_rounds_once() -> None:
 
 WITHOUT_HARDWARE_FMA = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 import random
 from test_arithmetic import FORMS, cancelling, disagreement
 from numba.core.registry import cpu_target
@@ -368,8 +368,8 @@ for text in ("fma.rn.f32", "fma.rn.f64", "fma.rz.f32", "div.rz.f32"):
 def test_cpus_without_a_fused_instruction(tmp_path: Path) -> None:
     """LLVM then calls the C library, which is exact too."""
     settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    folder = str(Path(__file__).parents[2] / "support")
-    subprocess.run([sys.executable, "-c", WITHOUT_HARDWARE_FMA, folder], check=True, env=os.environ | settings)
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
+    subprocess.run([sys.executable, "-c", WITHOUT_HARDWARE_FMA, *folders], check=True, env=os.environ | settings)
 
 
 def test_a_lane_does_not_depend_on_the_others() -> None:

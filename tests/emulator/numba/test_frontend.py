@@ -562,9 +562,7 @@ def test_faults_name_the_line_of_the_python_source():
         x[cuda.grid(1)] = 1
 
     line = overrun.py_func.__code__.co_firstlineno + 2
-    with pytest.raises(
-        MemoryAccessError, match=rf"kernel overrun, test_numba_frontend.py:{line}, .*thread \(8, 0, 0\)"
-    ):
+    with pytest.raises(MemoryAccessError, match=rf"kernel overrun, test_frontend.py:{line}, .*thread \(8, 0, 0\)"):
         overrun[1, 32](np.zeros(8, np.float32))
 
 
