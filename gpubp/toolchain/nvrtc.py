@@ -26,7 +26,7 @@ from gpubp.toolchain import cache, process
 from gpubp.toolchain.compilers import checked
 from gpubp.toolchain.process import current_folder
 
-CACHE_FORMAT = "2"
+CACHE_FORMAT = "3"
 
 
 class CompileError(Exception):

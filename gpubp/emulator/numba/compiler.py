@@ -42,7 +42,7 @@ from gpubp.emulator.loops import without_garbage_collection
 from gpubp.toolchain import cache, process
 from gpubp.toolchain.nvrtc import CompileError, compile_source
 
-CACHE_FORMAT = "5"
+CACHE_FORMAT = "6"
 
 NVVM_WHEELS = ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12")
 """What brings NVVM, for CUDA 13 and for CUDA 12."""
