@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("pages")
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
