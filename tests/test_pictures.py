@@ -1,6 +1,7 @@
 """The README's pictures that the project draws."""
 
 import importlib.util
+import sys
 
 import pytest
 
@@ -9,7 +10,7 @@ import pytest
 def training_step(repository):
     path = repository / ".github" / "images" / "training_step.py"
     spec = importlib.util.spec_from_file_location("training_step", path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["training_step"] = importlib.util.module_from_spec(spec)  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
