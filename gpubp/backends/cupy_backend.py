@@ -33,11 +33,11 @@ from gpubp.backends.instances import (
     product_kernels,
 )
 from gpubp.backends.plans import Chip, Plan
+from gpubp.dtypes import HALVES, PLAIN, canonical, master_of
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
-from gpubp.nn.precision import HALVES, master_of
 from gpubp.toolchain.nvrtc import compile_file
 
 CUDA_DEVICE = 2
@@ -81,11 +81,12 @@ class CupyBackend(GpuBackend):
         if not chip.has_tensor_cores:
             self.variants = plans.THREAD_VARIANTS
 
-    def require_precision(self, precision: str) -> None:
-        """See `Backend.require_precision`."""
-        if not self.chip.has_tensor_cores:
+    def for_precision(self, precision: str) -> CupyBackend:
+        """See `Backend.for_precision`."""
+        if canonical("precision", precision) not in PLAIN and not self.chip.has_tensor_cores:
             expected = f"left out: {self.chip.arch} has no tensor cores for it, sm_80 and newer chips have"
             raise ArgumentError("precision", precision, expected)
+        return self
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:

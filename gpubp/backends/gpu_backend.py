@@ -15,11 +15,12 @@ from gpubp.backends import plans
 from gpubp.backends.base import Array, Control, Losses
 from gpubp.backends.gpu import BLOCK, LAST_GRID_SIDE, ArgumentChecker, Workspace, blocks
 from gpubp.backends.plans import Chip, Plan
+from gpubp.dtypes import master_of
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer
-from gpubp.nn.precision import LossScaling, master_of, require_master
+from gpubp.nn.precision import LossScaling, require_master
 
 FORMS = ("NT", "NN", "TN")
 """The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""

@@ -25,6 +25,7 @@ from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
 from gpubp.backends.plans import THREAD_VARIANTS, Chip, Plan
+from gpubp.dtypes import PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels.numba import (
     activations,
@@ -92,9 +93,11 @@ class NumbaBackend(GpuBackend):
         kind = type(self._nothing[FLOATS[0]])
         super().__init__(device, chip, ArgumentChecker(kind, current.id, address=_address, device_of=_device_of))
 
-    def require_precision(self, precision: str) -> None:
-        """See `Backend.require_precision`."""
-        _refuse_mixed("precision", precision)
+    def for_precision(self, precision: str) -> NumbaBackend:
+        """See `Backend.for_precision`."""
+        if canonical("precision", precision) not in PLAIN:
+            _refuse_mixed("precision", precision)
+        return self
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
