@@ -490,6 +490,7 @@ def profile(
 ) -> None:
     """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
     from gpubp.profiler import profile_command
+    from gpubp.report import profile_page
 
     profile_command.run(
         _console(),
@@ -506,7 +507,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
-        command_line=_command_line(),
+        page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
 

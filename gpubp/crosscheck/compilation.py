@@ -24,7 +24,7 @@ from gpubp.toolchain import cache
 
 if TYPE_CHECKING:
     from gpubp.backends.plans import Chip
-    from gpubp.toolchain.nvrtc import Resources
+    from gpubp.toolchain.ptxas import Resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 """A real architecture of every generation that the kernels are written for: Turing to Blackwell."""

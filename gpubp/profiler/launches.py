@@ -14,7 +14,7 @@ from gpubp.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
     from gpubp.emulator.observe.findings import Report
-    from gpubp.toolchain.nvrtc import Resources
+    from gpubp.toolchain.ptxas import Resources
 
 BACKENDS = ("cupy", "numba")
 """The backends that have kernels."""

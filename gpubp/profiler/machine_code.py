@@ -8,20 +8,13 @@ kernel can reach, as a scheduler issues one instruction a clock.
 
 from __future__ import annotations
 
-import functools
 import re
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 
 from gpubp.errors import BackendError
-
-MISSING = "nvdisasm is missing: pip install nvidia-cuda-nvdisasm"
+from gpubp.toolchain.nvdisasm import disassemble
 
 # HFMA2 of zeros is how the compiler makes a constant, and HADD2.F32 how it widens a float16.
 _CLASSES = (
@@ -90,35 +83,13 @@ def read(cubin: bytes, kernel: str) -> MachineCode:
 
     Raises BackendError where nvdisasm is missing or cannot read it.
     """
-    instructions, loops = _parse(_section(_disassemble(cubin), kernel))
+    instructions, loops = _parse(_section(disassemble(cubin), kernel))
     loop = main_loop(instructions, loops)
     return MachineCode(
         dict(Counter(map(classify, instructions)).most_common()),
         dict(Counter(map(classify, loop)).most_common()),
         dict(Counter(each.split(".")[0] for each in loop).most_common()),
     )
-
-
-def find_nvdisasm() -> Path | None:
-    """The disassembler of the wheel, else the one on the PATH."""
-    try:
-        for file in files("nvidia-cuda-nvdisasm") or ():
-            if Path(file).stem == "nvdisasm" and (path := Path(str(file.locate()))).is_file():
-                return path
-    except PackageNotFoundError:
-        pass
-    found = shutil.which("nvdisasm")
-    return Path(found) if found else None
-
-
-def version() -> str | None:
-    """Of nvdisasm, such as "13.5.37"; None where it is missing."""
-    program = find_nvdisasm()
-    if program is None:
-        return None
-    text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    match = re.search(r"\bV(\d[\d.]*)", text)
-    return match[1] if match else None
 
 
 def classify(opcode: str) -> str:
@@ -145,20 +116,6 @@ def _arithmetic(instructions: list[str]) -> tuple[int, int, int]:
     """What makes a loop the main one, by rank."""
     classes = Counter(map(classify, instructions))
     return classes["tensor"], classes["FMA"] if classes["load shared"] else 0, classes["FMA"]
-
-
-@functools.lru_cache(maxsize=16)
-def _disassemble(cubin: bytes) -> str:
-    program = find_nvdisasm()
-    if program is None:
-        raise BackendError(MISSING)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        done = subprocess.run([program, "-c", path], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BackendError(f"nvdisasm cannot read the machine code: {done.stderr.strip()}")
-    return done.stdout
 
 
 def _section(text: str, kernel: str) -> str:

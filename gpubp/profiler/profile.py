@@ -20,7 +20,7 @@ from gpubp.profiler.workloads import Workload
 
 if TYPE_CHECKING:
     from gpubp.backends.plans import Plan
-    from gpubp.toolchain.nvrtc import Resources
+    from gpubp.toolchain.ptxas import Resources
 
 DEFAULT_CHIP = "H100"
 

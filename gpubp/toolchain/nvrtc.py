@@ -24,42 +24,10 @@ from typing import Any
 
 from gpubp.toolchain import cache, process
 from gpubp.toolchain.compilers import checked
-from gpubp.toolchain.process import current_folder
+from gpubp.toolchain.process import CompileError, current_folder
+from gpubp.toolchain.ptxas import Resources, resources_from_log
 
 CACHE_FORMAT = "3"
-
-
-class CompileError(Exception):
-    """A compiler refused the source or the PTX. `log` is its whole output, which quotes the source lines at fault."""
-
-    def __init__(self, message: str, log: str = "") -> None:
-        super().__init__(f"{message}\n{log}".rstrip())
-        self.log = log
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one kernel needs on the chip, as ptxas reports it; per thread but for the shared memory, which is per block.
-
-    Attributes:
-        registers: 32-bit registers a thread.
-        shared_bytes: static shared memory a block, in bytes.
-        local_bytes: stack frame a thread, in bytes.
-        constant_bytes: constant memory beyond the kernel's parameters, in bytes.
-        spill_store_bytes, spill_load_bytes: registers that did not fit, in bytes stored and loaded.
-    """
-
-    registers: int
-    shared_bytes: int = 0
-    local_bytes: int = 0
-    constant_bytes: int = 0
-    spill_store_bytes: int = 0
-    spill_load_bytes: int = 0
-
-    @property
-    def spills(self) -> bool:
-        """Whether any register was spilled to local memory."""
-        return self.spill_store_bytes > 0 or self.spill_load_bytes > 0
 
 
 @dataclass(frozen=True)
@@ -163,29 +131,6 @@ def supported_architectures() -> tuple[str, ...]:
     """The real architectures of the NVRTC that is installed, such as ("sm_75", "sm_80", ...)."""
     nvrtc = _nvrtc()
     return tuple(f"sm_{number}" for number in checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
-
-
-def resources_from_log(log: str) -> dict[str, Resources]:
-    """Read ptxas' verbose report (`-v`) into one `Resources` a kernel, keyed by the kernel's lowered name."""
-    # nvJitLink adds a report of its own, without the spills: only the lines of ptxas count.
-    lines = "".join(f"{line}\n" for line in log.splitlines() if line.startswith("ptxas"))
-    reports = re.split(r"Compiling entry function '([^']+)'[^\n]*\n", lines)
-    return {name: _resources_of(report) for name, report in zip(reports[1::2], reports[2::2], strict=True)}
-
-
-def _resources_of(report: str) -> Resources:
-    def number(pattern: str) -> int:
-        match = re.search(pattern, report)
-        return int(match[1]) if match else 0
-
-    return Resources(
-        registers=number(r"Used (\d+) registers"),
-        shared_bytes=number(r"(\d+) bytes smem"),
-        local_bytes=number(r"(\d+) bytes stack frame"),
-        constant_bytes=sum(int(size) for size in re.findall(r"(\d+) bytes cmem\[(?!0\])", report)),
-        spill_store_bytes=number(r"(\d+) bytes spill stores"),
-        spill_load_bytes=number(r"(\d+) bytes spill loads"),
-    )
 
 
 def _nvrtc() -> ModuleType:

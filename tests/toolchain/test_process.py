@@ -17,7 +17,8 @@ import pytest
 from gpubp.backends import instances as sources
 from gpubp.backends.plans import PIPELINED, TENSORCORE
 from gpubp.toolchain import process
-from gpubp.toolchain.nvrtc import CompileError, compile_file, compile_source
+from gpubp.toolchain.nvrtc import compile_file, compile_source
+from gpubp.toolchain.process import CompileError
 
 SOURCE = 'extern "C" __global__ void k(float* x) { x[threadIdx.x] *= 2; }'
 SLOW = """extern "C" __global__ void k(float* x) {

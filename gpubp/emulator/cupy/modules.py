@@ -25,7 +25,8 @@ from gpubp.emulator.cupy.streams import Stream, current
 from gpubp.emulator.errors import LaunchError
 from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.toolchain.nvjitlink import assemble
-from gpubp.toolchain.nvrtc import Compiled, Resources, compile_source, read_compiled
+from gpubp.toolchain.nvrtc import Compiled, compile_source, read_compiled
+from gpubp.toolchain.ptxas import Resources
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RawModule:
         backend: "nvrtc"; the other arguments that CuPy has must keep their defaults.
 
     Raises:
-        gpubp.toolchain.nvrtc.CompileError: the source does not compile, at the first use as in CuPy.
+        gpubp.toolchain.process.CompileError: the source does not compile, at the first use as in CuPy.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ from gpubp.emulator.errors import EmulatorError, LaunchError
 from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.emulator.numba.compiler import DeviceFunction, compile_kernel
 from gpubp.toolchain.nvjitlink import Assembled, assemble
-from gpubp.toolchain.nvrtc import Resources
+from gpubp.toolchain.ptxas import Resources
 
 # Decorator and kernels
 
