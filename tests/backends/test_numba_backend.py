@@ -10,11 +10,11 @@ from numba.cuda.dispatcher import CUDACacheImpl
 import gpubp.emulator as cp
 from gpubp import LossScaling, Network
 from gpubp.backends import numba_backend, plans
-from gpubp.backends.base import Control
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.backends.plans import EMULATED_CHIP, Chip, Plan
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
+from gpubp.kernels.control import Control
 from gpubp.kernels.numba import product, product_pipelined
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.precision import PRECISIONS
