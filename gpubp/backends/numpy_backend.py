@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from gpubp.backends.base import Array, Control, Losses
+from gpubp.backends.base import Array
 from gpubp.backends.numpy_rounded import rounded
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import AdamW, Optimizer

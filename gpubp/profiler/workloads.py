@@ -10,11 +10,12 @@ import numpy as np
 
 from gpubp import costs
 from gpubp.backends import plans
-from gpubp.backends.base import Array, Control
+from gpubp.backends.base import Array
 from gpubp.backends.gpu_backend import GpuBackend
 from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.activations import Activation
 

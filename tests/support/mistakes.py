@@ -5,11 +5,11 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
-from gpubp.backends.base import Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.backends.numpy_rounded import rounded
 from gpubp.crosscheck import cases
 from gpubp.dtypes import HALVES
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn import activations
 from gpubp.nn.precision import round_to_tf32, widened
 
