@@ -1,4 +1,4 @@
-"""What each primitive costs at least: its flops, its bytes, and the roofline that turns them into a least time.
+"""What each primitive costs at least: its flops, its bytes, and the time that a machine takes for them at least.
 
 Flops of a product are 2·M·N·K, as usual: what its epilogue does with each sum is left out. Flops of the others are the
 operations of the equation an element, where a function (exp, σ, σ', ∂ℓ/∂a) counts as one.
@@ -13,11 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpubp.chips import RATES, Roofline
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn import activations, optimizers
-
-RATES = ("float32", "float64", "tf32", "bfloat16", "float16")
-"""Kinds of arithmetic that a chip has a peak rate for: the first two of its cores, the others of its tensor cores."""
 
 STORAGE_BYTES = {"float32": 4, "float64": 8, "tf32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of an element of the arrays that products read, by the kind of arithmetic."""
@@ -62,33 +60,9 @@ class Cost:
         """Arithmetic intensity: flops a byte."""
         return self.flops / self.bytes
 
-
-@dataclass(frozen=True)
-class Roofline:
-    """The two limits of a machine (Williams, Waterman & Patterson, "Roofline", 2009).
-
-    peak: flop/s. bandwidth: bytes a second.
-    """
-
-    peak: float
-    bandwidth: float
-
-    @property
-    def ridge(self) -> float:
-        """The intensity from which on arithmetic is the limit, in flops a byte."""
-        return self.peak / self.bandwidth
-
-    def attainable(self, intensity: float) -> float:
-        """The highest flop/s at this intensity: min(peak, intensity · bandwidth)."""
-        return min(self.peak, intensity * self.bandwidth)
-
-    def bound(self, intensity: float) -> str:
-        """Which of the two limits binds: "arithmetic" or "memory"."""
-        return "arithmetic" if intensity >= self.ridge else "memory"
-
-    def least_seconds(self, cost: Cost) -> float:
-        """The time below which no kernel can do this work."""
-        return max(cost.flops / self.peak, cost.bytes / self.bandwidth)
+    def least_seconds(self, limits: Roofline) -> float:
+        """Return the time below which no kernel can do this work on a machine with these limits."""
+        return max(self.flops / limits.peak, self.bytes / limits.bandwidth)
 
 
 def cost(

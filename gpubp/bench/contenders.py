@@ -13,7 +13,8 @@ from gpubp.backends import detection
 from gpubp.backends.plans import THREAD_VARIANTS
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import Primitive, Step, Work
-from gpubp.costs import PRIMITIVES, PRODUCTS, RATES
+from gpubp.chips import RATES
+from gpubp.costs import PRIMITIVES, PRODUCTS
 from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
 from gpubp.errors import ArgumentError, unknown_name
 

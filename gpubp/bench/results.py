@@ -12,7 +12,7 @@ from typing import Any
 from gpubp.bench import works
 from gpubp.bench.contenders import EVERYONE
 from gpubp.bench.works import Limit, Work
-from gpubp.costs import Roofline
+from gpubp.chips import Roofline
 from gpubp.errors import ArgumentError, DataError
 
 FORMAT = "gpubp bench"

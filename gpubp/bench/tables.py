@@ -12,7 +12,8 @@ from rich.table import Table
 from gpubp.bench.contenders import CONTENDERS, EVERYONE, LIMITS, Contender
 from gpubp.bench.results import Record, Result
 from gpubp.bench.works import Limit, Step, Work
-from gpubp.costs import PRODUCTS, Roofline
+from gpubp.chips import Roofline
+from gpubp.costs import PRODUCTS
 
 GAP = 3
 """Characters between columns: the padding, and the line of the box."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, RATES, STORAGE_BYTES, Cost, Roofline, checked_shape, cost
+from gpubp.chips import RATES, Roofline
+from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, STORAGE_BYTES, Cost, checked_shape, cost
 from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
 from gpubp.crosscheck.cases import mixed_dtypes
 from gpubp.errors import ArgumentError, unknown_name
@@ -74,7 +75,7 @@ class Work(ABC):
 
     def least_seconds(self, limits: Roofline) -> float:
         """The time below which these limits let no machine do it, one primitive after the other."""
-        return sum(limits.least_seconds(each) for each in self.costs)
+        return sum(each.least_seconds(limits) for each in self.costs)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; `from_dict` makes the same work of it."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from gpubp.chips import architectures
 from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import filled, poisoned
 from gpubp.crosscheck.cases import TENSOR_CORE, Case
@@ -31,9 +32,6 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 
 COMPILED = ("cupy", "numba")
 """The backends that have kernels."""
-
-REGISTERS = 65536
-"""32-bit registers of a multiprocessor, on all of these: what one block may need at most."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,9 @@ class Kernel:
         found = []
         if self.spilled_bytes:
             found.append(f"{self.spilled_bytes} bytes of registers spill")
-        if self.registers * self.threads > REGISTERS:
-            found.append(f"{self.threads} threads of {self.registers} registers do not fit {REGISTERS}")
+        registers = architectures()[self.arch].multiprocessor.registers
+        if self.registers * self.threads > registers:
+            found.append(f"{self.threads} threads of {self.registers} registers do not fit {registers}")
         if self.shared_bytes > self.shared_limit:
             found.append(f"{self.shared_bytes} bytes of shared memory where a block gets {self.shared_limit}")
         return f"{self.arch}: {self.name}: {'; '.join(found)}" if found else ""

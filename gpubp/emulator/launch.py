@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
 from gpubp.emulator.device.memory import MEMORY, Layout, layout
 from gpubp.emulator.device.scheduler import Wave
-from gpubp.emulator.device.state import WARP, Machine
+from gpubp.emulator.device.state import Machine
 from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
@@ -20,22 +21,6 @@ from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Var
 
 #: Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache.
 LANES = 4096
-
-#: Largest shared memory of a block in bytes, by compute capability (CUDA C++ Programming Guide, "Technical
-#: Specifications per Compute Capability"; what a kernel may opt in to).
-_KIB = 1024
-SHARED_LIMITS = {
-    **dict.fromkeys((50, 52, 53, 60, 61, 62), 48 * _KIB),
-    **dict.fromkeys((70, 72), 96 * _KIB),
-    75: 64 * _KIB,
-    **dict.fromkeys((80, 87), 163 * _KIB),
-    **dict.fromkeys((86, 88, 89, 120, 121), 99 * _KIB),
-    **dict.fromkeys((90, 100, 101, 103, 110), 227 * _KIB),
-}
-STATIC_SHARED_LIMIT = 48 * _KIB
-MAX_THREADS = 1024
-MAX_BLOCK = (1024, 1024, 64)
-MAX_GRID = (2**31 - 1, 65535, 65535)
 #: One launch at a time: there is one device, and its machines are shared.
 _DEVICE = threading.RLock()
 _MACHINES = 64
@@ -344,17 +329,16 @@ def check_launch(
 
 
 def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:
-    digits = "".join(character for character in arch.removeprefix("sm_") if character.isdigit())
-    limit = SHARED_LIMITS.get(int(digits) if digits else 0)
-    if limit is None:
-        raise LaunchError(f"arch is {arch!r}; it must be one of {', '.join(f'sm_{sm}' for sm in SHARED_LIMITS)}")
+    known = architectures()
+    if arch.rstrip("af") not in known:
+        raise LaunchError(f"arch is {arch!r}; it must be one of {', '.join(known)}")
+    limit = known[arch.rstrip("af")].multiprocessor.shared_per_block
     static = kernel.static_shared_bytes
     if shared_bytes < 0:
         raise LaunchError(f"kernel {kernel.name}: shared_bytes is {shared_bytes}; it must not be negative")
-    if static > STATIC_SHARED_LIMIT:
+    if static > STATIC_SHARED:
         raise LaunchError(
-            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED_LIMIT:,} are "
-            "allowed"
+            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED:,} are allowed"
         )
     needed = kernel.decoded().shared_layout(shared_bytes).nbytes
     if needed > limit:

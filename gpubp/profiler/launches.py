@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from gpubp.backends.gpu_backend import Block, GpuBackend
-from gpubp.chips import Gpu
+from gpubp.chips import Gpu, architectures
 from gpubp.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
@@ -62,11 +62,10 @@ def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list
     """
     if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
+    if arch not in architectures():
+        raise ArgumentError("arch", arch, f"one that is emulated: {', '.join(architectures())}")
     from gpubp import emulator
-    from gpubp.emulator.chip import CHIPS
 
-    if arch not in CHIPS:
-        raise ArgumentError("arch", arch, f"one that is emulated: {', '.join(CHIPS)}")
     with emulator.use(arch):
         launches: list[Launch] = []
         backend = _cupy(launches) if name == "cupy" else _numba(launches)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gpubp import chips
-from gpubp.chips import Gpu
-from gpubp.costs import Cost, Roofline
+from gpubp.chips import Gpu, Roofline
+from gpubp.costs import Cost
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.profiler import machine_code
 from gpubp.profiler.counts import Counts, count
@@ -177,12 +177,12 @@ def target(gpu: Gpu | None, arch: str | None) -> tuple[Gpu, str]:
 
 
 def _runs(own: str, arch: str) -> bool:
-    """Whether a chip of architecture `own` runs machine code for `arch`: the same major version, up to its minor."""
+    """True if a chip of architecture `own` runs machine code for `arch`: the same major version, up to its minor."""
     try:
-        have, want = (int(each.removeprefix("sm_").rstrip("af")) for each in (own, arch))
+        have, want = chips.number_of(own), chips.number_of(arch)
     except ValueError:
         return False
-    return arch.startswith("sm_") and have // 10 == want // 10 and have >= want
+    return have // 10 == want // 10 and have >= want
 
 
 def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str, gpu: Gpu, arch: str) -> Profile:

@@ -25,7 +25,7 @@ class Workload:
     """One primitive at one shape.
 
     primitive: one of `gpubp.costs.PRIMITIVES`. shape: as `gpubp.costs.cost` says. dtype: the kind of arithmetic, of
-    `gpubp.costs.RATES`. variant: the rung of a product; None: what the backend takes. activation: σ of the products
+    `gpubp.chips.RATES`. variant: the rung of a product; None: what the backend takes. activation: σ of the products
     that have one, and of hadamard_derivative. optimizer: of update. plan: how a product is computed; None: by the rule.
 
     Raises ArgumentError for a wrong name or shape, or a variant where there are none.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpubp.costs import Roofline
+    from gpubp.chips import Roofline
     from gpubp.nn.network import Network
     from gpubp.training.loop import HistoryRow
 

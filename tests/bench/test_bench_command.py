@@ -14,8 +14,8 @@ from gpubp.bench import turns
 from gpubp.bench.contenders import CONTENDERS
 from gpubp.bench.results import Record, Result
 from gpubp.bench.works import STEPS, Limit, Primitive
+from gpubp.chips import Roofline
 from gpubp.cli import app
-from gpubp.costs import Roofline
 from gpubp.errors import CheckpointError, DataError
 
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")

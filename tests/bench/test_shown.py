@@ -10,7 +10,7 @@ from rich.console import Console
 from gpubp.bench import pictures, tables
 from gpubp.bench.results import Record, Result, limits_of
 from gpubp.bench.works import STEPS, Limit, Primitive
-from gpubp.costs import Roofline
+from gpubp.chips import Roofline
 
 WORKS = [
     *(Primitive("hidden_delta", (side,) * 3) for side in (64, 1024)),

@@ -4,7 +4,8 @@ import pytest
 
 from gpubp.bench import works
 from gpubp.bench.works import DEFAULT, FULL, QUICK, STEPS, Limit, Primitive, Step, Sweep
-from gpubp.costs import PRIMITIVES, Roofline
+from gpubp.chips import Roofline
+from gpubp.costs import PRIMITIVES
 from gpubp.errors import ArgumentError
 
 SMALL = Sweep(("dense_forward", "update"), (8,), (4,), ("tiny",))

@@ -134,7 +134,9 @@ def test_a_chip_of_ones_own(tmp_path):
 
     text = chips.TABLE.read_text(encoding="utf-8")
     file = tmp_path / "mine.toml"
-    file.write_text(text[text.index("[T4]") :].replace('name = "Tesla T4"', 'name = "My T4"'))
+    file.write_text(
+        text[text.index("[T4]") : text.index("# --- architectures")].replace('name = "Tesla T4"', 'name = "My T4"')
+    )
     assert profile_command.chip_of(str(file)).name == "My T4"
 
 

@@ -9,7 +9,7 @@ from gpubp.backends.detection import Availability
 from gpubp.bench import pictures
 from gpubp.bench.results import Record, Result
 from gpubp.bench.works import STEPS, Limit, Primitive
-from gpubp.costs import Roofline
+from gpubp.chips import Roofline
 from gpubp.crosscheck.cases import covering_cases
 from gpubp.crosscheck.comparator import Comparison
 from gpubp.crosscheck.runner import Outcome
