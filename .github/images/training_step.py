@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.backends.numpy_backend import NumpyBackend
 
 PICTURE = Path(__file__).with_name("training-step.svg")
@@ -121,9 +121,9 @@ def calls_of_a_step() -> list[Call]:
     network = Network(
         SIZES, hidden_activation="tanh", output_activation="sigmoid", loss="half_squared_error", backend=backend
     )
-    network.optimizer = "adam"
+    trainer = Trainer(network, "adam")
     rng = np.random.default_rng(0)
-    network.train_step(rng.normal(size=(5, SIZES[0])).astype("float32"), rng.random((5, SIZES[-1])).astype("float32"))
+    trainer.step(rng.normal(size=(5, SIZES[0])).astype("float32"), rng.random((5, SIZES[-1])).astype("float32"))
     return backend.calls
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from gpubp import backends
 from gpubp.backends.base import Array, Backend
 from gpubp.bench import runners
-from gpubp.bench.runners import Arrays, Trainer
+from gpubp.bench.runners import Arrays
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Primitive, Step, Work
 from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
+from gpubp.nn.trainer import Trainer
 
 
 def make(
@@ -72,22 +73,22 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
+def _trainer(work: Step, backend: Backend, captured: bool) -> runners.Trainer:
     precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
-    net.optimizer = SGD(learning_rate=work.learning_rate)
     named: dict[str, np.ndarray] = {}
     for layer, (w, b) in enumerate(work.weights(), start=1):
         named |= {f"layer{layer}.weight": w, f"layer{layer}.bias": b}
     net.set_weights(named)
+    trainer = Trainer(net, SGD(learning_rate=work.learning_rate))
     x, y = work.batch()
     if backend.device == "cpu":
-        return Trainer(lambda: net.train_step(x, y), net.last_loss)
-    feed = net.feed(x, y)
+        return runners.Trainer(lambda: trainer.step(x, y), trainer.last_loss)
+    feed = trainer.feed(x, y)
     if captured:
-        step = net.capture(feed, work.rows)
-        return Trainer(lambda: step(0), net.last_loss)
-    return Trainer(lambda: net.train_rows(feed, 0, work.rows), net.last_loss)
+        step = trainer.capture(feed, work.rows)
+        return runners.Trainer(lambda: step(0), trainer.last_loss)
+    return runners.Trainer(lambda: trainer.step_rows(feed, 0, work.rows), trainer.last_loss)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,3 +101,24 @@ def output_activation(chosen: Any, loss: Loss) -> Activation:
     if loss.from_logits and activation.name != loss.output_activation:
         raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
     return activation
+
+
+def require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise ArgumentError unless a file has the weights of a network of these sizes.
+
+    Called before the network is made, so that it takes no more memory than the file's size explains.
+    """
+    for l, (n_prev, n) in enumerate(itertools.pairwise(sizes), start=1):
+        name = f"layer{l}.weight"
+        if name not in tensors or tensors[name].shape != (n, n_prev):
+            raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
+
+
+def require_precision(precision: Any, backend: Backend) -> None:
+    """Raise ArgumentError, which names a backend that can, if this one does not compute in the precision of a file."""
+    if isinstance(precision, str) and precision in PRECISIONS:
+        try:
+            backend.for_precision(precision)
+        except ArgumentError:
+            was = f"{backend.name!r} on device {backend.device!r}"
+            raise ArgumentError("backend", was, f"one that computes in {precision}, such as 'numpy'") from None

@@ -6,17 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import ELU, LeakyReLU, ReLU
 from gpubp.nn.losses import AbsoluteError, Huber
+from gpubp.nn.network import Network
 from gpubp.registry import require_count, require_number
-
-if TYPE_CHECKING:
-    from gpubp.nn.network import Network
 
 VANISHED = 1e-4
 """A first layer whose gradient norm is below this share of the last layer's hardly learns."""
@@ -225,7 +223,7 @@ def gradient_check(
         expected = "None: check the same network without it, as the equations are the same"
         raise ArgumentError("precision", net.precision_name, expected)
     require_count("seed", seed, 0)
-    copy = type(net).from_config({**net.config(), "dtype": "float64"}, backend="numpy")
+    copy = Network.from_config({**net.config(), "dtype": "float64"}, backend="numpy")
     copy.set_weights(net.weights())
     settings = _Settings(tolerance, step, every, directions)
     generator = np.random.default_rng(seed)

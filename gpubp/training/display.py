@@ -62,7 +62,7 @@ class Display(Listener):
         self.clock = Clock(run)
         network, config = run.network, run.config
         self._say(run.dataset.describe())
-        optimizer = network.optimizer
+        optimizer = run.trainer.optimizer
         self._say(
             f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
             f"batches of {min(config.batch_size, run.rows)}; {network.parameter_count:,} parameters"

@@ -278,7 +278,7 @@ def _write_config(run: Run) -> None:
             "training_examples": run.rows,
             "validation_examples": len(run.parts["validation"][0]),
             "test_examples": len(run.parts["test"][0]),
-            "optimizer": _without_none(network.optimizer.config()),
+            "optimizer": _without_none(run.trainer.optimizer.config()),
         },
         "versions": {
             "gpubp": version("gpubp"),

@@ -28,9 +28,9 @@ from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError, unknown_name
 from gpubp.nn import model_file, optimizers
 from gpubp.nn.activations import ReLU
-from gpubp.nn.feed import CapturedStep
 from gpubp.nn.network import Evaluation, Network
 from gpubp.nn.optimizers import Constant, Cosine, Exponential, Optimizer, Schedule, Step, Warmup
+from gpubp.nn.trainer import CapturedStep, Trainer
 from gpubp.registry import require_count, require_number
 from gpubp.training.diagnostics import Watch
 from gpubp.training.model import RUN_FILE, Model
@@ -297,11 +297,11 @@ class Run:
         }
         probe = np.sort(self._rng(_PROBE).choice(kept, min(len(kept), PROBE_ROWS), replace=False))
         self.probe = inputs[probe], targets[probe]
-        self.feed = self.network.feed(inputs[kept], targets[kept])
         self.rows = len(kept)
         self.batches = -(-self.rows // config.batch_size)
 
-        self.network.optimizer = config.scheduled_optimizer(self.batches)
+        self.trainer = Trainer(network, config.scheduled_optimizer(self.batches))
+        self.feed = self.trainer.feed(inputs[kept], targets[kept])
         self.epoch = 0
         self.batch = 0
         self.history: list[HistoryRow] = []
@@ -350,21 +350,21 @@ class Run:
         start = self.batch * self.config.batch_size
         rows = min(self.config.batch_size, self.rows - start)
         if not self.network.backend.captures or rows < self.config.batch_size:
-            self.network.train_rows(self.feed, start, rows)
+            self.trainer.step_rows(self.feed, start, rows)
             return
         if self._captured is None or not self._captured.is_current:
-            self._captured = self.network.capture(self.feed, rows)
+            self._captured = self.trainer.capture(self.feed, rows)
         self._captured(start)
 
     def _end_epoch(self) -> None:
-        rate, skipping = self.network.optimizer.rate(self.network.steps - 1), self.network.skipping
-        train_loss = self.network.take_total_loss() / self.network.loss.divisor(self.rows)
+        rate, skipping = self.trainer.optimizer.rate(self.trainer.steps - 1), self.trainer.skipping
+        train_loss = self.trainer.take_total_loss() / self.network.loss.divisor(self.rows)
         self.epoch, self.batch = self.epoch + 1, 0
         dead, widths = self._dead_units()
         train = self.model.measure(*self.probe)
         validation, test = (self._measure(part) for part in ("validation", "test"))
         row = HistoryRow(
-            self.epoch, self.network.steps, rate,
+            self.epoch, self.trainer.steps, rate,
             train_loss, train.accuracy, validation.loss, validation.accuracy, test.loss, test.accuracy,
             sum(dead), self._gradient_norms(),
         )  # fmt: skip
@@ -382,7 +382,7 @@ class Run:
         return self.model.measure(inputs, targets) if len(inputs) else _Nothing()
 
     def _gradient_norms(self) -> tuple[float, ...]:
-        norms = self.network.gradients(*self.probe)[1].norms()
+        norms = self.network.gradients(*self.probe, self.trainer.loss_scale)[1].norms()
         if self.network.loss.reduction == "sum":
             # of a batch as large as those that are trained on
             norms = [norm * min(self.config.batch_size, self.rows) / len(self.probe[0]) for norm in norms]
@@ -437,7 +437,7 @@ class Run:
     def running_loss(self) -> float:
         """The epoch's loss so far, reduced as the loss says. Waits for the device, and changes nothing."""
         seen = min(self.batch * self.config.batch_size, self.rows)
-        return self.network.total_loss() / self.network.loss.divisor(seen) if seen else math.nan
+        return self.trainer.total_loss() / self.network.loss.divisor(seen) if seen else math.nan
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
     def _stop(self) -> None:
@@ -454,7 +454,7 @@ class Run:
         best = {f"best.{name}": array for name, array in self.best_weights.items()}
         model_file.write(
             self.folder / CHECKPOINT_FILE,
-            {**self.network.state(), **best},
+            {**self.trainer.state(), **best},
             {
                 "format": FORMAT,
                 "network": self.network.config(),
@@ -485,7 +485,7 @@ class Run:
         if metadata["data"] != self.data_fingerprint:
             raise CheckpointError(f"{path} was trained on other data; resume with the same")
         try:
-            self.network.restore(tensors)
+            self.trainer.restore(tensors)
         except (KeyError, ArgumentError) as error:
             raise CheckpointError(f"{path} lacks a part of its network's state: {error}") from error
         self.best_weights = {name[5:]: array for name, array in tensors.items() if name.startswith("best.")}

@@ -6,18 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gpubp.backends.base import Backend
 from gpubp.data.dataset import TASKS, Dataset, Scaler
 from gpubp.errors import ArgumentError, CheckpointError, GpubpError, unknown_name
 from gpubp.nn import model_file
 from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.nn.network import Evaluation, Network
-
-if TYPE_CHECKING:
-    from gpubp.backends.base import Backend
 
 RUN_FILE = "model.safetensors"
 """What a model is called in a run's folder."""
@@ -174,7 +172,7 @@ class Model:
             raise CheckpointError(
                 f"{path} holds a network without its data's scaling and classes; it must be a file that a run wrote"
             )
-        network = model_file.network_from(path, tensors, metadata, backend, device)
+        network = Network.from_parts(path, tensors, metadata, backend, device)
         return cls.from_parts(path, network, tensors, metadata["model"])
 
     @classmethod

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.errors import ArgumentError
 from gpubp.nn import losses
 from gpubp.nn.checks import checked_examples, checked_targets, require_examples_on_device, require_targets_on_device
@@ -132,10 +132,11 @@ def test_targets_are_of_the_shape_and_dtype_that_the_loss_takes(loss, shape, dty
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_a_step_looks_at_arrays_on_its_device(name):
     net = Network([4, 6, 3], backend="cupy", device="emulator")
+    trainer = Trainer(net)
     before = net.weights()
     arrays = {"x": np.zeros((7, 4), "float32"), "y": np.zeros(7, "int64"), name: np.zeros((7, 2), "float32")}
     with pytest.raises(ArgumentError, match=f"{name} was"):
-        net.train_step(*(net.backend.asarray(array, array.dtype) for array in arrays.values()))
-    assert net.steps == 0
+        trainer.step(*(net.backend.asarray(array, array.dtype) for array in arrays.values()))
+    assert trainer.steps == 0
     for key, weights in net.weights().items():
         np.testing.assert_array_equal(weights, before[key])

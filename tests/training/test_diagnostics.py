@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import ACTIVATIONS, ReLU, Sigmoid
@@ -57,15 +57,15 @@ def test_small_arrays_are_checked_whole_and_large_ones_along_directions():
 
 def test_the_network_is_not_changed():
     net = network(dtype="float32", hidden_activation="relu")
-    net.optimizer = "adam"
-    net.train_step(*problem(net))
-    before, loss = net.state(), net.last_loss()
+    trainer = Trainer(net, "adam")
+    trainer.step(*problem(net))
+    before, loss = trainer.state(), trainer.last_loss()
     gradient_check(net, *problem(net, seed=1))
-    after = net.state()
+    after = trainer.state()
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(value, after[name], err_msg=name)
-    assert (net.last_loss(), net.dtype) == (loss, "float32")
+    assert (trainer.last_loss(), net.dtype) == (loss, "float32")
 
 
 def test_the_same_seed_gives_the_same_directions():

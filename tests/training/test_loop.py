@@ -12,6 +12,7 @@ from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError, DataError
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD, Adam
+from gpubp.nn.trainer import Trainer
 from gpubp.training import loop as training
 from gpubp.training.diagnostics import Watch
 from gpubp.training.loop import HistoryRow, Interrupted, Listener, Run, TrainingConfig, epoch_order, fit, history_csv
@@ -150,7 +151,7 @@ def test_the_loop_makes_the_steps_that_the_algorithm_says():
     result = fit(network_for(dataset), dataset, config)
 
     network = network_for(dataset)
-    network.optimizer = SGD(learning_rate=0.2, schedule={"name": "cosine", "steps": 8})
+    trainer = Trainer(network, SGD(learning_rate=0.2, schedule={"name": "cosine", "steps": 8}))
     model = Model.for_data(network, dataset)
     x, y = model.inputs(dataset.x_train), model.targets(dataset.y_train)
     for epoch in range(2):
@@ -158,11 +159,11 @@ def test_the_loop_makes_the_steps_that_the_algorithm_says():
         losses = []
         for start in (0, 16, 32, 48):
             batch = order[start : start + 16]
-            network.train_step(x[batch], y[batch])
-            losses.append(network.last_loss() * len(batch))
+            trainer.step(x[batch], y[batch])
+            losses.append(trainer.last_loss() * len(batch))
         row = result.history[epoch]
         assert row.train_loss == pytest.approx(sum(losses) / 50, rel=1e-12)
-        assert row.learning_rate == network.optimizer.rate(4 * epoch + 3)
+        assert row.learning_rate == trainer.optimizer.rate(4 * epoch + 3)
         found = network.evaluate(model.inputs(dataset.x_test), dataset.y_test)
         assert (row.test_loss, row.test_accuracy) == (found.loss, found.accuracy)
         assert row.gradient_norms == tuple(network.gradients(x, y)[1].norms())
@@ -265,11 +266,12 @@ def test_whole_batches_are_recorded_and_replayed(batch_size, recorded, replayed)
     config = TrainingConfig(epochs=3, batch_size=batch_size)
     backend = Replaying()
     networks = [network_for(dataset, backend=each) for each in ("numpy", backend)]
-    results = [fit(network, dataset, config) for network in networks]
+    runs = [Run(network, dataset, config) for network in networks]
+    results = [run.train() for run in runs]
     # once, and once more where the evaluation after the first epoch made arrays for more rows
     assert (backend.recorded, backend.replayed) == (recorded, replayed)
     assert results[0].history == results[1].history
-    assert networks[0].steps == networks[1].steps
+    assert runs[0].trainer.steps == runs[1].trainer.steps
     assert weights(networks[0]) == weights(networks[1])
 
 

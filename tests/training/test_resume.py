@@ -8,17 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from gpubp.cli import app
+from gpubp.data.dataset import Dataset
 from gpubp.errors import CheckpointError
 from gpubp.nn import model_file
+from gpubp.nn.network import Network
 from gpubp.training import folder as runs
 from gpubp.training import plots
-from gpubp.training.loop import read_checkpoint
+from gpubp.training.loop import CHECKPOINT_FILE, Run, TrainingConfig, read_checkpoint
 
 DRIVER = '''
 """A training run that stops for ever at a chosen moment, after it said so, and waits to be killed."""
@@ -323,3 +326,43 @@ def test_a_file_that_something_else_wrote_is_refused(checkpoint):
     save_file({"w": np.zeros(3)}, checkpoint, {"other": json.dumps({})})
     with pytest.raises(CheckpointError, match="not a file that gpubp wrote"):
         read_checkpoint(checkpoint.parent)
+
+
+# --- a checkpoint of an earlier version -------------------------------------------------------------------------------
+def striped_run(folder):
+    """The run whose checkpoint after two of its four epochs is in format_1: float16, whose scale falls at first."""
+    y = np.arange(24) % 2
+    x = np.stack([np.arange(24) % 7 + y, np.arange(24) % 5 - y, np.arange(24) % 3], axis=1) / 4
+    dataset = Dataset(x[:18], y[:18], x[18:], y[18:], class_names=("a", "b"), name="stripes")
+    config = TrainingConfig(epochs=4, batch_size=8, optimizer={"name": "adam", "clip_norm": 1.0}, seed=3)
+    scaling = {"initial": 2.0**19, "growth_interval": 3}
+    network = Network([3, 4, 2], precision="fp16", loss_scaling=scaling, backend="numpy", seed=3)
+    return Run(network, dataset, config, folder=folder, settings={"data": "stripes"})
+
+
+@pytest.fixture
+def stored(tmp_path):
+    checkpoint = Path(__file__).parent / "format_1" / CHECKPOINT_FILE
+    shutil.copy(checkpoint, tmp_path)
+    return tmp_path
+
+
+def test_a_stored_checkpoint_is_read_and_written_byte_for_byte(stored):
+    before = (stored / CHECKPOINT_FILE).read_bytes()
+    run = striped_run(stored)
+    run.load()
+    assert (run.epoch, run.trainer.steps) == (2, 6)
+    run.save()
+    assert (stored / CHECKPOINT_FILE).read_bytes() == before
+
+
+def test_a_stored_run_continues_to_the_end_of_an_uninterrupted_one(stored):
+    run = striped_run(stored)
+    run.load()
+    resumed, straight = run.train(), striped_run(None).train()
+    assert len(resumed.history) == 4
+    for found, expected in zip(resumed.history, straight.history, strict=True):
+        # another machine's BLAS may have stored it
+        assert found.steps == expected.steps
+        assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+        assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-3)
