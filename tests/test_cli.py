@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gpubp.cli import app
 from gpubp.training import folder as runs
 from gpubp.training import plots
 from gpubp.training.model import Model
+from gpubp.training.settings import Settings
 
 FAST = ("--layers", "16", "--epochs", "2", "--batch-size", "64")
 
@@ -130,6 +133,16 @@ def test_every_verb_has_help(gpubp, verb):
     text = gpubp(verb, "--help").stdout
     assert "Usage: gpubp " + verb in text
     assert "--data" in text
+
+
+def test_every_setting_is_an_option_of_train(gpubp):
+    parameters = {each.name: each for each in get_command(app).commands["train"].params}
+    for each in fields(Settings):
+        option = parameters[each.name]
+        assert option.help == each.metadata["help"]
+        assert option.default == each.default
+        assert f"--{each.name.replace('_', '-')}" in option.opts
+    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config"]
 
 
 def test_the_help_names_every_choice(gpubp):
