@@ -148,7 +148,7 @@ def test_every_setting_is_an_option_of_train(gpubp):
 def test_the_help_names_every_choice(gpubp):
     """The help's lists are written by hand, so that no numerical library is loaded for them."""
     from gpubp import backends
-    from gpubp.data.dataset import NAMES
+    from gpubp.data.loading import NAMES
     from gpubp.nn import initializers, losses, optimizers
     from gpubp.nn.activations import ACTIVATIONS
     from gpubp.training.loop import SCHEDULES
@@ -655,7 +655,7 @@ def test_a_bare_network_is_no_model(refused, tmp_path):
 
 
 def test_predictions_as_csv_and_npz(gpubp, trained):
-    from gpubp.data.dataset import load
+    from gpubp.data.loading import load
 
     digits = load("digits")
     assert "359 predictions" in gpubp("predict", trained, "--data", "digits", "--out", "p.csv").stdout

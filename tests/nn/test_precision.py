@@ -13,7 +13,7 @@ from hypothesis.strategies import integers
 from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.base import Control
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.data import dataset as data
+from gpubp.data import load
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.nn.precision import PRECISIONS, Precision, round_to_tf32
@@ -202,7 +202,7 @@ def test_inputs_may_be_rounded_already():
 # --- training ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return load("digits")
 
 
 @pytest.fixture(scope="module")
