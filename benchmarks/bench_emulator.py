@@ -19,8 +19,7 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="the emulator's compilers are 
 
 import gpubp.emulator as cp
 from gpubp import Network, Trainer
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Scaler
+from gpubp.data import Scaler, load
 from gpubp.toolchain.nvrtc import compile_file
 
 KERNELS = Path(__file__).resolve().parents[1] / "tests" / "emulator" / "kernels"
@@ -154,7 +153,7 @@ def test_all_observers_together(benchmark, sgemm):
 
 @pytest.mark.parametrize("backend", ["cupy", "numba"])
 def test_epoch_of_the_digits(benchmark, backend):
-    digits = data.load("digits")
+    digits = load("digits")
     x, y = Scaler.fit(digits.x_train).apply(digits.x_train), digits.y_train
     net = Network([64, 32, 10], backend=backend, device="emulator")
     trainer = Trainer(net, {"name": "sgd", "learning_rate": 0.1})

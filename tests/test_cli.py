@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gpubp.cli import app
 from gpubp.training import folder as runs
 from gpubp.training import plots
 from gpubp.training.model import Model
+from gpubp.training.settings import Settings
 
 FAST = ("--layers", "16", "--epochs", "2", "--batch-size", "64")
 
@@ -132,10 +135,20 @@ def test_every_verb_has_help(gpubp, verb):
     assert "--data" in text
 
 
+def test_every_setting_is_an_option_of_train(gpubp):
+    parameters = {each.name: each for each in get_command(app).commands["train"].params}
+    for each in fields(Settings):
+        option = parameters[each.name]
+        assert option.help == each.metadata["help"]
+        assert option.default == each.default
+        assert f"--{each.name.replace('_', '-')}" in option.opts
+    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config"]
+
+
 def test_the_help_names_every_choice(gpubp):
     """The help's lists are written by hand, so that no numerical library is loaded for them."""
     from gpubp import backends
-    from gpubp.data.dataset import NAMES
+    from gpubp.data.loading import NAMES
     from gpubp.nn import initializers, losses, optimizers
     from gpubp.nn.activations import ACTIVATIONS
     from gpubp.training.loop import SCHEDULES
@@ -642,7 +655,7 @@ def test_a_bare_network_is_no_model(refused, tmp_path):
 
 
 def test_predictions_as_csv_and_npz(gpubp, trained):
-    from gpubp.data.dataset import load
+    from gpubp.data.loading import load
 
     digits = load("digits")
     assert "359 predictions" in gpubp("predict", trained, "--data", "digits", "--out", "p.csv").stdout

@@ -20,7 +20,7 @@ import numpy as np
 import tomli_w
 
 from gpubp import files
-from gpubp.data import dataset as data
+from gpubp.data import loading
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError, DataError
 from gpubp.nn import optimizers
@@ -110,7 +110,7 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
 
 def load_data(settings: Settings) -> Dataset:
     """The data that the settings name. Where it has no test part, one is split off by the seed."""
-    return data.load(
+    return loading.load(
         settings.data,
         task=settings.task,
         label=settings.label,
@@ -210,7 +210,7 @@ def _option(name: str) -> str:
 
 def _lasting(spec: str) -> str:
     """A data set's name, or its path from wherever a later command is run."""
-    return spec if spec in data.NAMES or not os.path.exists(spec) else str(Path(spec).resolve())
+    return spec if spec in loading.NAMES or not os.path.exists(spec) else str(Path(spec).resolve())
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def load_for(model: Model, spec: str | None, label: str | None) -> tuple[str, np
     if spec is None:
         raise ArgumentError("--data", None, "given: the model does not say what it was trained on")
     trained_on = spec == origin.get("data")
-    found = data.load(
+    found = loading.load(
         spec,
         task=model.task,
         label=label or (origin.get("label") if trained_on else None),
@@ -347,7 +347,7 @@ def predict(model: Model, spec: str, label: str | None, out: Path) -> int:
         raise ArgumentError("--out", str(out), "a file that ends in .csv or .npz")
     if os.path.exists(spec) and os.path.exists(out) and os.path.samefile(spec, out):
         raise ArgumentError("--out", str(out), "another file than the data")
-    x = data.load_inputs(spec, label=label, feature_names=model.feature_names)
+    x = loading.load_inputs(spec, label=label, feature_names=model.feature_names)
     _require_features(model, spec, x)
     _write_predictions(model, x, out)
     return len(x)

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from gpubp import files
-from gpubp.data import dataset as data
 from gpubp.data.dataset import Dataset
+from gpubp.data.splitting import split
 from gpubp.errors import ArgumentError, CheckpointError, unknown_name
 from gpubp.nn import model_file, optimizers
 from gpubp.nn.activations import ReLU
@@ -314,7 +314,7 @@ class Run:
         """Rows of the training part to train on, and to validate on."""
         assert self.config.validation is not None
         rng = self._rng(_VALIDATION)
-        return data.split(self.dataset.y_train, self.config.validation, rng, task=self.dataset.task)
+        return split(self.dataset.y_train, self.config.validation, rng, task=self.dataset.task)
 
     def _rng(self, what: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(what,)))

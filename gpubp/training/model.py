@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Backend
-from gpubp.data.dataset import TASKS, Dataset, Scaler
+from gpubp.data.dataset import TASKS, Dataset
+from gpubp.data.scaler import Scaler
 from gpubp.errors import ArgumentError, CheckpointError, GpubpError, unknown_name
 from gpubp.nn import model_file
 from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from gpubp import Network, Trainer, backends
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Scaler
+from gpubp.data import Scaler, load
 
 BATCH = 64
 
 
 @pytest.fixture(scope="module")
 def digits():
-    found = data.load("digits")
+    found = load("digits")
     scaler = Scaler.fit(found.x_train)
     return scaler.apply(found.x_train), found.y_train, scaler.apply(found.x_test), found.y_test
 

@@ -8,8 +8,7 @@ from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.backends.plans import Chip
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Scaler
+from gpubp.data import Scaler, load
 from gpubp.errors import ArgumentError
 from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
@@ -184,7 +183,7 @@ def test_chips_without_these_tensor_cores_are_refused():
 
 @pytest.fixture(scope="module")
 def digits():
-    found = data.load("digits")
+    found = load("digits")
     scaler = Scaler.fit(found.x_train)
     return scaler.apply(found.x_train), found.y_train, scaler.apply(found.x_test), found.y_test
 

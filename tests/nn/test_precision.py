@@ -12,7 +12,7 @@ from hypothesis.strategies import integers
 
 from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.data import dataset as data
+from gpubp.data import load
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.kernels.control import Control
@@ -202,7 +202,7 @@ def test_inputs_may_be_rounded_already():
 # --- training ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return load("digits")
 
 
 @pytest.fixture(scope="module")
