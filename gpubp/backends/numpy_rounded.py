@@ -52,16 +52,20 @@ ROLES = {
 }
 
 
-@functools.cache
 def rounded(plain: type[Plain]) -> type[Plain]:
     """Return the subclass of a backend that computes in every precision.
 
     Args:
         plain: a backend whose arrays are NumPy's, and whose primitives take float32 and float64.
     """
+    return cast(type[Plain], _subclass(plain))
+
+
+@functools.cache
+def _subclass(plain: Any) -> type[Backend]:
     methods: dict[str, Any] = {name: _rounded(plain, name, roles) for name, roles in ROLES.items()}
     methods["for_precision"] = lambda self, precision: self
-    return cast(type[Plain], type(f"Rounded{plain.__name__}", (plain,), methods))
+    return type(f"Rounded{plain.__name__}", (plain,), methods)
 
 
 def _rounded(plain: type[Backend], name: str, roles: Roles) -> Callable[..., None]:
