@@ -35,7 +35,6 @@ struct Operand {
     }
     // A reference, so that profiles show the load in the line that asks for it.
     __device__ __forceinline__ const T& operator()(int64 s, int64 k) const { return start[offset(s, k)]; }
-    __device__ __forceinline__ bool has(int64 s, int64 k) const { return s < side && k < depth; }
 };
 
 // What a rung computes: Σ_k A[i, k] B[k, j] over the depths k = first .. last − 1, for i < M and j < N.

@@ -42,7 +42,7 @@ struct Tiled {
         constexpr bool by_depth = layout == Layout::depth_contiguous;  // neighbours read neighbouring addresses
         int s = by_depth ? threadIdx.y : threadIdx.x;
         int k = by_depth ? threadIdx.x : threadIdx.y;
-        bool inside = x.has(first_side + s, first_depth + k);
+        bool inside = first_side + s < x.side && first_depth + k < x.depth;
         tile[s][k] = inside ? x(first_side + s, first_depth + k) : T(0);
     }
 };
