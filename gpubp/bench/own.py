@@ -56,10 +56,10 @@ def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], floa
         return placed
 
     def bind(arrays: Arrays) -> Callable[[], Arrays]:
-        outputs = {name: arrays[name] for name in problem.expected}
+        outputs = {name: arrays[name] for name in problem.outputs}
 
         def call() -> Arrays:
-            problem.call(backend, arrays)
+            problem.run(backend, arrays)
             return outputs
 
         return call

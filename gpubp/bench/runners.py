@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import OPTIONS, Primitive
-from gpubp.crosscheck import problems
-from gpubp.crosscheck.cases import Case
+from gpubp.bench.works import OPTIMIZER, Primitive
+from gpubp.crosscheck import cases, problems
 from gpubp.crosscheck.comparator import compare
 from gpubp.crosscheck.problems import Problem
 
@@ -50,9 +49,8 @@ class Trainer:
 
 
 def problem_of(work: Primitive) -> Problem:
-    """The inputs, normal random, and what must come out: the same for every contender."""
-    option, mode = OPTIONS.get(work.name, ("-", "-"))
-    return problems.make(Case(work.name, "-", work.dtype, work.shape, option, mode, 1.0, "random", 0, 0))
+    """Return the problem of a work: the same arguments, and the same expected results, for every contender."""
+    return problems.make(cases.measured(work.name, work.shape, work.dtype, optimizer=OPTIMIZER))
 
 
 def flush_of(copy: Call) -> Call:

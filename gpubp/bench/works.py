@@ -24,14 +24,8 @@ DTYPES = RATES
 LARGEST_DOUBLE = 512
 """Side up to which a sweep has products in float64: their reference is computed in long double, without a BLAS."""
 
-OPTIONS = {
-    "dense_forward": ("relu", "bias"),
-    "hidden_delta": ("relu", "-"),
-    "hadamard_derivative": ("relu", "-"),
-    "output_delta": ("softmax_cross_entropy+softmax+labels", "mean"),
-    "update": ("adam", "late"),
-}
-"""The option and the mode (see `crosscheck.cases`) in which a primitive is measured; the others have none."""
+OPTIMIZER = "adam"
+"""The optimiser in which update is measured; see `crosscheck.cases.measured` for the other primitives."""
 
 
 class Work(ABC):
@@ -122,7 +116,7 @@ class Primitive(Work):
     @property
     def costs(self) -> tuple[Cost, ...]:
         """Its own."""
-        return (cost(self.name, self.shape, self.dtype, optimizer=OPTIONS["update"][0]),)
+        return (cost(self.name, self.shape, self.dtype, optimizer=OPTIMIZER),)
 
 
 @dataclass(frozen=True)

@@ -113,12 +113,12 @@ class Case:
     variant: str
     dtype: str
     shape: tuple[int, ...]
-    option: str
-    mode: str
-    scale: float
-    values: str
-    offset: int
-    seed: int
+    option: str = "-"
+    mode: str = "-"
+    scale: float = 1.0
+    values: str = "random"
+    offset: int = 0
+    seed: int = 0
 
     @property
     def rung(self) -> str | None:
@@ -152,6 +152,32 @@ class Case:
     def generator(self) -> np.random.Generator:
         """The random numbers of this case: other for every case, and the same whenever it runs."""
         return np.random.default_rng(np.random.SeedSequence([self.seed, *self.name.encode()]))
+
+
+def measured(
+    primitive: str, shape: tuple[int, ...], dtype: str, *, activation: str = "relu", optimizer: str = "adam"
+) -> Case:
+    """Return the case in which bench and profile take a primitive.
+
+    dense_forward keeps z if the derivative of its activation reads z; output_delta is softmax with cross-entropy, on
+    labels; update is a late step.
+
+    Args:
+        primitive: one of `gpubp.costs.PRIMITIVES`.
+        shape: as `gpubp.costs.cost` says.
+        dtype: the kind of arithmetic.
+        activation: of dense_forward, hidden_delta and hadamard_derivative.
+        optimizer: of update.
+    """
+    forward = "keep_z" if ACTIVATIONS[activation].reads == "z" else "bias"
+    option, mode = {
+        "dense_forward": (activation, forward),
+        "hidden_delta": (activation, "-"),
+        "hadamard_derivative": (activation, "-"),
+        "output_delta": ("softmax_cross_entropy+softmax+labels", "mean"),
+        "update": (optimizer, "late"),
+    }.get(primitive, ("-", "-"))
+    return Case(primitive, "-", dtype, shape, option, mode)
 
 
 def parse(name: str) -> Case:

@@ -121,7 +121,7 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
             with runner.plans_of(backend, case):
                 if case.rung == TENSOR_CORE and TENSOR_CORE not in backend.variants:
                     return [(case, Kernel(case, arch, absent=_refusal(backend, problem, arrays)))]
-                problem.call(backend, arrays)
+                problem.run(backend, arrays)
         except Exception as error:  # whatever keeps a kernel from being compiled is a finding of this architecture
             return [(case, Kernel(case, arch, error=f"{type(error).__name__}: {error}"))]
         return [(note.instance, note.kernel(case, arch, backend.chip)) for note in notes]
@@ -130,7 +130,7 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
 def _refusal(backend: Any, problem: problems.Problem, arrays: dict[str, Any]) -> str:
     """What the backend says where it must refuse; raises if it takes the call."""
     try:
-        problem.call(backend, arrays)
+        problem.run(backend, arrays)
     except ArgumentError as error:
         return str(error)
     raise RuntimeError(f"{backend.chip.arch} has no tensor cores, and yet the call was taken")

@@ -14,7 +14,7 @@ from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import OPTIONS, Primitive, Step, Work
+from gpubp.bench.works import OPTIMIZER, Primitive, Step, Work
 from gpubp.nn import optimizers
 
 
@@ -37,7 +37,7 @@ def _output_delta(x: Arrays) -> Arrays:
 
 
 def _update(x: Arrays) -> Arrays:
-    rule: Any = optimizers.get(OPTIONS["update"][0])
+    rule: Any = optimizers.get(OPTIMIZER)
     step = x["control"][Control.STEP] + 1
     mean = rule.beta1 * x["mean"] + (1 - rule.beta1) * x["g"]
     square = rule.beta2 * x["square"] + (1 - rule.beta2) * x["g"] ** 2
@@ -69,7 +69,7 @@ def _primitive(work: Primitive) -> Runner:
 
     def call(arrays: Arrays) -> Arrays:
         found = jax.block_until_ready(compiled(arrays))
-        return {name: value for name, value in found.items() if name in problem.expected}
+        return {name: value for name, value in found.items() if name in problem.outputs}
 
     def place(host: np.ndarray) -> jax.Array:
         return jax.device_put(host.copy())

@@ -12,7 +12,7 @@ from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import OPTIONS, Primitive, Step, Work
+from gpubp.bench.works import OPTIMIZER, Primitive, Step, Work
 from gpubp.nn import optimizers
 
 GRAPH_WARM_UP = 3
@@ -117,7 +117,7 @@ def _primitive(work: Primitive, mode: str) -> Runner:
 
 def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], list[torch.Tensor]]:
     """torch.optim.Adam's fused step, from the problem's averages and step; and the tensors that it changes."""
-    rule: Any = optimizers.get(OPTIONS["update"][0])
+    rule: Any = optimizers.get(OPTIMIZER)
     w = x["w"]
     w.grad = x["g"]
     adam = torch.optim.Adam(
