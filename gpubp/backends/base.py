@@ -15,14 +15,13 @@ Conventions, for every method:
   saturation.
 - `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.nn.precision.round_to_tf32`).
 - Nothing waits for the device, except `asnumpy` and `synchronize`.
-- What changes from step to step is read from `control`, a small float64 array on the device (see `Control`), so that
-  a step can be captured once and replayed with other values.
+- What changes from step to step is read from `control`, a small float64 array on the device (see
+  `gpubp.kernels.control.Control`), so that a step can be captured once and replayed with other values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -36,30 +35,6 @@ if TYPE_CHECKING:
 
 Array = Any
 """An array of the backend's own library."""
-
-
-class Control(IntEnum):
-    """The places of the `control` array. The host writes the first two, kernels write the others."""
-
-    LEARNING_RATE = 0
-    BATCH_OFFSET = 1
-    STEP = 2  # updates made so far: t of Adam's bias correction, once `prepare_update` has counted this one
-    SQUARED_NORM = 3  # of the whole gradient, from `squared_norm`
-    GRADIENT_SCALE = 4  # what `update` multiplies every gradient by: clipping by the global norm, and unscaling
-    LOSS_SCALE = 5  # what δ^L is multiplied by, and every gradient with it
-    CLEAN_STEPS = 6  # updates in a row that were not skipped, since the loss scale last changed
-    SKIP = 7  # 1: the gradient is not finite, and `update` changes nothing; else 0
-
-
-HOST_CONTROLS = 2
-"""How many leading places of `control` the host writes."""
-
-
-class Losses(IntEnum):
-    """The places of the `losses` array, float64."""
-
-    BATCH = 0  # L of the last batch, reduced as the loss says
-    TOTAL = 1  # running sum of the examples' losses; the caller sets it to zero
 
 
 class Backend(Protocol):
@@ -165,7 +140,7 @@ class Backend(Protocol):
         saved: (B, n_L), what σ' reads (a or z, as the activation says); for a loss from logits, z again.
         y: (B, n_L) of the master dtype, or (B,) int64 labels where the loss takes labels.
         control: δ^L is multiplied by control[LOSS_SCALE] before it is rounded; the loss is not. None: no scale.
-        losses: (2,) float64 (see `Losses`), delta: (B, n_L).
+        losses: (2,) float64 (see `gpubp.kernels.control.Losses`), delta: (B, n_L).
         """
 
     def hidden_delta(

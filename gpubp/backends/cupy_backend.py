@@ -269,7 +269,7 @@ class CupyBackend(GpuBackend):
         self._launch(_product_kernels(call).partial(plan), grid, block, arguments, _shared_on_request(plan))
 
     def _run_reduction(self, call: ProductCall, sums: Array, grid: Block, block: Block) -> None:
-        arguments = (sums, len(sums), *call.epilogue, call.m, call.n, *_numbers(call))
+        arguments = (sums, None, *call.epilogue, call.m, call.n, len(sums), *_numbers(call))
         self._launch(_product_kernels(call).reduction(), grid, block, arguments)
 
     # --- capture ----------------------------------------------------------------------------------------------------

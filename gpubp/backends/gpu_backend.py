@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.backends import plans
-from gpubp.backends.base import Array, Control, Losses
+from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, LAST_GRID_SIDE, ArgumentChecker, Workspace, blocks
 from gpubp.backends.plans import Chip, Plan
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer

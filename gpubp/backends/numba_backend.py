@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +23,7 @@ from gpubp.backends import plans
 from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
+from gpubp.backends.instances import numba_plan, numba_rung
 from gpubp.backends.plans import THREAD_VARIANTS, Chip, Plan
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels.numba import (
@@ -39,7 +39,6 @@ from gpubp.kernels.numba import (
     output_delta,
     prepare_update,
     product,
-    product_pipelined,
     row_argmax,
     scale,
     softmax,
@@ -50,6 +49,7 @@ from gpubp.kernels.numba import (
     weight_step,
 )
 from gpubp.kernels.numba.activations import Sigma
+from gpubp.kernels.numba.ladder import Reduction, Rung
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
@@ -257,35 +257,36 @@ class NumbaBackend(GpuBackend):
     def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
         _refuse_mixed("tf32", tf32 or None)
         if plan is not None:
-            plan = product_pipelined.adapt(plan, self.chip)
+            plan = numba_plan(plan, self.chip)
         # copies move single elements, however the operands lie
         decided = decide_plan(plan, self.variant, call.m, call.n, call.k, str(call.dtype), self.chip)
-        return product_pipelined.adapt(decided, self.chip)
+        return numba_plan(decided, self.chip)
 
     def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:
-        make = getattr(PRODUCTS[call.primitive], plan.variant)
-        kernel = self._make(make, replace(plan, split_k=1), *self._settings(call))
+        kernel = self._product_kernel(call, numba_rung(plan))
         depth = (call.k,) if call.primitive == "product" else ()
         self._launch(kernel, grid, block, call.a, call.b, *self._epilogue(call), *depth, *call.factors)
 
     def _run_partial_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block, sums: Array) -> None:
-        kernel = self._make(product.partial, replace(plan, split_k=1), getattr(forms, call.form))
+        kernel = self._make(product.partial, numba_rung(plan), str(call.dtype), getattr(forms, call.form))
         self._launch(kernel, grid, block, call.a, call.b, sums, call.k, plan.part(call.k))
 
     def _run_reduction(self, call: ProductCall, sums: Array, grid: Block, block: Block) -> None:
-        settings = () if call.primitive == "product" else self._settings(call)
-        kernel = self._make(PRODUCTS[call.primitive].reduce, str(call.dtype), *settings)
-        self._launch(kernel, grid, block, sums, *self._epilogue(call), *call.factors)
+        kernel = self._product_kernel(call, Reduction())
+        depth = (len(sums),) if call.primitive == "product" else ()
+        self._launch(kernel, grid, block, sums, sums, *self._epilogue(call), *depth, *call.factors)
 
-    def _settings(self, call: ProductCall) -> tuple[Any, ...]:
-        """What the factories of a product's kernels take after the plan or the dtype."""
+    def _product_kernel(self, call: ProductCall, rung: Rung) -> Any:
+        """Return the kernel of a primitive that is a product, for this rung."""
+        settings: list[Any] = []
         if call.primitive == "product":
-            return (getattr(forms, call.form),)
-        sigma = () if call.activation is None else (self._sigma(call.activation, call.dtype),)
+            settings.append(getattr(forms, call.form))
+        if call.activation is not None:
+            settings.append(self._sigma(call.activation, call.dtype))
         if call.primitive == "dense_forward":
             b, z, _ = call.epilogue
-            return (*sigma, b is not None, z is not None)
-        return sigma
+            settings += b is not None, z is not None
+        return self._make(PRODUCTS[call.primitive].make, rung, str(call.dtype), *settings)
 
     def _epilogue(self, call: ProductCall) -> tuple[Array, ...]:
         """The epilogue's arrays, with something in the places where there is none."""

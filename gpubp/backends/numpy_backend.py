@@ -18,8 +18,9 @@ import numpy as np
 from scipy.linalg.blas import dgemm, dgemv, sgemm, sgemv
 
 from gpubp.backends import numpy_mixed
-from gpubp.backends.base import Array, Control, Losses
+from gpubp.backends.base import Array
 from gpubp.errors import ArgumentError, BackendError
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import AdamW, Optimizer

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.base import Array, Backend, Control
+from gpubp.backends.base import Array, Backend
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.bounds import REFERENCE, ROUNDINGS, UNIT_ROUNDOFF, stored
 from gpubp.crosscheck.cases import HALF_MODES, Case
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.activations import Activation
 from gpubp.nn.optimizers import AdamW, Optimizer

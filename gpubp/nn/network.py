@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.base import HOST_CONTROLS, Array, Backend, Control, Losses
+from gpubp.backends.base import Array, Backend
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import HOST_CONTROLS, Control, Losses
 from gpubp.nn import architecture, initializers, losses, model_file, optimizers
 from gpubp.nn import checks as inputs
 from gpubp.nn.activations import Activation, Identity, Softmax

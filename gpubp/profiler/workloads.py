@@ -10,13 +10,13 @@ import numpy as np
 
 from gpubp import costs
 from gpubp.backends import plans
-from gpubp.backends.base import Control
 from gpubp.backends.gpu_backend import GpuBackend
 from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.crosscheck import problems
 from gpubp.crosscheck.cases import measured
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from gpubp.backends.base import Losses
+from gpubp.kernels.control import Losses
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.activations import Sigma
 from gpubp.kernels.numba.losses import LossFunctions

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from gpubp.backends.base import Control
+from gpubp.kernels.control import Control
 from gpubp.kernels.numba.signatures import CONTROL, COUNT, array, kernel
 
 LEARNING_RATE, STEP, GRADIENT_SCALE = int(Control.LEARNING_RATE), int(Control.STEP), int(Control.GRADIENT_SCALE)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from gpubp import LossScaling, Network
-from gpubp.backends.base import Control
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.backends.plans import Chip
 from gpubp.data import dataset as data
 from gpubp.data.dataset import Scaler
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
 from gpubp.nn.precision import PRECISIONS
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from gpubp import backends
-from gpubp.backends.base import Control
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases, problems, runner
 from gpubp.crosscheck.cases import Case
+from gpubp.kernels.control import Control
 
 SHAPES = {3: (5, 4, 7), 2: (5, 4), 1: (9,)}
 

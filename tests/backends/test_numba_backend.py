@@ -9,13 +9,14 @@ from numba.cuda.dispatcher import CUDACacheImpl
 
 import gpubp.emulator as cp
 from gpubp import LossScaling, Network
-from gpubp.backends import numba_backend, plans
-from gpubp.backends.base import Control
+from gpubp.backends import instances, numba_backend, plans
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.backends.plans import EMULATED_CHIP, Chip, Plan
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.kernels.numba import product, product_pipelined
+from gpubp.kernels.control import Control
+from gpubp.kernels.numba import product
+from gpubp.kernels.numba.ladder import Pipelined
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.precision import PRECISIONS
 
@@ -119,15 +120,16 @@ def test_a_plan_overrides_the_rule(backend, plan):
 def test_a_plan_is_adapted_to_these_kernels():
     # 6 stages of CUDA C++ would take 96 KiB; here every plan has two, of one depth
     plan = Plan("pipelined", "float32", 128, 128, 16, 8, 8, 6, vector=4, split_k=3)
-    adapted = product_pipelined.adapt(plan, EMULATED_CHIP)
+    adapted = instances.numba_plan(plan, EMULATED_CHIP)
     assert (adapted.tile_k, adapted.stages, adapted.vector, adapted.split_k) == (8, 2, 1, 3)
-    assert product_pipelined.shared_bytes(adapted) <= EMULATED_CHIP.shared_per_block
+    assert instances.numba_rung(adapted) == Pipelined(128, 128, 8, 8)
+    assert Pipelined(128, 128, 8, 8).shared_bytes("float32") <= EMULATED_CHIP.shared_per_block
     with pytest.raises(ArgumentError, match="shared_bytes was 16896; it must be ≤ 16384 on sm_80"):
-        product_pipelined.adapt(plan, Chip("sm_80", 100, 16384))
+        instances.numba_plan(plan, Chip("sm_80", 100, 16384))
     with pytest.raises(ArgumentError, match="tile_m · tile_k was 128; it must be a multiple of 256"):
-        product_pipelined.adapt(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), EMULATED_CHIP)
+        instances.numba_plan(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), EMULATED_CHIP)
     for plan in (Plan("naive", "float32", 8, 32), *plans.PIPELINED["float64"]):
-        product_pipelined.adapt(plan, EMULATED_CHIP)
+        instances.numba_plan(plan, EMULATED_CHIP)
 
 
 def test_a_plan_of_the_wrong_dtype_is_refused(backend):

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from gpubp import Network
 from gpubp.backends import numpy_backend
-from gpubp.backends.base import Backend, Control, Losses
+from gpubp.backends.base import Backend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.activations import ACTIVATIONS, Identity
 from gpubp.nn.losses import LOSSES

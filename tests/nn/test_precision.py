@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import integers
 
 from gpubp import LossScaling, Network
-from gpubp.backends.base import Control
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.data import dataset as data
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.kernels.control import Control
 from gpubp.nn.precision import PRECISIONS, Precision, round_to_tf32
 from gpubp.training.diagnostics import gradient_check
 from gpubp.training.loop import Listener, TrainingConfig, fit

@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 
 from gpubp.backends import numpy_mixed
-from gpubp.backends.base import Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn import activations
 from gpubp.nn.precision import HALVES, round_to_tf32, widened
 

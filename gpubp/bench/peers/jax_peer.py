@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import OPTIMIZER, Primitive, Step, Work
+from gpubp.kernels.control import Control
 from gpubp.nn import optimizers
 
 

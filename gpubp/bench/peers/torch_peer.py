@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import OPTIMIZER, Primitive, Step, Work
+from gpubp.kernels.control import Control
 from gpubp.nn import optimizers
 
 GRAPH_WARM_UP = 3

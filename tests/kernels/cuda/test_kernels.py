@@ -7,8 +7,8 @@ import pytest
 from sampling import sampled
 
 from gpubp.backends import instances as sources
-from gpubp.backends.base import Control, Losses
 from gpubp.backends.plans import PIPELINED, Chip, Plan
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
 from gpubp.nn.optimizers import OPTIMIZERS

@@ -22,7 +22,7 @@ FOLDER = Path(gpubp.kernels.numba.__file__).parent
 
 
 NAIVE = [
-    Mutant("drops the last k", "product_naive", "range(depth)", "range(depth - 1)", (dense("naive"),)),
+    Mutant("drops the last k", "product_naive", "range(first, last)", "range(first, last - 1)", (dense("naive"),)),
     Mutant("swaps an index", "product_naive", "b_at(b, j, k)", "b_at(b, k, j)", (dense("naive"),)),
     Mutant("no guard of rows", "product_naive", "if i < m and j < n:", "if j < n:", (dense("naive"),)),
     Mutant("no guard of columns", "product_naive", "if i < m and j < n:", "if i < m:", (dense("naive"),)),
@@ -44,8 +44,8 @@ TILED = [
     Mutant(
         "drops a ragged last tile",
         "product_tiled",
-        "range(0, depth, tile)",
-        "range(0, depth - tile + 1, tile)",
+        "range(first, last, tile)",
+        "range(first, last - tile + 1, tile)",
         (dense("tiled"),),
     ),
 ]
@@ -55,8 +55,8 @@ PIPELINED = [
     Mutant(
         "no barrier before the first tile",
         "product_pipelined",
-        "        b_land(b_next, b_tiles[0])\n        cuda.syncthreads()\n",
-        "        b_land(b_next, b_tiles[0])\n",
+        "b_land(b_next, b_tiles[0])\n            cuda.syncthreads()\n",
+        "b_land(b_next, b_tiles[0])\n",
         (dense("pipelined", DEEP),),
     ),
     Mutant(
@@ -90,8 +90,8 @@ PIPELINED = [
     Mutant(
         "steps over a part of the depth",
         "product_pipelined",
-        "depth = first_depth + present",
-        "depth = first_depth + TILE_K",
+        "depth = first + present",
+        "depth = first + TILE_K",
         (dense("pipelined", DEEP),),
     ),
     Mutant(
