@@ -270,8 +270,7 @@ class GpuBackend:
         parameters: Array,
         stored: Array | None = None,
     ) -> None:
-        names = (optimizer.name, *optimizer.state)
-        size = self._check.update(gradients, decayed, control, parameters, stored, names, *state)
+        size = self._check.update(optimizer, gradients, decayed, control, parameters, stored, *state)
         self._refuse_mixed("stored", stored)
         dtype = parameters.dtype
         template = (dtype, optimizer) if stored is None else (dtype, optimizer, stored.dtype)
