@@ -35,13 +35,14 @@ struct Tiled {
         if (i < product.m() && j < product.n()) finish_element(epilogue, i, j, product.n(), sum);
     }
 
-    // Copy the piece at (first_side, first_depth); what lies outside the operand becomes 0.
+    // Copy the piece at (first_side, first_depth); what lies outside the operand becomes 0 and adds nothing to the sums.
     template <Layout layout, typename T>
     static __device__ __forceinline__ void copy_tile(
         const Operand<layout, T>& x, int64 first_side, int64 first_depth, Tile<T>& tile) {
         constexpr bool by_depth = layout == Layout::depth_contiguous;  // neighbours read neighbouring addresses
         int s = by_depth ? threadIdx.y : threadIdx.x;
         int k = by_depth ? threadIdx.x : threadIdx.y;
-        tile[s][k] = x.or_zero(first_side + s, first_depth + k);
+        bool inside = first_side + s < x.side && first_depth + k < x.depth;
+        tile[s][k] = inside ? x(first_side + s, first_depth + k) : T(0);
     }
 };

@@ -42,9 +42,9 @@ TILED = [
     ),
     Mutant(
         "reads past a ragged edge",
-        "forms.cuh",
-        "inside ? start[offset(s, k)] : T(0)",
-        "start[offset(s, k)]",
+        "product_tiled.cuh",
+        "inside ? x(first_side + s, first_depth + k) : T(0)",
+        "x(first_side + s, first_depth + k)",
         (dense("tiled"),),
     ),
     Mutant(
