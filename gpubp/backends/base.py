@@ -49,8 +49,15 @@ class Backend(Protocol):
     captures: bool
     """Whether `capture` can record."""
 
-    def require_precision(self, precision: str) -> None:
-        """Raise ArgumentError unless this backend computes in this one of `gpubp.nn.precision.PRECISIONS`."""
+    def for_precision(self, precision: str) -> Backend:
+        """Return the backend that computes in this kind of arithmetic: this one, or one on the same device.
+
+        Args:
+            precision: a long or short name of `gpubp.dtypes.ARITHMETIC`.
+
+        Raises:
+            ArgumentError: the name is unknown, or the device cannot compute so.
+        """
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from gpubp.backends.plans import Chip, Plan
+from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 from gpubp.kernels import cuda
 
@@ -17,14 +20,30 @@ if TYPE_CHECKING:
 KERNEL_DIRECTORY = Path(cuda.__file__).parent
 """Where the .cu and .cuh files lie."""
 
-TYPES = {"float32": "float", "float64": "double", "int64": "int64", "bfloat16": "bfloat16", "float16": "float16"}
-"""C++ types by NumPy's names."""
+SOURCES = {
+    "bias_gradient_parts": "bias_gradient",
+    "general_product": "product",
+    "output_delta_elementwise": "output_delta",
+    "output_delta_softmax": "output_delta",
+    "output_delta_softmax_cross_entropy": "output_delta",
+    "partial_product": "product",
+    "squared_norm_parts": "squared_norm",
+    "total_loss": "output_delta",
+}
+"""The files, without their ending, of kernels that lie in a file of another name."""
 
-OPERAND_TYPES = TYPES | {"tf32": "float"}
-"""The same by what a product multiplies: tf32 is rounded from floats in registers."""
+TYPES = {str(kind.storage): kind.cpp for kind in ARITHMETIC.values()} | {"int64": "int64"}
+"""C++ types by NumPy's names."""
 
 WORDS = {16: "uint4", 8: "uint2", 4: "unsigned", 2: "unsigned short"}
 """C++ types for moving bytes, by their size."""
+
+
+class Word(NamedTuple):
+    """What a kernel that moves bytes moves at once: `nbytes` of an array of this dtype."""
+
+    nbytes: int
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -40,40 +59,19 @@ def entry(source: str, kernel: str, *arguments: str | int) -> Entry:
     return Entry(f"{source}.cu", _type(kernel, *arguments))
 
 
-@dataclass(frozen=True)
-class ProductKernels:
-    """The kernels of one primitive that is a product.
-
-    source: the file. kernel: its name. form: "NT", "NN" or "TN". arguments: template arguments before the rung.
-    """
-
-    source: str
-    kernel: str
-    form: str
-    arguments: tuple[str, ...]
-
-    def whole(self, plan: Plan) -> Entry:
-        """Return the kernel that computes all of the primitive by this plan."""
-        return entry(self.source, self.kernel, *self.arguments, cuda_rung(plan))
-
-    def partial(self, plan: Plan) -> Entry:
-        """Return the kernel that computes parts of the product, before the reduction."""
-        return entry("product", "partial_product", OPERAND_TYPES[plan.dtype], self.form, cuda_rung(plan))
-
-    def reduction(self) -> Entry:
-        """Return the kernel that adds the parts, and then does what the primitive does with a sum."""
-        return entry(self.source, self.kernel, *self.arguments, "Reduction")
+def cuda_entry(kernel: str, template: tuple[Any, ...]) -> Entry:
+    """Return the instance of a kernel that a `Launch` names, with the launch's template arguments."""
+    return entry(SOURCES.get(kernel, kernel), kernel, *map(_template_argument, template))
 
 
-def product_kernels(primitive: str, form: str, dtype: str, activation: str | None = None) -> ProductKernels:
-    """Return the kernels of a primitive whose file has its name."""
-    arguments = (TYPES[dtype],) if activation is None else (TYPES[dtype], activation)
-    return ProductKernels(primitive, primitive, form, arguments)
-
-
-def general_product_kernels(form: str, dtype: str) -> ProductKernels:
-    """Return the kernels of c = α A B + β c."""
-    return ProductKernels("product", "general_product", form, (TYPES[dtype], form))
+def _template_argument(x: Any) -> str | int:
+    if isinstance(x, np.dtype):
+        return TYPES[str(x)]
+    if isinstance(x, Word):
+        return WORDS[x.nbytes]
+    if isinstance(x, Plan):
+        return cuda_rung(x)
+    return x if isinstance(x, str | int) else type(x).__name__
 
 
 def cuda_rung(plan: Plan) -> str:

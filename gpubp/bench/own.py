@@ -15,11 +15,9 @@ from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Primitive, Step, Work
+from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
-
-PRECISIONS = {"tf32": "tf32", "bfloat16": "bf16", "float16": "fp16"}
-"""What a network calls the kinds of arithmetic of tensor cores."""
 
 
 def make(
@@ -31,7 +29,7 @@ def make(
     captured: bool = False,
 ) -> Runner:
     """A runner of the named backend; variant: the rung that products take; captured: the step as a CUDA graph."""
-    made = _backend(backend, device)
+    made = _backend(backend, device).for_precision(work.dtype)
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
     if isinstance(work, Step):
@@ -75,7 +73,7 @@ def _flush(backend: Backend) -> Call:
 
 
 def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
-    precision = PRECISIONS.get(work.dtype)
+    precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     net.optimizer = SGD(learning_rate=work.learning_rate)
     named: dict[str, np.ndarray] = {}

@@ -24,6 +24,7 @@ from gpubp.errors import ArgumentError
 from gpubp.toolchain import cache
 
 if TYPE_CHECKING:
+    from gpubp.backends.gpu_backend import Launch
     from gpubp.backends.plans import Chip
     from gpubp.toolchain.ptxas import Resources
 
@@ -159,25 +160,23 @@ def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Launch]]:
     notes: list[_Launch] = []
     if name == "cupy":
         from gpubp.backends.cupy_backend import CupyBackend
-        from gpubp.backends.instances import KERNEL_DIRECTORY
-        from gpubp.toolchain.nvrtc import compile_file
+        from gpubp.backends.instances import cuda_entry
 
         class NoteTakingCupy(CupyBackend):
-            def _launch(
-                self, kernel: Any, grid: Any, block: tuple[int, ...], arguments: tuple, shared: int = 0
-            ) -> None:
-                expression = kernel.expression
-                compiled = compile_file(KERNEL_DIRECTORY / kernel.source, arch, name_expressions=[expression])
-                used = compiled.resources[compiled.lowered_names[expression]]
-                notes.append(_Launch(kernel, expression, block, used, shared))
+            def _launch(self, launch: Launch) -> None:
+                compiled, symbol = self.compiled(launch)
+                entry = cuda_entry(launch.kernel, launch.template)
+                used = compiled.resources[symbol]
+                notes.append(_Launch(entry, entry.expression, launch.block, used, launch.shared_bytes))
 
         return NoteTakingCupy("emulator"), notes
 
     from gpubp.backends.numba_backend import NumbaBackend
 
     class NoteTakingNumba(NumbaBackend):
-        def _launch(self, kernel: Any, grid: Any, block: tuple[int, ...], *arguments: Any) -> None:
+        def _launch(self, launch: Launch) -> None:
+            kernel = self.kernel_of(launch)
             (overload,) = kernel.overloads.values()
-            notes.append(_Launch(id(kernel), kernel.py_func.__name__, block, overload.resources))
+            notes.append(_Launch(id(kernel), kernel.py_func.__name__, launch.block, overload.resources))
 
     return NoteTakingNumba("emulator"), notes

@@ -75,6 +75,7 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
     what is moved.
     """
     started = time.perf_counter()
+    backend = backend.for_precision(case.dtype)
     problem = problems.make(case)
     watched = _observer(backend) if observe else nullcontext()
     traffic = None

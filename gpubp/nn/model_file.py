@@ -103,7 +103,7 @@ def _require_precision(precision: Any, backend: Backend) -> None:
     """Say what reads a network in a precision that this backend does not compute in."""
     if isinstance(precision, str) and precision in PRECISIONS:
         try:
-            backend.require_precision(precision)
+            backend.for_precision(precision)
         except ArgumentError:
             was = f"{backend.name!r} on device {backend.device!r}"
             raise ArgumentError("backend", was, f"one that computes in {precision}, such as 'numpy'") from None

@@ -14,17 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import gcd, prod
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from gpubp.backends import plans
-from gpubp.backends.gpu import BLOCK
-from gpubp.backends.gpu_backend import GpuBackend, ProductCall
+from gpubp.backends.arguments import Product
+from gpubp.backends.gpu_backend import BLOCK, GpuBackend
 from gpubp.backends.plans import Plan
 from gpubp.errors import ArgumentError
-from gpubp.nn import activations
 from gpubp.profiler.launches import Launch
 from gpubp.profiler.workloads import Workload
 
@@ -216,19 +212,12 @@ def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: in
 
 
 def plan_of(work: Workload, backend: GpuBackend) -> Plan:
-    """The plan that the backend computes a product of this shape by."""
+    """Return the plan that the backend computes a product of this shape by."""
     m, n, k = work.shape
-    form = {"dense_forward": "NT", "weight_gradient": "TN", "weight_step": "TN"}.get(work.primitive, "NN")
-    a = _operand((k, m) if form == "TN" else (m, k), work.stored)
-    b = _operand((n, k) if form == "NT" else (k, n), work.stored)
+    rows = {"dense_forward": (k, k), "weight_gradient": (m, n), "weight_step": (m, n)}.get(work.primitive, (k, n))
+    alignment = gcd(16, *(side * work.stored.itemsize for side in rows))
     backend.variant = work.variant
-    call = ProductCall(work.primitive, form, a, b, (), m, n, k, activations.get(work.activation))
-    return backend._plan(call, work.plan, work.dtype == "tf32")
-
-
-def _operand(shape: tuple[int, int], dtype: np.dtype) -> Any:
-    """What a plan asks of an operand, without the memory of one."""
-    return SimpleNamespace(shape=shape, dtype=dtype, itemsize=dtype.itemsize, data=SimpleNamespace(ptr=0))
+    return backend.execution(Product(m, n, k, alignment, work.stored), work.dtype == "tf32", work.plan).plan
 
 
 # --- smaller shapes ---------------------------------------------------------------------------------------------------

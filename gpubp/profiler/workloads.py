@@ -77,7 +77,7 @@ class Workload:
     def stored(self) -> np.dtype:
         """Return the dtype of the arrays that products read."""
         if self.dtype == "bfloat16":
-            from gpubp.nn.precision import BFLOAT16
+            from gpubp.dtypes import BFLOAT16
 
             return BFLOAT16
         return np.dtype("float32" if self.dtype == "tf32" else self.dtype)

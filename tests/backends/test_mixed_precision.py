@@ -17,7 +17,7 @@ from gpubp.nn.precision import PRECISIONS
 
 HALVES = (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
 BATCH = 64
-NUMPY = NumpyBackend()
+NUMPY = NumpyBackend().for_precision("bf16")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from gpubp.backends.plans import EMULATED_CHIP, Chip, Plan
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.kernels.control import Control
-from gpubp.kernels.numba import product
 from gpubp.kernels.numba.ladder import Pipelined
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.precision import PRECISIONS
@@ -198,7 +197,7 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
     monkeypatch.setattr(backend._cuda, "device_array", lambda *_: pytest.fail("a step made an array"), raising=False)
     monkeypatch.setattr(backend._cuda, "to_device", lambda *_: pytest.fail("a step made an array"), raising=False)
     kernels = len(backend._made)
-    assert any(key[0] is product.partial for key in backend._made)
+    assert any(key[0] is numba_backend.MAKERS["partial_product"] for key in backend._made)
     step()
     assert len(backend._made) == kernels
 

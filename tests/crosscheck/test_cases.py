@@ -132,7 +132,7 @@ def test_every_primitive_of_the_protocol_is_checked():
     moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "copy", "capture", "synchronize"}
     methods = {name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
     # `update` and `prepare_update` are checked together, as a step makes them
-    assert methods - moves - {"prepare_update", "require_precision"} == set(cases.OPTIONS)
+    assert methods - moves - {"prepare_update", "for_precision"} == set(cases.OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -466,7 +466,7 @@ class Float32Only(NumpyBackend):
 
     name = "float32only"
 
-    def require_precision(self, precision):
+    def for_precision(self, precision):
         raise ArgumentError("precision", precision, "left out")
 
 

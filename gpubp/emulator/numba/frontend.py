@@ -12,6 +12,7 @@ that, and the registers reported are those of assembling it as it is.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -406,6 +407,11 @@ class DeviceNDArray(arrays.ndarray):
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return self.get().astype(self.dtype if dtype is None else dtype)
+
+    @property
+    def device_ctypes_pointer(self) -> ctypes.c_size_t:
+        """The address of the first element."""
+        return ctypes.c_size_t(self.data.ptr)
 
     def is_c_contiguous(self) -> bool:
         return self.flags.c_contiguous

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from sampling import sampled
 
@@ -29,9 +30,10 @@ def compile_entries(entries, arch):
     return compiled, [compiled.resources[compiled.lowered_names[expression]] for expression in expressions]
 
 
-def product(form, dtype, activation="GELU"):
-    """The kernels of the primitive of this form, with the activation that needs the most registers."""
-    return sources.product_kernels(FORMS[form], form, dtype, None if form == "TN" else activation)
+def product(form, dtype, plan, activation="GELU"):
+    """The kernel of the primitive of this form, with the activation that needs the most registers."""
+    functions = () if form == "TN" else (activation,)
+    return sources.cuda_entry(FORMS[form], (np.dtype(dtype), *functions, plan))
 
 
 def both_copies(plan):
@@ -42,7 +44,7 @@ def both_copies(plan):
 def check_resources(all_plans, form, dtype, arch):
     chip = Chip(arch, 1)
     chosen = [one for plan in all_plans for one in both_copies(plan)]
-    _, needs = compile_entries([product(form, dtype).whole(plan) for plan in chosen], arch)
+    _, needs = compile_entries([product(form, dtype, plan) for plan in chosen], arch)
     for plan, resources in zip(chosen, needs, strict=True):
         assert not resources.spills, plan
         assert resources.local_bytes == 0, plan
@@ -78,7 +80,7 @@ def test_no_large_tile_spills(form, dtype, arch):
 def test_naive_and_tiled_need_what_the_plan_says(dtype):
     chosen = [Plan("naive", dtype, 8, 32), Plan("tiled", dtype, 16, 16, 16), Plan("tiled", dtype, 32, 32, 32)]
     for form in FORMS:
-        _, needs = compile_entries([product(form, dtype, "Tanh").whole(plan) for plan in chosen], "sm_90")
+        _, needs = compile_entries([product(form, dtype, plan, "Tanh") for plan in chosen], "sm_90")
         for plan, resources in zip(chosen, needs, strict=True):
             assert not resources.spills
             assert resources.shared_bytes == plan.shared_bytes
@@ -147,7 +149,7 @@ def test_every_source_is_tried():
 def compiled_loop(form, arch):
     """The 128 × 128 tile's plan and its machine code."""
     plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)
-    entry = product(form, "float32", "ReLU").whole(plan)
+    entry = product(form, "float32", plan, "ReLU")
     compiled, _ = compile_entries([entry], arch)
     return plan, machine_code.read(compiled.cubin, compiled.lowered_names[entry.expression])
 
