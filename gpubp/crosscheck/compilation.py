@@ -25,7 +25,7 @@ from gpubp.toolchain import cache
 
 if TYPE_CHECKING:
     from gpubp.backends.gpu_backend import Launch
-    from gpubp.backends.plans import Chip
+    from gpubp.chips import Chip
     from gpubp.toolchain.ptxas import Resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
