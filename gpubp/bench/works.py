@@ -31,12 +31,16 @@ OPTIMIZER = "adam"
 class Work(ABC):
     """What one call does. `group` and `label` together name it; works of one group differ in size.
 
-    size: of its sides, the geometric mean. costs: of the primitives that it is made of.
+    Attributes:
+        kind: the name in files.
+        dtype: the kind of arithmetic.
+        group: what the work is.
+        label: which of its group.
+        size: the geometric mean of its sides.
+        costs: of the primitives that it consists of.
     """
 
     kind: ClassVar[str]
-    """Its name in files."""
-
     dtype: str
 
     @property
@@ -57,25 +61,25 @@ class Work(ABC):
 
     @property
     def title(self) -> str:
-        """In one line."""
+        """Return the name in one line."""
         return f"{self.group} {self.label} {self.dtype}"
 
     @property
     def flops(self) -> int:
-        """Floating-point operations."""
+        """Return the number of floating-point operations."""
         return sum(each.flops for each in self.costs)
 
     @property
     def bytes(self) -> int:
-        """The least: each primitive reads each input once and writes each output once."""
+        """Return the least bytes: each primitive reads each input once and writes each output once."""
         return sum(each.bytes for each in self.costs)
 
     def least_seconds(self, limits: Roofline) -> float:
-        """The time below which these limits let no machine do it, one primitive after the other."""
+        """Return the least time on a machine with these limits, one primitive after the other."""
         return sum(each.least_seconds(limits) for each in self.costs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it; `from_dict` makes the same work of it."""
+        """Return the work as JSON can hold it; `from_dict` reads it."""
         return {"kind": self.kind} | asdict(self)  # type: ignore[call-overload]
 
 
@@ -86,7 +90,11 @@ def _check_dtype(dtype: str) -> None:
 
 @dataclass(frozen=True)
 class Primitive(Work):
-    """One primitive; shape as in `gpubp.costs.cost`. Raises ArgumentError for a name or shape that there is not."""
+    """One primitive at a shape (see `gpubp.costs.cost`).
+
+    Raises:
+        ArgumentError: the name, the shape or the dtype is wrong.
+    """
 
     kind = "primitive"
 
@@ -105,22 +113,22 @@ class Primitive(Work):
 
     @property
     def group(self) -> str:
-        """The primitive's name."""
+        """Return the name of the primitive."""
         return self.name
 
     @property
     def label(self) -> str:
-        """The shape."""
+        """Return the shape as text."""
         return "x".join(map(str, self.shape))
 
     @property
     def size(self) -> float:
-        """The side of the square, or the cube, of as many elements, or multiplications."""
+        """Return the side of a square of as many elements, or of a cube of as many multiplications."""
         return math.prod(self.shape) ** (1 / max(2, len(self.shape)))
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """Its own."""
+        """Return the cost of the primitive."""
         return (cost(self.name, self.shape, self.dtype, optimizer=OPTIMIZER),)
 
 
@@ -128,7 +136,13 @@ class Primitive(Work):
 class TrainingStep(Work):
     """A training step: ReLU, plain SGD; softmax cross-entropy, or half squared error for regression.
 
-    sizes: the widths n_0, ..., n_L. rows: of the batch.
+    Attributes:
+        name: of the network.
+        sizes: the widths n_0, ..., n_L.
+        rows: of the batch.
+        regression: True for half squared error.
+        learning_rate: of SGD.
+        dtype: the kind of arithmetic.
     """
 
     kind = "step"
@@ -149,33 +163,33 @@ class TrainingStep(Work):
 
     @property
     def group(self) -> str:
-        """All steps are one group."""
+        """Return "step": all steps are one group."""
         return "step"
 
     @property
     def label(self) -> str:
-        """The network's name."""
+        """Return the name of the network."""
         return self.name
 
     @property
     def size(self) -> float:
-        """The side of a cube of as many multiplications."""
+        """Return the side of a cube of as many multiplications."""
         return (self.flops / 2) ** (1 / 3)
 
     @property
     def loss(self) -> str:
-        """Its name, with the mean over the batch."""
+        """Return the name of the loss, which is the mean over the batch."""
         return "half_squared_error" if self.regression else "softmax_cross_entropy"
 
     @property
     def flops(self) -> int:
-        """Of the products: forward, deltas (none for the input), weight gradients; an addition is one."""
+        """Return the flops of the products: forward, deltas (none for the input) and weight gradients."""
         products = [n * m for m, n in itertools.pairwise(self.sizes)]
         return 2 * self.rows * (3 * sum(products) - products[0])
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """Of the primitives, in the network's order."""
+        """Return the costs of the primitives, in the network's order."""
         layers = list(itertools.pairwise(self.sizes))
         rows, widths = self.rows, self.sizes[1:]
         found = [cost("dense_forward", (rows, n, m), self.dtype) for m, n in layers]
@@ -190,11 +204,11 @@ class TrainingStep(Work):
 
     @property
     def master(self) -> np.dtype:
-        """The dtype of examples and of the weights that are updated."""
+        """Return the dtype of examples and of the weights that are updated."""
         return np.dtype(self.dtype if self.dtype in PLAIN_DTYPES else "float32")
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """x (B, n_0), and y: labels (B,), or values (B, n_L) for regression."""
+        """Return x (B, n_0) and y: labels (B,), or values (B, n_L) for regression."""
         rng = np.random.default_rng(0)
         x = self._drawn(rng, self.rows, self.sizes[0])
         if self.regression:
@@ -202,7 +216,7 @@ class TrainingStep(Work):
         return x, rng.integers(0, self.sizes[-1], self.rows)
 
     def weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each layer w (n_l, n_{l-1}) and b (n_l,), the same for every contender."""
+        """Return w (n_l, n_{l-1}) and b (n_l,) of each layer, the same for every contender."""
         rng = np.random.default_rng(1)
         return [
             (self._drawn(rng, n, m) * self.master.type((2 / m) ** 0.5), self._drawn(rng, n) / 10)
@@ -234,22 +248,22 @@ class Limit(Work):
 
     @property
     def group(self) -> str:
-        """Both are one group."""
+        """Return "limit": both are one group."""
         return "limit"
 
     @property
     def label(self) -> str:
-        """Which of the two."""
+        """Return which of the two it is."""
         return self.name
 
     @property
     def size(self) -> float:
-        """The side."""
+        """Return the side."""
         return self.side
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """The product's, or the copy's."""
+        """Return the cost of the product or of the copy."""
         if self.name == "product":
             return (cost("transpose_product", (self.side,) * 3, self.dtype),)
         nbytes = self.side * self.side * STORAGE_BYTES[self.dtype]
@@ -275,7 +289,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """The works of a run: primitives over square shapes with these sides, and networks."""
+    """The works of a run: primitives at square shapes with these sides, and steps of networks."""
 
     primitives: tuple[str, ...]
     product_sides: tuple[int, ...]
@@ -283,7 +297,7 @@ class Sweep:
     steps: tuple[str, ...]
 
     def of(self, primitive: str, dtype: str) -> list[Primitive]:
-        """One primitive's works."""
+        """Return the works of one primitive."""
         if primitive not in PRIMITIVES:
             raise unknown_name("primitive", primitive, PRIMITIVES)
         if primitive in PRODUCTS:
@@ -307,12 +321,17 @@ def choose(
     steps: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float32",),
 ) -> list[Work]:
-    """The works of a run.
+    """Return the works of a run; without primitives and steps, all of the sweep.
 
-    primitives: only these. shapes: of them, in place of the sweep's. steps: only these networks; an empty sequence
-    stands for the sweep's. Without primitives and steps: all of the sweep.
+    Args:
+        sweep: what is chosen from.
+        primitives: only these.
+        shapes: of the primitives, in place of the sweep's.
+        steps: only these networks; an empty sequence stands for the sweep's.
+        dtypes: the kinds of arithmetic.
 
-    Raises ArgumentError for a name that there is not, or a shape that fits no chosen primitive.
+    Raises:
+        ArgumentError: a name is unknown, or a shape fits no chosen primitive.
     """
     everything = not primitives and steps is None
     names = (sweep.primitives if everything or (shapes and not primitives) else tuple(primitives)) or ()
@@ -334,7 +353,11 @@ def choose(
 
 
 def from_dict(values: Mapping[str, Any]) -> Work:
-    """The work that `Work.to_dict` described. Raises ValueError, TypeError or KeyError for anything else."""
+    """Return the work that `Work.to_dict` described.
+
+    Raises:
+        ValueError, TypeError, KeyError: `values` describes no work.
+    """
     fields = dict(values)
     kind = KINDS[fields.pop("kind")]
     for name in ("shape", "sizes"):

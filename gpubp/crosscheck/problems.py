@@ -31,7 +31,7 @@ EXACT = ("identity", "relu")
 """Activations whose σ and σ' make no rounding: small integers go through them bit for bit."""
 
 DECAYED_SHARE = 3
-"""One of so many parameters, from the first, is subject to weight decay."""
+"""The first third of the parameters decays: 1 of 3."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _softmax(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _softmax_error(z: np.ndarray, a: np.ndarray, dtype: str) -> np.ndarray:
-    """c u a (1 + |z − m| + √n): the rounding of z − m grows through the exponential, and a row sums n terms."""
+    """Return c u a (1 + |z − m| + √n): the rounding of z − m grows through the exponential, and a row sums n terms."""
     spread = z.max(axis=1, keepdims=True) - z
     mean_spread = (a * spread).sum(axis=1, keepdims=True)
     terms = a * (1 + spread + mean_spread + z.shape[1] ** 0.5)
@@ -205,7 +205,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _outputs(activation: Activation, z: np.ndarray) -> np.ndarray:
-    """Output activations for the logits z, as a network would hold them."""
+    """Return the output activations for the logits z, as a network would hold them."""
     wide = _wide(z)
     a = references.softmax(wide) if activation.name == "softmax" else references.sigma(activation, wide)
     return _rounded(a, str(z.dtype))
@@ -248,7 +248,7 @@ def _output_delta_error(
 
 
 def _loss_terms(loss: losses.Loss, output: np.ndarray, y: np.ndarray) -> float:
-    """The sum of the absolute terms that the loss is made of."""
+    """Return the sum of the absolute terms of the loss."""
     if loss.name == "softmax_cross_entropy":
         m = output.max(axis=1)
         chosen = output[np.arange(len(y)), y] if y.ndim == 1 else (output * y).sum(axis=1)
@@ -321,7 +321,7 @@ def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
 def _hadamard(
     case: Case, activation: Activation, product: np.ndarray, product_error: np.ndarray, saved: np.ndarray
 ) -> Expected:
-    """product ⊙ σ', and its bound: the product's error times |σ'|, and |product| times the error of σ'."""
+    """Return product ⊙ σ' and its bound: the product's error times |σ'|, plus |product| times the error of σ'."""
     slope = references.sigma_prime(activation, saved)
     delta = product * slope
     if case.values == "integers" and activation.name in EXACT:
@@ -409,7 +409,7 @@ def _optimizer(case: Case) -> Optimizer:
 
 
 def _update(case: Case, rng: np.random.Generator) -> Problem:
-    """prepare_update and update together, as a step makes them."""
+    """prepare_update and update, as a training step calls them."""
     (size,) = case.shape
     optimizer = _optimizer(case)
     decayed = -(-size // DECAYED_SHARE)
@@ -450,7 +450,7 @@ def _update(case: Case, rng: np.random.Generator) -> Problem:
 def _controls(
     case: Case, optimizer: Optimizer, g: np.ndarray, scaling: LossScaling | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The control array before the update and after it."""
+    """Return the control array before the update and after it."""
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = optimizer.learning_rate
     control[Control.STEP] = _LATE_STEP if case.mode in ("late", *HALF_MODES["update"]) else 0
@@ -476,7 +476,10 @@ def _controls(
 
 
 def _state(case: Case, rng: np.random.Generator, name: str) -> np.ndarray:
-    """What the optimiser remembers of gradients of the case's scale: averages of squares are ≥ 0."""
+    """Return a state array of the optimiser, of the size that gradients of the case's scale give it.
+
+    Averages of squares are ≥ 0.
+    """
     draw = rng.normal(0, 1, case.shape)
     return _rounded(case.scale**2 * draw**2 if name == "square" else case.scale * draw, case.master)
 
@@ -491,7 +494,7 @@ def _expected_update(
     scale: float,
     step: int,
 ) -> dict[str, Expected]:
-    """The recurrence in the reference's dtype, beside the sums of its absolute terms, which bound its roundings."""
+    """Return the recurrence in the reference's dtype, with bounds from the sums of its absolute terms."""
     u, c = UNIT_ROUNDOFF[case.master], ROUNDINGS["update"]
     wide_w, wide_g = _wide(w), scale * _wide(g)
     if optimizer.clip_value is not None:
@@ -535,7 +538,9 @@ def _step_terms(
     terms: Mapping[str, np.ndarray],
     slots: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """The absolute terms of the step: the numerator's over the denominator, and the denominator's relative error."""
+    """Return the absolute terms of the step: the numerator's over the denominator, times 1 + the denominator's relative
+    error.
+    """
     rate = optimizer.learning_rate
     if optimizer.name == "sgd":
         return rate * g_terms
@@ -660,30 +665,30 @@ _MAKERS: dict[str, Callable[[Case, np.random.Generator], Problem]] = {
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
 def _draw(case: Case, rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
-    """Values of both signs as the case stores them: normal times `scale`, or integers from −3 to 3."""
+    """Return values of both signs as the case stores them: normal times `scale`, or integers from −3 to 3."""
     if case.values == "integers":
         return rng.integers(-3, 4, shape).astype(case.storage)
     return _stored_operand(case, scale * rng.normal(0, 1, shape))
 
 
 def _stored_operand(case: Case, x: np.ndarray) -> np.ndarray:
-    """x as the case stores it; float32 that is to be rounded to TF32 gets ties."""
+    """Return x as the case stores it. With dtype "tf32" some values lie halfway between two of TF32."""
     x = _rounded(x, case.storage)
     return references.with_tf32_ties(x) if case.dtype == "tf32" else x
 
 
 def _operand(case: Case, x: np.ndarray) -> np.ndarray:
-    """x as the products multiply it: rounded to TF32 where that is asked for."""
+    """Return x as the products multiply it: rounded to TF32 if the dtype is "tf32"."""
     return references.tf32(x) if case.dtype == "tf32" else _wide(x)
 
 
 def _tf32(case: Case) -> dict[str, bool]:
-    """What a product is asked besides; nothing where there is nothing to ask."""
+    """Return the options of a product: `tf32` if the dtype asks for it, else none."""
     return {"tf32": True} if case.dtype == "tf32" else {}
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:
-    """What σ' reads: z, or the a of some z; with exact zeros among them, where ReLU has its kink."""
+    """Return what σ' reads: z, or a = σ(z), with exact zeros in z, where ReLU has its kink."""
     z = _draw(case, rng, shape)
     z.reshape(-1)[::7] = 0
     if activation.reads == "z":
@@ -692,30 +697,30 @@ def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: 
 
 
 def _product(case: Case, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """a b and its error before it is stored."""
+    """Return a b and its error before it is stored."""
     wide_a, wide_b = _operand(case, a), _operand(case, b)
     absolute = np.abs(wide_a) @ np.abs(wide_b)
     return wide_a @ wide_b, bounds.product_error(absolute, a.shape[1], case.dtype)
 
 
 def _summed(case: Case, reference: np.ndarray, error: np.ndarray, dtype: str) -> Expected:
-    """A sum that is stored in this dtype: within its bound, or exactly where small integers are summed."""
+    """Return what a sum stored in this dtype must be: within its bound, or exact if small integers are summed."""
     return _exactly(reference, dtype) if case.values == "integers" else _within(reference, error, dtype)
 
 
 def _within(reference: np.ndarray, error: np.ndarray, dtype: str) -> Expected:
-    """What has this error before it is stored in this dtype."""
+    """Return the reference with the bound of a result that has this error before it is stored in this dtype."""
     return Expected(reference, stored(error, reference, dtype))
 
 
 def _exactly(reference: np.ndarray, dtype: str) -> Expected:
-    """The reference rounded to this dtype, bit for bit; left as it is where it is too large."""
+    """Return the reference rounded to this dtype, with bound 0. Values that are too large for it are not rounded."""
     rounded = _rounded(reference, dtype).astype(reference.dtype)
     return _exact(np.where(np.isfinite(rounded), rounded, reference))
 
 
 def _exact(reference: np.ndarray) -> Expected:
-    """The reference, bit for bit."""
+    """Return the reference with bound 0: equal bit for bit."""
     return Expected(reference, np.zeros_like(reference))
 
 
