@@ -21,7 +21,7 @@ PACKAGES = ("gpubp", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba", 
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineInfo:
     """What was found. memory: bytes, 0 where the system does not say. driver: the newest CUDA that it offers, or ""."""
 
     python: str
@@ -61,12 +61,12 @@ class Machine:
         return table
 
 
-def look() -> Machine:
+def look() -> MachineInfo:
     """Find out what this machine has. Runs a tiny kernel where there is a GPU."""
     found = tuple(detection.probe(name, device) for name, devices in backends.BACKENDS.items() for device in devices)
     driver = detection.driver()
     automatic = next((each for each in found if each.works and each.device == "gpu"), None)
-    return Machine(
+    return MachineInfo(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),

@@ -17,7 +17,8 @@ from gpubp.backends.arguments import ArgumentChecker, Product
 from gpubp.backends.base import Array
 from gpubp.backends.instances import Word
 from gpubp.backends.memory import Workspace
-from gpubp.backends.plans import Chip, Plan
+from gpubp.backends.plans import Plan
+from gpubp.chips import WARP, Chip
 from gpubp.dtypes import ARITHMETIC, FLOAT32, FLOAT64, master_of
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import Activation, Identity, Softmax
@@ -25,7 +26,6 @@ from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer
 from gpubp.nn.precision import LossScaling
 
-WARP = 32
 BLOCK = 256
 """Threads of a block in elementwise kernels."""
 ROWS_A_BLOCK = 4

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from gpubp.chips import MAX_GRID, MAX_THREADS, WARP, Chip
 from gpubp.dtypes import ARITHMETIC, MIXED, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 
@@ -29,42 +30,10 @@ VARIANTS = (*THREAD_VARIANTS, "tensorcore")
 
 LEAST_PART = 256
 """Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
-MAX_THREADS = 1024
-WARP = 32
 MAX_COPIES = 8
 """Copies of less than 16 bytes that a thread may make for each tile: every one needs two registers for its address."""
 MAX_SUMS_UNALIGNED = 64
 """Sums that a thread may hold besides those addresses."""
-GRID_ROWS_LIMIT = 65535
-"""Blocks that a grid may have in its second side."""
-
-
-@dataclass(frozen=True)
-class Chip:
-    """What a plan must know of a chip.
-
-    arch: real architecture, such as "sm_90". multiprocessors: how many it has. shared_per_block: shared memory that a
-    block gets without asking for more, in bytes. shared_on_request: what it may ask for; 0: no more.
-    """
-
-    arch: str
-    multiprocessors: int
-    shared_per_block: int = 48 * 1024
-    shared_on_request: int = 0
-
-    @property
-    def has_async_copies(self) -> bool:
-        """Whether cp.async exists: sm_80 and up."""
-        return int(self.arch.removeprefix("sm_").rstrip("af")) >= 80
-
-    @property
-    def has_tensor_cores(self) -> bool:
-        """Whether mma.sync takes TF32 and BF16: sm_80 and up."""
-        return int(self.arch.removeprefix("sm_").rstrip("af")) >= 80
-
-
-EMULATED_CHIP = Chip("sm_90", 132, shared_on_request=227 * 1024)
-"""What the emulated device is taken for: an H100, so that it runs the kernels that an H100 would be given."""
 
 
 @dataclass(frozen=True)
@@ -432,5 +401,5 @@ def row_team(width: int) -> int:
 def column_sum_rows(rows: int, width: int, chip: Chip) -> int:
     """Rows of each part in the first stage of a column sum: enough parts for two blocks a multiprocessor, of ≥ 64."""
     columns = -(-width // 32)
-    parts = max(1, min(rows // 64, -(-2 * chip.multiprocessors // columns), GRID_ROWS_LIMIT))
+    parts = max(1, min(rows // 64, -(-2 * chip.multiprocessors // columns), MAX_GRID[1]))
     return -(-rows // parts)

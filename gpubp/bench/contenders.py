@@ -12,7 +12,7 @@ from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.plans import THREAD_VARIANTS
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import Primitive, Step, Work
+from gpubp.bench.works import Primitive, TrainingStep, Work
 from gpubp.costs import PRIMITIVES, PRODUCTS
 from gpubp.dtypes import NAMES, PLAIN
 from gpubp.errors import ArgumentError, unknown_name
@@ -44,7 +44,11 @@ class Contender:
         """Whether it does such work."""
         if work.dtype not in self.dtypes:
             return False
-        return self.steps if isinstance(work, Step) else isinstance(work, Primitive) and work.name in self.primitives
+        return (
+            self.steps
+            if isinstance(work, TrainingStep)
+            else isinstance(work, Primitive) and work.name in self.primitives
+        )
 
     def missing(self) -> str:
         """Why it cannot take part on this machine; "" if it can."""

@@ -14,7 +14,7 @@ from gpubp.backends.base import Array, Backend
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import Primitive, Step, Work
+from gpubp.bench.works import Primitive, TrainingStep, Work
 from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
@@ -32,7 +32,7 @@ def make(
     made = _backend(backend, device).for_precision(work.dtype)
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
-    if isinstance(work, Step):
+    if isinstance(work, TrainingStep):
         return runners.of_step(partial(_trainer, work, made, captured), elapsed)
     assert isinstance(work, Primitive)
     return _primitive(work, made, elapsed)
@@ -72,7 +72,7 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
+def _trainer(work: TrainingStep, backend: Backend, captured: bool) -> Trainer:
     precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     net.optimizer = SGD(learning_rate=work.learning_rate)
@@ -91,7 +91,7 @@ def _trainer(work: Step, backend: Backend, captured: bool) -> Trainer:
 
 
 @cache
-def reference_losses(work: Step, steps: int) -> list[float]:
+def reference_losses(work: TrainingStep, steps: int) -> list[float]:
     """The losses of the first steps in float64, which every contender's must come close to."""
     trainer = _trainer(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []

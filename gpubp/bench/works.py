@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,9 @@ class Work(ABC):
 
     size: of its sides, the geometric mean. costs: of the primitives that it is made of.
     """
+
+    kind: ClassVar[str]
+    """Its name in files."""
 
     dtype: str
 
@@ -73,7 +76,7 @@ class Work(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; `from_dict` makes the same work of it."""
-        return {"kind": type(self).__name__.lower()} | asdict(self)  # type: ignore[call-overload]
+        return {"kind": self.kind} | asdict(self)  # type: ignore[call-overload]
 
 
 def _name_dtype(work: Work) -> None:
@@ -84,6 +87,8 @@ def _name_dtype(work: Work) -> None:
 @dataclass(frozen=True)
 class Primitive(Work):
     """One primitive; shape as in `gpubp.costs.cost`. Raises ArgumentError for a name or shape that there is not."""
+
+    kind = "primitive"
 
     name: str
     shape: tuple[int, ...]
@@ -120,11 +125,13 @@ class Primitive(Work):
 
 
 @dataclass(frozen=True)
-class Step(Work):
+class TrainingStep(Work):
     """A training step: ReLU, plain SGD; softmax cross-entropy, or half squared error for regression.
 
     sizes: the widths n_0, ..., n_L. rows: of the batch.
     """
+
+    kind = "step"
 
     name: str
     sizes: tuple[int, ...]
@@ -213,6 +220,8 @@ class Limit(Work):
     name: "product", of side × side matrices, or "copy", of side × side elements.
     """
 
+    kind = "limit"
+
     name: str
     side: int
     dtype: str = "float32"
@@ -247,18 +256,18 @@ class Limit(Work):
         return (Cost(0, nbytes, nbytes, self.dtype),)
 
 
-KINDS: dict[str, type[Work]] = {kind.__name__.lower(): kind for kind in (Primitive, Step, Limit)}
+KINDS: dict[str, type[Work]] = {work.kind: work for work in (Primitive, TrainingStep, Limit)}
 
 STEPS = {
     step.name: step
     for step in (
-        Step("tiny", (64, 32, 10), 32),
-        Step("tiny-regression", (64, 32, 10), 32, regression=True),
-        Step("small", (784, 128, 10), 64),
-        Step("medium", (784, 512, 256, 10), 128),
-        Step("wide", (784, 1024, 1024, 10), 256),
-        Step("large", (1024, 2048, 2048, 1024), 512),
-        Step("huge", (2048, 4096, 4096, 2048), 512),
+        TrainingStep("tiny", (64, 32, 10), 32),
+        TrainingStep("tiny-regression", (64, 32, 10), 32, regression=True),
+        TrainingStep("small", (784, 128, 10), 64),
+        TrainingStep("medium", (784, 512, 256, 10), 128),
+        TrainingStep("wide", (784, 1024, 1024, 10), 256),
+        TrainingStep("large", (1024, 2048, 2048, 1024), 512),
+        TrainingStep("huge", (2048, 4096, 4096, 2048), 512),
     )
 }
 """The networks whose step is measured."""
@@ -333,11 +342,11 @@ def from_dict(values: Mapping[str, Any]) -> Work:
     return kind(**fields)
 
 
-def _step(name: str, dtype: str) -> Step:
+def _step(name: str, dtype: str) -> TrainingStep:
     if name not in STEPS:
         raise unknown_name("step", name, STEPS)
     step = STEPS[name]
-    return Step(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
+    return TrainingStep(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
 
 
 def _has_dtype(primitive: str, dtype: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
-from gpubp.emulator.device.memory import MEMORY, Layout, layout
+from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
 from gpubp.emulator.device.scheduler import Wave
 from gpubp.emulator.device.state import Machine
 from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
@@ -105,13 +105,13 @@ class _Decoded:
         self.dynamic = [v for v in every_shared if v.nbytes == 0]
         self.shared = [v for v in every_shared if v.nbytes > 0]
         self.static_shared_bytes = layout(self.shared).nbytes
-        self._shared_layouts: dict[int, Layout] = {}
+        self._shared_layouts: dict[int, SpaceLayout] = {}
         self.local = layout([v for v in variables if v.space in ("local", "param")])
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
 
-    def shared_layout(self, dynamic_bytes: int) -> Layout:
+    def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
         """Shared memory with so many bytes of dynamic shared memory."""
         if dynamic_bytes not in self._shared_layouts:
             self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes)

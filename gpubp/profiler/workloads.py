@@ -98,7 +98,7 @@ class Workload:
         case = measured(self.primitive, self.shape, self.dtype, activation=self.activation, optimizer=self.optimizer)
         problem = problems.make(case)
         given = {**problem.inputs, **problem.started}
-        shapes = {name: (x.shape, x.dtype) for name, x in given.items()} | problem.made
+        shapes = {name: (x.shape, str(x.dtype)) for name, x in given.items()} | dict(problem.made)
         rng = np.random.default_rng(0)
         device: Any = backend  # the arrays' methods are those of its own class
         arrays = {}

@@ -7,7 +7,7 @@ import pytest
 from gpubp import LossScaling, Network
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.backends.plans import Chip
+from gpubp.chips import Chip
 from gpubp.data import dataset as data
 from gpubp.data.dataset import Scaler
 from gpubp.errors import ArgumentError

@@ -8,7 +8,8 @@ import pytest
 from sampling import sampled
 
 from gpubp.backends import instances as sources
-from gpubp.backends.plans import PIPELINED, Chip, Plan
+from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.chips import Chip
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
