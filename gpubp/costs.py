@@ -13,12 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpubp.chips import RATES, Roofline
+from gpubp.chips import Roofline
+from gpubp.dtypes import ARITHMETIC, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn import activations, optimizers
-
-STORAGE_BYTES = {"float32": 4, "float64": 8, "tf32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of an element of the arrays that products read, by the kind of arithmetic."""
 
 PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
 """Primitives whose shape is (M, N, K) (see `cost`)."""
@@ -44,7 +42,7 @@ class Cost:
     Attributes:
         flops: floating-point operations.
         bytes_read, bytes_written: each input once, each output once.
-        rate: the kind of arithmetic that limits it (see `chips.RATES`).
+        rate: the kind of arithmetic that limits it (see `gpubp.dtypes.ARITHMETIC`).
     """
 
     flops: int
@@ -83,8 +81,8 @@ def cost(
         primitive: one of `PRIMITIVES`.
         shape: (M, N, K) for a product: dense_forward (B, n_l, n_{l-1}), hidden_delta and transpose_product
             (B, n_l, n_{l+1}), weight_gradient and weight_step (n_l, n_{l-1}, B); (parameters,) for update; else (B, n).
-        dtype: the kind of arithmetic, one of `chips.RATES`. Arrays are stored in it; for tf32 in float32. Biases,
-            gradients and parameters are float32 if it has 16 bits.
+        dtype: the kind of arithmetic, of `gpubp.dtypes.ARITHMETIC`. Arrays are stored in it; for tf32 in float32.
+            Biases, gradients and parameters are float32 if it has 16 bits.
         activation: σ; if its derivative reads z, dense_forward keeps z besides a.
         bias: True if dense_forward adds a bias.
         labels: True: output_delta is of softmax and cross-entropy, with int64 labels. False: of (B, n) targets, with a
@@ -96,16 +94,13 @@ def cost(
     """
     if primitive not in PRIMITIVES:
         raise unknown_name("primitive", primitive, PRIMITIVES)
-    if dtype not in RATES:
-        raise unknown_name("dtype", dtype, RATES)
+    kind = ARITHMETIC[canonical("dtype", dtype)]
     sides = checked_shape(primitive, shape)
-    stored = STORAGE_BYTES[dtype]
-    master = max(4, stored)
+    stored, master = kind.item_bytes, kind.accumulator.itemsize
     if primitive in PRODUCTS:
         flops, read, written = _product(primitive, sides, stored, master, activations.get(activation).reads, bias)
-        return Cost(flops, read, written, dtype)
-    # only products run on tensor cores
-    rate = dtype if dtype in ("float32", "float64") else "float32"
+        return Cost(flops, read, written, kind.name)
+    rate = str(kind.accumulator)  # only products run on tensor cores
     if primitive == "update":
         return _update(sides[0], stored, master, optimizer, rate)
     flops, read, written = _elementwise(primitive, sides, stored, master, labels)

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpubp.chips import RATES, Roofline
-from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, STORAGE_BYTES, Cost, checked_shape, cost
-from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
+from gpubp.chips import Roofline
+from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, Cost, checked_shape, cost
 from gpubp.crosscheck.cases import mixed_dtypes
+from gpubp.dtypes import ARITHMETIC, NAMES, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.registry import require_count
 
-DTYPES = RATES
+DTYPES = NAMES
 """The kinds of arithmetic, as NumPy names them; tf32, bfloat16 and float16 are those of tensor cores."""
 
 LARGEST_DOUBLE = 512
@@ -83,9 +83,9 @@ class Work(ABC):
         return {"kind": self.kind} | asdict(self)  # type: ignore[call-overload]
 
 
-def _check_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
+def _name_dtype(work: Work) -> None:
+    """Give a work's dtype its canonical name. Raise ArgumentError if it has none."""
+    object.__setattr__(work, "dtype", canonical("dtype", work.dtype))
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Primitive(Work):
         if self.name not in PRIMITIVES:
             raise unknown_name("primitive", self.name, PRIMITIVES)
         checked_shape(self.name, self.shape)
-        _check_dtype(self.dtype)
+        _name_dtype(self)
         if not _has_dtype(self.name, self.dtype):
-            kinds = ", ".join((*PLAIN_DTYPES, *mixed_dtypes(self.name)))
+            kinds = ", ".join((*PLAIN, *mixed_dtypes(self.name)))
             raise ArgumentError("dtype", self.dtype, f"one of {kinds} for {self.name}")
 
     @property
@@ -155,7 +155,7 @@ class TrainingStep(Work):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_dtype(self.dtype)
+        _name_dtype(self)
         if len(self.sizes) < 2:
             raise ArgumentError("sizes", self.sizes, "two widths or more")
         for side in (self.rows, *self.sizes):
@@ -196,7 +196,7 @@ class TrainingStep(Work):
         found.append(cost("output_delta", (rows, widths[-1]), self.dtype, labels=not self.regression))
         found += [cost("hidden_delta", (rows, m, n), self.dtype) for m, n in layers[1:]]
         # with 16 bits the step is not folded into the product: the master weights are updated, and rounded
-        folded = STORAGE_BYTES[self.dtype] > 2
+        folded = ARITHMETIC[self.dtype].item_bytes > 2
         found += [cost("weight_step" if folded else "weight_gradient", (n, m, rows), self.dtype) for m, n in layers]
         found += [cost("bias_gradient", (rows, n), self.dtype) for n in widths]
         updated = sum(widths) + (0 if folded else sum(n * m for m, n in layers))
@@ -205,7 +205,7 @@ class TrainingStep(Work):
     @property
     def master(self) -> np.dtype:
         """Return the dtype of examples and of the weights that are updated."""
-        return np.dtype(self.dtype if self.dtype in PLAIN_DTYPES else "float32")
+        return ARITHMETIC[self.dtype].accumulator
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x (B, n_0) and y: labels (B,), or values (B, n_L) for regression."""
@@ -241,7 +241,7 @@ class Limit(Work):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_dtype(self.dtype)
+        _name_dtype(self)
         if self.name not in ("product", "copy"):
             raise unknown_name("limit", self.name, ("product", "copy"))
         require_count("side", self.side)
@@ -266,7 +266,7 @@ class Limit(Work):
         """Return the cost of the product or of the copy."""
         if self.name == "product":
             return (cost("transpose_product", (self.side,) * 3, self.dtype),)
-        nbytes = self.side * self.side * STORAGE_BYTES[self.dtype]
+        nbytes = self.side * self.side * ARITHMETIC[self.dtype].item_bytes
         return (Cost(0, nbytes, nbytes, self.dtype),)
 
 
@@ -336,8 +336,7 @@ def choose(
     everything = not primitives and steps is None
     names = (sweep.primitives if everything or (shapes and not primitives) else tuple(primitives)) or ()
     found: list[Work] = []
-    for dtype in dtypes:
-        _check_dtype(dtype)
+    for dtype in dict.fromkeys(canonical("dtype", each) for each in dtypes):
         for name in names if primitives else [name for name in names if _has_dtype(name, dtype)]:
             found += [Primitive(name, shape, dtype) for shape in shapes if _fits(name, shape)]
             found += [] if shapes else sweep.of(name, dtype)
@@ -374,7 +373,7 @@ def _step(name: str, dtype: str) -> TrainingStep:
 
 
 def _has_dtype(primitive: str, dtype: str) -> bool:
-    return dtype in PLAIN_DTYPES or dtype in mixed_dtypes(primitive)
+    return dtype in PLAIN or dtype in mixed_dtypes(primitive)
 
 
 def _fits(primitive: str, shape: tuple[int, ...]) -> bool:

@@ -15,6 +15,7 @@ from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.crosscheck import problems
 from gpubp.crosscheck.cases import measured
+from gpubp.dtypes import ARITHMETIC, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
@@ -27,7 +28,7 @@ class Workload:
     Attributes:
         primitive: one of `gpubp.costs.PRIMITIVES`.
         shape: as `gpubp.costs.cost` says.
-        dtype: the kind of arithmetic, of `gpubp.chips.RATES`.
+        dtype: the kind of arithmetic, of `gpubp.dtypes.ARITHMETIC`.
         variant: the rung of a product; None: what the backend takes.
         activation: of the products that have one, and of hadamard_derivative.
         optimizer: of update.
@@ -46,6 +47,7 @@ class Workload:
     plan: Plan | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", canonical("dtype", self.dtype))
         self.cost()
         if self.variant is not None and not self.is_product:
             raise ArgumentError("variant", self.variant, f"left out for {self.primitive}, which comes in one way")
@@ -71,16 +73,12 @@ class Workload:
     @property
     def tensor_cores(self) -> bool:
         """True if products run on tensor cores."""
-        return self.dtype not in ("float32", "float64")
+        return ARITHMETIC[self.dtype].tensor_cores
 
     @property
     def stored(self) -> np.dtype:
         """Return the dtype of the arrays that products read."""
-        if self.dtype == "bfloat16":
-            from gpubp.dtypes import BFLOAT16
-
-            return BFLOAT16
-        return np.dtype("float32" if self.dtype == "tf32" else self.dtype)
+        return ARITHMETIC[self.dtype].storage
 
     def cost(self) -> Cost:
         """Return the least work of the primitive."""

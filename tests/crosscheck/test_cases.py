@@ -9,6 +9,7 @@ from gpubp import chips
 from gpubp.backends import plans
 from gpubp.chips import Chip
 from gpubp.crosscheck import cases
+from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 
 VARIANTS = ("naive", "tiled", "pipelined")
@@ -78,7 +79,7 @@ def test_large_tiles_for_tensor_cores_are_among_the_cases(primitive):
         sizes = {
             (plan.tile_m, plan.tile_n)
             for case in large
-            for alignment in (16, 2 * plans.TENSOR_ITEM_BYTES[dtype])
+            for alignment in (16, 2 * ARITHMETIC[dtype].item_bytes)
             if case.dtype == dtype
             for plan in [plans.choose(*case.shape, dtype, chip, "tensorcore", alignment)]
         }
