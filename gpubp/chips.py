@@ -13,12 +13,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gpubp.dtypes import NAMES
 from gpubp.errors import ArgumentError, nearest, unknown_name
 
 TABLE = Path(__file__).with_name("chips.toml")
-
-RATES = ("float32", "float64", "tf32", "bfloat16", "float16")
-"""Kinds of arithmetic that a chip has a peak rate for: the first two of its cores, the others of its tensor cores."""
 
 # The same on every chip (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 WARP = 32
@@ -139,7 +137,7 @@ class Gpu:
         arch: real architecture, such as "sm_90".
         multiprocessors: their number.
         boost_hz: boost clock.
-        rates: peak flop/s by kind of arithmetic (see `RATES`), dense; without the kinds that the GPU lacks.
+        rates: dense peak flop/s by kind of arithmetic of `gpubp.dtypes`; without the kinds that the GPU lacks.
         bandwidth: of device memory, in bytes a second.
         multiprocessor: limits of one multiprocessor.
         source: of the figures.
@@ -277,7 +275,7 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         number_of(arch)
     except ValueError:
         raise ArgumentError(f"{where}.arch", arch, 'a real architecture, such as "sm_90"') from None
-    tflops = _checked(f"{where}.tflops", checked["tflops"], {"float32": float}, dict.fromkeys(RATES, float))
+    tflops = _checked(f"{where}.tflops", checked["tflops"], {"float32": float}, dict.fromkeys(NAMES, float))
     if "multiprocessor" in checked:
         limits = {field.name: int for field in fields(Multiprocessor)}
         own = Multiprocessor(**_checked(f"{where}.multiprocessor", checked["multiprocessor"], limits))
@@ -292,7 +290,7 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         arch=arch,
         multiprocessors=checked["multiprocessors"],
         boost_hz=checked["boost_mhz"] * 1e6,
-        rates={rate: tflops[rate] * 1e12 for rate in RATES if rate in tflops},
+        rates={rate: tflops[rate] * 1e12 for rate in NAMES if rate in tflops},
         bandwidth=checked["bandwidth"] * 1e9,
         multiprocessor=own,
         source=checked["source"],

@@ -6,7 +6,7 @@ Users may write the short names too: `canonical` returns the name in `ARITHMETIC
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,16 +77,24 @@ HALVES = (BFLOAT16, FLOAT16)
 """The dtypes of 16 bits, in which arrays are stored and nothing is computed."""
 
 
-def canonical(argument: str, name: Any, options: Iterable[str] = NAMES) -> str:
+def long_name(name: Any) -> Any:
+    """Return the name in `ARITHMETIC` of the kind that `name` names in either form; anything else as it is."""
+    for kind in ARITHMETIC.values():
+        if name == kind.short:
+            return kind.name
+    return name
+
+
+def canonical(argument: str, name: Any, options: Sequence[str] = NAMES) -> str:
     """Return the name in `ARITHMETIC` of the kind that `name` names in its long or its short form.
 
     Raises:
         ArgumentError: `name` names none of `options`; the message lists them.
     """
-    for option in options:
-        if name in (option, ARITHMETIC[option].short):
-            return option
-    raise unknown_name(argument, name, options)
+    long = long_name(name)
+    if long not in options:
+        raise unknown_name(argument, name, options)
+    return long
 
 
 def master_of(dtype: np.dtype) -> np.dtype:

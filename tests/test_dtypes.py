@@ -3,11 +3,19 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from gpubp import Network, dtypes
+from gpubp import Network, cli, dtypes
+from gpubp.backends.plans import Plan
+from gpubp.bench import works
+from gpubp.bench.works import Primitive
+from gpubp.costs import cost
+from gpubp.crosscheck import cases
+from gpubp.crosscheck.cases import Selection
 from gpubp.dtypes import ARITHMETIC, HALVES, canonical, master_of
 from gpubp.errors import ArgumentError
 from gpubp.nn.precision import PRECISIONS, round_to_tf32
+from gpubp.profiler.workloads import Workload
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ARITHMETIC.values() if kind.name != "tf32"], ids=lambda k: k.name)
@@ -50,3 +58,38 @@ def test_kinds_are_split_by_tensor_cores():
     assert set(dtypes.PLAIN) | set(dtypes.MIXED) == set(dtypes.NAMES)
     assert not set(dtypes.PLAIN) & set(dtypes.MIXED)
     assert [kind.name for kind in ARITHMETIC.values() if kind.blas] == list(dtypes.PLAIN)
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC.values(), ids=lambda k: k.name)
+def test_either_name_makes_the_same(kind):
+    def made(name):
+        rung = ("tensorcore", name, 64, 64, 64) if kind.tensor_cores else ("naive", name, 8, 32)
+        sizes = {"stages": 3, "warp_m": 32, "warp_n": 32} if kind.tensor_cores else {}
+        case = f"hidden_delta:{rung[0]}:{name}:5x6x7:relu:-:1:random:0:0"
+        yield Plan(*rung, **sizes)
+        yield cost("hidden_delta", (5, 6, 7), name)
+        yield Workload("hidden_delta", (5, 6, 7), name)
+        yield Primitive("hidden_delta", (5, 6, 7), name)
+        yield Selection(dtypes=(name, kind.name))
+        yield cases.parse(case)
+        yield works.choose(works.QUICK, primitives=["hidden_delta"], shapes=[(5, 6, 7)], dtypes=[name, kind.name])
+
+    assert list(made(kind.short)) == list(made(kind.name))
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("profile", "softmax", "--shape", "8x8", "--dtype"),
+        ("check", "--backend", "numpy", "--primitive", "softmax", "--shape", "3x4", "--dtype"),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_either_name_is_taken_by_the_command_line(verb):
+    def run(name):
+        return CliRunner().invoke(cli.app, [*verb, name])
+
+    assert run("bf16").exit_code == run("bfloat16").exit_code == 0
+    wrong = run("bf8")
+    assert wrong.exit_code == 2
+    assert "dtype was 'bf8'; it must be one of float32, float64, tf32, bfloat16, float16" in wrong.stderr

@@ -92,7 +92,7 @@ def folders(below: str) -> dict[str, set[str]]:
     return found
 
 
-KNOWN = ("gpubp.backends -> gpubp.kernels;", "gpubp.backends.numpy_backend -> ", "gpubp.nn.feed -> ")
+KNOWN = ("gpubp.nn.feed -> ",)
 """How the circles begin that are about to go. Empty when they have gone."""
 
 

@@ -18,6 +18,7 @@ from gpubp.backends.base import Array
 from gpubp.dtypes import FLOAT64, master_of
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.kernels.control import Control, Losses
+from gpubp.nn.optimizers import Optimizer
 from gpubp.nn.precision import require_master
 
 FORMS = ("NT", "NN", "TN")
@@ -305,24 +306,22 @@ class ArgumentChecker:
     @remembered
     def update(
         self,
+        optimizer: Optimizer,
         gradients: Array,
         decayed: int,
         control: Array,
         parameters: Array,
         stored: Array | None,
-        names: tuple[str, ...],
         *state: Array,
     ) -> int:
-        """names: of the arrays of state, as many as there must be, after the optimiser's own name."""
         dtype = self.float_dtype("gradients", gradients)
         require_master("gradients", gradients)
         shape = (gradients.size,)
         self.array("gradients", gradients, shape, dtype)
         self._control(control)
-        optimizer, *slots = names
-        if len(state) != len(slots):
-            raise ArgumentError("state", f"{len(state)} arrays", f"{len(slots)} for {optimizer}")
-        named = {f"state[{i}] ({name})": x for i, (name, x) in enumerate(zip(slots, state, strict=True))}
+        if len(state) != len(optimizer.state):
+            raise ArgumentError("state", f"{len(state)} arrays", f"{len(optimizer.state)} for {optimizer.name}")
+        named = {f"state[{i}] ({name})": x for i, (name, x) in enumerate(zip(optimizer.state, state, strict=True))}
         for name, slot in named.items():
             self.array(name, slot, shape, dtype)
         self.array("parameters", parameters, shape, dtype)

@@ -23,7 +23,7 @@ from gpubp.backends.base import Array
 from gpubp.backends.gpu_backend import GpuBackend, Launch, check_grid, optimizer_numbers
 from gpubp.backends.instances import KERNEL_DIRECTORY, Entry, cuda_entry
 from gpubp.backends.memory import Uploads
-from gpubp.backends.plans import Chip
+from gpubp.chips import Chip
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical, master_of
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.nn.activations import Activation

@@ -17,7 +17,8 @@ from gpubp.backends.arguments import ArgumentChecker, Product
 from gpubp.backends.base import Array
 from gpubp.backends.instances import Word
 from gpubp.backends.memory import Workspace
-from gpubp.backends.plans import Chip, Plan
+from gpubp.backends.plans import Plan
+from gpubp.chips import MAX_GRID, WARP, Chip
 from gpubp.dtypes import ARITHMETIC, FLOAT32, FLOAT64, master_of
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import Activation, Identity, Softmax
@@ -25,15 +26,12 @@ from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer
 from gpubp.nn.precision import LossScaling
 
-WARP = 32
 BLOCK = 256
 """Threads of a block in elementwise kernels."""
 ROWS_A_BLOCK = 4
 """Rows that a block takes in kernels where a warp takes a row."""
 COLUMNS_BLOCK = (32, 8)
 """Columns, and rows at a time, that a block takes in the first stage of a column sum."""
-LAST_GRID_SIDE = 65535
-"""Blocks that a grid may have in all sides but the first."""
 REDUCTION = "Reduction"
 """In place of a plan, the rung that adds up the parts of a product."""
 
@@ -270,8 +268,7 @@ class GpuBackend:
         parameters: Array,
         stored: Array | None = None,
     ) -> None:
-        names = (optimizer.name, *optimizer.state)
-        size = self._check.update(gradients, decayed, control, parameters, stored, names, *state)
+        size = self._check.update(optimizer, gradients, decayed, control, parameters, stored, *state)
         self._refuse_mixed("stored", stored)
         dtype = parameters.dtype
         template = (dtype, optimizer) if stored is None else (dtype, optimizer, stored.dtype)
@@ -444,8 +441,8 @@ def blocks(items: int, threads: int = BLOCK) -> int:
 
 def check_grid(launch: Launch) -> None:
     """Raise ArgumentError for a grid that no GPU takes."""
-    if any(side > LAST_GRID_SIDE for side in launch.grid[1:]):
-        raise ArgumentError("grid", launch.grid, f"≤ {LAST_GRID_SIDE} in its second side, for {launch.kernel}")
+    if any(side > MAX_GRID[1] for side in launch.grid[1:]):
+        raise ArgumentError("grid", launch.grid, f"≤ {MAX_GRID[1]} in its second side, for {launch.kernel}")
 
 
 def optimizer_numbers(optimizer: Optimizer) -> tuple[float, float, float]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpubp.backends.plans import Chip, Plan
+from gpubp.backends.plans import Plan
+from gpubp.chips import Chip
 from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 from gpubp.kernels import cuda

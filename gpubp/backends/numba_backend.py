@@ -33,7 +33,8 @@ from gpubp.backends.gpu_backend import (
 )
 from gpubp.backends.instances import Word, numba_plan, numba_rung
 from gpubp.backends.memory import Uploads
-from gpubp.backends.plans import THREAD_VARIANTS, Chip, Plan
+from gpubp.backends.plans import THREAD_VARIANTS, Plan
+from gpubp.chips import Chip
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.kernels.numba import (

@@ -14,7 +14,7 @@ from gpubp.backends.base import Array, Backend
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import Primitive, Step, Work
+from gpubp.bench.works import Primitive, TrainingStep, Work
 from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
@@ -33,7 +33,7 @@ def make(
     made = _backend(backend, device).for_precision(work.dtype)
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
-    if isinstance(work, Step):
+    if isinstance(work, TrainingStep):
         return runners.of_step(partial(_trainer, work, made, captured), elapsed)
     assert isinstance(work, Primitive)
     return _primitive(work, made, elapsed)
@@ -55,10 +55,10 @@ def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], floa
         return placed
 
     def bind(arrays: Arrays) -> Callable[[], Arrays]:
-        outputs = {name: arrays[name] for name in problem.expected}
+        outputs = {name: arrays[name] for name in problem.outputs}
 
         def call() -> Arrays:
-            problem.call(backend, arrays)
+            problem.run(backend, arrays)
             return outputs
 
         return call
@@ -73,7 +73,7 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _trainer(work: Step, backend: Backend, captured: bool) -> runners.Trainer:
+def _trainer(work: TrainingStep, backend: Backend, captured: bool) -> runners.Trainer:
     precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     named: dict[str, np.ndarray] = {}
@@ -92,7 +92,7 @@ def _trainer(work: Step, backend: Backend, captured: bool) -> runners.Trainer:
 
 
 @cache
-def reference_losses(work: Step, steps: int) -> list[float]:
+def reference_losses(work: TrainingStep, steps: int) -> list[float]:
     """The losses of the first steps in float64, which every contender's must come close to."""
     trainer = _trainer(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []

@@ -21,7 +21,7 @@ from gpubp.backends.arguments import Product
 from gpubp.backends.gpu_backend import BLOCK, GpuBackend
 from gpubp.backends.plans import Plan
 from gpubp.errors import ArgumentError
-from gpubp.profiler.launches import Launch
+from gpubp.profiler.launches import RecordedLaunch
 from gpubp.profiler.workloads import Workload
 
 WORK = 2**24
@@ -151,7 +151,7 @@ class Counted:
     """
 
     plan: Plan | None
-    launches: tuple[Launch, ...]
+    launches: tuple[RecordedLaunch, ...]
     counts: tuple[Counts, ...]
     shapes: tuple[tuple[int, ...], ...]
     exact: bool
@@ -171,7 +171,7 @@ class Axis:
         return self.low + position * self.unit
 
 
-def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: int = WORK) -> Counted:
+def count(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch], limit: int = WORK) -> Counted:
     """Run a primitive on a recording backend and count; see `gpubp.profiler.launches.recording`.
 
     limit: of the work up to which the shape itself is run.
@@ -188,7 +188,7 @@ def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: in
     if prod(largest) > MOST_WORK:
         raise ArgumentError("shape", "x".join(map(str, work.shape)), "smaller: it cannot be counted within minutes")
 
-    runs: dict[tuple[int, ...], list[Launch]] = {}
+    runs: dict[tuple[int, ...], list[RecordedLaunch]] = {}
 
     def numbers(position: dict[int, int]) -> list[Counter[Any]]:
         shape = tuple(axis.side(position.get(number, 0)) for number, axis in enumerate(axes))
@@ -272,7 +272,7 @@ def _depth_unit(plan: Plan) -> int:
 
 
 # --- numbers and their interpolation ----------------------------------------------------------------------------------
-def _numbers_of(launch: Launch) -> Counter[Any]:
+def _numbers_of(launch: RecordedLaunch) -> Counter[Any]:
     """All that was counted of a launch, by keys."""
     report = launch.report
     found: Counter[Any] = Counter({("blocks",): launch.blocks, ("flops",): report.flops})

@@ -24,7 +24,7 @@ BACKENDS = ("cupy", "numba")
 
 
 @dataclass(frozen=True)
-class Launch:
+class RecordedLaunch:
     """One launch of a kernel, and what it did.
 
     Attributes:
@@ -63,7 +63,7 @@ class Launch:
 
 
 @contextmanager
-def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list[Launch]]]:
+def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list[RecordedLaunch]]]:
     """Yield a backend on the emulated device, which plans for this GPU and compiles for this architecture, and the list
     of its launches.
 
@@ -77,13 +77,13 @@ def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list
     from gpubp import emulator
 
     with emulator.use(arch):
-        launches: list[Launch] = []
+        launches: list[RecordedLaunch] = []
         backend = _recording(name, launches)
         backend.chip = replace(gpu.for_plans(), arch=arch)
         yield backend, launches
 
 
-def _recording(name: str, launches: list[Launch]) -> GpuBackend:
+def _recording(name: str, launches: list[RecordedLaunch]) -> GpuBackend:
     """Return a backend of this name that keeps its launches in this list."""
     from gpubp import emulator
 
@@ -93,7 +93,9 @@ def _recording(name: str, launches: list[Launch]) -> GpuBackend:
         def _launch(self, launch: gpu_backend.Launch) -> None:
             with emulator.observe(traffic=True) as report:
                 super()._launch(launch)
-            launches.append(Launch(*code_of(self, launch), launch.grid, launch.block, launch.shared_bytes, report))
+            launches.append(
+                RecordedLaunch(*code_of(self, launch), launch.grid, launch.block, launch.shared_bytes, report)
+            )
 
     return Recording("emulator")
 

@@ -12,7 +12,7 @@ from gpubp.costs import Cost
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.profiler import machine_code
 from gpubp.profiler.counts import Counts, count
-from gpubp.profiler.launches import Launch, recording
+from gpubp.profiler.launches import RecordedLaunch, recording
 from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits, one_after_another
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.occupancy import Occupancy, Waves, occupancy, waves
@@ -236,7 +236,7 @@ def _sum(costs: Iterable[Cost]) -> Cost:
     )
 
 
-def _kernel(gpu: Gpu, launch: Launch, counts: Counts) -> KernelProfile:
+def _kernel(gpu: Gpu, launch: RecordedLaunch, counts: Counts) -> KernelProfile:
     held = occupancy(gpu.multiprocessor, launch.threads, launch.resources.registers, launch.shared_bytes)
     code, unread = None, ""
     try:

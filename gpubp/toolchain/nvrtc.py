@@ -128,13 +128,17 @@ def compile_file(
 
 
 def supported_architectures() -> tuple[str, ...]:
-    """The real architectures of the NVRTC that is installed, such as ("sm_75", "sm_80", ...)."""
+    """Return the real architectures that the installed NVRTC knows, such as ("sm_75", "sm_80", ...)."""
     nvrtc = _nvrtc()
     return tuple(f"sm_{number}" for number in checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
 
 
 def _nvrtc() -> ModuleType:
-    """The NVRTC bindings, with a clear word if they or the library are missing."""
+    """Return the NVRTC bindings.
+
+    Raises:
+        RuntimeError: they or the library are missing; says how to install them.
+    """
     try:
         from cuda.bindings import nvrtc
 
@@ -232,13 +236,13 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _directories_in(options: Sequence[str]) -> list[Path]:
-    """The directories that options name for #include: -Idir, -I dir or --include-path=dir."""
+    """Return the directories that options name for #include: -Idir, -I dir or --include-path=dir."""
     text = "\0".join(options)
     return [Path(match[1]) for match in re.finditer(r"(?:^|\0)(?:-I|--include-path=)\0?([^\0]+)", text)]
 
 
 def _included_headers(source: str, directories: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The headers that a source can reach through #include in `directories`, with their text.
+    """Return the headers that a source can reach through #include in `directories`, with their text.
 
     Conditions around an #include are not evaluated: one header too many only costs a recompilation. CUDA's own headers
     are not among them, for the version of NVRTC stands for those.
@@ -264,7 +268,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _digest(*parts: str) -> str:
-    """A hash of texts that keeps the borders between them."""
+    """Return a hash of texts that keeps the borders between them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -328,7 +332,7 @@ def _store(entry: str, made: Mapping[str, Any], arch: str) -> Compiled:
 
 
 def read_compiled(cubin_path: Path) -> Compiled | None:
-    """A cached compilation, or None if there is none or if its files do not belong together."""
+    """Return a cached compilation, or None if there is none or if its files do not belong together."""
     try:
         entry = json.loads(cubin_path.with_suffix(".json").read_text(encoding="utf-8"))
         cubin = cubin_path.read_bytes()

@@ -7,7 +7,7 @@ import pytest
 from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.backends.plans import Chip
+from gpubp.chips import Chip
 from gpubp.data import Scaler, load
 from gpubp.errors import ArgumentError
 from gpubp.kernels.control import Control

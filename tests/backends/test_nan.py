@@ -74,10 +74,10 @@ def outputs(backend, case, problem, arrays):
         placed[name] = backend.zeros(shape, dtype)
     if backend.variants:
         with runner.plans_of(backend, case):
-            problem.call(backend, placed)
+            problem.run(backend, placed)
     else:
-        problem.call(backend, placed)
-    return {name: np.asarray(backend.asnumpy(placed[name])) for name in problem.expected}
+        problem.run(backend, placed)
+    return {name: np.asarray(backend.asnumpy(placed[name])) for name in problem.outputs}
 
 
 @pytest.fixture(scope="module", params=["cupy", "numba"])

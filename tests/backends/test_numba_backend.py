@@ -8,10 +8,11 @@ import pytest
 from numba.cuda.dispatcher import CUDACacheImpl
 
 import gpubp.emulator as cp
-from gpubp import LossScaling, Network
+from gpubp import LossScaling, Network, chips
 from gpubp.backends import instances, numba_backend, plans
 from gpubp.backends.numba_backend import NumbaBackend
-from gpubp.backends.plans import EMULATED_CHIP, Chip, Plan
+from gpubp.backends.plans import Plan
+from gpubp.chips import Chip
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.kernels.control import Control
@@ -19,6 +20,7 @@ from gpubp.kernels.numba.ladder import Pipelined
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.precision import PRECISIONS
 
+H100 = chips.get("H100").for_plans()
 SPLIT = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 
 
@@ -32,7 +34,7 @@ def normal(*shape, dtype="float32"):
 
 
 def test_the_chip_is_the_devices(backend):
-    assert backend.chip == replace(EMULATED_CHIP, shared_on_request=0)  # which only tensor cores ask for
+    assert backend.chip == replace(H100, shared_on_request=0)  # which only tensor cores ask for
     assert backend.variants == plans.THREAD_VARIANTS
 
 
@@ -119,16 +121,16 @@ def test_a_plan_overrides_the_rule(backend, plan):
 def test_a_plan_is_adapted_to_these_kernels():
     # 6 stages of CUDA C++ would take 96 KiB; here every plan has two, of one depth
     plan = Plan("pipelined", "float32", 128, 128, 16, 8, 8, 6, vector=4, split_k=3)
-    adapted = instances.numba_plan(plan, EMULATED_CHIP)
+    adapted = instances.numba_plan(plan, H100)
     assert (adapted.tile_k, adapted.stages, adapted.vector, adapted.split_k) == (8, 2, 1, 3)
     assert instances.numba_rung(adapted) == Pipelined(128, 128, 8, 8)
-    assert Pipelined(128, 128, 8, 8).shared_bytes("float32") <= EMULATED_CHIP.shared_per_block
+    assert Pipelined(128, 128, 8, 8).shared_bytes("float32") <= H100.shared_per_block
     with pytest.raises(ArgumentError, match="shared_bytes was 16896; it must be ≤ 16384 on sm_80"):
         instances.numba_plan(plan, Chip("sm_80", 100, 16384))
     with pytest.raises(ArgumentError, match="tile_m · tile_k was 128; it must be a multiple of 256"):
-        instances.numba_plan(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), EMULATED_CHIP)
+        instances.numba_plan(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), H100)
     for plan in (Plan("naive", "float32", 8, 32), *plans.PIPELINED["float64"]):
-        instances.numba_plan(plan, EMULATED_CHIP)
+        instances.numba_plan(plan, H100)
 
 
 def test_a_plan_of_the_wrong_dtype_is_refused(backend):

@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpubp import chips
 from gpubp.backends import plans
-from gpubp.backends.plans import EMULATED_CHIP, PIPELINED, TENSORCORE, TENSORCORE_UNALIGNED, Chip, Plan, choose
+from gpubp.backends.plans import PIPELINED, TENSORCORE, TENSORCORE_UNALIGNED, Plan, choose
+from gpubp.chips import Chip
 from gpubp.errors import ArgumentError
 
 GOOD = Plan("pipelined", "float32", 128, 128, 16, 8, 8, 3, 4)
 GOOD_TENSOR = Plan("tensorcore", "bfloat16", 128, 128, 32, stages=3, vector=8, warp_m=64, warp_n=64)
+EMULATED_CHIP = chips.get("H100").for_plans()
 T4 = Chip("sm_75", 40)
 RTX_5090 = Chip("sm_120", 170, shared_on_request=99 * 1024)
 SIDES = st.integers(1, 5000)

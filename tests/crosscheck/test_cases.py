@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from gpubp import chips
 from gpubp.backends import plans
-from gpubp.backends.plans import Chip
+from gpubp.chips import Chip
 from gpubp.crosscheck import cases
+from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 
 VARIANTS = ("naive", "tiled", "pipelined")
@@ -71,13 +73,13 @@ def test_everything_in_mixed_precision_holds_every_option_and_shape():
 @pytest.mark.parametrize("primitive", cases.PRODUCTS)
 def test_large_tiles_for_tensor_cores_are_among_the_cases(primitive):
     large = [case for case in cases.covering_cases(primitive, ("tensorcore",)) if case.large_tiles]
-    chip = replace(plans.EMULATED_CHIP, multiprocessors=1)
+    chip = replace(chips.get("H100").for_plans(), multiprocessors=1)
     assert {case.dtype for case in large} == set(cases.mixed_dtypes(primitive))
     for dtype in cases.mixed_dtypes(primitive):
         sizes = {
             (plan.tile_m, plan.tile_n)
             for case in large
-            for alignment in (16, 2 * plans.TENSOR_ITEM_BYTES[dtype])
+            for alignment in (16, 2 * ARITHMETIC[dtype].item_bytes)
             if case.dtype == dtype
             for plan in [plans.choose(*case.shape, dtype, chip, "tensorcore", alignment)]
         }

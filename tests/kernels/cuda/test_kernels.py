@@ -8,7 +8,8 @@ import pytest
 from sampling import sampled
 
 from gpubp.backends import instances as sources
-from gpubp.backends.plans import PIPELINED, Chip, Plan
+from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.chips import Chip
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
@@ -149,7 +150,7 @@ def test_every_source_is_tried():
 def compiled_loop(form, arch):
     """The 128 × 128 tile's plan and its machine code."""
     plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)
-    entry = product(form, "float32", "ReLU").whole(plan)
+    entry = product(form, "float32", plan, "ReLU")
     compiled, _ = compile_entries([entry], arch)
     return plan, machine_code.read(compiled.cubin, compiled.lowered_names[entry.expression])
 

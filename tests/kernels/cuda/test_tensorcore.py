@@ -13,7 +13,8 @@ from gpubp import emulator
 from gpubp.backends import instances as sources
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
-from gpubp.backends.plans import TENSORCORE, TENSORCORE_UNALIGNED, Chip, Plan, choose
+from gpubp.backends.plans import TENSORCORE, TENSORCORE_UNALIGNED, Plan, choose
+from gpubp.chips import Chip
 from gpubp.errors import ArgumentError
 from gpubp.nn import activations
 from gpubp.nn.precision import round_to_tf32

@@ -7,7 +7,8 @@ from sampling import sampled
 
 from gpubp import emulator
 from gpubp.backends.instances import numba_plan, numba_rung
-from gpubp.backends.plans import PIPELINED, Chip, Plan
+from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.chips import Chip
 from gpubp.emulator import cuda
 from gpubp.kernels.numba import (
     activations,
