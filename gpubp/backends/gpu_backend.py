@@ -339,12 +339,7 @@ class GpuBackend:
         tf32: whether float32 operands are rounded to TF32.
         """
         plan = self._plan(call, plan, tf32)
-        if plan.variant in ("pipelined", "tensorcore"):
-            grid: Block = (plan.blocks(call.m, call.n),)
-            block: Block = (plan.threads,)
-        else:
-            grid = blocks(call.m, plan.tile_m), blocks(call.n, plan.tile_n)
-            block = plan.tile_n, plan.tile_m
+        grid, block = plan.grid(call.m, call.n), plan.block
         parts = plan.parts(call.k)
         if parts == 1:
             self._run_product(call, plan, grid, block)
