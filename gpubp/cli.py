@@ -216,12 +216,12 @@ def evaluate(
     **where: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
-    from gpubp.training import folder as runs
+    from gpubp.training import predictions
     from gpubp.training.display import evaluation_table
     from gpubp.training.model import Model
 
     loaded = Model.load(model, **where)
-    name, x, y = runs.load_for(loaded, data, label)
+    name, x, y = predictions.load_for(loaded, data, label)
     _console().print(evaluation_table(loaded, name, x, y))
 
 
@@ -235,10 +235,10 @@ def predict(
     **where: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
-    from gpubp.training import folder as runs
+    from gpubp.training import predictions
     from gpubp.training.model import Model
 
-    count = runs.predict(Model.load(model, **where), data, label, out)
+    count = predictions.predict(Model.load(model, **where), data, label, out)
     typer.echo(f"{count:,} predictions in {out}")
 
 
@@ -257,13 +257,13 @@ def gradcheck(
 ) -> None:
     """Check backpropagation against central differences in float64; exit code 1 where they differ."""
     from gpubp.registry import require_count
-    from gpubp.training import folder as runs
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
+    from gpubp.training.from_settings import first_batch
 
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
-    network, x, y = runs.first_batch(chosen, batch_size)
+    network, x, y = first_batch(chosen, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))

@@ -151,7 +151,7 @@ def test_the_help_names_every_choice(gpubp):
     from gpubp.data.loading import NAMES
     from gpubp.nn import initializers, losses, optimizers
     from gpubp.nn.activations import ACTIVATIONS
-    from gpubp.training.loop import SCHEDULES
+    from gpubp.training.config import SCHEDULES
 
     text = gpubp("train", "--help").stdout
     names = [*ACTIVATIONS, *losses.LOSSES, *initializers.INITIALIZERS, *optimizers.OPTIMIZERS, *SCHEDULES, *NAMES]

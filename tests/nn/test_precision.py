@@ -17,8 +17,10 @@ from gpubp.data import load
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.nn.precision import PRECISIONS, Precision, round_to_tf32
+from gpubp.training.checkpoint import CHECKPOINT_FILE
+from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import gradient_check
-from gpubp.training.loop import CHECKPOINT_FILE, Listener, TrainingConfig, fit
+from gpubp.training.loop import Listener, fit
 
 STORAGE = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 
