@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, GpubpError
+from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError
 from gpubp.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ def train(
 
     given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
     if resume is not None and (out is not None or config is not None):
-        other, value = ("--out", out) if out is not None else ("--config", config)
-        raise ArgumentError(other, str(value), "left out with --resume, which has the run's own")
+        raise ConflictError("--out" if out is not None else "--config", "--resume", "the run has its own")
     with display_for(_console()) as display:
         try:
             if resume is not None:
@@ -494,10 +493,11 @@ def _console() -> Console:
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:
-    """The error's message, with an argument called by the option of the verb that the user gave it by."""
-    if not isinstance(error, ArgumentError):
-        return str(error)
-    option = error.argument
-    if option in options:
-        option = "--" + option.replace("_", "-")
-    return str(ArgumentError(OPTION_OF.get(option, option), error.value, error.expected, error.hint))
+    """Return the error's message, in which arguments are called by the options of the verb that give them."""
+
+    def option(argument: str) -> str:
+        if argument in options:
+            argument = "--" + argument.replace("_", "-")
+        return OPTION_OF.get(argument, argument)
+
+    return str(error.renamed(option) if isinstance(error, ArgumentError) else error)

@@ -33,7 +33,7 @@ from gpubp.backends.instances import (
     product_kernels,
 )
 from gpubp.backends.plans import Chip, Plan
-from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
@@ -375,4 +375,4 @@ def _word(nbytes: int, *addresses: int) -> int:
     for word in WORDS:
         if nbytes % word == 0 and all(address % word == 0 for address in addresses):
             return word
-    raise ArgumentError("dtype", f"{nbytes} bytes a row", "of 2 bytes or more")
+    raise StateError("dtype", f"makes rows of {nbytes} bytes", "make rows of 2 bytes or more")

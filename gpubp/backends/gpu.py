@@ -13,7 +13,7 @@ import numpy as np
 
 from gpubp.backends.base import Array
 from gpubp.backends.plans import TENSOR_ITEM_BYTES, Chip, Plan, choose
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, StateError
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 BLOCK = 256
@@ -81,13 +81,12 @@ class ArgumentChecker:
         for position, (name, start, end) in enumerate(spans[: sum(x is not None for x in written.values())]):
             for other, other_start, other_end in spans[position + 1 :]:
                 if start < other_end and other_start < end:
-                    raise ArgumentError(name, f"memory at {start:#x}", f"apart from {other}, which overlaps it")
+                    raise StateError(name, f"overlaps {other}, at {start:#x}", "lie in memory of its own")
 
     def _on_device(self, argument: str, x: Array) -> None:
         if not isinstance(x, self._kind):
-            raise ArgumentError(
-                argument, f"a {type(x).__name__}", "an array of this backend (see its asarray, empty and zeros)"
-            )
+            expected = "be an array of this backend (see its asarray, empty and zeros)"
+            raise StateError(argument, f"is a {type(x).__name__}", expected)
         if self._device_of(x) != self._device:
             raise ArgumentError(f"{argument}.device", self._device_of(x), f"{self._device}, the backend's device")
 

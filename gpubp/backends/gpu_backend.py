@@ -15,7 +15,7 @@ from gpubp.backends import plans
 from gpubp.backends.base import Array, Control, Losses
 from gpubp.backends.gpu import BLOCK, LAST_GRID_SIDE, ArgumentChecker, Workspace, blocks
 from gpubp.backends.plans import Chip, Plan
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer
@@ -289,7 +289,7 @@ class GpuBackend:
         self._check.array("gradients", gradients, shape, dtype)
         self._check_control(control)
         if len(state) != len(optimizer.state):
-            raise ArgumentError("state", f"{len(state)} arrays", f"{len(optimizer.state)} for {optimizer.name}")
+            raise StateError("state", f"has {len(state)} arrays", f"have {len(optimizer.state)} for {optimizer.name}")
         slots = {f"state[{i}] ({name})": x for i, (name, x) in enumerate(zip(optimizer.state, state, strict=True))}
         for name, slot in slots.items():
             self._check.array(name, slot, shape, dtype)

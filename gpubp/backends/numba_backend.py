@@ -25,7 +25,7 @@ from gpubp.backends.base import Array
 from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan
 from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
 from gpubp.backends.plans import THREAD_VARIANTS, Chip, Plan
-from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.kernels.numba import (
     activations,
     bias_gradient,
@@ -335,8 +335,10 @@ class NumbaBackend(GpuBackend):
 def _refuse_mixed(argument: str, value: Any) -> None:
     """Raise ArgumentError where something was given that only mixed precision needs."""
     if value is not None:
-        was = value if isinstance(value, str | bool | int) else "given"
-        raise ArgumentError(argument, was, "left out: backend 'numba' has no tensor cores; 'cupy' has them")
+        expected = "left out: backend 'numba' has no tensor cores; 'cupy' has them"
+        if isinstance(value, str | bool | int):
+            raise ArgumentError(argument, value, expected)
+        raise StateError(argument, "was given", f"be {expected}")
 
 
 def _cuda_module(device: str) -> Any:

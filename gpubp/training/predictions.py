@@ -13,7 +13,7 @@ import numpy as np
 
 from gpubp import files
 from gpubp.data import loading
-from gpubp.errors import ArgumentError, DataError
+from gpubp.errors import ArgumentError, DataError, StateError
 from gpubp.training.from_settings import lasting, split_seed
 from gpubp.training.model import Model
 
@@ -28,7 +28,7 @@ def load_for(model: Model, spec: str | None, label: str | None) -> tuple[str, np
     origin = model.origin
     spec = origin.get("data") if spec is None else lasting(spec)
     if spec is None:
-        raise ArgumentError("--data", None, "given: the model does not say what it was trained on")
+        raise StateError("--data", "is missing", "be given: the model does not say what it was trained on")
     trained_on = spec == origin.get("data")
     found = loading.load(
         spec,

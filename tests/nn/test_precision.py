@@ -192,7 +192,7 @@ def test_inputs_beyond_the_range_of_float16_are_refused():
     trainer = training()
     x, y = batch()
     x[2, 1] = 70_000
-    with pytest.raises(ArgumentError, match=r"x was .*; it must be finite in float16"):
+    with pytest.raises(ArgumentError, match=r"x holds NaN or infinity; it must be finite in float16"):
         trainer.feed(x, y)
 
 
@@ -440,7 +440,7 @@ def test_a_state_without_the_scale_is_refused():
     trainer = training()
     state = trainer.state()
     del state["loss_scale"]
-    with pytest.raises(ArgumentError, match="loss_scale was 'missing'"):
+    with pytest.raises(ArgumentError, match="loss_scale is missing"):
         trainer.restore(state)
 
 
