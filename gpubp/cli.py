@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, GpubpError
+from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError
 from gpubp.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ def train(
 
     given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
     if resume is not None and (out is not None or config is not None):
-        other, value = ("--out", out) if out is not None else ("--config", config)
-        raise ArgumentError(other, str(value), "left out with --resume, which has the run's own")
+        raise ConflictError("--out" if out is not None else "--config", "--resume", "the run has its own")
     with display_for(_console()) as display:
         try:
             if resume is not None:
@@ -216,12 +215,12 @@ def evaluate(
     **where: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
-    from gpubp.training import folder as runs
+    from gpubp.training import predictions
     from gpubp.training.display import evaluation_table
     from gpubp.training.model import Model
 
     loaded = Model.load(model, **where)
-    name, x, y = runs.load_for(loaded, data, label)
+    name, x, y = predictions.load_for(loaded, data, label)
     _console().print(evaluation_table(loaded, name, x, y))
 
 
@@ -235,10 +234,10 @@ def predict(
     **where: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
-    from gpubp.training import folder as runs
+    from gpubp.training import predictions
     from gpubp.training.model import Model
 
-    count = runs.predict(Model.load(model, **where), data, label, out)
+    count = predictions.predict(Model.load(model, **where), data, label, out)
     typer.echo(f"{count:,} predictions in {out}")
 
 
@@ -257,13 +256,13 @@ def gradcheck(
 ) -> None:
     """Check backpropagation against central differences in float64; exit code 1 where they differ."""
     from gpubp.registry import require_count
-    from gpubp.training import folder as runs
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
+    from gpubp.training.from_settings import first_batch
 
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
-    network, x, y = runs.first_batch(chosen, batch_size)
+    network, x, y = first_batch(chosen, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
@@ -496,10 +495,11 @@ def _console() -> Console:
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:
-    """The error's message, with an argument called by the option of the verb that the user gave it by."""
-    if not isinstance(error, ArgumentError):
-        return str(error)
-    option = error.argument
-    if option in options:
-        option = "--" + option.replace("_", "-")
-    return str(ArgumentError(OPTION_OF.get(option, option), error.value, error.expected, error.hint))
+    """Return the error's message, in which arguments are called by the options of the verb that give them."""
+
+    def option(argument: str) -> str:
+        if argument in options:
+            argument = "--" + argument.replace("_", "-")
+        return OPTION_OF.get(argument, argument)
+
+    return str(error.renamed(option) if isinstance(error, ArgumentError) else error)

@@ -151,7 +151,7 @@ def test_the_help_names_every_choice(gpubp):
     from gpubp.data.loading import NAMES
     from gpubp.nn import initializers, losses, optimizers
     from gpubp.nn.activations import ACTIVATIONS
-    from gpubp.training.loop import SCHEDULES
+    from gpubp.training.config import SCHEDULES
 
     text = gpubp("train", "--help").stdout
     names = [*ACTIVATIONS, *losses.LOSSES, *initializers.INITIALIZERS, *optimizers.OPTIMIZERS, *SCHEDULES, *NAMES]
@@ -313,7 +313,12 @@ def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     assert accuracy > 0.85
     assert f"{accuracy:.2%}"[:4] in gpubp("evaluate", "run", "--backend", "numpy").stdout
     emulated = ("--backend", "numba", "--device", "emulator")
-    refused("evaluate", "run", *emulated, message=["--backend was", "'numba'", "computes in fp16"])
+    refused(
+        "evaluate",
+        "run",
+        *emulated,
+        message=["--backend is 'numba' on device 'emulator'", "'numba'", "computes in fp16"],
+    )
     refused("train", "--precision", "bf16", "--out", "other", *emulated, message=["--precision was 'bf16'", "'cupy'"])
 
 
@@ -342,8 +347,8 @@ def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path)
         (["--lr", "0.5"], ["--lr was 0.5", "its default"]),
         (["--data", "fashion-mnist"], "--data was"),
         (["--epochs", "1"], ["--epochs was 1", "at least 2"]),
-        (["--out", "other"], "--out was 'other'"),
-        (["--config", "config.toml"], "--config was"),
+        (["--out", "other"], "--out and --resume exclude each other; the run has its own"),
+        (["--config", "config.toml"], "--config and --resume exclude each other"),
         (["--backend", "nmupy"], ["--backend was 'nmupy'", "did you mean 'numpy'?"]),
     ],
 )

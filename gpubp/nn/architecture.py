@@ -11,7 +11,7 @@ import numpy as np
 
 from gpubp import backends, dtypes
 from gpubp.backends.base import Backend
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.nn import activations
 from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss
@@ -111,7 +111,7 @@ def require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
     for l, (n_prev, n) in enumerate(itertools.pairwise(sizes), start=1):
         name = f"layer{l}.weight"
         if name not in tensors or tensors[name].shape != (n, n_prev):
-            raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
+            raise StateError(name, "is missing or has another shape", f"have shape {(n, n_prev)}")
 
 
 def require_precision(precision: Any, backend: Backend) -> None:
@@ -120,5 +120,5 @@ def require_precision(precision: Any, backend: Backend) -> None:
         try:
             backend.for_precision(precision)
         except ArgumentError:
-            was = f"{backend.name!r} on device {backend.device!r}"
-            raise ArgumentError("backend", was, f"one that computes in {precision}, such as 'numpy'") from None
+            state = f"is {backend.name!r} on device {backend.device!r}"
+            raise StateError("backend", state, f"be one that computes in {precision}, such as 'numpy'") from None

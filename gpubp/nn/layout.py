@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Array
-from gpubp.errors import ArgumentError
+from gpubp.errors import StateError
 
 ALIGNMENT = 128
 """Bytes: each layer's weights and bias start at a multiple, so that kernels may load 16 bytes at once."""
@@ -65,9 +65,9 @@ class Layout:
         flat = np.zeros(self.size, dtype)
         for name, view in self.named(flat).items():
             if name not in named or np.shape(named[name]) != view.shape:
-                was = f"of shape {np.shape(named[name])}" if name in named else "missing"
-                raise ArgumentError(name, was, f"of shape {view.shape}")
+                state = f"has shape {np.shape(named[name])}" if name in named else "is missing"
+                raise StateError(name, state, f"have shape {view.shape}")
             if np.asarray(named[name]).dtype.kind not in "biuf":
-                raise ArgumentError(name, f"of {np.asarray(named[name]).dtype}", "real numbers")
+                raise StateError(name, f"holds {np.asarray(named[name]).dtype}", "hold real numbers")
             view[...] = named[name]
         return flat

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Array
-from gpubp.errors import ArgumentError
+from gpubp.errors import StateError
 from gpubp.kernels.control import HOST_CONTROLS, Control, Losses
 from gpubp.nn import optimizers
 from gpubp.nn.batches import Batch
@@ -42,16 +42,17 @@ class Feed:
         """Set the order: (rows,) integers, each a row. Raises ArgumentError for anything else."""
         order = np.asarray(order)
         if order.dtype.kind not in "iu" or order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
-            was = f"an array of {order.dtype} of shape {order.shape}"
-            raise ArgumentError("order", was, f"{self.rows} row numbers, integers from 0 to {self.rows - 1}")
+            state = f"is an array of {order.dtype} of shape {order.shape}"
+            expected = f"hold {self.rows} row numbers, integers from 0 to {self.rows - 1}"
+            raise StateError("order", state, expected)
         self.network.backend.upload(np.ascontiguousarray(order, np.int64), self.order)
 
     def require(self, start: int, rows: int) -> None:
         """Raise ArgumentError unless the feed has rows start .. start + rows − 1, at least one."""
         if not isinstance(start, int | np.integer) or not isinstance(rows, int | np.integer):
-            raise ArgumentError("rows", f"{rows!r} from {start!r}", "whole numbers")
+            raise StateError("rows", f"are {rows!r} from {start!r}", "be whole numbers")
         if start < 0 or rows < 1 or start + rows > self.rows:
-            raise ArgumentError("rows", f"{start} to {start + rows}", f"at least one, within the feed's {self.rows}")
+            raise StateError("rows", f"go from {start} to {start + rows}", f"be one or more of the feed's {self.rows}")
 
 
 class Trainer:
@@ -159,8 +160,8 @@ class Trainer:
     def _require_own(self, feed: Feed) -> None:
         """Refuse another network's feed: its rows may have another width, or labels beyond this network's outputs."""
         if not isinstance(feed, Feed) or feed.network is not self.network:
-            was = "another network's" if isinstance(feed, Feed) else f"a {type(feed).__name__}"
-            raise ArgumentError("feed", was, "one that a trainer of this network made")
+            state = "is another network's" if isinstance(feed, Feed) else f"is a {type(feed).__name__}"
+            raise StateError("feed", state, "be one that a trainer of this network made")
 
     def _gather(self, feed: Feed, batch: Batch) -> Array:
         """Gather the feed's examples of this step into a[0], and return their targets, gathered likewise."""
@@ -249,11 +250,11 @@ class Trainer:
         for name, slot in zip(self.optimizer.state, self._state, strict=True):
             key = f"optimizer.{name}"
             if key not in state or state[key].shape != tuple(slot.shape):
-                raise ArgumentError(key, "missing or of another shape", f"of shape {tuple(slot.shape)}")
+                raise StateError(key, "is missing or has another shape", f"have shape {tuple(slot.shape)}")
         scaling = {} if network.loss_scaling is None else _SCALING_STATE
         for key in ("steps", *scaling):
             if key not in state:
-                raise ArgumentError(key, "missing", "a number, as `state` gives it")
+                raise StateError(key, "is missing", "be a number, as `state` gives it")
         network.set_weights(state)
         for name, slot in zip(self.optimizer.state, self._state, strict=True):
             backend.upload(np.ascontiguousarray(state[f"optimizer.{name}"], network.dtype), slot)
@@ -287,7 +288,7 @@ class CapturedStep:
         """
         self.feed.require(start, self.batch.rows)
         if not self.is_current:
-            raise ArgumentError("step", "captured for other arrays", "captured anew")
+            raise StateError("step", "was captured for arrays that a larger batch has replaced", "be captured anew")
         self.trainer._set_host_controls(start)
         self.replay()
         self.trainer.steps += 1

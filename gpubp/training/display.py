@@ -15,7 +15,8 @@ from rich.table import Table
 
 from gpubp.nn.network import Network
 from gpubp.training.diagnostics import GradientCheck
-from gpubp.training.loop import HistoryRow, Interrupted, Listener, Result, Run
+from gpubp.training.history import HistoryRow
+from gpubp.training.loop import Interrupted, Listener, Result, Run
 from gpubp.training.model import Model
 from gpubp.training.plots import architecture
 

@@ -13,7 +13,7 @@ import numpy as np
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import TASKS, Dataset
 from gpubp.data.scaler import Scaler
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError, unknown_name
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, unknown_name
 from gpubp.nn import model_file
 from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.nn.network import Evaluation, Network
@@ -51,12 +51,12 @@ class Model:
             raise ArgumentError("target_scaler", self.target_scaler, "given for regression, and for nothing else")
         inputs, outputs = self.network.sizes[0], self.network.sizes[-1]
         if len(self.scaler.offset) != inputs:
-            raise ArgumentError("scaler", f"of {len(self.scaler.offset)} columns", f"of {inputs}, as the network")
+            raise StateError("scaler", f"has {len(self.scaler.offset)} columns", f"have {inputs}, as the network")
         described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
         one_for_two = self.target_scaler is None and (described, outputs) == (2, 1)
         if described != outputs and not one_for_two:
             name = "class_names" if self.target_scaler is None else "target_scaler"
-            raise ArgumentError(name, f"of {described} entries", f"of {outputs}, the outputs of the network")
+            raise StateError(name, f"has {described} entries", f"have {outputs}, the outputs of the network")
 
     @classmethod
     def for_data(cls, network: Network, dataset: Dataset, origin: Mapping[str, Any] | None = None) -> Model:

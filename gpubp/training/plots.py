@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpubp.chips import Roofline
     from gpubp.nn.network import Network
-    from gpubp.training.loop import HistoryRow
+    from gpubp.training.history import HistoryRow
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C6D31", "#56B4E9", "#5A5A5A",

@@ -7,7 +7,8 @@ from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.training.loop import Run, TrainingConfig
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Run
 
 ROWS, BATCH = 20, 8
 

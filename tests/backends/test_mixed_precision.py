@@ -270,5 +270,7 @@ def test_a_step_takes_arrays_on_the_device_in_either_dtype(rng):
     for name in ends[0]:
         np.testing.assert_array_equal(ends[1][name], ends[0][name])
         np.testing.assert_array_equal(ends[2][name], ends[0][name])
-    with pytest.raises(ArgumentError, match=r"x was .*; it must be of float32 and shape \(B, 5\) or of bfloat16"):
+    with pytest.raises(
+        ArgumentError, match=r"x is an array of .*; it must be of float32 and shape \(B, 5\) or of bfloat16"
+    ):
         trainer.step(net.backend.asarray(x, "float64"), y)

@@ -17,8 +17,10 @@ from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.kernels.control import Control
 from gpubp.nn.precision import PRECISIONS, Precision, round_to_tf32
+from gpubp.training.checkpoint import CHECKPOINT_FILE
+from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import gradient_check
-from gpubp.training.loop import CHECKPOINT_FILE, Listener, TrainingConfig, fit
+from gpubp.training.loop import Listener, fit
 
 STORAGE = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 
@@ -190,7 +192,7 @@ def test_inputs_beyond_the_range_of_float16_are_refused():
     trainer = training()
     x, y = batch()
     x[2, 1] = 70_000
-    with pytest.raises(ArgumentError, match=r"x was .*; it must be finite in float16"):
+    with pytest.raises(ArgumentError, match=r"x holds NaN or infinity; it must be finite in float16"):
         trainer.feed(x, y)
 
 
@@ -438,7 +440,7 @@ def test_a_state_without_the_scale_is_refused():
     trainer = training()
     state = trainer.state()
     del state["loss_scale"]
-    with pytest.raises(ArgumentError, match="loss_scale was 'missing'"):
+    with pytest.raises(ArgumentError, match="loss_scale is missing"):
         trainer.restore(state)
 
 

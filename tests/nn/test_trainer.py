@@ -188,14 +188,14 @@ def test_a_feed_serves_every_trainer_of_its_network():
 @pytest.mark.parametrize(("start", "rows"), [(-1, 2), (0, 0), (0, 8), (5, 3), (7, 1), (0, -1)])
 def test_rows_outside_the_feed_are_refused(start, rows):
     trainer = Trainer(network())
-    with pytest.raises(ArgumentError, match="rows was"):
+    with pytest.raises(ArgumentError, match=r"rows go from .* it must be one or more of the feed's 7"):
         trainer.step_rows(trainer.feed(X, LABELS), start, rows)
 
 
 @pytest.mark.parametrize(("start", "rows"), [(0, 2.0), ("0", 1), (None, 1), (0, None)])
 def test_rows_that_are_no_numbers_are_refused(start, rows):
     trainer = Trainer(network())
-    with pytest.raises(ArgumentError, match=r"rows was .* whole numbers"):
+    with pytest.raises(ArgumentError, match=r"rows are .*; it must be whole numbers"):
         trainer.step_rows(trainer.feed(X, LABELS), start, rows)
 
 
@@ -213,7 +213,7 @@ def test_rows_that_are_no_numbers_are_refused(start, rows):
 def test_a_feed_of_another_network_is_refused_and_nothing_changes(other):
     trainer = Trainer(network())
     for step in (trainer.step_rows, lambda feed, start, rows: trainer.capture(feed, rows)):
-        with pytest.raises(ArgumentError, match=r"feed was .* one that a trainer of this network made"):
+        with pytest.raises(ArgumentError, match=r"feed is .* one that a trainer of this network made"):
             step(other, 0, 4)
     assert same_weights(trainer, Trainer(network()))
     assert trainer.steps == 0
@@ -225,7 +225,7 @@ def test_a_feed_of_another_network_is_refused_and_nothing_changes(other):
 )
 def test_an_order_of_other_rows_is_refused(order):
     feed = Trainer(network()).feed(X, LABELS)
-    with pytest.raises(ArgumentError, match="order was"):
+    with pytest.raises(ArgumentError, match=r"order is an array of .*; it must hold 7 row numbers"):
         feed.visit(np.array(order))
 
 
@@ -233,9 +233,9 @@ def test_an_order_of_other_rows_is_refused(order):
 def test_a_feed_of_numbers_that_are_none_is_refused(value):
     x, y = X.copy(), VALUES.copy()
     x[3, 2] = y[6, 0] = value
-    with pytest.raises(ArgumentError, match="x was 'an array with NaN or infinity"):
+    with pytest.raises(ArgumentError, match="x holds NaN or infinity"):
         Trainer(regression()).feed(x, VALUES)
-    with pytest.raises(ArgumentError, match="y was 'an array with NaN or infinity"):
+    with pytest.raises(ArgumentError, match="y holds NaN or infinity"):
         Trainer(regression()).feed(X, y)
 
 

@@ -14,8 +14,10 @@ from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD, Adam
 from gpubp.nn.trainer import Trainer
 from gpubp.training import loop as training
+from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import Watch
-from gpubp.training.loop import HistoryRow, Interrupted, Listener, Run, TrainingConfig, epoch_order, fit, history_csv
+from gpubp.training.history import HistoryRow, history_csv
+from gpubp.training.loop import Interrupted, Listener, Run, epoch_order, fit
 from gpubp.training.model import Model
 
 

@@ -21,7 +21,9 @@ from gpubp.nn import model_file
 from gpubp.nn.network import Network
 from gpubp.training import folder as runs
 from gpubp.training import plots
-from gpubp.training.loop import CHECKPOINT_FILE, Run, TrainingConfig, read_checkpoint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Run
 
 DRIVER = '''
 """A training run that stops for ever at a chosen moment, after it said so, and waits to be killed."""
@@ -30,7 +32,8 @@ import os, sys, time
 import numpy as np
 from gpubp.data.dataset import Dataset
 from gpubp.nn.network import Network
-from gpubp.training.loop import Listener, TrainingConfig, fit
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Listener, fit
 
 
 def stop():
@@ -161,8 +164,8 @@ def folders(tmp_path_factory, spawn):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_leaves_a_whole_checkpoint(folders, moment):
-    _, metadata = read_checkpoint(folders["left"][moment])
-    assert metadata["epoch"] == len(metadata["history"]) == EPOCHS_SAVED[moment]
+    found = Checkpoint.read(folders["left"][moment])
+    assert found.epoch == len(found.history) == EPOCHS_SAVED[moment]
 
 
 @pytest.mark.slow
@@ -173,11 +176,11 @@ def test_a_killed_and_resumed_run_ends_like_one_left_alone(folders, moment):
 
 @pytest.mark.slow
 def test_the_runs_were_not_trivial(folders):
-    _, metadata = read_checkpoint(folders["whole"])
-    losses = [row["train_loss"] for row in metadata["history"]]
+    history = Checkpoint.read(folders["whole"]).history
+    losses = [row.train_loss for row in history]
     assert len(losses) == 4
     assert losses == sorted(losses, reverse=True)
-    assert metadata["history"][-1]["steps"] == 4 * 8  # 480 rows are left to train on, in batches of 64
+    assert history[-1].steps == 4 * 8  # 480 rows are left to train on, in batches of 64
 
 
 # --- through the command line -----------------------------------------------------------------------------------------
@@ -238,7 +241,7 @@ def test_a_full_disk_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path, monkey
     assert "No space left on device" in stopped.stderr
     assert len(stopped.stderr.strip().splitlines()) == 1
     assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
-    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == at - 8
+    assert Checkpoint.read(tmp_path / "run").epoch == at - 8
 
     assert train("--resume", tmp_path / "run").exit_code == 0
     assert train("--out", tmp_path / "whole", *QUICK).exit_code == 0
@@ -292,9 +295,11 @@ def test_a_file_system_without_locks_is_no_obstacle_and_a_broken_one_is(tmp_path
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    path = tmp_path / "checkpoint.safetensors"
-    model_file.write(path, {"w": np.arange(1000.0)}, {"format": 1, "note": "a long note " * 20})
-    return path
+    settings = {"note": "a long note " * 20}
+    whole = Checkpoint({"w": np.arange(1000.0)}, {}, {}, {}, settings, "data", 0, 0, [], [])
+    whole.write(tmp_path)
+    assert Checkpoint.read(tmp_path).settings == settings
+    return tmp_path / CHECKPOINT_FILE
 
 
 def test_every_single_damaged_byte_is_noticed(checkpoint):
@@ -304,20 +309,29 @@ def test_every_single_damaged_byte_is_noticed(checkpoint):
         damaged[position] ^= 0x10
         checkpoint.write_bytes(bytes(damaged))
         with pytest.raises(CheckpointError):
-            read_checkpoint(checkpoint.parent)
+            Checkpoint.read(checkpoint.parent)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, 1000, -1])
 def test_a_truncated_checkpoint_is_noticed(checkpoint, length):
     checkpoint.write_bytes(checkpoint.read_bytes()[:length])
     with pytest.raises(CheckpointError, match="damaged"):
-        read_checkpoint(checkpoint.parent)
+        Checkpoint.read(checkpoint.parent)
 
 
 def test_a_checkpoint_of_another_version_is_refused(checkpoint):
     model_file.write(checkpoint, {}, {"format": 99})
     with pytest.raises(CheckpointError, match="no checkpoint of this version"):
-        read_checkpoint(checkpoint.parent)
+        Checkpoint.read(checkpoint.parent)
+
+
+@pytest.mark.parametrize("key", ["epoch", "history", "settings"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(checkpoint, key):
+    tensors, metadata = model_file.read(checkpoint)
+    del metadata[key]
+    model_file.write(checkpoint, tensors, metadata)
+    with pytest.raises(CheckpointError, match=f"no checkpoint of this version of gpubp.*{key}"):
+        Checkpoint.read(checkpoint.parent)
 
 
 def test_a_file_that_something_else_wrote_is_refused(checkpoint):
@@ -325,7 +339,7 @@ def test_a_file_that_something_else_wrote_is_refused(checkpoint):
 
     save_file({"w": np.zeros(3)}, checkpoint, {"other": json.dumps({})})
     with pytest.raises(CheckpointError, match="not a file that gpubp wrote"):
-        read_checkpoint(checkpoint.parent)
+        Checkpoint.read(checkpoint.parent)
 
 
 # --- a checkpoint of an earlier version -------------------------------------------------------------------------------
