@@ -107,6 +107,7 @@ def test_upload_copy_cast_and_zeros(backend):
     [
         Plan("naive", "float32", 4, 8),
         Plan("tiled", "float32", 32, 32, 32),
+        Plan("blocked", "float32", 64, 64, 8, 8, 8),
         pytest.param(Plan("pipelined", "float32", 32, 32, 16, 4, 4, 2, split_k=2), marks=pytest.mark.slow),
     ],
     ids=lambda plan: plan.variant,
