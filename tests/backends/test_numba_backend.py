@@ -214,6 +214,18 @@ def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):
     assert len(backend._made) == made
 
 
+def test_a_step_size_makes_no_other_kernel(backend):
+    arrays = [backend.zeros((8,), "float32") for _ in range(2)]
+    control = backend.zeros((len(Control),), "float64")
+
+    def step(**settings):
+        backend.update(optimizers.SGD(**settings), arrays[0], 4, control, [], arrays[1])
+        return len(backend._made)
+
+    made = step(learning_rate=0.1)
+    assert step(learning_rate=0.2, weight_decay=0.1, clip_value=1.0) == made
+
+
 def test_capture_is_refused(backend):
     with pytest.raises(BackendError, match="'numba' cannot capture a step"):
         backend.capture(lambda: None)
