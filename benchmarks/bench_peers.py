@@ -25,14 +25,14 @@ from gpubp.bench import bench_command as command
 from gpubp.bench import tables
 from gpubp.bench.bench_command import Choice
 from gpubp.bench.contenders import CONTENDERS, EVERYONE
-from gpubp.bench.results import Record, Result
+from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.works import STEPS, Limit
 
 REPEATS = 9
 USUAL = tuple(key for key, each in CONTENDERS.items() if each.steps and not each.settings.get("variant"))
 
 
-def table_of(result: Result) -> Table:
+def table_of(result: BenchResult) -> Table:
     """A row for each contender at the one work of the result, and one for each measured product."""
     records = [record for record in result.records if record.seconds]
     work = next(work for work in result.works if not isinstance(work, Limit))

@@ -1,4 +1,7 @@
-"""GPUs by name, by their published figures: `chips.toml`, where the source of each stands, or a file like it."""
+"""Hardware by name: GPUs by their published figures, and what all chips of an architecture have in common.
+
+The figures stand in `chips.toml`, with their sources. A file like it describes a GPU that is not there.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,62 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gpubp.backends import plans
-from gpubp.costs import RATES, Roofline
+from gpubp.dtypes import NAMES
 from gpubp.errors import ArgumentError, nearest, unknown_name
 
 TABLE = Path(__file__).with_name("chips.toml")
+
+# The same on every chip (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+WARP = 32
+"""Threads of a warp."""
+MAX_THREADS = 1024
+"""Threads that a block may have."""
+MAX_BLOCK = (1024, 1024, 64)
+"""Threads that a block may have along x, y and z."""
+MAX_GRID = (2**31 - 1, 65535, 65535)
+"""Blocks that a grid may have along x, y and z."""
+STATIC_SHARED = 48 * 1024
+"""Shared memory that a block gets without asking for more, in bytes."""
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The two limits of a machine (Williams, Waterman & Patterson, "Roofline", 2009).
+
+    Attributes:
+        peak: flop/s.
+        bandwidth: bytes a second.
+    """
+
+    peak: float
+    bandwidth: float
+
+    @property
+    def ridge(self) -> float:
+        """Return the intensity from which on arithmetic is the limit, in flops a byte."""
+        return self.peak / self.bandwidth
+
+    def attainable(self, intensity: float) -> float:
+        """Return the highest flop/s at this intensity: min(peak, intensity · bandwidth)."""
+        return min(self.peak, intensity * self.bandwidth)
+
+    def bound(self, intensity: float) -> str:
+        """Return which of the two limits binds at this intensity: "arithmetic" or "memory"."""
+        return "arithmetic" if intensity >= self.ridge else "memory"
 
 
 @dataclass(frozen=True)
 class Multiprocessor:
     """What one multiprocessor can hold.
 
-    threads, blocks, registers: the most that are there at a time.
-    register_unit: registers a warp gets are rounded up to a multiple of it. register_partitions: parts of the register
-    file, each for its own warps. shared_bytes: shared memory. shared_unit: a block's share of it is rounded up to a
-    multiple of this. shared_reserve: bytes that the system takes of each block's share. shared_per_block: the most that
-    a block can ask for.
+    Attributes:
+        threads, blocks, registers: the most at a time.
+        register_unit: the registers of a warp are rounded up to a multiple of it.
+        register_partitions: parts of the register file, each for its own warps.
+        shared_bytes: shared memory, in bytes.
+        shared_unit: the shared memory of a block is rounded up to a multiple of it.
+        shared_reserve: bytes of each block's shared memory that the system takes.
+        shared_per_block: the most that a block can ask for, in bytes.
     """
 
     threads: int
@@ -40,13 +83,64 @@ class Multiprocessor:
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """What all chips of one compute capability have in common, and the chip that the emulated device is.
+
+    Attributes:
+        name: real architecture, such as "sm_90".
+        example: name of that chip.
+        multiprocessors: number of that chip's multiprocessors.
+        multiprocessor: limits of each.
+    """
+
+    name: str
+    example: str
+    multiprocessors: int
+    multiprocessor: Multiprocessor
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the plan of a product must know of a chip.
+
+    Attributes:
+        arch: real architecture, such as "sm_90".
+        multiprocessors: their number.
+        shared_per_block: shared memory that a block gets without asking for more, in bytes.
+        shared_on_request: shared memory that a block may ask for, in bytes; 0: no more.
+    """
+
+    arch: str
+    multiprocessors: int
+    shared_per_block: int = STATIC_SHARED
+    shared_on_request: int = 0
+
+    @property
+    def has_async_copies(self) -> bool:
+        """True if the chip has cp.async: from sm_80 on."""
+        return number_of(self.arch) >= 80
+
+    @property
+    def has_tensor_cores(self) -> bool:
+        """True if mma.sync takes TF32 and BF16: from sm_80 on."""
+        return number_of(self.arch) >= 80
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One GPU, by its published figures.
 
-    key: what it is asked for by, such as "H100". name: in full. devices: names that the driver gives it.
-    arch: real architecture, such as "sm_90". boost_hz: clock. rates: peak flop/s by kind of arithmetic, dense
-    (see `gpubp.costs.RATES`); kinds that it lacks are missing. bandwidth: bytes a second of device memory.
-    source: of the figures.
+    Attributes:
+        key: the name on the command line, such as "H100".
+        name: the full name.
+        devices: names that the driver gives it.
+        arch: real architecture, such as "sm_90".
+        multiprocessors: their number.
+        boost_hz: boost clock.
+        rates: dense peak flop/s by kind of arithmetic of `gpubp.dtypes`; without the kinds that the GPU lacks.
+        bandwidth: of device memory, in bytes a second.
+        multiprocessor: limits of one multiprocessor.
+        source: of the figures.
     """
 
     key: str
@@ -61,29 +155,54 @@ class Gpu:
     source: str
 
     def roofline(self, rate: str) -> Roofline:
-        """The limits for one kind of arithmetic.
+        """Return the limits for one kind of arithmetic.
 
-        Raises ArgumentError where the chip has no such units.
+        Raises:
+            ArgumentError: the GPU has no units for it.
         """
         if rate not in self.rates:
             raise ArgumentError("chip", self.key, f"a chip with {rate} units; it has {', '.join(self.rates)}")
         return Roofline(self.rates[rate], self.bandwidth)
 
-    def for_plans(self) -> plans.Chip:
-        """What the choice of kernels needs to know of it."""
-        return plans.Chip(self.arch, self.multiprocessors, shared_on_request=self.multiprocessor.shared_per_block)
+    def for_plans(self) -> Chip:
+        """Return what the choice of kernels must know of the GPU."""
+        return Chip(self.arch, self.multiprocessors, shared_on_request=self.multiprocessor.shared_per_block)
+
+
+def number_of(arch: str) -> int:
+    """Return 10 · major + minor of an architecture's compute capability: 90 for "sm_90" and "sm_90a".
+
+    Raises:
+        ValueError: the text is no real architecture.
+    """
+    match = re.fullmatch(r"sm_(\d+)[af]?", arch)
+    if match is None:
+        raise ValueError(f'arch is {arch!r}: it must be a real architecture, such as "sm_90"')
+    return int(match[1])
+
+
+@functools.cache
+def architectures() -> dict[str, Architecture]:
+    """Return the architectures of the table, which are those that are emulated, by name."""
+    found = {}
+    for name, figures in _tables(TABLE)["architectures"].items():
+        example = figures["example"]
+        count = figures["multiprocessors"] if "multiprocessors" in figures else get(example).multiprocessors
+        found[name] = Architecture(name, example, count, _multiprocessors()[name])
+    return found
 
 
 @functools.cache
 def known() -> dict[str, Gpu]:
-    """The GPUs of the table, by key."""
-    return _parse(TABLE)
+    """Return the GPUs of the table, by key."""
+    return {key: _gpu(TABLE, key, table) for key, table in _tables(TABLE).items() if key != "architectures"}
 
 
 def get(name: str) -> Gpu:
-    """The GPU of this key or full name, whatever the case.
+    """Return the GPU with this key or full name, in capitals or not.
 
-    Raises ArgumentError for a name that is not in the table.
+    Raises:
+        ArgumentError: the name is not in the table.
     """
     for gpu in known().values():
         if name.lower() in (gpu.key.lower(), gpu.name.lower()):
@@ -92,7 +211,7 @@ def get(name: str) -> Gpu:
 
 
 def of_device(device: str) -> Gpu | None:
-    """The GPU that the driver calls by this name, such as "NVIDIA H100 80GB HBM3"; None for one not in the table.
+    """Return the GPU that the driver calls by this name, such as "NVIDIA H100 80GB HBM3", or None.
 
     Only whole names count: boards of one chip differ in clock, in memory and in how much of the chip is on.
     """
@@ -100,14 +219,17 @@ def of_device(device: str) -> Gpu | None:
 
 
 def read(path: str | Path) -> Gpu:
-    """The GPU that a file in the form of `chips.toml` describes, in its one table.
+    """Return the GPU that a file in the form of `chips.toml` describes, in its one table.
 
-    Raises ArgumentError that names the file and the field at fault.
+    Raises:
+        ArgumentError: the file or a field of it is wrong; names both.
     """
-    found = _parse(Path(path))
-    if len(found) != 1:
-        raise ArgumentError("chip", str(path), f"a file with one chip's table; it has {len(found)}")
-    return next(iter(found.values()))
+    path = Path(path)
+    tables = _tables(path)
+    if len(tables) != 1:
+        raise ArgumentError("chip", str(path), f"a file with one chip's table; it has {len(tables)}")
+    ((key, table),) = tables.items()
+    return _gpu(path, key, table)
 
 
 # --- the file, field by field -----------------------------------------------------------------------------------------
@@ -119,9 +241,8 @@ _FIELDS = {
     "bandwidth": float,
     "source": str,
     "tflops": dict,
-    "multiprocessor": dict,
 }
-_OPTIONAL: dict[str, type] = {"devices": list}
+_OPTIONAL: dict[str, type] = {"devices": list, "multiprocessor": dict}
 _ZERO_ALLOWED = ("shared_reserve",)
 _WANTED = {
     str: "a text",
@@ -132,7 +253,8 @@ _WANTED = {
 }
 
 
-def _parse(path: Path) -> dict[str, Gpu]:
+def _tables(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the tables of a file, each as a dictionary."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -142,35 +264,56 @@ def _parse(path: Path) -> dict[str, Gpu]:
     for key, table in tables.items():
         if not isinstance(table, dict):
             raise ArgumentError(f"{path}: {key}", table, "inside a chip's table, such as [MyChip]")
-    return {key: _gpu(f"{path}: {key}", key, table) for key, table in tables.items()}
+    return tables
 
 
-def _gpu(where: str, key: str, table: Mapping[str, Any]) -> Gpu:
+def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
+    where = f"{path}: {key}"
     checked = _checked(where, table, _FIELDS, _OPTIONAL)
-    if not re.fullmatch(r"sm_\d+[af]?", checked["arch"]):
-        raise ArgumentError(f"{where}.arch", checked["arch"], 'a real architecture, such as "sm_90"')
-    tflops = _checked(f"{where}.tflops", checked["tflops"], {"float32": float}, dict.fromkeys(RATES, float))
-    limits = _checked(
-        f"{where}.multiprocessor", checked["multiprocessor"], {field.name: int for field in fields(Multiprocessor)}
-    )
+    arch = checked["arch"]
+    try:
+        number_of(arch)
+    except ValueError:
+        raise ArgumentError(f"{where}.arch", arch, 'a real architecture, such as "sm_90"') from None
+    tflops = _checked(f"{where}.tflops", checked["tflops"], {"float32": float}, dict.fromkeys(NAMES, float))
+    if "multiprocessor" in checked:
+        limits = {field.name: int for field in fields(Multiprocessor)}
+        own = Multiprocessor(**_checked(f"{where}.multiprocessor", checked["multiprocessor"], limits))
+    elif arch.rstrip("af") in _multiprocessors():
+        own = _multiprocessors()[arch.rstrip("af")]
+    else:
+        raise ArgumentError(f"{where}.multiprocessor", None, f"a table of its own: {arch} is not in {TABLE.name}")
     return Gpu(
         key=key,
         name=checked["name"],
         devices=tuple(checked.get("devices", ())),
-        arch=checked["arch"],
+        arch=arch,
         multiprocessors=checked["multiprocessors"],
         boost_hz=checked["boost_mhz"] * 1e6,
-        rates={rate: tflops[rate] * 1e12 for rate in RATES if rate in tflops},
+        rates={rate: tflops[rate] * 1e12 for rate in NAMES if rate in tflops},
         bandwidth=checked["bandwidth"] * 1e9,
-        multiprocessor=Multiprocessor(**limits),
+        multiprocessor=own,
         source=checked["source"],
     )
+
+
+@functools.cache
+def _multiprocessors() -> dict[str, Multiprocessor]:
+    """Return the limits of a multiprocessor by architecture."""
+    return {
+        name: Multiprocessor(**{field.name: figures[field.name] for field in fields(Multiprocessor)})
+        for name, figures in _tables(TABLE)["architectures"].items()
+    }
 
 
 def _checked(
     where: str, table: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type] | None = None
 ) -> dict[str, Any]:
-    """The table, if it has every required field, none that is unknown, and each of its kind."""
+    """Return the table if it has every required field, no unknown one, and values of the right kinds.
+
+    Raises:
+        ArgumentError: names the field.
+    """
     kinds = {**(optional or {}), **required}
     for name in required:
         if name not in table:

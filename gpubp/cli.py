@@ -337,7 +337,8 @@ def bench(
         ),
     ] = None,
     variant: Annotated[
-        list[str] | None, _who("This rung of the ladder on a GPU too: naive, tiled, pipelined; may be given again.")
+        list[str] | None,
+        _who("This rung of the ladder on a GPU too: naive, tiled, blocked, pipelined; may be given again."),
     ] = None,
     quick: Annotated[bool, _how("A few sizes, a few seconds.", "--quick")] = False,
     full: Annotated[bool, _how("Every primitive, many sizes, many minutes.", "--full")] = False,
@@ -412,6 +413,7 @@ def profile(
 ) -> None:
     """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
     from gpubp.profiler import profile_command
+    from gpubp.report import profile_page
 
     profile_command.run(
         _console(),
@@ -428,7 +430,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
-        command_line=_command_line(),
+        page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
 

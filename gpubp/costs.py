@@ -1,10 +1,10 @@
-"""What each primitive costs at least: its flops, its bytes, and the roofline that turns them into a least time.
+"""What each primitive costs at least: its flops, its bytes, and the time that a machine takes for them at least.
 
-Flops of a product are 2·M·N·K, as usual: what its epilogue does with each sum is left out. Flops of the others are the
-operations of the equation an element, where a function (exp, σ, σ', ∂ℓ/∂a) counts as one.
+A product has 2·M·N·K flops, as usual, without what its epilogue does with each sum. The others have the operations of
+their equation for each element; a function (exp, σ, σ', ∂ℓ/∂a) counts as one operation.
 
-Bytes are each input once and each output once. A kernel moves more where an operand does not fit on the chip and is
-read again, and less where a cache still holds what the kernel before wrote.
+Bytes count each input once and each output once. A kernel moves more if an operand does not fit on the chip and is read
+again, and less if a cache still holds what the kernel before it wrote.
 """
 
 from __future__ import annotations
@@ -13,23 +13,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpubp.chips import Roofline
+from gpubp.dtypes import ARITHMETIC, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn import activations, optimizers
 
-RATES = ("float32", "float64", "tf32", "bfloat16", "float16")
-"""Kinds of arithmetic that a chip has a peak rate for: the first two of its cores, the others of its tensor cores."""
-
-STORAGE_BYTES = {"float32": 4, "float64": 8, "tf32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of an element of the arrays that products read, by the kind of arithmetic."""
-
 PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
-"""Primitives whose shape is (M, N, K): see `cost`."""
+"""Primitives whose shape is (M, N, K) (see `cost`)."""
 
 MATRICES = ("output_delta", "hadamard_derivative", "softmax", "bias_gradient")
 """Primitives whose shape is (B, n)."""
 
 PRIMITIVES = (*PRODUCTS, *MATRICES, "update")
-"""What `cost` knows."""
+"""All primitives that `cost` knows."""
 
 DOUBLE = 8
 LABEL = 8
@@ -43,8 +39,10 @@ UPDATE_FLOPS = {"sgd": 2, "momentum": 4, "nesterov": 6, "rmsprop": 9, "adam": 13
 class Cost:
     """The least work of one primitive at one shape.
 
-    flops: floating-point operations. bytes_read, bytes_written: each input once, each output once.
-    rate: the kind of arithmetic that limits it (see `RATES`).
+    Attributes:
+        flops: floating-point operations.
+        bytes_read, bytes_written: each input once, each output once.
+        rate: the kind of arithmetic that limits it (see `gpubp.dtypes.ARITHMETIC`).
     """
 
     flops: int
@@ -54,41 +52,17 @@ class Cost:
 
     @property
     def bytes(self) -> int:
-        """Read and written together."""
+        """Return the bytes read and written."""
         return self.bytes_read + self.bytes_written
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity: flops a byte."""
+        """Return the arithmetic intensity, in flops a byte."""
         return self.flops / self.bytes
 
-
-@dataclass(frozen=True)
-class Roofline:
-    """The two limits of a machine (Williams, Waterman & Patterson, "Roofline", 2009).
-
-    peak: flop/s. bandwidth: bytes a second.
-    """
-
-    peak: float
-    bandwidth: float
-
-    @property
-    def ridge(self) -> float:
-        """The intensity from which on arithmetic is the limit, in flops a byte."""
-        return self.peak / self.bandwidth
-
-    def attainable(self, intensity: float) -> float:
-        """The highest flop/s at this intensity: min(peak, intensity · bandwidth)."""
-        return min(self.peak, intensity * self.bandwidth)
-
-    def bound(self, intensity: float) -> str:
-        """Which of the two limits binds: "arithmetic" or "memory"."""
-        return "arithmetic" if intensity >= self.ridge else "memory"
-
-    def least_seconds(self, cost: Cost) -> float:
-        """The time below which no kernel can do this work."""
-        return max(cost.flops / self.peak, cost.bytes / self.bandwidth)
+    def least_seconds(self, limits: Roofline) -> float:
+        """Return the time below which no kernel can do this work on a machine with these limits."""
+        return max(self.flops / limits.peak, self.bytes / limits.bandwidth)
 
 
 def cost(
@@ -101,34 +75,32 @@ def cost(
     labels: bool = True,
     optimizer: str = "sgd",
 ) -> Cost:
-    """The least work of a primitive.
+    """Return the least work of a primitive.
 
     Args:
         primitive: one of `PRIMITIVES`.
         shape: (M, N, K) for a product: dense_forward (B, n_l, n_{l-1}), hidden_delta and transpose_product
             (B, n_l, n_{l+1}), weight_gradient and weight_step (n_l, n_{l-1}, B); (parameters,) for update; else (B, n).
-        dtype: the kind of arithmetic, one of `RATES`. Arrays are stored in it; for tf32 in float32. Biases, gradients
-            and parameters are float32 where it is one of 16 bits.
-        activation: σ; where σ' reads z, dense_forward keeps z besides a.
-        bias: whether dense_forward adds one.
-        labels: output_delta is of softmax and cross-entropy, with int64 labels; else of (B, n) targets and a loss and
-            an activation of their own.
+        dtype: the kind of arithmetic, of `gpubp.dtypes.ARITHMETIC`. Arrays are stored in it; for tf32 in float32.
+            Biases, gradients and parameters are float32 if it has 16 bits.
+        activation: σ; if its derivative reads z, dense_forward keeps z besides a.
+        bias: True if dense_forward adds a bias.
+        labels: True: output_delta is of softmax and cross-entropy, with int64 labels. False: of (B, n) targets, with a
+            separate loss and activation.
         optimizer: of update.
 
-    Raises ArgumentError for a wrong name or shape.
+    Raises:
+        ArgumentError: a name or the shape is wrong.
     """
     if primitive not in PRIMITIVES:
         raise unknown_name("primitive", primitive, PRIMITIVES)
-    if dtype not in RATES:
-        raise unknown_name("dtype", dtype, RATES)
+    kind = ARITHMETIC[canonical("dtype", dtype)]
     sides = checked_shape(primitive, shape)
-    stored = STORAGE_BYTES[dtype]
-    master = max(4, stored)
+    stored, master = kind.item_bytes, kind.accumulator.itemsize
     if primitive in PRODUCTS:
         flops, read, written = _product(primitive, sides, stored, master, activations.get(activation).reads, bias)
-        return Cost(flops, read, written, dtype)
-    # only products run on tensor cores
-    rate = dtype if dtype in ("float32", "float64") else "float32"
+        return Cost(flops, read, written, kind.name)
+    rate = str(kind.accumulator)  # only products run on tensor cores
     if primitive == "update":
         return _update(sides[0], stored, master, optimizer, rate)
     flops, read, written = _elementwise(primitive, sides, stored, master, labels)
@@ -136,12 +108,16 @@ def cost(
 
 
 def sides_of(primitive: str) -> int:
-    """How many sides a primitive's shape has."""
+    """Return the number of sides of a primitive's shape."""
     return 3 if primitive in PRODUCTS else 1 if primitive == "update" else 2
 
 
 def checked_shape(primitive: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape, if it has as many sides as the primitive needs, all whole numbers ≥ 1."""
+    """Return the shape as a tuple.
+
+    Raises:
+        ArgumentError: the number of sides is not the primitive's, or a side is no whole number ≥ 1.
+    """
     sides = tuple(shape)
     count = sides_of(primitive)
     if len(sides) != count or not all(isinstance(side, int) and side >= 1 for side in sides):

@@ -21,8 +21,14 @@ PACKAGES = ("gpubp", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba", 
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What was found. memory: bytes, 0 where the system does not say. driver: the newest CUDA that it offers, or ""."""
+class MachineInfo:
+    """What was found.
+
+    Attributes:
+        memory: in bytes; 0 if the system does not say.
+        driver: the newest CUDA version that the driver offers, or "".
+        automatic: what backend "auto" takes.
+    """
 
     python: str
     system: str
@@ -36,11 +42,11 @@ class Machine:
     automatic: str
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """Return all of it as JSON can hold it."""
         return asdict(self)
 
     def table(self) -> Table:
-        """All of it, for a terminal."""
+        """Return all of it as a table for a terminal."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -61,12 +67,12 @@ class Machine:
         return table
 
 
-def look() -> Machine:
-    """Find out what this machine has. Runs a tiny kernel where there is a GPU."""
+def look() -> MachineInfo:
+    """Return what this machine has. Runs a tiny kernel if there is a GPU."""
     found = tuple(detection.probe(name, device) for name, devices in backends.BACKENDS.items() for device in devices)
     driver = detection.driver()
     automatic = next((each for each in found if each.works and each.device == "gpu"), None)
-    return Machine(
+    return MachineInfo(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
@@ -100,7 +106,7 @@ def _processor() -> str:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,9 +1,10 @@
 """The table of chips: whole, consistent with itself, and a user's file checked field by field."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpubp import chips
-from gpubp.backends import plans
 from gpubp.errors import ArgumentError
 
 CORES = {"sm_75": 64, "sm_80": 64, "sm_89": 128, "sm_90": 128, "sm_100": 128}
@@ -28,10 +29,17 @@ def test_peak_rates_follow_from_cores_and_clock(gpu):
 def test_every_chip_is_whole(gpu):
     assert gpu.source
     assert gpu.devices
-    limits = gpu.multiprocessor
+    assert gpu.multiprocessor == chips.architectures()[gpu.arch].multiprocessor
+
+
+@pytest.mark.parametrize("arch", chips.architectures().values(), ids=lambda arch: arch.name)
+def test_every_architecture_is_whole(arch):
+    limits = arch.multiprocessor
     assert limits.shared_per_block + limits.shared_reserve == limits.shared_bytes
     assert limits.shared_bytes % limits.shared_unit == 0
-    assert limits.threads % 32 == 0
+    assert limits.threads % chips.WARP == 0
+    assert arch.example
+    assert arch.multiprocessors > 0
 
 
 def test_names_are_found_whatever_their_case():
@@ -46,7 +54,7 @@ def test_a_device_is_known_by_its_whole_name_only():
 
 
 def test_what_plans_need():
-    assert chips.get("H100").for_plans() == plans.EMULATED_CHIP
+    assert chips.get("H100").for_plans() == chips.Chip("sm_90", 132, shared_on_request=227 * 1024)
 
 
 def test_a_rate_that_a_chip_lacks_is_an_error():
@@ -55,12 +63,26 @@ def test_a_rate_that_a_chip_lacks_is_an_error():
         chips.get("T4").roofline("bfloat16")
 
 
-def table_of(key, **changes):
+LIMITS = """
+[T4.multiprocessor]
+threads = 1024
+blocks = 16
+registers = 65536
+register_unit = 256
+register_partitions = 4
+shared_bytes = 65536
+shared_unit = 256
+shared_reserve = 0
+shared_per_block = 65536
+"""
+
+
+def table_of(key, more="", **changes):
     """The lines of one chip in the table, as a file of its own; a change of None leaves the field out."""
     text = chips.TABLE.read_text()
     start = text.index(f"[{key}]")
-    end = text.find("\n[", text.index(f"[{key}.multiprocessor]") + 1)
-    lines = text[start : end if end > 0 else None].splitlines()
+    end = text.index("\n#", start)
+    lines = (text[start:end] + more).splitlines()
     for name, value in changes.items():
         (at,) = [i for i, line in enumerate(lines) if line.startswith(f"{name} =")]
         lines[at] = "" if value is None else f"{name} = {value}"
@@ -71,6 +93,15 @@ def test_a_users_file(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(table_of("T4"))
     assert chips.read(file) == chips.get("T4")
+
+
+def test_a_users_file_may_have_limits_of_its_own(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(table_of("T4", LIMITS, arch='"sm_70"', threads=2048))
+    assert chips.read(file).multiprocessor == replace(chips.get("T4").multiprocessor, threads=2048)
+    file.write_text(table_of("T4", arch='"sm_70"'))
+    with pytest.raises(ArgumentError, match=r"T4.multiprocessor was None; it must be a table of its own: sm_70 is not"):
+        chips.read(file)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +121,7 @@ def test_a_users_file(tmp_path):
 )
 def test_a_users_file_is_checked_field_by_field(tmp_path, changes, message):
     file = tmp_path / "mine.toml"
-    file.write_text(table_of("T4", **changes))
+    file.write_text(table_of("T4", LIMITS, **changes))
     with pytest.raises(ArgumentError, match=message):
         chips.read(file)
 

@@ -3,7 +3,8 @@
 import pytest
 
 from gpubp import costs
-from gpubp.costs import Roofline, cost
+from gpubp.chips import Roofline
+from gpubp.costs import cost
 from gpubp.errors import ArgumentError
 
 
@@ -68,8 +69,8 @@ def test_the_roofline():
     assert limits.ridge == 10
     assert [limits.attainable(intensity) for intensity in (1, 10, 100)] == [10, 100, 100]
     assert [limits.bound(intensity) for intensity in (9.9, 10, 11)] == ["memory", "arithmetic", "arithmetic"]
-    assert limits.least_seconds(costs.Cost(flops=1000, bytes_read=5, bytes_written=5)) == 10
-    assert limits.least_seconds(costs.Cost(flops=10, bytes_read=500, bytes_written=500)) == 100
+    assert costs.Cost(flops=1000, bytes_read=5, bytes_written=5).least_seconds(limits) == 10
+    assert costs.Cost(flops=10, bytes_read=500, bytes_written=500).least_seconds(limits) == 100
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ a workspace that the first step makes.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,26 +18,18 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends import plans
+from gpubp.backends.arguments import ArgumentChecker
 from gpubp.backends.base import Array
-from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan, operands_of
-from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
-from gpubp.backends.instances import (
-    KERNEL_DIRECTORY,
-    TYPES,
-    WORDS,
-    Entry,
-    ProductKernels,
-    entry,
-    general_product_kernels,
-    product_kernels,
-)
-from gpubp.backends.plans import Chip, Plan
-from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
+from gpubp.backends.gpu_backend import GpuBackend, Launch, check_grid, optimizer_numbers
+from gpubp.backends.instances import KERNEL_DIRECTORY, Entry, cuda_entry
+from gpubp.backends.memory import Uploads
+from gpubp.chips import Chip
+from gpubp.dtypes import ARITHMETIC, PLAIN, canonical, master_of
+from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
-from gpubp.nn.precision import HALVES, master_of
-from gpubp.toolchain.nvrtc import compile_file
+from gpubp.toolchain.nvrtc import Compiled, compile_file
 
 CUDA_DEVICE = 2
 """kDLCUDA, DLPack's number for memory of a CUDA device."""
@@ -62,6 +53,7 @@ class CupyBackend(GpuBackend):
         self._kernels = kernels
         self._stream = self._cp.cuda.Stream(non_blocking=True)
         self._loaded: dict[Entry, Any] = {}
+        self._functions: dict[tuple[str, tuple[Any, ...]], tuple[Any, tuple[np.generic, ...]]] = {}
         self._uploads = Uploads()
         current = self._cp.cuda.Device()
         chip = Chip(
@@ -74,23 +66,26 @@ class CupyBackend(GpuBackend):
             self._cp.ndarray,
             int(current),
             address=lambda x: x.data.ptr,
-            device_of=lambda x: int(x.device),
-            floats=(*FLOATS, *HALVES),
+            device_of=lambda x: x.data.mem.device_id,
+            floats=[kind.storage for kind in ARITHMETIC.values() if kind.name == str(kind.storage)],
         )
         super().__init__(device, chip, check)
         if not chip.has_tensor_cores:
             self.variants = plans.THREAD_VARIANTS
 
-    def require_precision(self, precision: str) -> None:
-        """See `Backend.require_precision`."""
-        if not self.chip.has_tensor_cores:
+    def for_precision(self, precision: str) -> CupyBackend:
+        """See `Backend.for_precision`."""
+        if canonical("precision", precision) not in PLAIN and not self.chip.has_tensor_cores:
             expected = f"left out: {self.chip.arch} has no tensor cores for it, sm_80 and newer chips have"
             raise ArgumentError("precision", precision, expected)
+        return self
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        """x as an array of this backend with this dtype; without a copy where x is on the device, has it already, and
-        is C-contiguous: arrays of CuPy, and of any library with `__cuda_array_interface__` or DLPack.
+        """Return x as an array of this backend with this dtype.
+
+        Without a copy if x is on the device, has the dtype and is C-contiguous: an array of CuPy, or of any library
+        with `__cuda_array_interface__` or DLPack.
         """
         dlpack_device = getattr(x, "__dlpack_device__", None)
         on_device = hasattr(x, "__cuda_array_interface__")
@@ -125,7 +120,8 @@ class CupyBackend(GpuBackend):
         self._stream.synchronize()
 
     def elapsed(self, work: Callable[[], object]) -> float:
-        """Seconds that the device takes for what `work` gives it, between two events of its own clock. Waits for it."""
+        """Return the seconds that the device takes for what `work` launches, between two events of its own clock. Waits
+        for the device."""
         start, end = self._cp.cuda.Event(), self._cp.cuda.Event()
         start.record(self._stream)
         work()
@@ -135,142 +131,22 @@ class CupyBackend(GpuBackend):
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
-        """Work on a user's array, which is made, and used again, on the current stream: ours waits for what that was
-        given before, and that waits for ours."""
+        """Work on a user's array, which is made, and used again, on the current stream: the backend's stream waits for
+        what that stream was given before, and that stream then waits for the backend's."""
         current = self._cp.cuda.get_current_stream()
         self._stream.wait_event(current.record())
         yield
         current.wait_event(self._stream.record())
 
-    def _run_copy(self, source: Array, out: Array) -> None:
-        # bytes, in the widest words that both arrays are made of
-        word = _word(source.nbytes, source.data.ptr, out.data.ptr)
+    def copy(self, source: Array, out: Array) -> None:
+        if self._check.copy(source, out):
+            word = self._word(source.nbytes, source, out)
+            with self._in_turn():
+                self._each(source.nbytes // word.nbytes, "copy", (word,), (source, out))
+
+    def cast(self, source: Array, out: Array) -> None:
         with self._in_turn():
-            self._each(entry("copy", "copy", WORDS[word]), source.nbytes // word, (source, out))
-
-    def _run_cast(self, source: Array, out: Array) -> None:
-        with self._in_turn():
-            self._each(entry("cast", "cast", _ctype(source.dtype), _ctype(out.dtype)), source.size, (source, out))
-
-    def _run_gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
-        row_bytes = out.nbytes // len(out)
-        word = _word(row_bytes, source.data.ptr, out.data.ptr)
-        words = row_bytes // word
-        arguments = (source, order, control, out, len(out), words)
-        kernel = entry("gather_rows", "gather_rows", WORDS[word])
-        self._launch(kernel, (blocks(len(out) * words),), (BLOCK,), arguments)
-
-    def _run_squared_norm(self, x: Array, parts: Array, out: Array) -> None:
-        first = entry("squared_norm", "squared_norm_parts", _ctype(x.dtype))
-        self._launch(first, (parts.size,), (plans.SUM_THREADS,), (x, x.size, parts))
-        second = entry("squared_norm", "squared_norm", "double")
-        self._launch(second, (1,), (plans.SUM_THREADS,), (parts, parts.size, out))
-
-    def _run_scale(self, x: Array, factor: np.floating) -> None:
-        self._launch(entry("scale", "scale", _ctype(x.dtype)), (blocks(x.size),), (BLOCK,), (x, x.size, factor))
-
-    def _run_row_argmax(self, x: Array, out: Array) -> None:
-        self._by_rows("row_argmax", "row_argmax", (_ctype(x.dtype),), (x, out))
-
-    # --- forward ----------------------------------------------------------------------------------------------------
-    def _run_softmax(self, z: Array, a: Array) -> None:
-        self._by_rows("softmax", "softmax", (_ctype(z.dtype), _ctype(a.dtype)), (z, a))
-
-    # --- backward ---------------------------------------------------------------------------------------------------
-    def _run_softmax_cross_entropy(
-        self, z: Array, y: Array, labels: bool, control: Array | None, scale: float, parts: Array, delta: Array
-    ) -> None:
-        target = ("Labels", "int64") if labels else ("Probabilities", _ctype(y.dtype))
-        template, numbers = (_ctype(z.dtype), *target), (scale, control)
-        self._by_rows("output_delta", "output_delta_softmax_cross_entropy", template, (z, y, delta, parts), numbers)
-
-    def _run_softmax_output_delta(
-        self, loss: Loss, a: Array, y: Array, control: Array | None, scale: float, parts: Array, delta: Array
-    ) -> None:
-        template, numbers = (_ctype(a.dtype), type(loss).__name__), (scale, control, _threshold(loss, a.dtype))
-        self._by_rows("output_delta", "output_delta_softmax", template, (a, y, delta, parts), numbers)
-
-    def _run_elementwise_output_delta(
-        self,
-        loss: Loss,
-        activation: Activation,
-        output: Array,
-        saved: Array,
-        y: Array,
-        control: Array | None,
-        scale: float,
-        parts: Array,
-        delta: Array,
-    ) -> None:
-        dtype = output.dtype
-        sigma = "Identity" if loss.from_logits else type(activation).__name__
-        kernel = entry("output_delta", "output_delta_elementwise", _ctype(dtype), type(loss).__name__, sigma)
-        numbers = (scale, control, _threshold(loss, dtype), master_of(dtype).type(activation.parameter))
-        arguments = (output, saved, y, delta, parts, *output.shape, *numbers)
-        self._launch(kernel, (parts.size,), (plans.SUM_THREADS,), arguments)
-
-    def _run_total_loss(self, parts: Array, scale: float, losses: Array) -> None:
-        kernel = entry("output_delta", "total_loss", "double")
-        self._launch(kernel, (1,), (plans.SUM_THREADS,), (parts, parts.size, scale, losses))
-
-    def _run_hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
-        dtype = product.dtype
-        kernel = entry("hadamard_derivative", "hadamard_derivative", _ctype(dtype), type(activation).__name__)
-        arguments = (product, saved, delta, delta.size, master_of(dtype).type(activation.parameter))
-        self._launch(kernel, _wide_blocks(delta), (BLOCK,), arguments)
-
-    def _run_bias_gradient(self, delta: Array, rows_a_part: int, parts: Array, gradient: Array) -> None:
-        rows, width = delta.shape
-        kernel = entry("bias_gradient", "bias_gradient_parts", _ctype(delta.dtype))
-        grid = blocks(width, 32), len(parts)
-        self._launch(kernel, grid, (32, 8), (delta, parts, rows, width, rows_a_part))
-        if len(parts) > 1:
-            kernel = entry("bias_gradient", "bias_gradient", _ctype(gradient.dtype))
-            self._launch(kernel, (blocks(width),), (BLOCK,), (parts, len(parts), gradient, width))
-
-    # --- update -----------------------------------------------------------------------------------------------------
-    def _run_prepare_update(self, max_norm: float, growth_interval: int, control: Array) -> None:
-        kernel = entry("prepare_update", "prepare_update", "double")
-        self._launch(kernel, (1,), (1,), (control, max_norm, growth_interval))
-
-    def _run_update(
-        self,
-        optimizer: Optimizer,
-        gradients: Array,
-        decayed: int,
-        control: Array,
-        state: Sequence[Array],
-        clip_value: np.floating,
-        parameters: Array,
-        stored: Array | None,
-    ) -> None:
-        dtype = parameters.dtype
-        first, second, epsilon = optimizer_numbers(optimizer)
-        arguments = (
-            *(gradients, parameters, *state, *[None] * (2 - len(state)), gradients.size, decayed, control),
-            *(float(optimizer.weight_decay), clip_value, first, second, dtype.type(epsilon)),
-            stored,
-        )
-        copy = () if stored is None else (_ctype(stored.dtype),)
-        kernel = entry("update", "update", _ctype(dtype), type(optimizer).__name__, *copy)
-        self._launch(kernel, _wide_blocks(parameters), (BLOCK,), arguments)
-
-    # --- products ---------------------------------------------------------------------------------------------------
-    def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
-        operands, alignment = operands_of(call.dtype, tf32), _row_alignment(call.a, call.b)
-        return decide_plan(plan, self.variant, call.m, call.n, call.k, operands, self.chip, alignment)
-
-    def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:
-        arguments = (call.a, call.b, *call.epilogue, call.m, call.n, call.k, *_numbers(call))
-        self._launch(_product_kernels(call).whole(plan), grid, block, arguments, _shared_on_request(plan))
-
-    def _run_partial_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block, sums: Array) -> None:
-        arguments = (call.a, call.b, sums, call.m, call.n, call.k, plan.part(call.k))
-        self._launch(_product_kernels(call).partial(plan), grid, block, arguments, _shared_on_request(plan))
-
-    def _run_reduction(self, call: ProductCall, sums: Array, grid: Block, block: Block) -> None:
-        arguments = (sums, len(sums), *call.epilogue, call.m, call.n, *_numbers(call))
-        self._launch(_product_kernels(call).reduction(), grid, block, arguments)
+            super().cast(source, out)
 
     # --- capture ----------------------------------------------------------------------------------------------------
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -284,33 +160,32 @@ class CupyBackend(GpuBackend):
         return functools.partial(_replay, graph, self._stream, self._workspace.buffer)
 
     # --- launches ---------------------------------------------------------------------------------------------------
-    def _launch(self, kernel: Entry, grid: Block, block: Block, arguments: tuple, shared: int = 0) -> None:
-        """shared: dynamic shared memory of a block, in bytes."""
-        check_grid(grid, kernel.expression)
-        loaded = self._loaded.get(kernel) or self._load(kernel, shared)
+    def _launch(self, launch: Launch) -> None:
+        check_grid(launch)
+        key = launch.kernel, launch.template
+        function, own_numbers = self._functions.get(key) or self._make(launch)
+        arguments = (*launch.arrays, *launch.sizes, *launch.numbers, *own_numbers)
         with self._stream:
-            loaded(grid, block, arguments, shared_mem=shared)
+            function(launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
 
-    def _load(self, kernel: Entry, shared: int) -> Any:
-        path = self._kernels / kernel.source
-        compiled = compile_file(path, self.chip.arch, name_expressions=[kernel.expression])
-        module = self._cp.RawModule(path=str(compiled.cubin_path))
-        loaded = self._loaded[kernel] = module.get_function(compiled.lowered_names[kernel.expression])
-        if shared > self.chip.shared_per_block:
-            loaded.max_dynamic_shared_size_bytes = shared
-        return loaded
+    def _make(self, launch: Launch) -> tuple[Any, tuple[np.generic, ...]]:
+        """Return the function on the device for such launches, and the last numbers that it takes."""
+        entry = cuda_entry(launch.kernel, launch.template)
+        function = self._loaded.get(entry)
+        if function is None:
+            compiled, name = self.compiled(launch)
+            module = self._cp.RawModule(path=str(compiled.cubin_path))
+            function = self._loaded[entry] = module.get_function(name)
+            if launch.shared_bytes > self.chip.shared_per_block:
+                function.max_dynamic_shared_size_bytes = launch.shared_bytes
+        made = self._functions[launch.kernel, launch.template] = function, _own_numbers(launch.template)
+        return made
 
-    def _each(self, kernel: Entry, size: int, arguments: tuple) -> None:
-        """Launch an elementwise kernel whose last argument is the number of elements."""
-        self._launch(kernel, (blocks(size),), (BLOCK,), (*arguments, size))
-
-    def _by_rows(
-        self, source: str, kernel: str, template: tuple[str, ...], arrays: tuple[Array, ...], numbers: tuple = ()
-    ) -> None:
-        """Launch a kernel in which a team of threads takes a row of the first array."""
-        rows, width = arrays[0].shape
-        chosen = entry(source, kernel, *template, plans.row_team(width))
-        self._launch(chosen, *row_blocks(rows, width), (*arrays, rows, width, *numbers))
+    def compiled(self, launch: Launch) -> tuple[Compiled, str]:
+        """Return the compilation of the kernel that a launch runs, and the kernel's name in the machine code."""
+        entry = cuda_entry(launch.kernel, launch.template)
+        compiled = compile_file(self._kernels / entry.source, self.chip.arch, name_expressions=[entry.expression])
+        return compiled, compiled.lowered_names[entry.expression]
 
 
 def _replay(graph: Any, stream: Any, workspace: Any) -> None:
@@ -319,7 +194,7 @@ def _replay(graph: Any, stream: Any, workspace: Any) -> None:
 
 
 def _array_module(device: str) -> Any:
-    """CuPy, or what stands for it on the emulated device."""
+    """Return CuPy, or the emulated device's own module of that interface."""
     try:
         if device == "gpu":
             import cupy
@@ -335,44 +210,16 @@ def _array_module(device: str) -> Any:
         ) from error
 
 
-def _ctype(dtype: np.dtype) -> str:
-    return TYPES[str(dtype)]
-
-
-def _product_kernels(call: ProductCall) -> ProductKernels:
-    if call.primitive == "product":
-        return general_product_kernels(call.form, str(call.dtype))
-    sigma = None if call.activation is None else type(call.activation).__name__
-    return product_kernels(call.primitive, call.form, str(call.dtype), sigma)
-
-
-def _numbers(call: ProductCall) -> tuple[np.floating, ...]:
-    """What an epilogue takes after the arrays and their sides."""
-    return call.factors if call.activation is None else (master_of(call.dtype).type(call.activation.parameter),)
-
-
-def _threshold(loss: Loss, dtype: np.dtype) -> np.floating:
-    """The loss's own number, or 0."""
-    return master_of(dtype).type(getattr(loss, "threshold", 0))
-
-
-def _wide_blocks(x: Array) -> Block:
-    """The grid of a kernel in which a thread takes 16 bytes of x."""
-    return (blocks(x.size, BLOCK * (16 // x.dtype.itemsize)),)
-
-
-def _row_alignment(a: Array, b: Array) -> int:
-    """Bytes, up to 16, that every row of both operands starts on a multiple of."""
-    return math.gcd(16, *(number for x in (a, b) for number in (x.shape[1] * x.itemsize, x.data.ptr)))
-
-
-def _shared_on_request(plan: Plan) -> int:
-    return plan.shared_bytes if plan.variant == "tensorcore" else 0
-
-
-def _word(nbytes: int, *addresses: int) -> int:
-    """The widest word, in bytes, that a row of this many bytes is made of and that all addresses are aligned for."""
-    for word in WORDS:
-        if nbytes % word == 0 and all(address % word == 0 for address in addresses):
-            return word
-    raise StateError("dtype", f"makes rows of {nbytes} bytes", "make rows of 2 bytes or more")
+def _own_numbers(template: tuple[Any, ...]) -> tuple[np.generic, ...]:
+    """Return the numbers of the functions among a kernel's template arguments, in their order: a slope, a threshold,
+    an optimiser's factors."""
+    numbers: list[Any] = []
+    for each in template:
+        if isinstance(each, Activation):
+            numbers.append(master_of(template[0]).type(each.parameter))
+        elif isinstance(each, Loss):
+            numbers.append(master_of(template[0]).type(getattr(each, "threshold", 0)))
+        elif isinstance(each, Optimizer):
+            first, second, epsilon = optimizer_numbers(each)
+            numbers += first, second, template[0].type(epsilon)
+    return tuple(numbers)

@@ -1,61 +1,78 @@
 """What the backends with kernels have in common: everything about a primitive but the launch itself.
 
-`GpuBackend` checks the arguments of each primitive, decides on the plan and the sizes of the parts, takes working
-memory, and then calls a hook, a method whose name begins with "_run_", in which a backend launches its own kernels.
+`GpuBackend` has the arguments of each primitive checked, decides on plans, grids and working memory, and hands each
+kernel to `_launch` as a `Launch`. A backend has that one method, its arrays and streams, and little else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpubp.backends import plans
-from gpubp.backends.base import Array, Control, Losses
-from gpubp.backends.gpu import BLOCK, LAST_GRID_SIDE, ArgumentChecker, Workspace, blocks
-from gpubp.backends.plans import Chip, Plan
-from gpubp.errors import ArgumentError, StateError, unknown_name
-from gpubp.nn.activations import Activation, Softmax
+from gpubp.backends.arguments import ArgumentChecker, Product
+from gpubp.backends.base import Array
+from gpubp.backends.instances import Word
+from gpubp.backends.memory import Workspace
+from gpubp.backends.plans import Plan
+from gpubp.chips import MAX_GRID, WARP, Chip
+from gpubp.dtypes import ARITHMETIC, FLOAT32, FLOAT64, master_of
+from gpubp.errors import ArgumentError, StateError
+from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer
-from gpubp.nn.precision import LossScaling, master_of, require_master
+from gpubp.nn.precision import LossScaling
 
-FORMS = ("NT", "NN", "TN")
-"""The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
-
-WARP = 32
+BLOCK = 256
+"""Threads of a block in elementwise kernels."""
 ROWS_A_BLOCK = 4
 """Rows that a block takes in kernels where a warp takes a row."""
+COLUMNS_BLOCK = (32, 8)
+"""Columns, and rows at a time, that a block takes in the first stage of a column sum."""
+REDUCTION = "Reduction"
+"""In place of a plan, the rung that adds up the parts of a product."""
 
 Block = tuple[int, ...]
 """Sides of a grid, in blocks, or of a block, in threads."""
 
 
-@dataclass(frozen=True)
-class ProductCall:
-    """A product C = A B with what its epilogue makes of it.
+class Launch(NamedTuple):
+    """One launch of a kernel; the same for kernels in CUDA C++ and in Python.
 
-    primitive: the method's name. form: "NT", "NN" or "TN". a, b: the operands. epilogue: the arrays that the epilogue
-    reads and writes, in the order of the method's parameters; None for one that there is not. m, n, k: rows, columns
-    and depth. activation: whose σ or σ' the epilogue applies. factors: α and β of the general product.
+    Attributes:
+        kernel: the kernel's name.
+        template: what an instance of the kernel is made for: dtypes, functions (activation, loss, optimiser), numbers
+            of threads, names, and last the plan of a product, or `REDUCTION`.
+        arrays: what the kernel reads and then what it writes; None for an array that this launch does without.
+        sizes: whole numbers that kernels in CUDA C++ take after the arrays. Kernels in Python have them from the
+            arrays' shapes, or do without.
+        numbers: what kernels in either language take after that.
+        grid: sides of the grid, in blocks.
+        block: sides of a block, in threads.
+        shared_bytes: shared memory of a block that is asked for at the launch.
     """
 
-    primitive: str
-    form: str
-    a: Array
-    b: Array
-    epilogue: tuple[Array | None, ...]
-    m: int
-    n: int
-    k: int
-    activation: Activation | None = None
-    factors: tuple[np.floating, ...] = ()
+    kernel: str
+    template: tuple[Any, ...]
+    arrays: tuple[Array | None, ...]
+    sizes: tuple[int, ...] = ()
+    numbers: tuple[float | np.generic, ...] = ()
+    grid: Block = (1,)
+    block: Block = (BLOCK,)
+    shared_bytes: int = 0
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Of every matrix in it."""
-        return self.a.dtype
+
+class Execution(NamedTuple):
+    """How a product of some shape is computed: its plan, the parts of its depth, grid, block and shared memory."""
+
+    plan: Plan
+    parts: int
+    grid: Block
+    block: Block
+    shared_bytes: int
 
 
 class GpuBackend:
@@ -63,11 +80,13 @@ class GpuBackend:
 
     Attributes:
         chip: what plans are made for.
-        variant: a rung of the ladder (`gpubp.backends.plans.VARIANTS`) that every product takes; None:
-            `tensorcore` where it multiplies 16-bit numbers or TF32, else `pipelined`.
+        variant: a rung of the ladder (`gpubp.backends.plans.VARIANTS`) that every product takes; None: `tensorcore`
+            if it multiplies 16-bit numbers or TF32, else `pipelined`.
+        widest: the most bytes that a thread loads or stores at once; 0: one element.
     """
 
     variants: tuple[str, ...] = plans.VARIANTS
+    widest = 16
 
     def __init__(self, device: str, chip: Chip, check: ArgumentChecker) -> None:
         self.device = device
@@ -79,50 +98,43 @@ class GpuBackend:
     def empty(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
         raise NotImplementedError
 
-    # --- arrays -----------------------------------------------------------------------------------------------------
-    def copy(self, source: Array, out: Array) -> None:
-        self._check.array("source", source, source.shape, source.dtype)
-        self._check.array("out", out, source.shape, source.dtype)
-        self._check.disjoint({"out": out}, {"source": source})
-        if source.size:
-            self._run_copy(source, out)
+    def _launch(self, launch: Launch) -> None:
+        """Launch a kernel on the backend's stream; its arguments are right."""
+        raise NotImplementedError
 
+    def _refuse_mixed(self, argument: str, value: Any) -> None:
+        """Raise ArgumentError if the backend has no mixed precision and `value` is something that only this needs."""
+
+    # --- arrays -----------------------------------------------------------------------------------------------------
     def cast(self, source: Array, out: Array) -> None:
-        from_dtype, to_dtype = self._check.float_dtype("source", source), self._check.float_dtype("out", out)
-        self._check.array("source", source, source.shape, from_dtype)
-        self._check.array("out", out, source.shape, to_dtype)
-        self._check.disjoint({"out": out}, {"source": source})
-        if source.size:
-            self._run_cast(source, out)
+        size = self._check.cast(source, out)
+        if size:
+            self._each(size, "cast", (source.dtype, out.dtype), (source, out))
 
     def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
-        self._check.array("source", source, source.shape, source.dtype)
-        self._check.array("order", order, source.shape[:1], "int64")
-        self._check_control(control)
-        self._check.array("out", out, (len(out), *source.shape[1:]), source.dtype)
-        if len(out) > len(source):
-            raise ArgumentError("out.shape", tuple(out.shape), f"at most the {len(source)} rows of source")
-        self._check.disjoint({"out": out}, {"source": source, "order": order, "control": control})
-        if out.size:
-            self._run_gather_rows(source, order, control, out)
+        size = self._check.gather_rows(source, order, control, out)
+        if size:
+            rows = len(out)
+            word = self._word(out.nbytes // rows, source, out)
+            words = out.nbytes // rows // word.nbytes
+            arrays, grid = (source, order, control, out), (blocks(rows * words),)
+            self._launch(Launch("gather_rows", (word,), arrays, (rows, words), grid=grid))
 
     def squared_norm(self, x: Array, out: Array) -> None:
-        self._check.array("x", x, x.shape, self._check.float_dtype("x", x))
-        self._check.array("out", out, (1,), "float64")
-        self._check.disjoint({"out": out}, {"x": x})
-        self._run_squared_norm(x, self._scratch((plans.sum_blocks(x.size),), "float64"), out)
+        size = self._check.squared_norm(x, out)
+        count = plans.sum_blocks(size)
+        parts = self._workspace.take((count,), FLOAT64)
+        block = (plans.SUM_THREADS,)
+        self._launch(Launch("squared_norm_parts", (x.dtype,), (x, parts), (size,), grid=(count,), block=block))
+        self._launch(Launch("squared_norm", (FLOAT64,), (parts, out), (count,), block=block))
 
     def scale(self, x: Array, factor: float) -> None:
-        dtype = self._check.float_dtype("x", x)
-        self._check.array("x", x, x.shape, dtype)
-        if x.size:
-            self._run_scale(x, master_of(dtype).type(factor))
+        size = self._check.scale(x)
+        if size:
+            self._each(size, "scale", (x.dtype,), (x,), (master_of(x.dtype).type(factor),))
 
     def row_argmax(self, x: Array, out: Array) -> None:
-        rows, _ = self._check.matrix("x", x)
-        self._check.array("out", out, (rows,), "int64")
-        self._check.disjoint({"out": out}, {"x": x})
-        self._run_row_argmax(x, out)
+        self._by_rows(self._check.row_argmax(x, out), "row_argmax", (x.dtype,), (x, out))
 
     # --- forward ----------------------------------------------------------------------------------------------------
     def dense_forward(
@@ -137,25 +149,12 @@ class GpuBackend:
         plan: Plan | None = None,
     ) -> None:
         """See `Backend.dense_forward`. plan: overrides the one that the rule chooses."""
-        rows, width_prev = self._check.matrix("a_prev", a_prev)
-        width, dtype = self._check.matrix("w", w)[0], a_prev.dtype
-        self._check.array("w", w, (width, width_prev), dtype)
-        if b is not None:
-            self._check.array("b", b, (width,), master_of(dtype))
-        if z is not None:
-            self._check.array("z", z, (rows, width), dtype)
-        self._check.array("a", a, (rows, width), dtype)
-        self._check.disjoint({"z": z, "a": a}, {"a_prev": a_prev, "w": w, "b": b})
+        found = self._check.dense_forward(a_prev, w, b, z, a)
         _require_elementwise(activation)
-        call = ProductCall("dense_forward", "NT", a_prev, w, (b, z, a), rows, width, width_prev, activation)
-        self._product(call, plan, tf32)
+        self._product("dense_forward", "NT", found, (activation,), (a_prev, w, b, z, a), tf32, plan)
 
     def softmax(self, z: Array, a: Array) -> None:
-        rows, width = self._check.matrix("z", z)
-        master = master_of(z.dtype)
-        self._check.array("a", a, (rows, width), master if a.dtype == master else z.dtype)
-        self._check.disjoint({"a": a}, {"z": z})
-        self._run_softmax(z, a)
+        self._by_rows(self._check.softmax(z, a), "softmax", (z.dtype, a.dtype), (z, a))
 
     # --- backward ---------------------------------------------------------------------------------------------------
     def output_delta(
@@ -169,28 +168,29 @@ class GpuBackend:
         losses: Array,
         delta: Array,
     ) -> None:
-        rows, width = self._check.matrix("output", output)
-        dtype = output.dtype
         labels = loss.takes_labels and len(y.shape) == 1
-        self._check.array("saved", saved, (rows, width), dtype)
-        self._check.array("y", y, (rows,) if labels else (rows, width), "int64" if labels else master_of(dtype))
-        if control is not None:
-            self._check_control(control)
-        self._check.array("losses", losses, (len(Losses),), "float64")
-        self._check.array("delta", delta, (rows, width), dtype)
-        read = {"output": output, "saved": saved, "y": y, "control": control}
-        self._check.disjoint({"losses": losses, "delta": delta}, read)
-
-        scale = 1 / loss.divisor(rows)
+        shape = self._check.output_delta(output, saved, y, labels, control, losses, delta)
+        self._refuse_mixed("control", control)
+        rows, width = shape
+        dtype, scale = output.dtype, 1 / loss.divisor(rows)
         by_rows = isinstance(activation, Softmax)
-        parts = self._scratch((rows if by_rows else plans.sum_blocks(rows * width),), "float64")
+        count = rows if by_rows else plans.sum_blocks(rows * width)
+        parts = self._workspace.take((count,), FLOAT64)
+        # `parts`: the loss of each row, or of what each block takes
+        block = (plans.SUM_THREADS,)
         if isinstance(loss, SoftmaxCrossEntropy):
-            self._run_softmax_cross_entropy(output, y, labels, control, scale, parts, delta)
+            target = ("Labels" if labels else "Probabilities", y.dtype)
+            arrays = (output, y, control, delta, parts)
+            self._by_rows(shape, "output_delta_softmax_cross_entropy", (dtype, *target), arrays, (scale,))
         elif by_rows:
-            self._run_softmax_output_delta(loss, output, y, control, scale, parts, delta)
+            self._by_rows(shape, "output_delta_softmax", (dtype, loss), (output, y, control, delta, parts), (scale,))
         else:
-            self._run_elementwise_output_delta(loss, activation, output, saved, y, control, scale, parts, delta)
-        self._run_total_loss(parts, scale, losses)
+            # a loss from logits has σ' in its derivative
+            functions = loss, Identity() if loss.from_logits else activation
+            read = (output, saved, y, control)
+            kernel = "output_delta_elementwise"
+            self._launch(Launch(kernel, (dtype, *functions), (*read, delta, parts), shape, (scale,), (count,), block))
+        self._launch(Launch("total_loss", (FLOAT64,), (parts, losses), (count,), (scale,), block=block))
 
     def hidden_delta(
         self,
@@ -203,75 +203,60 @@ class GpuBackend:
         plan: Plan | None = None,
     ) -> None:
         """See `Backend.hidden_delta`. plan: overrides the one that the rule chooses."""
-        rows, width_next = self._check.matrix("delta_next", delta_next)
-        width, dtype = self._check.matrix("w_next", w_next)[1], delta_next.dtype
-        self._check.array("w_next", w_next, (width_next, width), dtype)
-        self._check.array("saved", saved, (rows, width), dtype)
-        self._check.array("delta", delta, (rows, width), dtype)
-        self._check.disjoint({"delta": delta}, {"delta_next": delta_next, "w_next": w_next, "saved": saved})
+        found = self._check.hidden_delta(delta_next, w_next, saved, delta)
         _require_elementwise(activation)
-        arrays = (saved, delta)
-        call = ProductCall("hidden_delta", "NN", delta_next, w_next, arrays, rows, width, width_next, activation)
-        self._product(call, plan, tf32)
+        self._product("hidden_delta", "NN", found, (activation,), (delta_next, w_next, saved, delta), tf32, plan)
 
     def transpose_product(
         self, delta_next: Array, w_next: Array, product: Array, tf32: bool = False, plan: Plan | None = None
     ) -> None:
         """See `Backend.transpose_product`. plan: overrides the one that the rule chooses."""
-        rows, width_next = self._check.matrix("delta_next", delta_next)
-        width, dtype = self._check.matrix("w_next", w_next)[1], delta_next.dtype
-        self._check.array("w_next", w_next, (width_next, width), dtype)
-        self._check.array("product", product, (rows, width), dtype)
-        self._check.disjoint({"product": product}, {"delta_next": delta_next, "w_next": w_next})
-        call = ProductCall("transpose_product", "NN", delta_next, w_next, (product,), rows, width, width_next)
-        self._product(call, plan, tf32)
+        found = self._check.transpose_product(delta_next, w_next, product)
+        self._product("transpose_product", "NN", found, (), (delta_next, w_next, product), tf32, plan)
 
     def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
-        rows, width = self._check.matrix("product", product)
-        self._check.array("saved", saved, (rows, width), product.dtype)
-        self._check.array("delta", delta, (rows, width), product.dtype)
-        self._check.disjoint({"delta": delta}, {"product": product, "saved": saved})
+        size = self._check.hadamard_derivative(product, saved, delta)
         _require_elementwise(activation)
-        self._run_hadamard_derivative(product, activation, saved, delta)
+        arrays = (product, saved, delta)
+        self._each(size, "hadamard_derivative", (product.dtype, activation), arrays, at_once=self._at_once(product))
 
     def weight_gradient(
         self, delta: Array, a_prev: Array, gradient: Array, tf32: bool = False, plan: Plan | None = None
     ) -> None:
         """See `Backend.weight_gradient`. plan: overrides the one that the rule chooses."""
-        rows, width, width_prev = self._check_outer(delta, a_prev)
-        self._check.array("gradient", gradient, (width, width_prev), master_of(delta.dtype))
-        self._check.disjoint({"gradient": gradient}, {"delta": delta, "a_prev": a_prev})
-        call = ProductCall("weight_gradient", "TN", delta, a_prev, (gradient,), width, width_prev, rows)
-        self._product(call, plan, tf32)
+        found = self._check.weight_gradient(delta, a_prev, gradient)
+        self._product("weight_gradient", "TN", found, (), (delta, a_prev, gradient), tf32, plan)
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
-        rows, width = self._check.matrix("delta", delta)
-        master = master_of(delta.dtype)
-        self._check.array("gradient", gradient, (width,), master)
-        self._check.disjoint({"gradient": gradient}, {"delta": delta})
+        rows, width = self._check.bias_gradient(delta, gradient)
         rows_a_part = plans.column_sum_rows(rows, width, self.chip)
         count = blocks(rows, rows_a_part)
         # one part is the gradient itself
-        parts = self._scratch((count, width), master) if count > 1 else gradient.reshape(1, width)
-        self._run_bias_gradient(delta, rows_a_part, parts, gradient)
+        master = gradient.dtype
+        parts = self._workspace.take((count, width), master) if count > 1 else gradient.reshape(1, width)
+        shape, grid = (rows, width), (blocks(width, COLUMNS_BLOCK[0]), count)
+        first = Launch(
+            "bias_gradient_parts", (delta.dtype,), (delta, parts), shape, (rows_a_part,), grid, COLUMNS_BLOCK
+        )
+        self._launch(first)
+        if count > 1:
+            columns = (blocks(width),)
+            self._launch(Launch("bias_gradient", (master,), (parts, gradient), (count, width), grid=columns))
 
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(
         self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False, plan: Plan | None = None
     ) -> None:
         """See `Backend.weight_step`. plan: overrides the one that the rule chooses."""
-        require_master("w", w)
-        rows, width, width_prev = self._check_outer(delta, a_prev)
-        self._check_control(control)
-        self._check.array("w", w, (width, width_prev), delta.dtype)
-        self._check.disjoint({"w": w}, {"delta": delta, "a_prev": a_prev, "control": control})
-        call = ProductCall("weight_step", "TN", delta, a_prev, (control, w), width, width_prev, rows)
-        self._product(call, plan, tf32)
+        found = self._check.weight_step(delta, a_prev, control, w)
+        self._product("weight_step", "TN", found, (), (delta, a_prev, control, w), tf32, plan)
 
     def prepare_update(self, max_norm: float | None, control: Array, loss_scaling: LossScaling | None = None) -> None:
-        self._check_control(control)
+        self._check.prepare_update(control)
         interval = 0 if loss_scaling is None else loss_scaling.growth_interval
-        self._run_prepare_update(float("inf") if max_norm is None else float(max_norm), interval, control)
+        self._refuse_mixed("loss_scaling", interval or None)
+        limit = float("inf") if max_norm is None else float(max_norm)
+        self._launch(Launch("prepare_update", (FLOAT64,), (control,), (interval,), (limit,), block=(1,)))
 
     def update(
         self,
@@ -283,25 +268,15 @@ class GpuBackend:
         parameters: Array,
         stored: Array | None = None,
     ) -> None:
-        dtype = self._check.float_dtype("gradients", gradients)
-        require_master("gradients", gradients)
-        shape = (gradients.size,)
-        self._check.array("gradients", gradients, shape, dtype)
-        self._check_control(control)
-        if len(state) != len(optimizer.state):
-            raise StateError("state", f"has {len(state)} arrays", f"have {len(optimizer.state)} for {optimizer.name}")
-        slots = {f"state[{i}] ({name})": x for i, (name, x) in enumerate(zip(optimizer.state, state, strict=True))}
-        for name, slot in slots.items():
-            self._check.array(name, slot, shape, dtype)
-        self._check.array("parameters", parameters, shape, dtype)
-        if stored is not None:
-            self._check.array("stored", stored, shape, self._check.float_dtype("stored", stored))
-        if not 0 <= decayed <= gradients.size:
-            raise ArgumentError("decayed", decayed, f"within 0 and {gradients.size}, the number of parameters")
-        written = {**slots, "parameters": parameters, "stored": stored}
-        self._check.disjoint(written, {"gradients": gradients, "control": control})
+        size = self._check.update(optimizer, gradients, decayed, control, parameters, stored, *state)
+        self._refuse_mixed("stored", stored)
+        dtype = parameters.dtype
+        template = (dtype, optimizer) if stored is None else (dtype, optimizer, stored.dtype)
+        first, second = (*state, None, None)[:2]
+        arrays = (gradients, parameters, first, second, control, stored)
         clip_value = dtype.type(float("inf") if optimizer.clip_value is None else optimizer.clip_value)
-        self._run_update(optimizer, gradients, int(decayed), control, state, clip_value, parameters, stored)
+        numbers = (int(decayed), float(optimizer.weight_decay), clip_value)
+        self._each(size, "update", template, arrays, numbers, at_once=self._at_once(parameters))
 
     # --- products ---------------------------------------------------------------------------------------------------
     def product(
@@ -320,163 +295,151 @@ class GpuBackend:
         form: "NT": a is (M, K), b (N, K); "NN": a is (M, K), b (K, N); "TN": a is (K, M), b (K, N).
         plan: overrides the one that the rule chooses.
         """
-        if form not in FORMS:
-            raise unknown_name("form", form, FORMS)
-        a_sides, b_sides = self._check.matrix("a", a), self._check.matrix("b", b)
-        m, k = a_sides[::-1] if form == "TN" else a_sides
-        n = b_sides[0] if form == "NT" else b_sides[1]
-        self._check.array("b", b, (n, k) if form == "NT" else (k, n), a.dtype)
-        master = master_of(a.dtype)
-        self._check.array("c", c, (m, n), master)
-        self._check.disjoint({"c": c}, {"a": a, "b": b})
-        factors = (master.type(alpha), master.type(beta))
-        self._product(ProductCall("product", form, a, b, (c,), m, n, k, factors=factors), plan, tf32)
+        found = self._check.product(form, a, b, c)
+        factors = (c.dtype.type(alpha), c.dtype.type(beta))
+        self._product("general_product", form, found, (form,), (a, b, c), tf32, plan, factors)
 
-    def _product(self, call: ProductCall, plan: Plan | None, tf32: bool) -> None:
+    def _product(
+        self,
+        kernel: str,
+        form: str,
+        found: Product,
+        functions: tuple[Any, ...],
+        arrays: tuple[Array | None, ...],
+        tf32: bool,
+        plan: Plan | None,
+        factors: tuple[np.generic, ...] = (),
+    ) -> None:
         """Compute a product by its plan: in one launch, or in parts of the depth that a second one adds up.
 
-        tf32: whether float32 operands are rounded to TF32.
+        functions: template arguments between dtype and plan. arrays: A, B, and those of the epilogue.
         """
-        plan = self._plan(call, plan, tf32)
-        if plan.variant in ("pipelined", "tensorcore"):
-            grid: Block = (plan.blocks(call.m, call.n),)
-            block: Block = (plan.threads,)
-        else:
-            grid = blocks(call.m, plan.tile_m), blocks(call.n, plan.tile_n)
-            block = plan.tile_n, plan.tile_m
-        parts = plan.parts(call.k)
+        m, n, k, _, dtype = found
+        plan, parts, grid, block, shared = self.execution(found, tf32, plan)
+        template = (dtype, *functions)
         if parts == 1:
-            self._run_product(call, plan, grid, block)
-        else:
-            sums = self._scratch((parts, call.m, call.n), master_of(call.dtype))
-            self._run_partial_product(call, plan, (*grid, parts), block, sums)
-            self._run_reduction(call, sums, (blocks(call.m * call.n),), (BLOCK,))
+            sizes, numbers = _depth_last(m, n, k, factors)
+            self._launch(Launch(kernel, (*template, plan), arrays, sizes, numbers, grid, block, shared))
+            return
+        sums = self._workspace.take((parts, m, n), master_of(dtype))
+        operands, numbers = (*arrays[:2], sums), (k, plan.part(k))
+        partial = (dtype, form, plan)
+        self._launch(Launch("partial_product", partial, operands, (m, n), numbers, (*grid, parts), block, shared))
+        sizes, numbers = _depth_last(m, n, parts, factors)
+        arrays = (sums, None, *arrays[2:])
+        self._launch(Launch(kernel, (*template, REDUCTION), arrays, sizes, numbers, (blocks(m * n),)))
 
-    def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
-        """The plan to compute a product by; `plan` is the caller's, or None."""
-        raise NotImplementedError
+    def execution(self, found: Product, tf32: bool, plan: Plan | None) -> Execution:
+        """Return how a product is computed.
 
-    # --- helpers ----------------------------------------------------------------------------------------------------
-    def _scratch(self, shape: tuple[int, ...], dtype: str | np.dtype) -> Array:
-        """Working memory of this shape and dtype, with undefined contents, until the next primitive."""
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self._workspace.take(nbytes)[:nbytes].view(np.dtype(dtype)).reshape(shape)
+        Args:
+            found: the product's sides, as the check of its arguments found them.
+            tf32: whether float32 operands are rounded to TF32.
+            plan: the caller's; None: by the rule.
+        """
+        return execution_of(found, tf32, plan, self.variant, self.chip)
 
-    def _check_outer(self, delta: Array, a_prev: Array) -> tuple[int, int, int]:
-        """B, n_l and n_{l-1} of a contraction over the batch."""
-        rows, width = self._check.matrix("delta", delta)
-        width_prev = self._check.matrix("a_prev", a_prev)[1]
-        self._check.array("a_prev", a_prev, (rows, width_prev), delta.dtype)
-        return rows, width, width_prev
-
-    def _check_control(self, control: Array) -> None:
-        self._check.array("control", control, (len(Control),), "float64")
-
-    # --- hooks: the arguments are right, and the outputs stand last -------------------------------------------------
-    def _run_copy(self, source: Array, out: Array) -> None:
-        raise NotImplementedError
-
-    def _run_cast(self, source: Array, out: Array) -> None:
-        raise NotImplementedError
-
-    def _run_gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
-        raise NotImplementedError
-
-    def _run_squared_norm(self, x: Array, parts: Array, out: Array) -> None:
-        """parts: one float64 for each block of `plans.SUM_THREADS` in the first stage."""
-        raise NotImplementedError
-
-    def _run_scale(self, x: Array, factor: np.floating) -> None:
-        raise NotImplementedError
-
-    def _run_row_argmax(self, x: Array, out: Array) -> None:
-        raise NotImplementedError
-
-    def _run_softmax(self, z: Array, a: Array) -> None:
-        raise NotImplementedError
-
-    def _run_softmax_cross_entropy(
-        self, z: Array, y: Array, labels: bool, control: Array | None, scale: float, parts: Array, delta: Array
-    ) -> None:
-        """control: with the loss scale, or None. scale: 1/B for the mean over the batch, else 1. parts: one float64 a
-        row, for its loss."""
-        raise NotImplementedError
-
-    def _run_softmax_output_delta(
-        self, loss: Loss, a: Array, y: Array, control: Array | None, scale: float, parts: Array, delta: Array
-    ) -> None:
-        """control, scale and parts: as above."""
-        raise NotImplementedError
-
-    def _run_elementwise_output_delta(
+    # --- launches ---------------------------------------------------------------------------------------------------
+    def _each(
         self,
-        loss: Loss,
-        activation: Activation,
-        output: Array,
-        saved: Array,
-        y: Array,
-        control: Array | None,
-        scale: float,
-        parts: Array,
-        delta: Array,
+        size: int,
+        kernel: str,
+        template: tuple[Any, ...],
+        arrays: tuple[Array | None, ...],
+        numbers: tuple[Any, ...] = (),
+        at_once: int = 1,
     ) -> None:
-        """parts: one float64 for each block of `plans.SUM_THREADS`. A loss from logits has σ' in its derivative."""
-        raise NotImplementedError
+        """Launch an elementwise kernel over `size` elements, in which a thread takes `at_once` of them."""
+        self._launch(Launch(kernel, template, arrays, (size,), numbers, (blocks(size, BLOCK * at_once),)))
 
-    def _run_total_loss(self, parts: Array, scale: float, losses: Array) -> None:
-        raise NotImplementedError
-
-    def _run_hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
-        raise NotImplementedError
-
-    def _run_bias_gradient(self, delta: Array, rows_a_part: int, parts: Array, gradient: Array) -> None:
-        """parts: (count, n), the sums over rows_a_part rows each; with one part it is the gradient's own memory."""
-        raise NotImplementedError
-
-    def _run_prepare_update(self, max_norm: float, growth_interval: int, control: Array) -> None:
-        """max_norm: infinite for none. growth_interval: of the loss scaling; 0 for none."""
-        raise NotImplementedError
-
-    def _run_update(
+    def _by_rows(
         self,
-        optimizer: Optimizer,
-        gradients: Array,
-        decayed: int,
-        control: Array,
-        state: Sequence[Array],
-        clip_value: np.floating,
-        parameters: Array,
-        stored: Array | None,
+        shape: tuple[int, int],
+        kernel: str,
+        template: tuple[Any, ...],
+        arrays: tuple[Array | None, ...],
+        numbers: tuple[Any, ...] = (),
     ) -> None:
-        """clip_value: infinite for none. stored: what gets the parameters rounded to its dtype, or None."""
-        raise NotImplementedError
+        """Launch a kernel in which a team of threads, its last template argument, takes a row of a matrix."""
+        rows, width = shape
+        team = plans.row_team(width)
+        teams = ROWS_A_BLOCK if team == WARP else 1
+        grid, block = (blocks(rows, teams),), (team, teams)
+        self._launch(Launch(kernel, (*template, team), arrays, shape, numbers, grid, block))
 
-    def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:
-        raise NotImplementedError
+    def _at_once(self, x: Array) -> int:
+        """Return the elements of x that a thread takes in kernels that load `widest` bytes at once."""
+        return max(1, self.widest // x.dtype.itemsize)
 
-    def _run_partial_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block, sums: Array) -> None:
-        """sums: (parts, M, N); part s is over the depths from s · plan.part(k)."""
-        raise NotImplementedError
-
-    def _run_reduction(self, call: ProductCall, sums: Array, grid: Block, block: Block) -> None:
-        raise NotImplementedError
-
-
-def row_blocks(rows: int, width: int) -> tuple[Block, Block]:
-    """Grid and block of a kernel in which a team of threads takes a row of this width."""
-    team = plans.row_team(width)
-    teams = ROWS_A_BLOCK if team == WARP else 1
-    return (blocks(rows, teams),), (team, teams)
+    def _word(self, row_bytes: int, *arrays: Array) -> Word:
+        """Return the widest word that rows of this many bytes are made of, and that all arrays are aligned for."""
+        dtype = arrays[0].dtype
+        nbytes = self.widest or dtype.itemsize
+        while row_bytes % nbytes or any(self._check.address(x) % nbytes for x in arrays):
+            nbytes //= 2
+        if self.widest and nbytes < 2:
+            raise StateError("dtype", f"makes rows of {row_bytes} bytes", "make rows of 2 bytes or more")
+        return Word(nbytes, dtype)
 
 
-def check_grid(grid: Block, kernel: str) -> None:
+@lru_cache(maxsize=4096)
+def execution_of(found: Product, tf32: bool, plan: Plan | None, variant: str | None, chip: Chip) -> Execution:
+    """Return how a product is computed: by the caller's plan, held against the chip and the arrays, or by the one that
+    the rule chooses for the variant.
+
+    Raises:
+        ArgumentError: TF32 of anything but float32, or a plan or a variant that does not fit the operands or the chip.
+    """
+    m, n, k, alignment, dtype = found
+    if tf32 and dtype != FLOAT32:
+        raise ArgumentError("tf32", tf32, f"False with arrays of {dtype}: TF32 is what float32 is rounded to")
+    operands = "tf32" if tf32 else str(dtype)
+    if plan is None:
+        decided = _chosen(m, n, k, operands, chip, variant, alignment)
+    elif plan.dtype != operands:
+        raise ArgumentError("plan.dtype", plan.dtype, f"{operands}, which is what is multiplied")
+    else:
+        decided = plan.for_alignment(alignment).on(chip)
+    return executed(decided, m, n, k)
+
+
+def _chosen(m: int, n: int, k: int, operands: str, chip: Chip, variant: str | None, alignment: int) -> Plan:
+    on_tensor_cores = ARITHMETIC[operands].tensor_cores
+    variant = variant or ("tensorcore" if on_tensor_cores else "pipelined")
+    if on_tensor_cores and variant != "tensorcore":
+        raise ArgumentError("variant", variant, f"'tensorcore', or None, to multiply in {operands}")
+    if variant == "tensorcore" and not on_tensor_cores:
+        hint = "tensor cores would round it to TF32 (tf32=True, a network's precision='tf32')"
+        raise ArgumentError("variant", variant, f"another one to multiply in {operands}", hint)
+    return plans.choose(m, n, k, operands, chip, variant, alignment)
+
+
+def executed(plan: Plan, m: int, n: int, k: int) -> Execution:
+    """Return how a product of this shape is computed by this plan."""
+    shared = plan.shared_bytes if plan.variant == "tensorcore" else 0
+    return Execution(plan, plan.parts(k), plan.grid(m, n), plan.block, shared)
+
+
+def _depth_last(
+    m: int, n: int, k: int, factors: tuple[np.generic, ...]
+) -> tuple[tuple[int, ...], tuple[int | np.generic, ...]]:
+    """Return sizes and numbers of a product: the general one's depth is a number, as no kernel has it from a shape."""
+    return ((m, n), (k, *factors)) if factors else ((m, n, k), ())
+
+
+def blocks(items: int, threads: int = BLOCK) -> int:
+    """Return how many blocks give every item a thread."""
+    return -(-items // threads)
+
+
+def check_grid(launch: Launch) -> None:
     """Raise ArgumentError for a grid that no GPU takes."""
-    if any(side > LAST_GRID_SIDE for side in grid[1:]):
-        raise ArgumentError("grid", grid, f"≤ {LAST_GRID_SIDE} in its second side, for {kernel}")
+    if any(side > MAX_GRID[1] for side in launch.grid[1:]):
+        raise ArgumentError("grid", launch.grid, f"≤ {MAX_GRID[1]} in its second side, for {launch.kernel}")
 
 
 def optimizer_numbers(optimizer: Optimizer) -> tuple[float, float, float]:
-    """The optimiser's own numbers as the kernels take them: two factors, and ε."""
+    """Return the optimiser's own numbers as the kernels take them: two factors, and ε."""
     names: dict[str, tuple[str, ...]] = {"momentum": ("momentum",), "nesterov": ("momentum",), "rmsprop": ("decay",)}
     names |= dict.fromkeys(("adam", "adamw"), ("beta1", "beta2"))
     values = [float(getattr(optimizer, name)) for name in names.get(optimizer.name, ())]

@@ -1,24 +1,50 @@
-"""The names of the CUDA C++ kernels: which file holds one, and the C++ expression of each of its instances."""
+"""A plan as the kernels take it: the C++ expression of each kernel's instance and the file that holds it, and the rung
+of the kernels in Python."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from gpubp.backends.plans import Plan
+from gpubp.chips import Chip
+from gpubp.dtypes import ARITHMETIC
+from gpubp.errors import ArgumentError
 from gpubp.kernels import cuda
+
+if TYPE_CHECKING:
+    from gpubp.kernels.numba.ladder import Rung
 
 KERNEL_DIRECTORY = Path(cuda.__file__).parent
 """Where the .cu and .cuh files lie."""
 
-TYPES = {"float32": "float", "float64": "double", "int64": "int64", "bfloat16": "bfloat16", "float16": "float16"}
-"""C++ types by NumPy's names."""
+SOURCES = {
+    "bias_gradient_parts": "bias_gradient",
+    "general_product": "product",
+    "output_delta_elementwise": "output_delta",
+    "output_delta_softmax": "output_delta",
+    "output_delta_softmax_cross_entropy": "output_delta",
+    "partial_product": "product",
+    "squared_norm_parts": "squared_norm",
+    "total_loss": "output_delta",
+}
+"""The files, without their ending, of kernels that lie in a file of another name."""
 
-OPERAND_TYPES = TYPES | {"tf32": "float"}
-"""The same by what a product multiplies: tf32 is rounded from floats in registers."""
+TYPES = {str(kind.storage): kind.cpp for kind in ARITHMETIC.values()} | {"int64": "int64"}
+"""C++ types by NumPy's names."""
 
 WORDS = {16: "uint4", 8: "uint2", 4: "unsigned", 2: "unsigned short"}
 """C++ types for moving bytes, by their size."""
+
+
+class Word(NamedTuple):
+    """What a kernel that moves bytes moves at once: `nbytes` of an array of this dtype."""
+
+    nbytes: int
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -31,55 +57,70 @@ class Entry:
 
 def entry(source: str, kernel: str, *arguments: str | int) -> Entry:
     """The instance of `kernel` in `source`.cu with these template arguments."""
-    return Entry(f"{source}.cu", f"{kernel}<{', '.join(map(str, arguments))}>")
+    return Entry(f"{source}.cu", _type(kernel, *arguments))
 
 
-@dataclass(frozen=True)
-class ProductKernels:
-    """The kernels of one primitive that is a product: one for each rung of the ladder, and the reduction of split-K.
+def cuda_entry(kernel: str, template: tuple[Any, ...]) -> Entry:
+    """Return the instance of a kernel that a `Launch` names, with the launch's template arguments."""
+    return entry(SOURCES.get(kernel, kernel), kernel, *map(_template_argument, template))
 
-    source: the file. stem: what the kernels' names begin with. form: "NT", "NN" or "TN".
-    arguments: template arguments before the plan's; reduce_arguments: those of the reduction.
+
+def _template_argument(x: Any) -> str | int:
+    if isinstance(x, np.dtype):
+        return TYPES[str(x)]
+    if isinstance(x, Word):
+        return WORDS[x.nbytes]
+    if isinstance(x, Plan):
+        return cuda_rung(x)
+    return x if isinstance(x, str | int) else type(x).__name__
+
+
+def cuda_rung(plan: Plan) -> str:
+    """Return a plan as a type of kernels/cuda/ladder.cuh."""
+    tile = (plan.tile_m, plan.tile_n, plan.tile_k)
+    return {
+        "naive": "Naive",
+        "tiled": _type("Tiled", plan.tile_m),
+        "blocked": _type("Blocked", plan.tile_m),
+        "pipelined": _type("Pipelined", *tile, plan.thread_m, plan.thread_n, plan.stages, plan.vector),
+        "tensorcore": _type("TensorCore", *tile, plan.warp_m, plan.warp_n, plan.stages, plan.vector),
+    }[plan.variant]
+
+
+def _type(name: str, *arguments: str | int) -> str:
+    return f"{name}<{', '.join(map(str, arguments))}>"
+
+
+# --- Numba ------------------------------------------------------------------------------------------------------------
+def numba_rung(plan: Plan) -> Rung:
+    """Return a plan as a value of kernels/numba/ladder.py."""
+    from gpubp.kernels.numba import ladder  # brings Numba, which the names of the C++ kernels do without
+
+    rungs: dict[str, Rung] = {
+        "naive": ladder.Naive(),
+        "tiled": ladder.Tiled(plan.tile_m),
+        "blocked": ladder.Blocked(plan.tile_m),
+        "pipelined": ladder.Pipelined(plan.tile_m, plan.tile_n, plan.thread_m, plan.thread_n),
+    }
+    return rungs[plan.variant]
+
+
+def numba_plan(plan: Plan, chip: Chip) -> Plan:
+    """Return the plan as the kernels in Python run it: `pipelined` with their own depth of tile, two stages and copies
+    of one element; another variant as it is.
+
+    Raises:
+        ArgumentError: a thread's share of a tile is no whole number of copies, or the chip lacks the shared memory.
     """
+    if plan.variant != "pipelined":
+        return plan
+    from gpubp.kernels.numba.product_pipelined import TILE_K, Pipelined
 
-    source: str
-    stem: str
-    form: str
-    arguments: tuple[str, ...]
-    reduce_arguments: tuple[str, ...]
-
-    def whole(self, plan: Plan) -> Entry:
-        """The kernel that computes all of the primitive by this plan."""
-        return entry(self.source, f"{self.stem}_{plan.variant}", *self.arguments, *plan_arguments(plan))
-
-    def partial(self, plan: Plan) -> Entry:
-        """The kernel that computes parts of the product, before the reduction."""
-        arguments = (OPERAND_TYPES[plan.dtype], self.form, *plan_arguments(plan))
-        return entry("product", f"partial_product_{plan.variant}", *arguments)
-
-    def reduction(self) -> Entry:
-        """The kernel that adds the parts, and then does what the primitive does with a sum."""
-        return entry(self.source, f"{self.stem}_reduce", *self.reduce_arguments)
-
-
-def product_kernels(primitive: str, form: str, dtype: str, activation: str | None = None) -> ProductKernels:
-    """The kernels of a primitive whose file has its name."""
-    arguments = (TYPES[dtype],) if activation is None else (TYPES[dtype], activation)
-    return ProductKernels(primitive, primitive, form, arguments, arguments)
-
-
-def general_product_kernels(form: str, dtype: str) -> ProductKernels:
-    """The kernels of c = α A B + β c."""
-    return ProductKernels("product", "general_product", form, (TYPES[dtype], form), (TYPES[dtype],))
-
-
-def plan_arguments(plan: Plan) -> tuple[str, ...]:
-    """A plan as template arguments."""
-    if plan.variant == "naive":
-        return ()
-    if plan.variant == "tiled":
-        return (str(plan.tile_m),)
-    pieces = (plan.warp_m, plan.warp_n) if plan.variant == "tensorcore" else (plan.thread_m, plan.thread_n)
-    sizes = (plan.tile_m, plan.tile_n, plan.tile_k, *pieces, plan.stages, plan.vector)
-    pipeline = "WarpPipeline" if plan.variant == "tensorcore" else "Pipeline"
-    return (f"{pipeline}<{', '.join(map(str, sizes))}>",)
+    adapted = replace(plan, tile_k=TILE_K, stages=2, vector=1)
+    needed = Pipelined(plan.tile_m, plan.tile_n, plan.thread_m, plan.thread_n).shared_bytes(plan.dtype)
+    if needed > chip.shared_per_block:
+        expected = (
+            f"≤ {chip.shared_per_block} on {chip.arch}; it is 2 · {TILE_K} · (tile_m + tile_n) elements and padding"
+        )
+        raise ArgumentError("shared_bytes", needed, expected)
+    return adapted

@@ -12,19 +12,30 @@ a workspace that the first step makes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
-from gpubp.backends import plans
+from gpubp.backends.arguments import FORMS, ArgumentChecker, Product
 from gpubp.backends.base import Array
-from gpubp.backends.gpu import BLOCK, FLOATS, ArgumentChecker, Uploads, blocks, decide_plan
-from gpubp.backends.gpu_backend import Block, GpuBackend, ProductCall, check_grid, optimizer_numbers, row_blocks
-from gpubp.backends.plans import THREAD_VARIANTS, Chip, Plan
+from gpubp.backends.gpu_backend import (
+    REDUCTION,
+    Execution,
+    GpuBackend,
+    Launch,
+    check_grid,
+    executed,
+    execution_of,
+    optimizer_numbers,
+)
+from gpubp.backends.instances import Word, numba_plan, numba_rung
+from gpubp.backends.memory import Uploads
+from gpubp.backends.plans import THREAD_VARIANTS, Plan
+from gpubp.chips import Chip
+from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.kernels.numba import (
     activations,
@@ -39,7 +50,6 @@ from gpubp.kernels.numba import (
     output_delta,
     prepare_update,
     product,
-    product_pipelined,
     row_argmax,
     scale,
     softmax,
@@ -49,23 +59,55 @@ from gpubp.kernels.numba import (
     weight_gradient,
     weight_step,
 )
-from gpubp.kernels.numba.activations import Sigma
+from gpubp.kernels.numba.ladder import Reduction
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
 
-PRODUCTS: dict[str, ModuleType] = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (dense_forward, hidden_delta, product, transpose_product, weight_gradient, weight_step)
+FLOATS = tuple(ARITHMETIC[kind].storage for kind in PLAIN)
+"""The dtypes that the kernels in Python read."""
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    "bias_gradient": bias_gradient.add_parts,
+    "bias_gradient_parts": bias_gradient.parts,
+    "cast": cast.make,
+    "dense_forward": lambda jit, dtype, sigma, rung, *has: dense_forward.make(jit, rung, dtype, sigma, *has),
+    "gather_rows": gather_rows.make,
+    "general_product": lambda jit, dtype, form, rung: product.make(jit, rung, dtype, form),
+    "hadamard_derivative": hadamard_derivative.make,
+    "hidden_delta": lambda jit, dtype, sigma, rung: hidden_delta.make(jit, rung, dtype, sigma),
+    "output_delta_elementwise": output_delta.elementwise,
+    "output_delta_softmax": lambda jit, dtype, loss, team: output_delta.softmax(jit, dtype, team, loss),
+    "output_delta_softmax_cross_entropy": lambda jit, dtype, target, _, team: output_delta.softmax_cross_entropy(
+        jit, dtype, team, target == "Labels"
+    ),
+    "partial_product": lambda jit, dtype, form, rung: product.partial(jit, rung, dtype, form),
+    "prepare_update": lambda jit, _: prepare_update.make(jit),
+    "row_argmax": row_argmax.make,
+    "scale": scale.make,
+    "softmax": lambda jit, dtype, _, team: softmax.make(jit, dtype, team),
+    "squared_norm": lambda jit, _: squared_norm.add_parts(jit),
+    "squared_norm_parts": squared_norm.parts,
+    "total_loss": lambda jit, _: output_delta.total_loss(jit),
+    "transpose_product": lambda jit, dtype, rung: transpose_product.make(jit, rung, dtype),
+    "update": lambda jit, dtype, rule: update.make(jit, dtype, *rule),
+    "weight_gradient": lambda jit, dtype, rung: weight_gradient.make(jit, rung, dtype),
+    "weight_step": lambda jit, dtype, rung: weight_step.make(jit, rung, dtype),
 }
-"""The module of each primitive that is a product."""
+"""What makes each kernel of a `Launch`, by its name, from the launch's template arguments."""
+
+FLAT = ("cast", "hadamard_derivative", "scale", "squared_norm_parts")
+"""Kernels that see arrays of any shape as rows of elements."""
+
+STAND_INS = {("dense_forward", 2): 1, ("dense_forward", 3): 2, ("update", 2): 1, ("update", 3): 1}
+"""Dimensions of the array that a kernel gets in place of one that is not there, by the array's place in the launch."""
 
 
 class NumbaBackend(GpuBackend):
     """See `GpuBackend`.
 
-    Arrays are Numba's device arrays. Each is taken for one of the current device, which Numba cannot tell of an array
-    that another library made.
+    Arrays are Numba's device arrays. Of an array that another library made, Numba cannot tell the device: it counts as
+    one of the current device.
 
     Args:
         device: "gpu" or "emulator".
@@ -73,6 +115,7 @@ class NumbaBackend(GpuBackend):
 
     name = "numba"
     variants = THREAD_VARIANTS
+    widest = 0
     captures = False
 
     def __init__(self, device: str = "gpu") -> None:
@@ -85,21 +128,29 @@ class NumbaBackend(GpuBackend):
         self._uploads = Uploads()
         self._keeps_kernels = _keeps_kernels(self._cuda)
         # what a kernel is given in place of an array that it does not look at
-        self._nothing = {dtype: self._cuda.device_array(1, dtype, stream=self._stream) for dtype in FLOATS}
+        self._nothing = {
+            (dtype, ndim): self._cuda.device_array((1,) * ndim, dtype, stream=self._stream)
+            for dtype in FLOATS
+            for ndim in (1, 2)
+        }
         current = self._cuda.get_current_device()
         major, minor = current.compute_capability
         chip = Chip(f"sm_{major}{minor}", current.MULTIPROCESSOR_COUNT, current.MAX_SHARED_MEMORY_PER_BLOCK)
-        kind = type(self._nothing[FLOATS[0]])
-        super().__init__(device, chip, ArgumentChecker(kind, current.id, address=_address, device_of=_device_of))
+        kind = type(self._nothing[FLOATS[0], 1])
+        super().__init__(device, chip, ArgumentChecker(kind, current.id, _address, _device_of, FLOATS))
 
-    def require_precision(self, precision: str) -> None:
-        """See `Backend.require_precision`."""
-        _refuse_mixed("precision", precision)
+    def for_precision(self, precision: str) -> NumbaBackend:
+        """See `Backend.for_precision`."""
+        if canonical("precision", precision) not in PLAIN:
+            self._refuse_mixed("precision", precision)
+        return self
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        """x as an array of this backend with this dtype; without a copy where x is on the device, has it already, and
-        is C-contiguous: arrays of Numba, and of any library with `__cuda_array_interface__`, such as CuPy's.
+        """Return x as an array of this backend with this dtype.
+
+        Without a copy if x is on the device, has the dtype and is C-contiguous: an array of Numba, or of any library
+        with `__cuda_array_interface__`, such as CuPy.
         """
         if not self._cuda.is_cuda_array(x):
             return self._on_device(np.ascontiguousarray(x, dtype))
@@ -114,7 +165,7 @@ class NumbaBackend(GpuBackend):
         return self._on_device(np.ascontiguousarray(self.asnumpy(view), dtype))
 
     def _on_device(self, host: np.ndarray) -> Array:
-        """A copy on the device, which is done: the host's array may go."""
+        """Return a copy on the device, which is complete: the host's array may go."""
         placed = self._cuda.to_device(host, self._stream)
         self._stream.synchronize()
         return placed
@@ -142,7 +193,8 @@ class NumbaBackend(GpuBackend):
         self._stream.synchronize()
 
     def elapsed(self, work: Callable[[], object]) -> float:
-        """Seconds that the device takes for what `work` gives it, between two events of its own clock. Waits for it."""
+        """Return the seconds that the device takes for what `work` launches, between two events of its own clock. Waits
+        for the device."""
         start, end = self._cuda.event(), self._cuda.event()
         start.record(self._stream)
         work()
@@ -151,198 +203,115 @@ class NumbaBackend(GpuBackend):
         return start.elapsed_time(end) / 1e3
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Raises BackendError: Numba has no way to record its launches."""
+        """Raise BackendError: Numba has no way to record its launches."""
         raise BackendError("backend 'numba' cannot capture a step: Numba does not record launches; 'cupy' can")
 
-    def _run_copy(self, source: Array, out: Array) -> None:
-        out.copy_to_device(source, stream=self._stream)
-
-    def _run_cast(self, source: Array, out: Array) -> None:
-        kernel = self._make(cast.make, str(source.dtype), str(out.dtype))
-        self._launch_each(kernel, out.size, source.reshape(-1), out.reshape(-1))
-
-    def _run_gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
-        kernel = self._make(gather_rows.make, str(out.dtype))
-        rows = len(out)
-        self._launch_each(kernel, out.size, source.reshape(len(source), -1), order, control, out.reshape(rows, -1))
-
-    def _run_squared_norm(self, x: Array, parts: Array, out: Array) -> None:
-        first, second = self._make(squared_norm.parts, str(x.dtype)), self._make(squared_norm.add_parts)
-        self._launch(first, (len(parts),), (plans.SUM_THREADS,), x.reshape(-1), parts)
-        self._launch(second, (1,), (plans.SUM_THREADS,), parts, out)
-
-    def _run_scale(self, x: Array, factor: np.floating) -> None:
-        self._launch_each(self._make(scale.make, str(x.dtype)), x.size, x.reshape(-1), factor)
-
-    def _run_row_argmax(self, x: Array, out: Array) -> None:
-        self._launch_by_rows(self._make(row_argmax.make, str(x.dtype), plans.row_team(x.shape[1])), x, out)
-
-    # --- forward ----------------------------------------------------------------------------------------------------
-    def _run_softmax(self, z: Array, a: Array) -> None:
-        self._launch_by_rows(self._make(softmax.make, str(z.dtype), plans.row_team(z.shape[1])), z, a)
-
-    # --- backward ---------------------------------------------------------------------------------------------------
-    def _run_softmax_cross_entropy(
-        self, z: Array, y: Array, labels: bool, control: Array | None, scale: float, parts: Array, delta: Array
-    ) -> None:
-        _refuse_mixed("control", control)
-        team = plans.row_team(z.shape[1])
-        kernel = self._make(output_delta.softmax_cross_entropy, str(z.dtype), team, labels)
-        self._launch_by_rows(kernel, z, y, delta, parts, scale)
-
-    def _run_softmax_output_delta(
-        self, loss: Loss, a: Array, y: Array, control: Array | None, scale: float, parts: Array, delta: Array
-    ) -> None:
-        _refuse_mixed("control", control)
-        functions = self._loss(loss, a.dtype)
-        kernel = self._make(output_delta.softmax, str(a.dtype), plans.row_team(a.shape[1]), functions)
-        self._launch_by_rows(kernel, a, y, delta, parts, scale)
-
-    def _run_elementwise_output_delta(
-        self,
-        loss: Loss,
-        activation: Activation,
-        output: Array,
-        saved: Array,
-        y: Array,
-        control: Array | None,
-        scale: float,
-        parts: Array,
-        delta: Array,
-    ) -> None:
-        _refuse_mixed("control", control)
-        sigma = None if loss.from_logits else self._sigma(activation, output.dtype)
-        kernel = self._make(output_delta.elementwise, str(output.dtype), self._loss(loss, output.dtype), sigma)
-        self._launch(kernel, (len(parts),), (plans.SUM_THREADS,), output, saved, y, delta, parts, scale)
-
-    def _run_total_loss(self, parts: Array, scale: float, losses: Array) -> None:
-        self._launch(self._make(output_delta.total_loss), (1,), (plans.SUM_THREADS,), parts, scale, losses)
-
-    def _run_hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
-        kernel = self._make(hadamard_derivative.make, str(delta.dtype), self._sigma(activation, delta.dtype))
-        self._launch_each(kernel, delta.size, product.reshape(-1), saved.reshape(-1), delta.reshape(-1))
-
-    def _run_bias_gradient(self, delta: Array, rows_a_part: int, parts: Array, gradient: Array) -> None:
-        grid = blocks(len(gradient), bias_gradient.BLOCK_COLUMNS), len(parts)
-        block = bias_gradient.BLOCK_COLUMNS, bias_gradient.BLOCK_ROWS
-        self._launch(self._make(bias_gradient.parts, str(delta.dtype)), grid, block, delta, parts, rows_a_part)
-        if len(parts) > 1:
-            kernel = self._make(bias_gradient.add_parts, str(delta.dtype))
-            self._launch_each(kernel, len(gradient), parts, gradient)
-
-    # --- update -----------------------------------------------------------------------------------------------------
-    def _run_prepare_update(self, max_norm: float, growth_interval: int, control: Array) -> None:
-        _refuse_mixed("loss_scaling", growth_interval or None)
-        self._launch(self._make(prepare_update.make), (1,), (1,), control, max_norm)
-
-    def _run_update(
-        self,
-        optimizer: Optimizer,
-        gradients: Array,
-        decayed: int,
-        control: Array,
-        state: Sequence[Array],
-        clip_value: np.floating,
-        parameters: Array,
-        stored: Array | None,
-    ) -> None:
-        _refuse_mixed("stored", stored)
-        kernel = self._make(update.make, str(parameters.dtype), optimizer.name, optimizer_numbers(optimizer))
-        nothing = self._nothing[parameters.dtype]
-        slots = [*state, nothing, nothing][:2]
-        numbers = (decayed, control, float(optimizer.weight_decay), clip_value)
-        self._launch_each(kernel, parameters.size, gradients, parameters, *slots, *numbers)
+    def copy(self, source: Array, out: Array) -> None:
+        if self._check.copy(source, out):
+            out.copy_to_device(source, stream=self._stream)
 
     # --- products ---------------------------------------------------------------------------------------------------
-    def _plan(self, call: ProductCall, plan: Plan | None, tf32: bool) -> Plan:
-        _refuse_mixed("tf32", tf32 or None)
-        if plan is not None:
-            plan = product_pipelined.adapt(plan, self.chip)
-        # copies move single elements, however the operands lie
-        decided = decide_plan(plan, self.variant, call.m, call.n, call.k, str(call.dtype), self.chip)
-        return product_pipelined.adapt(decided, self.chip)
+    def execution(self, found: Product, tf32: bool, plan: Plan | None) -> Execution:
+        self._refuse_mixed("tf32", tf32 or None)
+        return _execution_of(found, plan, self.variant, self.chip)
 
-    def _run_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block) -> None:
-        make = getattr(PRODUCTS[call.primitive], plan.variant)
-        kernel = self._make(make, replace(plan, split_k=1), *self._settings(call))
-        depth = (call.k,) if call.primitive == "product" else ()
-        self._launch(kernel, grid, block, call.a, call.b, *self._epilogue(call), *depth, *call.factors)
+    # --- launches ---------------------------------------------------------------------------------------------------
+    def _launch(self, launch: Launch) -> None:
+        key = launch.kernel, launch.template, _present(launch), launch.grid, launch.block
+        launcher = self._launchers.get(key)
+        if launcher is None:
+            check_grid(launch)
+            with warnings.catch_warnings():
+                # small layers make small grids: nothing to warn of
+                warnings.simplefilter("ignore", NumbaPerformanceWarning)
+                launcher = self._launchers[key] = self.kernel_of(launch)[launch.grid, launch.block, self._stream]
+        launcher(*self.arguments_of(launch))
 
-    def _run_partial_product(self, call: ProductCall, plan: Plan, grid: Block, block: Block, sums: Array) -> None:
-        kernel = self._make(product.partial, replace(plan, split_k=1), getattr(forms, call.form))
-        self._launch(kernel, grid, block, call.a, call.b, sums, call.k, plan.part(call.k))
+    def kernel_of(self, launch: Launch) -> Any:
+        """Return the kernel that a launch runs."""
+        settings = [self._setting(each, launch.template) for each in launch.template]
+        if launch.kernel == "dense_forward":
+            settings += _present(launch)[2:4]  # b and z
+        return self._make(MAKERS[launch.kernel], *settings)
 
-    def _run_reduction(self, call: ProductCall, sums: Array, grid: Block, block: Block) -> None:
-        settings = () if call.primitive == "product" else self._settings(call)
-        kernel = self._make(PRODUCTS[call.primitive].reduce, str(call.dtype), *settings)
-        self._launch(kernel, grid, block, sums, *self._epilogue(call), *call.factors)
+    def _setting(self, x: Any, template: tuple[Any, ...]) -> Any:
+        """Return a template argument as the makers of kernels take it."""
+        if isinstance(x, np.dtype):
+            return str(x)
+        if isinstance(x, Word):
+            return str(x.dtype)
+        if isinstance(x, Plan):
+            return numba_rung(x)
+        if x == REDUCTION:
+            return Reduction()
+        if x in FORMS:
+            return getattr(forms, x)
+        if isinstance(x, Activation):
+            # a loss from logits has σ' in its derivative
+            within = any(isinstance(each, Loss) and each.from_logits for each in template)
+            return None if within else self._make(activations.make, x.name, x.parameter, str(template[0]))
+        if isinstance(x, Loss):
+            return self._make(losses.make, x.name, float(getattr(x, "threshold", 0)), str(template[0]))
+        if isinstance(x, Optimizer):
+            return x.name, optimizer_numbers(x)
+        return x
 
-    def _settings(self, call: ProductCall) -> tuple[Any, ...]:
-        """What the factories of a product's kernels take after the plan or the dtype."""
-        if call.primitive == "product":
-            return (getattr(forms, call.form),)
-        sigma = () if call.activation is None else (self._sigma(call.activation, call.dtype),)
-        if call.primitive == "dense_forward":
-            b, z, _ = call.epilogue
-            return (*sigma, b is not None, z is not None)
-        return sigma
+    def arguments_of(self, launch: Launch) -> tuple[Any, ...]:
+        """Return the arguments of a launch as the kernels in Python take them: no sizes, elementwise kernels flat
+        arrays, and an array in place of one that is not there but has a parameter."""
+        arrays: Sequence[Array] = launch.arrays
+        if launch.kernel in FLAT:
+            arrays = [x.reshape(-1) for x in arrays]
+        elif launch.kernel == "gather_rows":
+            source, order, control, out = arrays
+            arrays = source.reshape(len(source), -1), order, control, out.reshape(len(out), -1)
+        elif not all(_present(launch)):
+            arrays = list(self._filled(launch))
+        return (*arrays, *launch.numbers)
 
-    def _epilogue(self, call: ProductCall) -> tuple[Array, ...]:
-        """The epilogue's arrays, with something in the places where there is none."""
-        nothing = self._nothing[call.dtype]
-        if call.primitive != "dense_forward":
-            return call.epilogue
-        b, z, a = call.epilogue
-        return nothing if b is None else b, nothing.reshape(1, 1) if z is None else z, a
+    def _filled(self, launch: Launch) -> Iterator[Array]:
+        for position, x in enumerate(launch.arrays):
+            ndim = STAND_INS.get((launch.kernel, position))
+            if x is not None:
+                yield x
+            elif ndim is not None:
+                yield self._nothing[launch.template[0], ndim]
+            elif launch.template[-1] == REDUCTION:
+                yield launch.arrays[0]  # one source: the parts
 
-    # --- kernels ----------------------------------------------------------------------------------------------------
-    def _make(self, factory: Callable, *settings: Any) -> Any:
-        """What a factory of kernels/numba makes with these settings: made once."""
-        key = (factory, settings)
+    def _make(self, maker: Callable, *settings: Any) -> Any:
+        """Return what a maker makes with these settings: made once."""
+        key = (maker, settings)
         if key not in self._made:
-            self._made[key] = factory(self._jit, *settings)
+            self._made[key] = maker(self._jit, *settings)
         return self._made[key]
 
     def _jit(self, *signature: Any, **options: Any) -> Any:
         return self._cuda.jit(*signature, **options, cache=self._keeps_kernels and not options.get("device"))
 
-    def _sigma(self, activation: Activation, dtype: np.dtype) -> Sigma:
-        return self._make(activations.make, activation.name, activation.parameter, str(dtype))
-
-    def _loss(self, loss: Loss, dtype: np.dtype) -> losses.LossFunctions:
-        return self._make(losses.make, loss.name, float(getattr(loss, "threshold", 0)), str(dtype))
-
-    def _launch(self, kernel: Any, grid: Block, block: Block, *arguments: Any) -> None:
-        key = (kernel, grid, block)
-        launcher = self._launchers.get(key)
-        if launcher is None:
-            check_grid(grid, kernel.py_func.__name__)
-            with warnings.catch_warnings():
-                # small layers make small grids: nothing to warn of
-                warnings.simplefilter("ignore", NumbaPerformanceWarning)
-                launcher = self._launchers[key] = kernel[grid, block, self._stream]
-        launcher(*arguments)
-
-    def _launch_each(self, kernel: Any, size: int, *arguments: Any) -> None:
-        """Launch a kernel in which a thread takes an element."""
-        self._launch(kernel, (blocks(size),), (BLOCK,), *arguments)
-
-    def _launch_by_rows(self, kernel: Any, matrix: Array, *arguments: Any) -> None:
-        """Launch a kernel in which a team of threads takes a row of its first argument."""
-        self._launch(kernel, *row_blocks(*matrix.shape), matrix, *arguments)
+    def _refuse_mixed(self, argument: str, value: Any) -> None:
+        if value is not None:
+            expected = "left out: backend 'numba' has no tensor cores; 'cupy' has them"
+            if isinstance(value, str | bool | int):
+                raise ArgumentError(argument, value, expected)
+            raise StateError(argument, "was given", f"be {expected}")
 
 
-def _refuse_mixed(argument: str, value: Any) -> None:
-    """Raise ArgumentError where something was given that only mixed precision needs."""
-    if value is not None:
-        expected = "left out: backend 'numba' has no tensor cores; 'cupy' has them"
-        if isinstance(value, str | bool | int):
-            raise ArgumentError(argument, value, expected)
-        raise StateError(argument, "was given", f"be {expected}")
+@lru_cache(maxsize=4096)
+def _execution_of(found: Product, plan: Plan | None, variant: str | None, chip: Chip) -> Execution:
+    """Return how the kernels in Python compute a product: their copies move single elements, however rows lie."""
+    given = None if plan is None else numba_plan(plan, chip)
+    decided = execution_of(found._replace(alignment=16), False, given, variant, chip).plan
+    return executed(numba_plan(decided, chip), found.m, found.n, found.k)
+
+
+def _present(launch: Launch) -> tuple[bool, ...]:
+    """Return which of a launch's arrays are there."""
+    return tuple([x is not None for x in launch.arrays])
 
 
 def _cuda_module(device: str) -> Any:
-    """`numba.cuda`, or what stands for it on the emulated device."""
+    """Return `numba.cuda`, or the emulated device's own module of that interface."""
     if device == "gpu":
         from numba import cuda
 
@@ -353,7 +322,7 @@ def _cuda_module(device: str) -> Any:
 
 
 def _keeps_kernels(cuda: Any) -> bool:
-    """Whether Numba can write to a folder for compiled kernels, beside the sources or in the user's home: without one,
+    """True if Numba can write to a folder for compiled kernels, beside the sources or in the user's home: without one,
     it makes no kernel that is to be kept."""
     try:
         cuda.jit(scale.make, cache=True)  # any function from the kernels' folder: without types nothing is compiled
@@ -363,7 +332,7 @@ def _keeps_kernels(cuda: Any) -> bool:
 
 
 def _address(x: Array) -> int:
-    return x.__cuda_array_interface__["data"][0]
+    return x.device_ctypes_pointer.value or 0
 
 
 def _device_of(x: Array) -> int:

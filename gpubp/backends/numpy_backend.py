@@ -1,5 +1,7 @@
 """The `numpy` backend: the primitives in NumPy and its BLAS. The reference for every kernel, and the CPU's fast path.
 
+Here the primitives take float32 and float64; `NumpyBackend.for_precision` returns the subclass for 16 bits and TF32.
+
 Products write straight into the caller's arrays. Elementwise work goes through blocks that stay in the cache, so that
 its temporaries are small whatever the batch is.
 
@@ -15,19 +17,25 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.linalg.blas import dgemm, dgemv, sgemm, sgemv
+from scipy.linalg import blas
 
-from gpubp.backends import numpy_mixed
-from gpubp.backends.base import Array, Control, Losses
+from gpubp.backends.base import Array
+from gpubp.backends.numpy_rounded import rounded
+from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError, StateError
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import AdamW, Optimizer
-from gpubp.nn.precision import LossScaling
+from gpubp.nn.precision import LossScaling, require_master
 
-GEMM: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemm, np.dtype("float64"): dgemm}
-
-GEMV: dict[np.dtype, Callable[..., np.ndarray]] = {np.dtype("float32"): sgemv, np.dtype("float64"): dgemv}
+DTYPES = tuple(ARITHMETIC[kind].storage for kind in PLAIN)
+GEMM: dict[np.dtype, Callable[..., np.ndarray]]
+GEMV: dict[np.dtype, Callable[..., np.ndarray]]
+GEMM, GEMV = (
+    {ARITHMETIC[kind].storage: getattr(blas, f"{ARITHMETIC[kind].blas}{name}") for kind in PLAIN}
+    for name in ("gemm", "gemv")
+)
 
 BLOCK = 32_768
 """Elements of a block: three float32 blocks of this size fit into a second level cache."""
@@ -46,12 +54,14 @@ class NumpyBackend:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        self._work = {np.dtype(name): np.empty((2, BLOCK), name) for name in ("float32", "float64")}
+        self._work = {dtype: np.empty((2, BLOCK), dtype) for dtype in DTYPES}
         self._ones = {dtype: np.ones(0, dtype) for dtype in self._work}
         self._steps = {dtype: np.empty(0, dtype) for dtype in self._work}
 
-    def require_precision(self, precision: str) -> None:
-        """Every precision, by rounding: this backend is their reference."""
+    def for_precision(self, precision: str) -> NumpyBackend:
+        """See `Backend.for_precision`: a backend that rounds, if the precision is another one than those of NumPy."""
+        plain = canonical("precision", precision) in PLAIN
+        return self if plain else rounded(type(self))(self.device)
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
@@ -73,7 +83,9 @@ class NumpyBackend:
         out[...] = source
 
     def cast(self, source: Array, out: Array) -> None:
-        numpy_mixed.store(source, out)
+        if source is not out:
+            with np.errstate(over="ignore"):  # what is too large becomes infinite
+                np.copyto(out, source, casting="same_kind")
 
     def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
         start = int(control[Control.BATCH_OFFSET])
@@ -87,8 +99,7 @@ class NumpyBackend:
         out[0] = total
 
     def scale(self, x: Array, factor: float) -> None:
-        if x.itemsize == 2:
-            return numpy_mixed.scale(self, x, factor)
+        require_master("x", x)
         np.multiply(x, factor, out=x)
 
     def row_argmax(self, x: Array, out: Array) -> None:
@@ -111,22 +122,19 @@ class NumpyBackend:
         a: Array,
         tf32: bool = False,
     ) -> None:
-        if tf32 or a.itemsize == 2:
-            return numpy_mixed.dense_forward(self, a_prev, w, b, activation, z, a, tf32)
         if z is None:
             z = a
         if b is None:
-            _product(1.0, a_prev, w, 0.0, z, b_transposed=True)
+            _product(1.0, a_prev, w, 0.0, z, b_transposed=True, tf32=tf32)
         else:
             z[...] = b
-            _product(1.0, a_prev, w, 1.0, z, b_transposed=True)
+            _product(1.0, a_prev, w, 1.0, z, b_transposed=True, tf32=tf32)
         if not (isinstance(activation, Identity) and z is a):
             for part_z, part_a in _blocks(z, a):
                 activation.apply(part_z, part_a)
 
     def softmax(self, z: Array, a: Array) -> None:
-        if z.itemsize == 2:
-            return numpy_mixed.softmax(self, z, a)
+        require_master("z", z)
         Softmax().apply(z, a)
 
     # --- backward ---------------------------------------------------------------------------------------------------
@@ -141,8 +149,7 @@ class NumpyBackend:
         losses: Array,
         delta: Array,
     ) -> None:
-        if output.itemsize == 2:
-            return numpy_mixed.output_delta(self, loss, activation, output, saved, y, control, losses, delta)
+        require_master("output", output)
         total = 0.0
         for part_output, part_saved, part_y, part_delta in _row_blocks(output, saved, y, delta):
             total += loss.evaluate(part_output, part_y, part_delta)
@@ -165,31 +172,23 @@ class NumpyBackend:
         delta: Array,
         tf32: bool = False,
     ) -> None:
-        if tf32 or delta.itemsize == 2:
-            return numpy_mixed.hidden_delta(self, delta_next, w_next, activation, saved, delta, tf32)
-        _product(1.0, delta_next, w_next, 0.0, delta)
+        _product(1.0, delta_next, w_next, 0.0, delta, tf32=tf32)
         self.hadamard_derivative(delta, activation, saved, delta)
 
     def transpose_product(self, delta_next: Array, w_next: Array, product: Array, tf32: bool = False) -> None:
-        if tf32 or product.itemsize == 2:
-            return numpy_mixed.transpose_product(self, delta_next, w_next, product, tf32)
-        _product(1.0, delta_next, w_next, 0.0, product)
+        _product(1.0, delta_next, w_next, 0.0, product, tf32=tf32)
 
     def hadamard_derivative(self, product: Array, activation: Activation, saved: Array, delta: Array) -> None:
-        if delta.itemsize == 2:
-            return numpy_mixed.hadamard_derivative(self, product, activation, saved, delta)
+        require_master("product", product)
         work = self._work[delta.dtype][0]
         for part, part_saved, part_delta in _blocks(product, saved, delta):
             activation.multiply_derivative(part_saved, part, part_delta, work[: part.size].reshape(part.shape))
 
     def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array, tf32: bool = False) -> None:
-        if tf32 or delta.itemsize == 2:
-            return numpy_mixed.weight_gradient(self, delta, a_prev, gradient, tf32)
-        _product(1.0, delta, a_prev, 0.0, gradient, a_transposed=True)
+        _product(1.0, delta, a_prev, 0.0, gradient, a_transposed=True, tf32=tf32)
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
-        if delta.itemsize == 2:
-            return numpy_mixed.bias_gradient(self, delta, gradient)
+        require_master("delta", delta)
         rows = len(delta)
         if rows > self._ones[delta.dtype].size:
             self._ones[delta.dtype] = np.ones(rows, delta.dtype)
@@ -197,14 +196,13 @@ class NumpyBackend:
 
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
-        if tf32 or delta.itemsize == 2:
-            return numpy_mixed.weight_step(self, delta, a_prev, control, w, tf32)
+        require_master("w", w)
         rate = float(control[Control.LEARNING_RATE])
         if len(delta) <= WHOLE_DEPTH:
-            _product(-rate, delta, a_prev, 1.0, w, a_transposed=True)
+            _product(-rate, delta, a_prev, 1.0, w, a_transposed=True, tf32=tf32)
             return
         step = self._step_like(w)
-        _product(-rate, delta, a_prev, 0.0, step, a_transposed=True)
+        _product(-rate, delta, a_prev, 0.0, step, a_transposed=True, tf32=tf32)
         for part, part_step in _blocks(w, step):
             np.add(part, part_step, out=part)
 
@@ -262,11 +260,11 @@ class NumpyBackend:
             optimizer.update(g, rate, step, slots, w, work[:n])
             start += n
         if stored is not None:
-            numpy_mixed.store(parameters, stored)
+            self.cast(parameters, stored)
 
 
 def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:
-    """Move the loss scale on by one step, and return whether the step is made."""
+    """Move the loss scale on by one step. Return True if the step is made."""
     finite = math.isfinite(control[Control.SQUARED_NORM])
     control[Control.SKIP] = not finite
     if not finite:
@@ -289,11 +287,15 @@ def _product(
     *,
     a_transposed: bool = False,
     b_transposed: bool = False,
+    tf32: bool = False,
 ) -> None:
     """out ← α a b + β out, with a or b transposed as asked; all C-contiguous, of one dtype, and out apart from a and b.
 
     With β = 0, what `out` held does not matter, NaN included.
     """
+    if tf32:
+        raise ArgumentError("tf32", tf32, "False: the backend that rounds to TF32 is that of `for_precision('tf32')`")
+    require_master("a", a)
     gemm = GEMM[out.dtype]
     # BLAS counts columns first: it sees aᵀ, bᵀ and outᵀ, and outᵀ = bᵀ aᵀ
     columns = out.T
@@ -312,7 +314,7 @@ def _column_sums(x: np.ndarray, ones: np.ndarray, out: np.ndarray) -> None:
 
 
 def _not_written(name: str, out: np.ndarray) -> ArgumentError:
-    """SciPy has given BLAS a copy of this array, because it is of another dtype or order."""
+    """Return the error for an array of which SciPy gave BLAS a copy, as it has another dtype or order."""
     return StateError(name, f"is an array of {out.dtype} with strides {out.strides}", "be C-contiguous")
 
 

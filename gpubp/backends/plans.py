@@ -19,62 +19,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from gpubp.chips import MAX_GRID, MAX_THREADS, WARP, Chip
+from gpubp.dtypes import ARITHMETIC, MIXED, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 
-THREAD_VARIANTS = ("naive", "tiled", "pipelined")
+THREAD_VARIANTS = ("naive", "tiled", "blocked", "pipelined")
 """The rungs on which every thread computes on its own, in the dtype of the arrays: any chip has what they need."""
 VARIANTS = (*THREAD_VARIANTS, "tensorcore")
 """The ladder of product kernels, each adding one idea to the one before."""
 
-ITEM_BYTES = {"float32": 4, "float64": 8}
-"""Bytes of an element, by the dtype that all rungs but the last compute in."""
-TENSOR_ITEM_BYTES = {"tf32": 4, "bfloat16": 2, "float16": 2}
-"""The same, by what tensor cores multiply; "tf32" is float32 in memory."""
 LEAST_PART = 256
 """Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
-MAX_THREADS = 1024
-WARP = 32
 MAX_COPIES = 8
 """Copies of less than 16 bytes that a thread may make for each tile: every one needs two registers for its address."""
 MAX_SUMS_UNALIGNED = 64
 """Sums that a thread may hold besides those addresses."""
-GRID_ROWS_LIMIT = 65535
-"""Blocks that a grid may have in its second side."""
-
-
-@dataclass(frozen=True)
-class Chip:
-    """What a plan must know of a chip.
-
-    arch: real architecture, such as "sm_90". multiprocessors: how many it has. shared_per_block: shared memory that a
-    block gets without asking for more, in bytes. shared_on_request: what it may ask for; 0: no more.
-    """
-
-    arch: str
-    multiprocessors: int
-    shared_per_block: int = 48 * 1024
-    shared_on_request: int = 0
-
-    @property
-    def has_async_copies(self) -> bool:
-        """Whether cp.async exists: sm_80 and up."""
-        return int(self.arch.removeprefix("sm_").rstrip("af")) >= 80
-
-    @property
-    def has_tensor_cores(self) -> bool:
-        """Whether mma.sync takes TF32 and BF16: sm_80 and up."""
-        return int(self.arch.removeprefix("sm_").rstrip("af")) >= 80
-
-
-EMULATED_CHIP = Chip("sm_90", 132, shared_on_request=227 * 1024)
-"""What the emulated device is taken for: an H100, so that it runs the kernels that an H100 would be given."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How one product is computed. Sizes are in elements.
 
-    variant: one of `VARIANTS`. dtype: what is multiplied, of `ITEM_BYTES` or, for "tensorcore", `TENSOR_ITEM_BYTES`.
+    variant: one of `VARIANTS`. dtype: what is multiplied, of `gpubp.dtypes.PLAIN` or, for "tensorcore", `MIXED`.
     tile_m, tile_n: what a block computes of the result. tile_k: depth of the tiles in shared memory.
     thread_m, thread_n: what a thread computes of the result, where threads compute on their own.
     stages: tiles that are in shared memory at a time.
@@ -101,9 +67,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown_name("variant", self.variant, VARIANTS)
-        item_bytes = _item_bytes(self.variant)
-        if self.dtype not in item_bytes:
-            raise unknown_name("dtype", self.dtype, item_bytes)
+        object.__setattr__(self, "dtype", canonical("dtype", self.dtype, _kinds(self.variant)))
         for each in fields(self)[2:]:
             size = getattr(self, each.name)
             if not isinstance(size, int) or size < 1:
@@ -115,7 +79,7 @@ class Plan:
             self._check_ones("thread_m", "thread_n")
             self._check_tensorcore()
         else:
-            self._check_ones("thread_m", "thread_n", "stages", "vector", "split_k", "warp_m", "warp_n")
+            self._check_ones("stages", "vector", "split_k", "warp_m", "warp_n")
             self._check_simple()
 
     def _check_threads(self) -> None:
@@ -128,13 +92,20 @@ class Plan:
                 raise ArgumentError(field, getattr(self, field), f"1 with variant {self.variant!r}")
 
     def _check_simple(self) -> None:
+        if self.variant == "naive":
+            self._check_ones("thread_m", "thread_n")
+        else:
+            self._check_square()
         self._check_threads()
-        if self.variant == "tiled":
-            if self.tile_m not in (16, 32):
-                raise ArgumentError("tile_m", self.tile_m, "16 or 32 with variant 'tiled'")
-            for field in ("tile_n", "tile_k"):
-                if getattr(self, field) != self.tile_m:
-                    raise ArgumentError(field, getattr(self, field), f"tile_m, which is {self.tile_m}")
+
+    def _check_square(self) -> None:
+        small, large = SQUARE_SIDES[self.variant]
+        if self.tile_m not in (small, large):
+            raise ArgumentError("tile_m", self.tile_m, f"{small} or {large} with variant {self.variant!r}")
+        for field, must in _square(self.variant, self.tile_m).items():
+            if getattr(self, field) != must:
+                expected = f"{must} with variant {self.variant!r} and tile_m {self.tile_m}"
+                raise ArgumentError(field, getattr(self, field), expected)
 
     def _check_pipelined(self) -> None:
         unit = self.unit
@@ -181,7 +152,7 @@ class Plan:
     @property
     def item_bytes(self) -> int:
         """Bytes of an element of the operands."""
-        return _item_bytes(self.variant)[self.dtype]
+        return ARITHMETIC[self.dtype].item_bytes
 
     @property
     def unit(self) -> int:
@@ -205,9 +176,12 @@ class Plan:
         """Shared memory of a block: that of `tensorcore` is asked for at the launch, the others' is static."""
         if self.variant == "naive":
             return 0
-        # the tiles of `tiled` have a padding column
-        depth = self.tile_k + 1 if self.variant == "tiled" else self.tile_k
-        return self.stages * (self.tile_m + self.tile_n) * depth * self.item_bytes
+        sides, depth = self.tile_m + self.tile_n, self.tile_k
+        if self.variant == "tiled":
+            depth += 1  # a column of padding
+        elif self.variant == "blocked":
+            sides += 2 * self.unit  # 16 bytes of padding for each line
+        return self.stages * sides * depth * self.item_bytes
 
     def copies(self, vector: int) -> int:
         """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
@@ -228,8 +202,21 @@ class Plan:
         return replace(self, vector=min(self.vector, 2 if pairs else 1))
 
     def blocks(self, m: int, n: int) -> int:
-        """Tiles that cover an M × N result."""
+        """Return how many tiles cover an M × N result."""
         return -(-m // self.tile_m) * -(-n // self.tile_n)
+
+    def grid(self, m: int, n: int) -> tuple[int, ...]:
+        """Return the sides of the grid, in blocks, for an M × N result."""
+        if self.variant in ("pipelined", "tensorcore"):
+            return (self.blocks(m, n),)  # a block finds its tile by its number
+        return -(-m // self.tile_m), -(-n // self.tile_n)
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """The sides of a block, in threads."""
+        if self.variant in ("pipelined", "tensorcore"):
+            return (self.threads,)
+        return self.tile_n // self.thread_n, self.tile_m // self.thread_m
 
     def part(self, k: int) -> int:
         """Depth of each part of a product split in split_k: a multiple of tile_k; the last part may be less deep."""
@@ -266,15 +253,14 @@ class Plan:
         return max(chip.shared_per_block, chip.shared_on_request) if asks else chip.shared_per_block
 
 
-def _item_bytes(variant: str) -> dict[str, int]:
-    return TENSOR_ITEM_BYTES if variant == "tensorcore" else ITEM_BYTES
+def _kinds(variant: str) -> tuple[str, ...]:
+    return MIXED if variant == "tensorcore" else PLAIN
 
 
 def _require_tensor_cores(chip: Chip) -> None:
     if not chip.has_tensor_cores:
-        expected = (
-            f"'naive', 'tiled' or 'pipelined' on {chip.arch}, which has no tensor cores for TF32 and BF16 (sm_80 has)"
-        )
+        others = ", ".join(map(repr, THREAD_VARIANTS))
+        expected = f"one of {others} on {chip.arch}, which has no tensor cores for TF32 and BF16 (sm_80 has)"
         raise ArgumentError("variant", "tensorcore", expected)
 
 
@@ -286,6 +272,16 @@ def _require_power_of_two(name: str, value: int) -> None:
 def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None:
     if value % divisor:
         raise ArgumentError(name, value, f"a multiple of {divisor} ({meaning})")
+
+
+SQUARE_SIDES = {"tiled": (16, 32), "blocked": (64, 128)}
+"""Sides of the square tiles of a variant; `choose` takes the larger if that gives every multiprocessor a block."""
+
+
+def _square(variant: str, side: int) -> dict[str, int]:
+    """Return the sizes of a plan with a square tile."""
+    tile_k, piece = (side, 1) if variant == "tiled" else (8, 8)
+    return {"tile_m": side, "tile_n": side, "tile_k": tile_k, "thread_m": piece, "thread_n": piece}
 
 
 _LARGE = {
@@ -314,7 +310,7 @@ many as 48 KiB hold, up to 3, or 4 for the largest.
 
 
 def _pipelined(dtype: str, m: int, n: int, thread_m: int, thread_n: int, depth_bytes: int, stages: int) -> Plan:
-    item = ITEM_BYTES[dtype]
+    item = ARITHMETIC[dtype].item_bytes
     return Plan("pipelined", dtype, m, n, depth_bytes // item, thread_m, thread_n, stages, vector=16 // item)
 
 
@@ -351,16 +347,16 @@ _TENSOR_UNALIGNED = (
 
 
 def _tensorcore(dtype: str, m: int, n: int, warp_m: int, warp_n: int, depth_bytes: int, stages: int) -> Plan:
-    item = TENSOR_ITEM_BYTES[dtype]
+    item = ARITHMETIC[dtype].item_bytes
     sizes = (m, n, depth_bytes // item)
     return Plan("tensorcore", dtype, *sizes, stages=stages, vector=16 // item, warp_m=warp_m, warp_n=warp_n)
 
 
 TENSORCORE: dict[str, tuple[Plan, ...]] = {
-    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR) for dtype in TENSOR_ITEM_BYTES
+    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR) for dtype in MIXED
 }
 TENSORCORE_UNALIGNED: dict[str, tuple[Plan, ...]] = {
-    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR_UNALIGNED) for dtype in TENSOR_ITEM_BYTES
+    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR_UNALIGNED) for dtype in MIXED
 }
 """The tiles that `choose` chooses from, by what is multiplied."""
 
@@ -368,7 +364,7 @@ TENSORCORE_UNALIGNED: dict[str, tuple[Plan, ...]] = {
 def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined", alignment: int = 16) -> Plan:
     """The plan for a product of M × N with depth K, by the rule at the head of this module.
 
-    dtype: what is multiplied: of `ITEM_BYTES` or, with variant "tensorcore", of `TENSOR_ITEM_BYTES`.
+    dtype: what is multiplied: of `gpubp.dtypes.PLAIN` or, with variant "tensorcore", of `MIXED`.
     alignment: bytes that all rows of the operands start on multiples of.
 
     Raises ArgumentError for a side < 1, an unknown variant, a dtype that it does not have, or "tensorcore" on a chip
@@ -379,13 +375,12 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
             raise ArgumentError(name, side, "≥ 1")
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
-    if dtype not in _item_bytes(variant):
-        raise unknown_name("dtype", dtype, _item_bytes(variant))
+    dtype = canonical("dtype", dtype, _kinds(variant))
     if variant == "naive":
         return Plan("naive", dtype, 8, 32)
-    if variant == "tiled":
-        wide = Plan("tiled", dtype, 32, 32, 32)
-        return wide if wide.blocks(m, n) >= chip.multiprocessors else Plan("tiled", dtype, 16, 16, 16)
+    if variant in SQUARE_SIDES:
+        small, large = (Plan(variant, dtype, **_square(variant, side)) for side in SQUARE_SIDES[variant])
+        return large if large.blocks(m, n) >= chip.multiprocessors else small
     if variant == "tensorcore":
         _require_tensor_cores(chip)
         tiles = (TENSORCORE if alignment % 16 == 0 else TENSORCORE_UNALIGNED)[dtype]
@@ -438,5 +433,5 @@ def row_team(width: int) -> int:
 def column_sum_rows(rows: int, width: int, chip: Chip) -> int:
     """Rows of each part in the first stage of a column sum: enough parts for two blocks a multiprocessor, of ≥ 64."""
     columns = -(-width // 32)
-    parts = max(1, min(rows // 64, -(-2 * chip.multiprocessors // columns), GRID_ROWS_LIMIT))
+    parts = max(1, min(rows // 64, -(-2 * chip.multiprocessors // columns), MAX_GRID[1]))
     return -(-rows // parts)

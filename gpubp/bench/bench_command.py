@@ -15,7 +15,7 @@ from gpubp.backends import detection
 from gpubp.bench import contenders, works
 from gpubp.bench.contenders import LIMITS, Contender
 from gpubp.bench.load import Load
-from gpubp.bench.results import Result, limits_of
+from gpubp.bench.results import BenchResult, limits_of
 from gpubp.bench.turns import measure
 from gpubp.bench.works import Limit, Sweep, Work
 from gpubp.errors import ArgumentError, ConflictError, DataError, StateError
@@ -66,7 +66,7 @@ def run(
     *,
     chosen_works: Sequence[Work] | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> Result:
+) -> BenchResult:
     """Measure. chosen_works: in place of the choice's.
 
     Raises ArgumentError for a choice that there is not, before anything is measured.
@@ -96,7 +96,7 @@ def run(
         threads=threads,
         progress=progress,
     )
-    return Result(
+    return BenchResult(
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
         machine=machine.look().to_dict(),
         threads=threads,
@@ -140,7 +140,7 @@ def bench(
     compare: Sequence[Path] = (),
     out: Path | None = None,
     as_json: bool = False,
-) -> Result:
+) -> BenchResult:
     """Measure and show, or compare two files and measure nothing.
 
     Raises ArgumentError or DataError for what cannot be, before anything is measured or written.
@@ -149,7 +149,7 @@ def bench(
         raise ConflictError("--full", "--quick")
     _check_save(save)
     _check_out(out)
-    earlier = [Result.read(path) for path in compare]
+    earlier = [BenchResult.read(path) for path in compare]
     if len(earlier) > 2:
         raise StateError("compare", f"names {len(earlier)} files", "name one, which this run is compared with, or two")
     if len(earlier) == 2:
@@ -181,7 +181,7 @@ def bench(
     return result
 
 
-def _show(console: Console, result: Result) -> None:
+def _show(console: Console, result: BenchResult) -> None:
     from gpubp.bench import tables
 
     for table in tables.tables(result, console.width):
@@ -193,7 +193,7 @@ def _show(console: Console, result: Result) -> None:
         console.print(line, markup=False)
 
 
-def _show_comparison(console: Console, before: Result, now: Result) -> None:
+def _show_comparison(console: Console, before: BenchResult, now: BenchResult) -> None:
     from gpubp.bench import tables
 
     console.print(tables.comparison(before, now, console.width), "")
@@ -201,7 +201,7 @@ def _show_comparison(console: Console, before: Result, now: Result) -> None:
         console.print(line, markup=False)
 
 
-def _draw(result: Result, out: Path) -> None:
+def _draw(result: BenchResult, out: Path) -> None:
     from gpubp.bench import pictures
 
     out.mkdir(exist_ok=True)
@@ -225,7 +225,7 @@ def _check_save(path: Path | None) -> None:
         raise ArgumentError("save", str(path), "a file name that ends in .json, in a folder that exists")
     if path.exists():
         try:
-            Result.read(path)
+            BenchResult.read(path)
         except DataError:
             raise ArgumentError("save", str(path), "a new file, or one that an earlier run saved") from None
 

@@ -12,9 +12,9 @@ from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.plans import THREAD_VARIANTS
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import Primitive, Step, Work
-from gpubp.costs import PRIMITIVES, PRODUCTS, RATES
-from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
+from gpubp.bench.works import Primitive, TrainingStep, Work
+from gpubp.costs import PRIMITIVES, PRODUCTS
+from gpubp.dtypes import NAMES, PLAIN
 from gpubp.errors import ArgumentError, unknown_name
 
 
@@ -37,14 +37,18 @@ class Contender:
     needs: Mapping[str, str] = field(default_factory=dict)
     primitives: tuple[str, ...] = PRIMITIVES
     steps: bool = True
-    dtypes: tuple[str, ...] = PLAIN_DTYPES
+    dtypes: tuple[str, ...] = PLAIN
     compiles_long: bool = False
 
     def takes(self, work: Work) -> bool:
         """Whether it does such work."""
         if work.dtype not in self.dtypes:
             return False
-        return self.steps if isinstance(work, Step) else isinstance(work, Primitive) and work.name in self.primitives
+        return (
+            self.steps
+            if isinstance(work, TrainingStep)
+            else isinstance(work, Primitive) and work.name in self.primitives
+        )
 
     def missing(self) -> str:
         """Why it cannot take part on this machine; "" if it can."""
@@ -77,7 +81,7 @@ def _own(backend: str, device: str, variant: str | None = None) -> Contender:
         settings,
         backend,
         primitives=PRODUCTS if variant else PRIMITIVES,
-        dtypes=RATES if backend == "cupy" and not variant else PLAIN_DTYPES,
+        dtypes=NAMES if backend == "cupy" and not variant else PLAIN,
     )
 
 
@@ -111,7 +115,7 @@ CONTENDERS = {
         _own("cupy", "gpu"),
         Contender(
             "cupy-graph", "cupy graph", "gpu", "own:make", {"backend": "cupy", "device": "gpu", "captured": True},
-            "cupy", primitives=(), dtypes=RATES,
+            "cupy", primitives=(), dtypes=NAMES,
         ),
         _own("numba", "gpu"),
         *(_own(backend, "gpu", variant) for backend in ("cupy", "numba") for variant in THREAD_VARIANTS),
@@ -124,7 +128,7 @@ LIMITS = {
     "limit-cpu": Contender("limit-cpu", "BLAS", "cpu", "peaks:on_cpu", primitives=(), steps=False),
     "limit-gpu": Contender(
         "limit-gpu", "cuBLAS", "gpu", "peaks:on_gpu", needs=CUPY, primitives=(), steps=False,
-        dtypes=(*PLAIN_DTYPES, "float16", "bfloat16"),
+        dtypes=(*PLAIN, "float16", "bfloat16"),
     ),
 }  # fmt: skip
 """Who measures the limits of each device."""

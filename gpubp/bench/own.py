@@ -14,13 +14,11 @@ from gpubp.backends.base import Array, Backend
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import Primitive, Step, Work
+from gpubp.bench.works import Primitive, TrainingStep, Work
+from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
 from gpubp.nn.trainer import Trainer
-
-PRECISIONS = {"tf32": "tf32", "bfloat16": "bf16", "float16": "fp16"}
-"""What a network calls the kinds of arithmetic of tensor cores."""
 
 
 def make(
@@ -32,10 +30,10 @@ def make(
     captured: bool = False,
 ) -> Runner:
     """A runner of the named backend; variant: the rung that products take; captured: the step as a CUDA graph."""
-    made = _backend(backend, device)
+    made = _backend(backend, device).for_precision(work.dtype)
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
-    if isinstance(work, Step):
+    if isinstance(work, TrainingStep):
         return runners.of_step(partial(_trainer, work, made, captured), elapsed)
     assert isinstance(work, Primitive)
     return _primitive(work, made, elapsed)
@@ -57,10 +55,10 @@ def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], floa
         return placed
 
     def bind(arrays: Arrays) -> Callable[[], Arrays]:
-        outputs = {name: arrays[name] for name in problem.expected}
+        outputs = {name: arrays[name] for name in problem.outputs}
 
         def call() -> Arrays:
-            problem.call(backend, arrays)
+            problem.run(backend, arrays)
             return outputs
 
         return call
@@ -75,8 +73,8 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _trainer(work: Step, backend: Backend, captured: bool) -> runners.Trainer:
-    precision = PRECISIONS.get(work.dtype)
+def _trainer(work: TrainingStep, backend: Backend, captured: bool) -> runners.Trainer:
+    precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     named: dict[str, np.ndarray] = {}
     for layer, (w, b) in enumerate(work.weights(), start=1):
@@ -94,7 +92,7 @@ def _trainer(work: Step, backend: Backend, captured: bool) -> runners.Trainer:
 
 
 @cache
-def reference_losses(work: Step, steps: int) -> list[float]:
+def reference_losses(work: TrainingStep, steps: int) -> list[float]:
     """The losses of the first steps in float64, which every contender's must come close to."""
     trainer = _trainer(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []

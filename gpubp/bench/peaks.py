@@ -9,6 +9,7 @@ import numpy as np
 
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Limit, Work
+from gpubp.dtypes import ARITHMETIC
 
 SIDES = {"cpu": {"product": 2048, "copy": 4096}, "gpu": {"product": 4096, "copy": 8192}}
 """Of what is measured, on each device: large enough that only the limit counts."""
@@ -34,7 +35,7 @@ def on_gpu(work: Work, threads: int = 1) -> Runner:
 def _cpu_product(work: Limit) -> Runner:
     from scipy.linalg import blas
 
-    gemm: Any = blas.sgemm if work.dtype == "float32" else blas.dgemm
+    gemm: Any = getattr(blas, f"{ARITHMETIC[work.dtype].blas}gemm")
     a, c = _normal(work), np.zeros((work.side, work.side), work.dtype)
     return Runner([lambda: gemm(1.0, a.T, a.T, 0.0, c.T, overwrite_c=True)])
 

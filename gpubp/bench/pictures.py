@@ -6,12 +6,12 @@ import io
 from pathlib import Path
 
 from gpubp.bench.contenders import EVERYONE
-from gpubp.bench.results import Record, Result
+from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.tables import absent_by_reason
-from gpubp.bench.works import Limit, Step
+from gpubp.bench.works import Limit, TrainingStep
 from gpubp.costs import PRODUCTS
 from gpubp.training import plots
-from gpubp.training.plots import Curve, Panel, Point
+from gpubp.training.plots import Curve, Dashes, Panel, Point
 
 COLOURS = {
     "numpy": plots.BLUE,
@@ -28,13 +28,13 @@ COLOURS = {
 }
 """One colour for each, on either device; a rung has its backend's."""
 
-DASHES = {"naive": ":", "tiled": "--", "pipelined": "-."}
+DASHES: dict[str, Dashes] = {"naive": ":", "tiled": "--", "blocked": (0, (5, 1, 1, 1, 1, 1)), "pipelined": "-."}
 
 PALETTE = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.PURPLE, plots.BROWN, plots.SKY, plots.GREY)
 MARKERS = "os^Dv<>P"
 
 
-def draw(result: Result, folder: Path) -> list[Path]:
+def draw(result: BenchResult, folder: Path) -> list[Path]:
     """Write the pictures of a run into the folder, each whole or not at all; the paths."""
     from gpubp.files import write_bytes
 
@@ -46,14 +46,14 @@ def draw(result: Result, folder: Path) -> list[Path]:
     return [folder / name for name in drawn]
 
 
-def throughput(result: Result) -> bytes:
+def throughput(result: BenchResult) -> bytes:
     """A PNG with a panel for each primitive and dtype, and for the steps; a curve for each contender."""
     file = io.BytesIO()
     plots.throughput(panels(result), title=_title(result), note=_note(result), out=file)
     return file.getvalue()
 
 
-def roofline(result: Result) -> bytes:
+def roofline(result: BenchResult) -> bytes:
     """A PNG with the limits and, for each of this project's backends, the largest work of each kind under them."""
     limits = {
         f"{how} {device}, {dtype}": limit
@@ -69,7 +69,7 @@ def roofline(result: Result) -> bytes:
     return file.getvalue()
 
 
-def points(result: Result) -> list[Point]:
+def points(result: BenchResult) -> list[Point]:
     """What `roofline` draws under the limits: a colour for each primitive, a marker for each contender."""
     largest: dict[tuple[str, str, str], Record] = {}
     for record in _timed(result):
@@ -91,16 +91,16 @@ def points(result: Result) -> list[Point]:
     ]
 
 
-def panels(result: Result) -> list[Panel]:
+def panels(result: BenchResult) -> list[Panel]:
     """What `throughput` draws."""
     timed = _timed(result)
     keys = dict.fromkeys((record.work.group, record.work.dtype) for record in timed)
     return [_panel(result, [r for r in timed if (r.work.group, r.work.dtype) == key]) for key in keys]
 
 
-def _panel(result: Result, records: list[Record]) -> Panel:
+def _panel(result: BenchResult, records: list[Record]) -> Panel:
     work = records[0].work
-    counts_flops = isinstance(work, Step) or work.group in PRODUCTS
+    counts_flops = isinstance(work, TrainingStep) or work.group in PRODUCTS
     curves = []
     for key in (key for key in EVERYONE if any(record.contender == key for record in records)):
         by_size = {r.work.size: r for r in reversed(records) if r.contender == key}  # of one size, the first
@@ -125,21 +125,21 @@ def _panel(result: Result, records: list[Record]) -> Panel:
             roofline = by_dtype[work.dtype]
             limits[f"limit, {device}"] = (roofline.peak if counts_flops else roofline.bandwidth) / 1e9
     unit = "GFLOP/s" if counts_flops else "GB/s"
-    size = "side of a cube of as many multiplications" if isinstance(work, Step) else "side of the square"
+    size = "side of a cube of as many multiplications" if isinstance(work, TrainingStep) else "side of the square"
     return Panel(title=f"{work.group}, {work.dtype}", x_label=size, y_label=unit, curves=curves, limits=limits)
 
 
-def _timed(result: Result) -> list[Record]:
+def _timed(result: BenchResult) -> list[Record]:
     return [record for record in result.records if record.seconds and not isinstance(record.work, Limit)]
 
 
-def _title(result: Result) -> str:
+def _title(result: BenchResult) -> str:
     machine = result.machine
     names = [str(machine.get("processor", "")), *machine.get("gpus", ())]
     return f"{', '.join(name for name in names if name)}, {result.threads} threads"
 
 
-def _note(result: Result) -> str:
+def _note(result: BenchResult) -> str:
     """Why there are no curves of a GPU."""
     own = {key: reason for key, reason in result.absent.items() if EVERYONE[key].backend}
     return "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in absent_by_reason(own).items())

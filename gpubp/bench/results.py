@@ -12,7 +12,7 @@ from typing import Any
 from gpubp.bench import works
 from gpubp.bench.contenders import EVERYONE
 from gpubp.bench.works import Limit, Work
-from gpubp.costs import Roofline
+from gpubp.chips import Roofline
 from gpubp.errors import ArgumentError, DataError
 
 FORMAT = "gpubp bench"
@@ -56,7 +56,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """A run.
 
     made: date and time, in ISO 8601. machine: as `gpubp.machine.Machine.to_dict` says. threads, repeats, seconds: how
@@ -129,7 +129,7 @@ class Result:
         write_bytes(path, self.to_json().encode())
 
     @classmethod
-    def read(cls, path: str | Path) -> Result:
+    def read(cls, path: str | Path) -> BenchResult:
         """The result in a file that `save` wrote. Raises DataError, which says what is wrong with any other."""
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ class Result:
             raise DataError(f"{path} {error}") from None
 
     @classmethod
-    def from_json(cls, text: str) -> Result:
+    def from_json(cls, text: str) -> BenchResult:
         """The result that `to_json` wrote. Raises DataError for other text."""
         try:
             values = json.loads(text)

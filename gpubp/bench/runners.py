@@ -1,4 +1,4 @@
-"""Making a `Runner` of what a library offers: a function for a primitive, or a trainer for a training step."""
+"""How a library's function for a primitive, or its trainer for a training step, becomes a `Runner`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import OPTIONS, Primitive
-from gpubp.crosscheck import problems
-from gpubp.crosscheck.cases import Case
+from gpubp.bench.works import OPTIMIZER, Primitive
+from gpubp.crosscheck import cases, problems
 from gpubp.crosscheck.comparator import compare
 from gpubp.crosscheck.problems import Problem
 
 Arrays = Mapping[str, Any]
-"""A library's own arrays by the names of a problem."""
+"""A library's arrays, by the names of a problem."""
 
 WARM_UP = 3
 """Calls before any is timed: they compile, allocate, and fill the caches of code."""
@@ -27,18 +26,18 @@ MAX_COPIES = 256
 """Sets of arrays that calls on the host take in turn, at most."""
 
 USUAL_CACHE = 32 * 2**20
-"""Bytes that a processor's last cache is taken for where the system does not say."""
+"""Bytes that a processor's last cache is assumed to have if the system does not say."""
 
 FLUSHED_BYTES = 512 * 2**20
-"""What a copy on the device moves to empty its caches: more than the second-level cache of any chip."""
+"""Bytes that a copy on the device moves to empty its caches: more than the second-level cache of any chip."""
 
 FLUSHES = 4
 """Such copies before a timed call. They keep the fastest chip (8 TB/s) busy for 0.25 ms; the host needs about half of
 that to give it these and a primitive of two kernels."""
 
 PEERS_BOUNDS = 2.0
-"""Bounds that another library's results may be off: they are made for this project's order of sums, and another one,
-such as adding each term to w, is not wrong. A lower precision than was asked for is off by more."""
+"""How many bounds another library's results may be off. The bounds are made for this project's order of sums; another
+order, such as adding each term to w, is not wrong. A lower precision than was asked for is off by more."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,16 @@ class Trainer:
 
 
 def problem_of(work: Primitive) -> Problem:
-    """The inputs, normal random, and what must come out: the same for every contender."""
-    option, mode = OPTIONS.get(work.name, ("-", "-"))
-    return problems.make(Case(work.name, "-", work.dtype, work.shape, option, mode, 1.0, "random", 0, 0))
+    """Return the problem of a work: the same arguments, and the same expected results, for every contender."""
+    return problems.make(cases.measured(work.name, work.shape, work.dtype, optimizer=OPTIMIZER))
 
 
 def flush_of(copy: Call) -> Call:
-    """See `Runner.flush`. copy: of one half of `FLUSHED_BYTES` to the other, on the device."""
+    """Return a `Runner.flush`.
+
+    Args:
+        copy: copies one half of `FLUSHED_BYTES` to the other, on the device.
+    """
 
     def flush() -> None:
         for _ in range(FLUSHES):
@@ -75,12 +77,16 @@ def of_primitive(
     flush: Call | None = None,
     bounds: float = PEERS_BOUNDS,
 ) -> Runner:
-    """A runner of a primitive.
+    """Return a runner of a primitive.
 
-    place: an array of the library with these contents, a copy. bind: the call on the problem's inputs, the arrays that
-    it changes and those that it may write; it gives outputs by name, and all that it gives are checked.
-    fetch: an output on the host, once it is done. elapsed, flush: see `Runner`. bounds: of the cross-check, by how many
-    a result may be off.
+    Args:
+        problem: the arguments and what must come out.
+        place: returns a copy of an array as the library's own.
+        bind: returns the call, given all arrays of the problem by name. The call returns outputs by name; all that it
+            returns are checked.
+        fetch: returns an output as an array on the host, once the call is done.
+        elapsed, flush: see `Runner`.
+        bounds: how many bounds of the cross-check a result may be off.
     """
     hosts = {**problem.inputs, **problem.started}
     hosts |= {name: np.full(shape, np.nan, dtype) for name, (shape, dtype) in problem.made.items()}
@@ -108,7 +114,12 @@ def of_primitive(
 
 
 def of_step(make: Callable[[], Trainer], elapsed: Callable[[Call], float] | None = None) -> Runner:
-    """A runner of a training step. make: a trainer at the first weights; elapsed: see `Runner`."""
+    """Return a runner of a training step.
+
+    Args:
+        make: returns a trainer with the first weights.
+        elapsed: see `Runner`.
+    """
     trainer = make()
     for _ in range(WARM_UP):
         trainer.step()
@@ -125,7 +136,7 @@ def of_step(make: Callable[[], Trainer], elapsed: Callable[[Call], float] | None
 
 
 def _copies(nbytes: int) -> int:
-    """Sets of arrays of so many bytes that together are twice the processor's last cache."""
+    """Return how many sets of arrays with `nbytes` bytes are together twice as large as the processor's last cache."""
     return min(MAX_COPIES, math.ceil(2 * _last_cache() / nbytes))
 
 

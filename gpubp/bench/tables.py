@@ -10,9 +10,10 @@ from rich import box
 from rich.table import Table
 
 from gpubp.bench.contenders import CONTENDERS, EVERYONE, LIMITS, Contender
-from gpubp.bench.results import Record, Result
-from gpubp.bench.works import Limit, Step, Work
-from gpubp.costs import PRODUCTS, Roofline
+from gpubp.bench.results import BenchResult, Record
+from gpubp.bench.works import Limit, TrainingStep, Work
+from gpubp.chips import Roofline
+from gpubp.costs import PRODUCTS
 
 GAP = 3
 """Characters between columns: the padding, and the line of the box."""
@@ -73,22 +74,24 @@ def table_of(title: str, columns: Sequence[Column], width: int, styles: Sequence
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
-def tables(result: Result, width: int) -> list[Table]:
+def tables(result: BenchResult, width: int) -> list[Table]:
     """A table for each primitive and dtype, and for the steps, in the order of the run."""
     measured = [record for record in result.records if not isinstance(record.work, Limit)]
     keys = dict.fromkeys((record.work.group, record.work.dtype) for record in measured)
     return [_group_table(result, [r for r in measured if (r.work.group, r.work.dtype) == key], width) for key in keys]
 
 
-def _group_table(result: Result, records: Sequence[Record], width: int) -> Table:
+def _group_table(result: BenchResult, records: Sequence[Record], width: int) -> Table:
     """A row for each work and each of this project's backends; a column for each peer."""
     work = records[0].work
     rows = [record for record in records if _contender(record).backend]
     peers = [each for each in CONTENDERS.values() if _is_peer(each) and any(r.contender == each.key for r in records)]
-    memory_bound = not isinstance(work, Step) and work.group not in PRODUCTS
+    memory_bound = not isinstance(work, TrainingStep) and work.group not in PRODUCTS
     columns = [
-        Column("network" if isinstance(work, Step) else "shape", [row.work.label for row in rows], numbers=False),
-        Column("batch", [str(row.work.rows) if isinstance(row.work, Step) else "" for row in rows], rank=6),
+        Column(
+            "network" if isinstance(work, TrainingStep) else "shape", [row.work.label for row in rows], numbers=False
+        ),
+        Column("batch", [str(row.work.rows) if isinstance(row.work, TrainingStep) else "" for row in rows], rank=6),
         Column("sizes", [_sizes(row.work) for row in rows], rank=10, numbers=False),
         Column("backend", [_contender(row).title for row in rows], numbers=False),
         Column("median", [duration(row.median) if row.seconds else "failed" for row in rows]),
@@ -126,12 +129,12 @@ def _ratios(records: Sequence[Record], rows: Sequence[Record], peer: Contender, 
     return Column(peer.title.replace(" ", "\n", 1) + " ×", [ratio(row) for row in rows], rank=min(rank, 5))
 
 
-def _of_limit(result: Result, row: Record) -> str:
+def _of_limit(result: BenchResult, row: Record) -> str:
     limits = result.limits.get(_contender(row).device, {}).get(row.work.dtype)
     return f"{row.work.least_seconds(limits) / row.median:.0%}" if limits and row.seconds else ""
 
 
-def empty_rows(result: Result) -> list[str]:
+def empty_rows(result: BenchResult) -> list[str]:
     """What stands under a table, a line each: whose rows are missing, and why."""
     reasons = absent_by_reason({key: why for key, why in result.absent.items() if EVERYONE[key].backend})
     return [f"{', '.join(titles)}: not measured: {reason.split('; ')[0]}" for reason, titles in reasons.items()]
@@ -146,7 +149,7 @@ def absent_by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def notes(result: Result) -> list[str]:
+def notes(result: BenchResult) -> list[str]:
     """What is to be said beside the tables, a line each: limits, absent peers, faults, other programs."""
     lines = [HOW_TO_READ]
     for device, by_dtype in result.limits.items():
@@ -186,7 +189,7 @@ class Change:
         return "slower" if self.now.quartiles[0] > self.before.quartiles[1] else ""
 
 
-def changes(before: Result, now: Result) -> list[Change]:
+def changes(before: BenchResult, now: BenchResult) -> list[Change]:
     """What both runs have, in the order of `now`. The measured limits are among them: they tell of the machine."""
     earlier = {(record.work, record.contender): record for record in before.records if record.seconds}
     pairs = ((earlier.get((record.work, record.contender)), record) for record in now.records if record.seconds)
@@ -194,7 +197,7 @@ def changes(before: Result, now: Result) -> list[Change]:
     return list(merged.values())
 
 
-def comparison(before: Result, now: Result, width: int) -> Table:
+def comparison(before: BenchResult, now: BenchResult, width: int) -> Table:
     """Two runs side by side."""
     found = changes(before, now)
     styles = {"faster": "green", "slower": "red"}
@@ -215,7 +218,7 @@ def comparison(before: Result, now: Result, width: int) -> Table:
     )
 
 
-def comparison_notes(before: Result, now: Result) -> list[str]:
+def comparison_notes(before: BenchResult, now: BenchResult) -> list[str]:
     """What is to be said beside the comparison, a line each."""
     found = changes(before, now)
     moved = [change.verdict for change in found if change.verdict]
@@ -234,7 +237,7 @@ def comparison_notes(before: Result, now: Result) -> list[str]:
     return lines
 
 
-def _measured(result: Result) -> set[tuple[str, str]]:
+def _measured(result: BenchResult) -> set[tuple[str, str]]:
     return {(record.work.title, record.contender) for record in result.records if record.seconds}
 
 
@@ -269,7 +272,7 @@ def quartiles(record: Record) -> str:
 
 
 def _sizes(work: Work) -> str:
-    return "-".join(map(str, work.sizes)) if isinstance(work, Step) else ""
+    return "-".join(map(str, work.sizes)) if isinstance(work, TrainingStep) else ""
 
 
 def _contender(record: Record) -> Contender:

@@ -18,7 +18,7 @@ from gpubp.bench import own
 from gpubp.bench.contenders import LIMITS, Contender
 from gpubp.bench.peaks import SIDES
 from gpubp.bench.results import Record
-from gpubp.bench.works import Limit, Step, Work
+from gpubp.bench.works import Limit, TrainingStep, Work
 
 CHECKED_STEPS = 5
 TOLERANCES = {"float32": 1e-3, "float64": 1e-9, "tf32": 5e-3, "bfloat16": 0.02, "float16": 5e-3}
@@ -221,7 +221,7 @@ def _take_turns(
 
 
 def _fault(work: Work, process: Process, ask: Callable[..., Any]) -> str:
-    if not isinstance(work, Step):
+    if not isinstance(work, TrainingStep):
         return ask(process, do="fault") or ""
     losses = ask(process, do="losses", steps=CHECKED_STEPS)
     return "" if losses is None else differing_losses(losses, own.reference_losses(work, CHECKED_STEPS), work.dtype)

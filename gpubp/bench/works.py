@@ -7,38 +7,40 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, RATES, STORAGE_BYTES, Cost, Roofline, checked_shape, cost
-from gpubp.crosscheck.cases import DTYPES as PLAIN_DTYPES
+from gpubp.chips import Roofline
+from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, Cost, checked_shape, cost
 from gpubp.crosscheck.cases import mixed_dtypes
+from gpubp.dtypes import ARITHMETIC, NAMES, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.registry import require_count
 
-DTYPES = RATES
+DTYPES = NAMES
 """The kinds of arithmetic, as NumPy names them; tf32, bfloat16 and float16 are those of tensor cores."""
 
 LARGEST_DOUBLE = 512
 """Side up to which a sweep has products in float64: their reference is computed in long double, without a BLAS."""
 
-OPTIONS = {
-    "dense_forward": ("relu", "bias"),
-    "hidden_delta": ("relu", "-"),
-    "hadamard_derivative": ("relu", "-"),
-    "output_delta": ("softmax_cross_entropy+softmax+labels", "mean"),
-    "update": ("adam", "late"),
-}
-"""The option and the mode (see `crosscheck.cases`) in which a primitive is measured; the others have none."""
+OPTIMIZER = "adam"
+"""The optimiser in which update is measured; see `crosscheck.cases.measured` for the other primitives."""
 
 
 class Work(ABC):
     """What one call does. `group` and `label` together name it; works of one group differ in size.
 
-    size: of its sides, the geometric mean. costs: of the primitives that it is made of.
+    Attributes:
+        kind: the name in files.
+        dtype: the kind of arithmetic.
+        group: what the work is.
+        label: which of its group.
+        size: the geometric mean of its sides.
+        costs: of the primitives that it consists of.
     """
 
+    kind: ClassVar[str]
     dtype: str
 
     @property
@@ -59,36 +61,42 @@ class Work(ABC):
 
     @property
     def title(self) -> str:
-        """In one line."""
+        """Return the name in one line."""
         return f"{self.group} {self.label} {self.dtype}"
 
     @property
     def flops(self) -> int:
-        """Floating-point operations."""
+        """Return the number of floating-point operations."""
         return sum(each.flops for each in self.costs)
 
     @property
     def bytes(self) -> int:
-        """The least: each primitive reads each input once and writes each output once."""
+        """Return the least bytes: each primitive reads each input once and writes each output once."""
         return sum(each.bytes for each in self.costs)
 
     def least_seconds(self, limits: Roofline) -> float:
-        """The time below which these limits let no machine do it, one primitive after the other."""
-        return sum(limits.least_seconds(each) for each in self.costs)
+        """Return the least time on a machine with these limits, one primitive after the other."""
+        return sum(each.least_seconds(limits) for each in self.costs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it; `from_dict` makes the same work of it."""
-        return {"kind": type(self).__name__.lower()} | asdict(self)  # type: ignore[call-overload]
+        """Return the work as JSON can hold it; `from_dict` reads it."""
+        return {"kind": self.kind} | asdict(self)  # type: ignore[call-overload]
 
 
-def _check_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
+def _name_dtype(work: Work) -> None:
+    """Give a work's dtype its canonical name. Raise ArgumentError if it has none."""
+    object.__setattr__(work, "dtype", canonical("dtype", work.dtype))
 
 
 @dataclass(frozen=True)
 class Primitive(Work):
-    """One primitive; shape as in `gpubp.costs.cost`. Raises ArgumentError for a name or shape that there is not."""
+    """One primitive at a shape (see `gpubp.costs.cost`).
+
+    Raises:
+        ArgumentError: the name, the shape or the dtype is wrong.
+    """
+
+    kind = "primitive"
 
     name: str
     shape: tuple[int, ...]
@@ -98,38 +106,46 @@ class Primitive(Work):
         if self.name not in PRIMITIVES:
             raise unknown_name("primitive", self.name, PRIMITIVES)
         checked_shape(self.name, self.shape)
-        _check_dtype(self.dtype)
+        _name_dtype(self)
         if not _has_dtype(self.name, self.dtype):
-            kinds = ", ".join((*PLAIN_DTYPES, *mixed_dtypes(self.name)))
+            kinds = ", ".join((*PLAIN, *mixed_dtypes(self.name)))
             raise ArgumentError("dtype", self.dtype, f"one of {kinds} for {self.name}")
 
     @property
     def group(self) -> str:
-        """The primitive's name."""
+        """Return the name of the primitive."""
         return self.name
 
     @property
     def label(self) -> str:
-        """The shape."""
+        """Return the shape as text."""
         return "x".join(map(str, self.shape))
 
     @property
     def size(self) -> float:
-        """The side of the square, or the cube, of as many elements, or multiplications."""
+        """Return the side of a square of as many elements, or of a cube of as many multiplications."""
         return math.prod(self.shape) ** (1 / max(2, len(self.shape)))
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """Its own."""
-        return (cost(self.name, self.shape, self.dtype, optimizer=OPTIONS["update"][0]),)
+        """Return the cost of the primitive."""
+        return (cost(self.name, self.shape, self.dtype, optimizer=OPTIMIZER),)
 
 
 @dataclass(frozen=True)
-class Step(Work):
+class TrainingStep(Work):
     """A training step: ReLU, plain SGD; softmax cross-entropy, or half squared error for regression.
 
-    sizes: the widths n_0, ..., n_L. rows: of the batch.
+    Attributes:
+        name: of the network.
+        sizes: the widths n_0, ..., n_L.
+        rows: of the batch.
+        regression: True for half squared error.
+        learning_rate: of SGD.
+        dtype: the kind of arithmetic.
     """
+
+    kind = "step"
 
     name: str
     sizes: tuple[int, ...]
@@ -139,7 +155,7 @@ class Step(Work):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_dtype(self.dtype)
+        _name_dtype(self)
         if len(self.sizes) < 2:
             raise ArgumentError("sizes", self.sizes, "two widths or more")
         for side in (self.rows, *self.sizes):
@@ -147,40 +163,40 @@ class Step(Work):
 
     @property
     def group(self) -> str:
-        """All steps are one group."""
+        """Return "step": all steps are one group."""
         return "step"
 
     @property
     def label(self) -> str:
-        """The network's name."""
+        """Return the name of the network."""
         return self.name
 
     @property
     def size(self) -> float:
-        """The side of a cube of as many multiplications."""
+        """Return the side of a cube of as many multiplications."""
         return (self.flops / 2) ** (1 / 3)
 
     @property
     def loss(self) -> str:
-        """Its name, with the mean over the batch."""
+        """Return the name of the loss, which is the mean over the batch."""
         return "half_squared_error" if self.regression else "softmax_cross_entropy"
 
     @property
     def flops(self) -> int:
-        """Of the products: forward, deltas (none for the input), weight gradients; an addition is one."""
+        """Return the flops of the products: forward, deltas (none for the input) and weight gradients."""
         products = [n * m for m, n in itertools.pairwise(self.sizes)]
         return 2 * self.rows * (3 * sum(products) - products[0])
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """Of the primitives, in the network's order."""
+        """Return the costs of the primitives, in the network's order."""
         layers = list(itertools.pairwise(self.sizes))
         rows, widths = self.rows, self.sizes[1:]
         found = [cost("dense_forward", (rows, n, m), self.dtype) for m, n in layers]
         found.append(cost("output_delta", (rows, widths[-1]), self.dtype, labels=not self.regression))
         found += [cost("hidden_delta", (rows, m, n), self.dtype) for m, n in layers[1:]]
         # with 16 bits the step is not folded into the product: the master weights are updated, and rounded
-        folded = STORAGE_BYTES[self.dtype] > 2
+        folded = ARITHMETIC[self.dtype].item_bytes > 2
         found += [cost("weight_step" if folded else "weight_gradient", (n, m, rows), self.dtype) for m, n in layers]
         found += [cost("bias_gradient", (rows, n), self.dtype) for n in widths]
         updated = sum(widths) + (0 if folded else sum(n * m for m, n in layers))
@@ -188,11 +204,11 @@ class Step(Work):
 
     @property
     def master(self) -> np.dtype:
-        """The dtype of examples and of the weights that are updated."""
-        return np.dtype(self.dtype if self.dtype in PLAIN_DTYPES else "float32")
+        """Return the dtype of examples and of the weights that are updated."""
+        return ARITHMETIC[self.dtype].accumulator
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """x (B, n_0), and y: labels (B,), or values (B, n_L) for regression."""
+        """Return x (B, n_0) and y: labels (B,), or values (B, n_L) for regression."""
         rng = np.random.default_rng(0)
         x = self._drawn(rng, self.rows, self.sizes[0])
         if self.regression:
@@ -200,7 +216,7 @@ class Step(Work):
         return x, rng.integers(0, self.sizes[-1], self.rows)
 
     def weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each layer w (n_l, n_{l-1}) and b (n_l,), the same for every contender."""
+        """Return w (n_l, n_{l-1}) and b (n_l,) of each layer, the same for every contender."""
         rng = np.random.default_rng(1)
         return [
             (self._drawn(rng, n, m) * self.master.type((2 / m) ** 0.5), self._drawn(rng, n) / 10)
@@ -218,52 +234,54 @@ class Limit(Work):
     name: "product", of side × side matrices, or "copy", of side × side elements.
     """
 
+    kind = "limit"
+
     name: str
     side: int
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_dtype(self.dtype)
+        _name_dtype(self)
         if self.name not in ("product", "copy"):
             raise unknown_name("limit", self.name, ("product", "copy"))
         require_count("side", self.side)
 
     @property
     def group(self) -> str:
-        """Both are one group."""
+        """Return "limit": both are one group."""
         return "limit"
 
     @property
     def label(self) -> str:
-        """Which of the two."""
+        """Return which of the two it is."""
         return self.name
 
     @property
     def size(self) -> float:
-        """The side."""
+        """Return the side."""
         return self.side
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """The product's, or the copy's."""
+        """Return the cost of the product or of the copy."""
         if self.name == "product":
             return (cost("transpose_product", (self.side,) * 3, self.dtype),)
-        nbytes = self.side * self.side * STORAGE_BYTES[self.dtype]
+        nbytes = self.side * self.side * ARITHMETIC[self.dtype].item_bytes
         return (Cost(0, nbytes, nbytes, self.dtype),)
 
 
-KINDS: dict[str, type[Work]] = {kind.__name__.lower(): kind for kind in (Primitive, Step, Limit)}
+KINDS: dict[str, type[Work]] = {work.kind: work for work in (Primitive, TrainingStep, Limit)}
 
 STEPS = {
     step.name: step
     for step in (
-        Step("tiny", (64, 32, 10), 32),
-        Step("tiny-regression", (64, 32, 10), 32, regression=True),
-        Step("small", (784, 128, 10), 64),
-        Step("medium", (784, 512, 256, 10), 128),
-        Step("wide", (784, 1024, 1024, 10), 256),
-        Step("large", (1024, 2048, 2048, 1024), 512),
-        Step("huge", (2048, 4096, 4096, 2048), 512),
+        TrainingStep("tiny", (64, 32, 10), 32),
+        TrainingStep("tiny-regression", (64, 32, 10), 32, regression=True),
+        TrainingStep("small", (784, 128, 10), 64),
+        TrainingStep("medium", (784, 512, 256, 10), 128),
+        TrainingStep("wide", (784, 1024, 1024, 10), 256),
+        TrainingStep("large", (1024, 2048, 2048, 1024), 512),
+        TrainingStep("huge", (2048, 4096, 4096, 2048), 512),
     )
 }
 """The networks whose step is measured."""
@@ -271,7 +289,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """The works of a run: primitives over square shapes with these sides, and networks."""
+    """The works of a run: primitives at square shapes with these sides, and steps of networks."""
 
     primitives: tuple[str, ...]
     product_sides: tuple[int, ...]
@@ -279,7 +297,7 @@ class Sweep:
     steps: tuple[str, ...]
 
     def of(self, primitive: str, dtype: str) -> list[Primitive]:
-        """One primitive's works."""
+        """Return the works of one primitive."""
         if primitive not in PRIMITIVES:
             raise unknown_name("primitive", primitive, PRIMITIVES)
         if primitive in PRODUCTS:
@@ -303,18 +321,22 @@ def choose(
     steps: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float32",),
 ) -> list[Work]:
-    """The works of a run.
+    """Return the works of a run; without primitives and steps, all of the sweep.
 
-    primitives: only these. shapes: of them, in place of the sweep's. steps: only these networks; an empty sequence
-    stands for the sweep's. Without primitives and steps: all of the sweep.
+    Args:
+        sweep: what is chosen from.
+        primitives: only these.
+        shapes: of the primitives, in place of the sweep's.
+        steps: only these networks; an empty sequence stands for the sweep's.
+        dtypes: the kinds of arithmetic.
 
-    Raises ArgumentError for a name that there is not, or a shape that fits no chosen primitive.
+    Raises:
+        ArgumentError: a name is unknown, or a shape fits no chosen primitive.
     """
     everything = not primitives and steps is None
     names = (sweep.primitives if everything or (shapes and not primitives) else tuple(primitives)) or ()
     found: list[Work] = []
-    for dtype in dtypes:
-        _check_dtype(dtype)
+    for dtype in dict.fromkeys(canonical("dtype", each) for each in dtypes):
         for name in names if primitives else [name for name in names if _has_dtype(name, dtype)]:
             found += [Primitive(name, shape, dtype) for shape in shapes if _fits(name, shape)]
             found += [] if shapes else sweep.of(name, dtype)
@@ -330,7 +352,11 @@ def choose(
 
 
 def from_dict(values: Mapping[str, Any]) -> Work:
-    """The work that `Work.to_dict` described. Raises ValueError, TypeError or KeyError for anything else."""
+    """Return the work that `Work.to_dict` described.
+
+    Raises:
+        ValueError, TypeError, KeyError: `values` describes no work.
+    """
     fields = dict(values)
     kind = KINDS[fields.pop("kind")]
     for name in ("shape", "sizes"):
@@ -339,15 +365,15 @@ def from_dict(values: Mapping[str, Any]) -> Work:
     return kind(**fields)
 
 
-def _step(name: str, dtype: str) -> Step:
+def _step(name: str, dtype: str) -> TrainingStep:
     if name not in STEPS:
         raise unknown_name("step", name, STEPS)
     step = STEPS[name]
-    return Step(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
+    return TrainingStep(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
 
 
 def _has_dtype(primitive: str, dtype: str) -> bool:
-    return dtype in PLAIN_DTYPES or dtype in mixed_dtypes(primitive)
+    return dtype in PLAIN or dtype in mixed_dtypes(primitive)
 
 
 def _fits(primitive: str, shape: tuple[int, ...]) -> bool:

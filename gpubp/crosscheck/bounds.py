@@ -36,9 +36,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
+from gpubp.dtypes import ARITHMETIC
 from gpubp.nn.activations import GELU_CUBIC, INV_SQRT_2PI, SQRT_2_OVER_PI, Activation
 
-UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+UNIT_ROUNDOFF = {name: kind.unit_roundoff for name, kind in ARITHMETIC.items()}
 HALF_SUBNORMAL = {
     "float32": 2.0**-150,
     "float64": 2.0**-1075 if 2.0**-1075 else 2.0**-1074,
@@ -47,28 +48,8 @@ HALF_SUBNORMAL = {
 }
 """η: half the smallest subnormal; for float64 the smallest itself, as no narrower float holds the half."""
 
-REFERENCE = {
-    "float32": np.float64,
-    "float64": np.longdouble,
-    "tf32": np.float64,
-    "bfloat16": np.float64,
-    "float16": np.float64,
-}
+REFERENCE = {name: np.longdouble if name == "float64" else np.float64 for name in ARITHMETIC}
 """The dtype that the reference for a kernel of this dtype is computed in."""
-
-MMA_DEPTH = {"tf32": 8, "bfloat16": 16, "float16": 16}
-"""k_mma: the depths that a tensor core adds up in one instruction, by the dtype of its operands."""
-
-
-def storage(dtype: str) -> str:
-    """The dtype of the arrays that a product of this dtype reads: TF32 operands are stored as float32."""
-    return "float32" if dtype == "tf32" else dtype
-
-
-def accumulator(dtype: str) -> str:
-    """The dtype that a kernel of this dtype computes in, and that biases, gradients and master weights come in."""
-    return "float64" if dtype == "float64" else "float32"
-
 
 PRODUCT = 4.0
 """The factor of a product's bound: the loads are exact, so it covers the epilogue's own roundings."""
@@ -158,10 +139,11 @@ def sigma_prime_error(activation: Activation, saved: np.ndarray, dtype: str) -> 
 def product_error(absolute_sum: np.ndarray, terms: int, dtype: str) -> np.ndarray:
     """The error of a sum of `terms` products of both signs before it is stored; `absolute_sum` is S.
 
-    dtype: of the operands; "tf32", "bfloat16" and "float16" are multiplied by tensor cores.
+    dtype: of the operands, one of `gpubp.dtypes.ARITHMETIC`.
     """
-    growth = max(terms**0.5, terms / MMA_DEPTH.get(dtype, terms))
-    return PRODUCT * growth * UNIT_ROUNDOFF[accumulator(dtype)] * absolute_sum
+    kind = ARITHMETIC[dtype]
+    growth = max(terms**0.5, terms / (kind.k_mma or terms))
+    return PRODUCT * growth * UNIT_ROUNDOFF[str(kind.accumulator)] * absolute_sum
 
 
 def stored(error: np.ndarray | float, reference: np.ndarray, dtype: str) -> np.ndarray:

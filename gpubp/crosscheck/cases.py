@@ -15,22 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.crosscheck import bounds
+from gpubp.dtypes import ARITHMETIC, HALVES, MIXED, PLAIN, long_name
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
 from gpubp.nn.optimizers import OPTIMIZERS
 
-DTYPES = ("float32", "float64")
+DTYPES = PLAIN
 """What every backend computes in."""
 
 TENSOR_CORE = "tensorcore"
 """The rung of the ladder that multiplies with tensor cores."""
 
-MIXED_DTYPES = ("tf32", "bfloat16", "float16")
+MIXED_DTYPES = MIXED
 """What tensor cores multiply: float32 arrays that a product rounds to TF32, and arrays that are stored in 16 bits."""
 
-HALF_DTYPES = ("bfloat16", "float16")
+HALF_DTYPES = tuple(map(str, HALVES))
 
 SCALES = (1.0, 1e-4, 1e-8)
 MIXED_SCALES = (1.0, 1e-4, 1e4)
@@ -65,7 +65,7 @@ LARGE = "+large"
 The rule for plans fills the chip first, so a large chip takes its smallest tile for every shape of `PRODUCT_SHAPES`.
 """
 
-LARGE_VARIANTS = ("tiled", "pipelined", TENSOR_CORE)
+LARGE_VARIANTS = ("tiled", "blocked", "pipelined", TENSOR_CORE)
 """The variants whose tiles come in sizes."""
 
 LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))
@@ -113,12 +113,12 @@ class Case:
     variant: str
     dtype: str
     shape: tuple[int, ...]
-    option: str
-    mode: str
-    scale: float
-    values: str
-    offset: int
-    seed: int
+    option: str = "-"
+    mode: str = "-"
+    scale: float = 1.0
+    values: str = "random"
+    offset: int = 0
+    seed: int = 0
 
     @property
     def rung(self) -> str | None:
@@ -128,12 +128,12 @@ class Case:
     @property
     def storage(self) -> str:
         """The dtype of weights, activations and deltas."""
-        return bounds.storage(self.dtype)
+        return str(ARITHMETIC[self.dtype].storage)
 
     @property
     def master(self) -> str:
         """The dtype of biases, gradients, targets and master weights, and the one that is computed in."""
-        return bounds.accumulator(self.dtype)
+        return str(ARITHMETIC[self.dtype].accumulator)
 
     @property
     def large_tiles(self) -> bool:
@@ -154,13 +154,50 @@ class Case:
         return np.random.default_rng(np.random.SeedSequence([self.seed, *self.name.encode()]))
 
 
+def measured(
+    primitive: str, shape: tuple[int, ...], dtype: str, *, activation: str = "relu", optimizer: str = "adam"
+) -> Case:
+    """Return the case in which bench and profile take a primitive.
+
+    dense_forward keeps z if the derivative of its activation reads z; output_delta is softmax with cross-entropy, on
+    labels; update is a late step.
+
+    Args:
+        primitive: one of `gpubp.costs.PRIMITIVES`.
+        shape: as `gpubp.costs.cost` says.
+        dtype: the kind of arithmetic.
+        activation: of dense_forward, hidden_delta and hadamard_derivative.
+        optimizer: of update.
+    """
+    forward = "keep_z" if ACTIVATIONS[activation].reads == "z" else "bias"
+    option, mode = {
+        "dense_forward": (activation, forward),
+        "hidden_delta": (activation, "-"),
+        "hadamard_derivative": (activation, "-"),
+        "output_delta": ("softmax_cross_entropy+softmax+labels", "mean"),
+        "update": (optimizer, "late"),
+    }.get(primitive, ("-", "-"))
+    return Case(primitive, "-", dtype, shape, option, mode)
+
+
 def parse(name: str) -> Case:
     """The case that `Case.name` names. Raises ArgumentError for other text, and for what a case cannot be."""
     parts = name.split(":")
     try:
         primitive, variant, dtype, shape, option, mode, scale, values, offset, seed = parts
         sides = tuple(int(side) for side in shape.split("x"))
-        case = Case(primitive, variant, dtype, sides, option, mode, float(scale), values, int(offset), int(seed))
+        case = Case(
+            primitive,
+            variant,
+            long_name(dtype),
+            sides,
+            option,
+            mode,
+            float(scale),
+            values,
+            int(offset),
+            int(seed),
+        )
     except ValueError:
         fields_text = ":".join(field.name for field in fields(Case))
         raise ArgumentError("case", name, fields_text) from None
@@ -389,6 +426,9 @@ class Selection:
     dtypes: tuple[str, ...] = ()
     shape: tuple[int, ...] | None = None
     full: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtypes", tuple(dict.fromkeys(map(long_name, self.dtypes))))
 
     def cases(self, variants: Sequence[str]) -> list[Case]:
         """The cases, on a backend whose products come in these variants.

@@ -11,7 +11,7 @@ from gpubp.backends.base import Backend
 from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse, require_dtype
 from gpubp.crosscheck.compilation import compile_cases
 from gpubp.crosscheck.runner import run_cases
-from gpubp.crosscheck.summary import SUFFIXES, Report
+from gpubp.crosscheck.summary import SUFFIXES, CrossCheck
 from gpubp.errors import ArgumentError, StateError
 from gpubp.files import check_path
 
@@ -33,7 +33,7 @@ def check(
     observe: bool = False,
     jobs: int | None = None,
     report: Path | None = None,
-) -> Report:
+) -> CrossCheck:
     """Run the chosen cases, or the one of this name, and print a table; write the report if there is a path for it.
 
     Raises ArgumentError for a choice that leaves nothing, or a path that cannot be written, before any case has run.
@@ -44,7 +44,7 @@ def check(
     if observe and made.device != "emulator":
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")
     chosen = [_named(case, made)] if case is not None else selection.cases(made.variants)
-    result = Report(made.name, made.device, observe)
+    result = CrossCheck(made.name, made.device, observe)
     _run(console, result, chosen, jobs)
     if selection.full and case is None and made.device == "emulator":
         _compile(console, result, chosen, jobs)
@@ -75,7 +75,7 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(side) for side in sides)
 
 
-def _run(console: Console, result: Report, cases: Sequence[Case], jobs: int | None) -> None:
+def _run(console: Console, result: CrossCheck, cases: Sequence[Case], jobs: int | None) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -93,7 +93,7 @@ def _run(console: Console, result: Report, cases: Sequence[Case], jobs: int | No
         live.update(result.table())
 
 
-def _compile(console: Console, result: Report, cases: Sequence[Case], jobs: int | None) -> None:
+def _compile(console: Console, result: CrossCheck, cases: Sequence[Case], jobs: int | None) -> None:
     from rich.live import Live
     from rich.text import Text
 
@@ -106,7 +106,7 @@ def _compile(console: Console, result: Report, cases: Sequence[Case], jobs: int 
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _conclude(console: Console, result: Report) -> None:
+def _conclude(console: Console, result: CrossCheck) -> None:
     from rich.markup import escape
 
     if result.passed:

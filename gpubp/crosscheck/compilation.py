@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from gpubp.chips import architectures
 from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import filled, poisoned
 from gpubp.crosscheck.cases import TENSOR_CORE, Case
@@ -23,8 +24,9 @@ from gpubp.errors import ArgumentError
 from gpubp.toolchain import cache
 
 if TYPE_CHECKING:
-    from gpubp.backends.plans import Chip
-    from gpubp.toolchain.nvrtc import Resources
+    from gpubp.backends.gpu_backend import Launch
+    from gpubp.chips import Chip
+    from gpubp.toolchain.ptxas import Resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 """A real architecture of every generation that the kernels are written for: Turing to Blackwell."""
@@ -32,12 +34,9 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 COMPILED = ("cupy", "numba")
 """The backends that have kernels."""
 
-REGISTERS = 65536
-"""32-bit registers of a multiprocessor, on all of these: what one block may need at most."""
-
 
 @dataclass(frozen=True)
-class Kernel:
+class CompiledKernel:
     """One instance of a kernel, compiled for one architecture, with the case that asked for it.
 
     threads: of a block. registers: of a thread. shared_bytes: of a block; shared_limit: what the chip gives a block.
@@ -64,8 +63,9 @@ class Kernel:
         found = []
         if self.spilled_bytes:
             found.append(f"{self.spilled_bytes} bytes of registers spill")
-        if self.registers * self.threads > REGISTERS:
-            found.append(f"{self.threads} threads of {self.registers} registers do not fit {REGISTERS}")
+        registers = architectures()[self.arch].multiprocessor.registers
+        if self.registers * self.threads > registers:
+            found.append(f"{self.threads} threads of {self.registers} registers do not fit {registers}")
         if self.shared_bytes > self.shared_limit:
             found.append(f"{self.shared_bytes} bytes of shared memory where a block gets {self.shared_limit}")
         return f"{self.arch}: {self.name}: {'; '.join(found)}" if found else ""
@@ -73,7 +73,7 @@ class Kernel:
 
 def compile_cases(
     cases: Iterable[Case], backend: str, *, jobs: int | None = None, architectures: tuple[str, ...] = ARCHITECTURES
-) -> Iterator[Kernel]:
+) -> Iterator[CompiledKernel]:
     """Compile what the cases launch on the named backend, in worker processes, and give each kernel as it comes.
 
     Kernels that several primitives or options share come with each of them.
@@ -90,14 +90,16 @@ def compile_cases(
         asked = {pool.submit(compile_group, backend, tuple(group), architectures): group for group in groups.values()}
         for future in as_completed(asked):
             if error := future.exception():  # the process died: a compiler can crash
-                yield Kernel(next(iter(asked[future])), "every architecture", error=f"{type(error).__name__}: {error}")
+                yield CompiledKernel(
+                    next(iter(asked[future])), "every architecture", error=f"{type(error).__name__}: {error}"
+                )
             else:
                 yield from future.result()
 
 
-def compile_group(backend: str, cases: tuple[Case, ...], architectures: tuple[str, ...]) -> list[Kernel]:
+def compile_group(backend: str, cases: tuple[Case, ...], architectures: tuple[str, ...]) -> list[CompiledKernel]:
     """Compile what these cases launch, in this process; each instance comes once for an architecture."""
-    found: dict[tuple[str, object, int], Kernel] = {}
+    found: dict[tuple[str, object, int], CompiledKernel] = {}
     for case in cases:
         problem = problems.make(case)
         for arch in architectures:
@@ -106,7 +108,7 @@ def compile_group(backend: str, cases: tuple[Case, ...], architectures: tuple[st
     return list(found.values())
 
 
-def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> list[tuple[object, Kernel]]:
+def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> list[tuple[object, CompiledKernel]]:
     """The kernels of one case, each with what tells its instance apart."""
     from gpubp import emulator
 
@@ -121,24 +123,24 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
             }
             with runner.plans_of(backend, case):
                 if case.rung == TENSOR_CORE and TENSOR_CORE not in backend.variants:
-                    return [(case, Kernel(case, arch, absent=_refusal(backend, problem, arrays)))]
-                problem.call(backend, arrays)
+                    return [(case, CompiledKernel(case, arch, absent=_refusal(backend, problem, arrays)))]
+                problem.run(backend, arrays)
         except Exception as error:  # whatever keeps a kernel from being compiled is a finding of this architecture
-            return [(case, Kernel(case, arch, error=f"{type(error).__name__}: {error}"))]
+            return [(case, CompiledKernel(case, arch, error=f"{type(error).__name__}: {error}"))]
         return [(note.instance, note.kernel(case, arch, backend.chip)) for note in notes]
 
 
 def _refusal(backend: Any, problem: problems.Problem, arrays: dict[str, Any]) -> str:
     """What the backend says where it must refuse; raises if it takes the call."""
     try:
-        problem.call(backend, arrays)
+        problem.run(backend, arrays)
     except ArgumentError as error:
         return str(error)
     raise RuntimeError(f"{backend.chip.arch} has no tensor cores, and yet the call was taken")
 
 
 @dataclass(frozen=True)
-class _Launch:
+class _Noted:
     """What a backend would have launched."""
 
     instance: object
@@ -147,38 +149,36 @@ class _Launch:
     used: Resources
     shared: int = 0  # bytes that the launch asks for
 
-    def kernel(self, case: Case, arch: str, chip: Chip) -> Kernel:
+    def kernel(self, case: Case, arch: str, chip: Chip) -> CompiledKernel:
         spilled = self.used.spill_store_bytes + self.used.spill_load_bytes
         used = self.used.registers, self.used.shared_bytes + self.shared
         limit = max(chip.shared_per_block, chip.shared_on_request if self.shared else 0)
-        return Kernel(case, arch, self.name, prod(self.block), *used, limit, spilled)
+        return CompiledKernel(case, arch, self.name, prod(self.block), *used, limit, spilled)
 
 
 @functools.cache
-def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Launch]]:
+def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Noted]]:
     """A backend for this architecture, and the list of what it would have launched."""
-    notes: list[_Launch] = []
+    notes: list[_Noted] = []
     if name == "cupy":
         from gpubp.backends.cupy_backend import CupyBackend
-        from gpubp.backends.instances import KERNEL_DIRECTORY
-        from gpubp.toolchain.nvrtc import compile_file
+        from gpubp.backends.instances import cuda_entry
 
         class NoteTakingCupy(CupyBackend):
-            def _launch(
-                self, kernel: Any, grid: Any, block: tuple[int, ...], arguments: tuple, shared: int = 0
-            ) -> None:
-                expression = kernel.expression
-                compiled = compile_file(KERNEL_DIRECTORY / kernel.source, arch, name_expressions=[expression])
-                used = compiled.resources[compiled.lowered_names[expression]]
-                notes.append(_Launch(kernel, expression, block, used, shared))
+            def _launch(self, launch: Launch) -> None:
+                compiled, symbol = self.compiled(launch)
+                entry = cuda_entry(launch.kernel, launch.template)
+                used = compiled.resources[symbol]
+                notes.append(_Noted(entry, entry.expression, launch.block, used, launch.shared_bytes))
 
         return NoteTakingCupy("emulator"), notes
 
     from gpubp.backends.numba_backend import NumbaBackend
 
     class NoteTakingNumba(NumbaBackend):
-        def _launch(self, kernel: Any, grid: Any, block: tuple[int, ...], *arguments: Any) -> None:
+        def _launch(self, launch: Launch) -> None:
+            kernel = self.kernel_of(launch)
             (overload,) = kernel.overloads.values()
-            notes.append(_Launch(id(kernel), kernel.py_func.__name__, block, overload.resources))
+            notes.append(_Noted(id(kernel), kernel.py_func.__name__, launch.block, overload.resources))
 
     return NoteTakingNumba("emulator"), notes

@@ -1,7 +1,8 @@
-"""The problems: for each primitive, what a case computes, and what must come out within which bound.
+"""The problems: each primitive at a shape, with its arguments, its call, and what must come out within which bound.
 
-A problem holds host arrays alone. `runner` puts its inputs on a backend, poisons its outputs, calls the primitive, and
-compares what comes back. Each function below is one primitive's.
+This is the one description of a primitive's arguments: the cross-check, the bench and the profiler all build on it. A
+problem holds host arrays alone; what must come out is computed when it is asked for. Each function below makes the
+problems of one primitive: first it draws the arguments, then it says what is expected.
 
 Where arrays are stored in 16 bits, a kernel computes in float32 and rounds what it stores: the bounds take the unit
 roundoff of float32 (`case.master`) up to there, and that of the output's own dtype once.
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from gpubp.backends.base import Array, Backend, Control
+from gpubp.backends.base import Array, Backend
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.bounds import REFERENCE, ROUNDINGS, UNIT_ROUNDOFF, stored
 from gpubp.crosscheck.cases import HALF_MODES, Case
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.activations import Activation
 from gpubp.nn.optimizers import AdamW, Optimizer
@@ -28,7 +31,7 @@ EXACT = ("identity", "relu")
 """Activations whose σ and σ' make no rounding: small integers go through them bit for bit."""
 
 DECAYED_SHARE = 3
-"""One of so many parameters, from the first, is subject to weight decay."""
+"""The first third of the parameters decays: 1 of 3."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,41 @@ class Expected:
 class Problem:
     """A call of a primitive.
 
-    inputs: arrays that it reads; started: arrays that it changes, with what they hold before; made: shapes and dtypes
-    of arrays that it writes, whatever they held. call: makes the call, with all of these as the backend's arrays.
-    expected: of `started` and `made`, by name.
+    Attributes:
+        inputs: arrays that it reads, by name.
+        call: makes the call, given a backend and all arrays as the backend's own, by name. A product also takes `plan`.
+        expect: returns what `started` and `made` must hold after the call, by name.
+        made: shape and dtype of each array that it writes, whatever the array held before.
+        started: arrays that it changes, with what they hold before.
+        prepare: a call that belongs before it, with the same arguments, or None.
     """
 
     inputs: Mapping[str, np.ndarray]
-    call: Callable[[Backend, Mapping[str, Array]], None]
-    expected: Mapping[str, Expected]
+    call: Callable[..., None]
+    expect: Callable[[], Mapping[str, Expected]]
     made: Mapping[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     started: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prepare: Callable[[Backend, Mapping[str, Array]], None] | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the arrays that it changes or writes."""
+        return (*self.started, *self.made)
+
+    @cached_property
+    def expected(self) -> Mapping[str, Expected]:
+        """Return what each of `outputs` must be."""
+        return self.expect()
+
+    def run(self, backend: Backend, arrays: Mapping[str, Array]) -> None:
+        """Make the call, after the one that belongs before it."""
+        if self.prepare is not None:
+            self.prepare(backend, arrays)
+        self.call(backend, arrays)
 
 
 def make(case: Case) -> Problem:
-    """The problem of a case; the same for the same case."""
+    """Return the problem of a case: the same for the same case."""
     return _MAKERS[case.primitive](case, case.generator())
 
 
@@ -68,49 +92,57 @@ def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
     b = b.astype(case.master)
     if case.values == "random":
         w = _stored_operand(case, w / np.sqrt(k))  # z of order 1, where σ bends
-    wide_a, wide_w, wide_b = _operand(case, a_prev), _operand(case, w), _wide(b)
     with_bias = case.mode != "no_bias"
-    if not with_bias:
-        wide_b = np.zeros_like(wide_b)
-    z = wide_a @ wide_w.T + wide_b
-    z_error = bounds.product_error(np.abs(wide_a) @ np.abs(wide_w).T + np.abs(wide_b), k, case.dtype)
-    z_read = stored(z_error, z, case.master)  # the error of the z that σ reads, which is not rounded to 16 bits
-    a = references.sigma(activation, z)
-    # σ is computed at the kernel's z, where its own error is of the size that it has at |z| + the error of z
-    own = bounds.sigma_error(activation, _away_from_zero(z, z_read), case.master)
-    exact = case.values == "integers"
     made = {"a": ((m, n), case.storage)}
-    if exact and activation.name in EXACT:
-        expected = {"a": _exactly(a, case.storage)}
-    else:
-        error = own if exact else bounds.lipschitz(activation) * z_read + own
-        expected = {"a": _within(a, error, case.storage)}
     if case.mode == "keep_z":
         made["z"] = (m, n), case.storage
-        expected["z"] = _summed(case, z, z_error, case.storage)
 
-    def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
+    def call(backend: Backend, arrays: Mapping[str, Array], **options: Any) -> None:
         b_array = arrays["b"] if with_bias else None
         z_array = arrays.get("z")
-        backend.dense_forward(arrays["a_prev"], arrays["w"], b_array, activation, z_array, arrays["a"], **_tf32(case))
+        options |= _tf32(case)
+        backend.dense_forward(arrays["a_prev"], arrays["w"], b_array, activation, z_array, arrays["a"], **options)
 
-    return Problem({"a_prev": a_prev, "w": w, "b": b}, call, expected, made)
+    def expect() -> dict[str, Expected]:
+        wide_a, wide_w = _operand(case, a_prev), _operand(case, w)
+        wide_b = _wide(b if with_bias else np.zeros_like(b))
+        z = wide_a @ wide_w.T + wide_b
+        z_error = bounds.product_error(np.abs(wide_a) @ np.abs(wide_w).T + np.abs(wide_b), k, case.dtype)
+        z_read = stored(z_error, z, case.master)  # the error of the z that σ reads, which is not rounded to 16 bits
+        a = references.sigma(activation, z)
+        # σ is computed at the kernel's z, where its own error is of the size that it has at |z| + the error of z
+        own = bounds.sigma_error(activation, _away_from_zero(z, z_read), case.master)
+        exact = case.values == "integers"
+        if exact and activation.name in EXACT:
+            expected = {"a": _exactly(a, case.storage)}
+        else:
+            error = own if exact else bounds.lipschitz(activation) * z_read + own
+            expected = {"a": _within(a, error, case.storage)}
+        if case.mode == "keep_z":
+            expected["z"] = _summed(case, z, z_error, case.storage)
+        return expected
+
+    return Problem({"a_prev": a_prev, "w": w, "b": b}, call, expect, made)
 
 
 def _softmax(case: Case, rng: np.random.Generator) -> Problem:
     z = _rounded(rng.normal(0, 5, case.shape), case.storage)
-    wide = _wide(z)
-    a = references.softmax(wide)
+
+    def expect() -> dict[str, Expected]:
+        wide = _wide(z)
+        a = references.softmax(wide)
+        return {"a": _within(a, _softmax_error(wide, a, case.master), case.storage)}
+
     return Problem(
         {"z": z},
         lambda backend, arrays: backend.softmax(arrays["z"], arrays["a"]),
-        {"a": _within(a, _softmax_error(wide, a, case.master), case.storage)},
+        expect,
         {"a": (case.shape, case.storage)},
     )
 
 
 def _softmax_error(z: np.ndarray, a: np.ndarray, dtype: str) -> np.ndarray:
-    """c u a (1 + |z − m| + √n): the rounding of z − m grows through the exponential, and a row sums n terms."""
+    """Return c u a (1 + |z − m| + √n): the rounding of z − m grows through the exponential, and a row sums n terms."""
     spread = z.max(axis=1, keepdims=True) - z
     mean_spread = (a * spread).sum(axis=1, keepdims=True)
     terms = a * (1 + spread + mean_spread + z.shape[1] ** 0.5)
@@ -137,17 +169,6 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
         y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
     factor = LossScaling().initial if scaled else 1.0
 
-    wide_out, wide_saved = _wide(output), _wide(saved)
-    wide_y = y if labels else _wide(y)
-    delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
-    error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
-    delta, error = factor * delta, factor * error
-    losses_reference = _wide_like(np.array([total / loss.divisor(rows), 3.0 + total]), case.dtype)
-    terms = _loss_terms(loss, wide_out, wide_y)
-    # the sum is made in float64 (or as widely as the dtype), from terms that are rounded to the dtype
-    loss_error = ROUNDINGS["loss"] * UNIT_ROUNDOFF[case.master] * terms + 4 * rows * UNIT_ROUNDOFF["float64"] * terms
-    loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * UNIT_ROUNDOFF["float64"] * 3.0])
-
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
         backend.output_delta(
             loss,
@@ -164,15 +185,27 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     if scaled:
         inputs["control"] = control = np.zeros(len(Control))
         control[Control.LOSS_SCALE] = factor
-    expected = {
-        "delta": _within(delta, error, case.storage),
-        "losses": Expected(losses_reference, stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")),
-    }
-    return Problem(inputs, call, expected, {"delta": (case.shape, case.storage)}, started)
+
+    def expect() -> dict[str, Expected]:
+        wide_out, wide_saved = _wide(output), _wide(saved)
+        wide_y = y if labels else _wide(y)
+        delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
+        error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
+        delta, error = factor * delta, factor * error
+        losses_reference = _wide_like(np.array([total / loss.divisor(rows), 3.0 + total]), case.dtype)
+        terms = _loss_terms(loss, wide_out, wide_y)
+        # the sum is made in float64 (or as widely as the dtype), from terms that are rounded to the dtype
+        u, u_sum = UNIT_ROUNDOFF[case.master], UNIT_ROUNDOFF["float64"]
+        loss_error = ROUNDINGS["loss"] * u * terms + 4 * rows * u_sum * terms
+        loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * u_sum * 3.0])
+        bound = stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")
+        return {"delta": _within(delta, error, case.storage), "losses": Expected(losses_reference, bound)}
+
+    return Problem(inputs, call, expect, {"delta": (case.shape, case.storage)}, started)
 
 
 def _outputs(activation: Activation, z: np.ndarray) -> np.ndarray:
-    """Output activations for the logits z, as a network would hold them."""
+    """Return the output activations for the logits z, as a network would hold them."""
     wide = _wide(z)
     a = references.softmax(wide) if activation.name == "softmax" else references.sigma(activation, wide)
     return _rounded(a, str(z.dtype))
@@ -215,7 +248,7 @@ def _output_delta_error(
 
 
 def _loss_terms(loss: losses.Loss, output: np.ndarray, y: np.ndarray) -> float:
-    """The sum of the absolute terms that the loss is made of."""
+    """Return the sum of the absolute terms of the loss."""
     if loss.name == "softmax_cross_entropy":
         m = output.max(axis=1)
         chosen = output[np.arange(len(y)), y] if y.ndim == 1 else (output * y).sum(axis=1)
@@ -232,13 +265,23 @@ def _hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
     activation = activations.get(case.option)
     delta_next, w_next = _draw(case, rng, (m, k), case.scale), _draw(case, rng, (k, n))
     saved = _saved(case, rng, activation, (m, n))
-    product, error = _product(case, delta_next, w_next)
+
+    def expect() -> dict[str, Expected]:
+        product, error = _product(case, delta_next, w_next)
+        return {"delta": _hadamard(case, activation, product, error, _wide(saved))}
+
     return Problem(
         {"delta_next": delta_next, "w_next": w_next, "saved": saved},
-        lambda backend, arrays: backend.hidden_delta(
-            arrays["delta_next"], arrays["w_next"], activation, arrays["saved"], arrays["delta"], **_tf32(case)
+        lambda backend, arrays, **options: backend.hidden_delta(
+            arrays["delta_next"],
+            arrays["w_next"],
+            activation,
+            arrays["saved"],
+            arrays["delta"],
+            **_tf32(case),
+            **options,
         ),
-        {"delta": _hadamard(case, activation, product, error, _wide(saved))},
+        expect,
         {"delta": ((m, n), case.storage)},
     )
 
@@ -246,13 +289,17 @@ def _hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
 def _transpose_product(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
     delta_next, w_next = _draw(case, rng, (m, k), case.scale), _draw(case, rng, (k, n))
-    product, error = _product(case, delta_next, w_next)
+
+    def expect() -> dict[str, Expected]:
+        product, error = _product(case, delta_next, w_next)
+        return {"product": _summed(case, product, error, case.storage)}
+
     return Problem(
         {"delta_next": delta_next, "w_next": w_next},
-        lambda backend, arrays: backend.transpose_product(
-            arrays["delta_next"], arrays["w_next"], arrays["product"], **_tf32(case)
+        lambda backend, arrays, **options: backend.transpose_product(
+            arrays["delta_next"], arrays["w_next"], arrays["product"], **_tf32(case), **options
         ),
-        {"product": _summed(case, product, error, case.storage)},
+        expect,
         {"product": ((m, n), case.storage)},
     )
 
@@ -261,13 +308,12 @@ def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
     activation = activations.get(case.option)
     product = _draw(case, rng, case.shape, case.scale)
     saved = _saved(case, rng, activation, case.shape)
-    delta = _hadamard(case, activation, _wide(product), np.zeros(case.shape), _wide(saved))
     return Problem(
         {"product": product, "saved": saved},
         lambda backend, arrays: backend.hadamard_derivative(
             arrays["product"], activation, arrays["saved"], arrays["delta"]
         ),
-        {"delta": delta},
+        lambda: {"delta": _hadamard(case, activation, _wide(product), np.zeros(case.shape), _wide(saved))},
         {"delta": (case.shape, case.storage)},
     )
 
@@ -275,7 +321,7 @@ def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
 def _hadamard(
     case: Case, activation: Activation, product: np.ndarray, product_error: np.ndarray, saved: np.ndarray
 ) -> Expected:
-    """product ⊙ σ', and its bound: the product's error times |σ'|, and |product| times the error of σ'."""
+    """Return product ⊙ σ' and its bound: the product's error times |σ'|, plus |product| times the error of σ'."""
     slope = references.sigma_prime(activation, saved)
     delta = product * slope
     if case.values == "integers" and activation.name in EXACT:
@@ -289,13 +335,17 @@ def _hadamard(
 def _weight_gradient(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
     delta, a_prev = _draw(case, rng, (k, m), case.scale), _draw(case, rng, (k, n))
-    gradient, error = _product(case, delta.T, a_prev)
+
+    def expect() -> dict[str, Expected]:
+        gradient, error = _product(case, delta.T, a_prev)
+        return {"gradient": _summed(case, gradient, error, case.master)}
+
     return Problem(
         {"delta": delta, "a_prev": a_prev},
-        lambda backend, arrays: backend.weight_gradient(
-            arrays["delta"], arrays["a_prev"], arrays["gradient"], **_tf32(case)
+        lambda backend, arrays, **options: backend.weight_gradient(
+            arrays["delta"], arrays["a_prev"], arrays["gradient"], **_tf32(case), **options
         ),
-        {"gradient": _summed(case, gradient, error, case.master)},
+        expect,
         {"gradient": ((m, n), case.master)},
     )
 
@@ -306,31 +356,38 @@ def _weight_step(case: Case, rng: np.random.Generator) -> Problem:
     rate = 0.5 if case.values == "integers" else 0.01
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = rate
-    product, error = _product(case, delta.T, a_prev)
-    wide_rate = _wide(_rounded(np.array(rate), case.master))  # the kernel's η is rounded to its dtype
-    step = wide_rate * product
-    after = _wide(w) - step
-    u = UNIT_ROUNDOFF[case.master]
-    error = wide_rate * error + 2 * u * np.abs(step) + u * np.abs(_wide(w))
+
+    def expect() -> dict[str, Expected]:
+        product, error = _product(case, delta.T, a_prev)
+        wide_rate = _wide(_rounded(np.array(rate), case.master))  # the kernel's η is rounded to its dtype
+        step = wide_rate * product
+        after = _wide(w) - step
+        u = UNIT_ROUNDOFF[case.master]
+        error = wide_rate * error + 2 * u * np.abs(step) + u * np.abs(_wide(w))
+        return {"w": _summed(case, after, error, case.master)}
+
     return Problem(
         {"delta": delta, "a_prev": a_prev, "control": control},
-        lambda backend, arrays: backend.weight_step(
-            arrays["delta"], arrays["a_prev"], arrays["control"], arrays["w"], **_tf32(case)
+        lambda backend, arrays, **options: backend.weight_step(
+            arrays["delta"], arrays["a_prev"], arrays["control"], arrays["w"], **_tf32(case), **options
         ),
-        {"w": _summed(case, after, error, case.master)},
+        expect,
         started={"w": w},
     )
 
 
 def _bias_gradient(case: Case, rng: np.random.Generator) -> Problem:
     delta = _draw(case, rng, case.shape, case.scale)
-    wide = _wide(delta)
-    gradient = wide.sum(axis=0)
-    error = bounds.product_error(np.abs(wide).sum(axis=0), len(delta), case.master)
+
+    def expect() -> dict[str, Expected]:
+        wide = _wide(delta)
+        error = bounds.product_error(np.abs(wide).sum(axis=0), len(delta), case.master)
+        return {"gradient": _summed(case, wide.sum(axis=0), error, case.master)}
+
     return Problem(
         {"delta": delta},
         lambda backend, arrays: backend.bias_gradient(arrays["delta"], arrays["gradient"]),
-        {"gradient": _summed(case, gradient, error, case.master)},
+        expect,
         {"gradient": ((case.shape[1],), case.master)},
     )
 
@@ -352,7 +409,7 @@ def _optimizer(case: Case) -> Optimizer:
 
 
 def _update(case: Case, rng: np.random.Generator) -> Problem:
-    """prepare_update and update together, as a step makes them."""
+    """prepare_update and update, as a training step calls them."""
     (size,) = case.shape
     optimizer = _optimizer(case)
     decayed = -(-size // DECAYED_SHARE)
@@ -364,33 +421,36 @@ def _update(case: Case, rng: np.random.Generator) -> Problem:
     control, after = _controls(case, optimizer, g, scaling)
     skipped = case.mode == "overflow"
     half = case.storage != case.master
-    copy = _rounded(w, case.storage)  # a skipped update leaves the copy as it was
+
+    def prepare(backend: Backend, arrays: Mapping[str, Array]) -> None:
+        backend.prepare_update(optimizer.clip_norm, arrays["control"], *(() if scaling is None else (scaling,)))
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
-        more = () if scaling is None else (scaling,)
-        backend.prepare_update(optimizer.clip_norm, arrays["control"], *more)
         slots = [arrays[name] for name in optimizer.state]
         copies = (arrays["stored"],) if half else ()
         backend.update(optimizer, arrays["g"], decayed, arrays["control"], slots, arrays["w"], *copies)
 
     started = {"w": w, "control": control, **state}
-    made = {}
     if skipped:
-        started["stored"] = copy
-        expected = {name: _exactly(_wide(values), str(values.dtype)) for name, values in started.items()}
-        expected["control"] = _exactly(after, "float64")
-    else:
-        made = {"stored": (case.shape, case.storage)} if half else {}
+        started["stored"] = _rounded(w, case.storage)  # a skipped update leaves the copy as it was
+    made = {"stored": (case.shape, case.storage)} if half and not skipped else {}
+
+    def expect() -> dict[str, Expected]:
+        if skipped:
+            expected = {name: _exactly(_wide(values), str(values.dtype)) for name, values in started.items()}
+            return expected | {"control": _exactly(after, "float64")}
         scale, step = float(after[Control.GRADIENT_SCALE]), int(after[Control.STEP])
         expected = _expected_update(case, optimizer, w, g, state, decayed, scale, step)
-        expected["control"] = Expected(after, stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(after), after, "float64"))
-    return Problem({"g": g}, call, expected, made, started)
+        error = stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(after), after, "float64")
+        return expected | {"control": Expected(after, error)}
+
+    return Problem({"g": g}, call, expect, made, started, prepare)
 
 
 def _controls(
     case: Case, optimizer: Optimizer, g: np.ndarray, scaling: LossScaling | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The control array before the update and after it."""
+    """Return the control array before the update and after it."""
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = optimizer.learning_rate
     control[Control.STEP] = _LATE_STEP if case.mode in ("late", *HALF_MODES["update"]) else 0
@@ -416,7 +476,10 @@ def _controls(
 
 
 def _state(case: Case, rng: np.random.Generator, name: str) -> np.ndarray:
-    """What the optimiser remembers of gradients of the case's scale: averages of squares are ≥ 0."""
+    """Return a state array of the optimiser, of the size that gradients of the case's scale give it.
+
+    Averages of squares are ≥ 0.
+    """
     draw = rng.normal(0, 1, case.shape)
     return _rounded(case.scale**2 * draw**2 if name == "square" else case.scale * draw, case.master)
 
@@ -431,7 +494,7 @@ def _expected_update(
     scale: float,
     step: int,
 ) -> dict[str, Expected]:
-    """The recurrence in the reference's dtype, beside the sums of its absolute terms, which bound its roundings."""
+    """Return the recurrence in the reference's dtype, with bounds from the sums of its absolute terms."""
     u, c = UNIT_ROUNDOFF[case.master], ROUNDINGS["update"]
     wide_w, wide_g = _wide(w), scale * _wide(g)
     if optimizer.clip_value is not None:
@@ -475,7 +538,9 @@ def _step_terms(
     terms: Mapping[str, np.ndarray],
     slots: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """The absolute terms of the step: the numerator's over the denominator, and the denominator's relative error."""
+    """Return the absolute terms of the step: the numerator's over the denominator, times 1 + the denominator's relative
+    error.
+    """
     rate = optimizer.learning_rate
     if optimizer.name == "sgd":
         return rate * g_terms
@@ -497,12 +562,16 @@ def _step_terms(
 # --- array functions --------------------------------------------------------------------------------------------------
 def _squared_norm(case: Case, rng: np.random.Generator) -> Problem:
     x = _draw(case, rng, case.shape, case.scale)
-    reference = np.array([np.square(x.astype(np.longdouble)).sum()])
-    bound = stored(4 * x.size**0.5 * UNIT_ROUNDOFF["float64"] * reference, reference, "float64")
+
+    def expect() -> dict[str, Expected]:
+        reference = np.array([np.square(x.astype(np.longdouble)).sum()])
+        bound = stored(4 * x.size**0.5 * UNIT_ROUNDOFF["float64"] * reference, reference, "float64")
+        return {"norm": Expected(reference, bound)}
+
     return Problem(
         {"x": x},
         lambda backend, arrays: backend.squared_norm(arrays["x"], arrays["norm"]),
-        {"norm": Expected(reference, bound)},
+        expect,
         {"norm": ((1,), "float64")},
     )
 
@@ -518,13 +587,12 @@ def _gather_rows(case: Case, rng: np.random.Generator) -> Problem:
     control = np.zeros(len(Control))
     control[Control.BATCH_OFFSET] = start
     reference = source[order[start : start + rows]]
-    wide = reference.astype(np.longdouble)
     return Problem(
         {"source": source, "order": order, "control": control},
         lambda backend, arrays: backend.gather_rows(
             arrays["source"], arrays["order"], arrays["control"], arrays["out"]
         ),
-        {"out": Expected(wide, np.zeros_like(wide))},
+        lambda: {"out": _exact(reference.astype(np.longdouble))},
         {"out": (reference.shape, str(reference.dtype))},
     )
 
@@ -533,11 +601,10 @@ def _row_argmax(case: Case, rng: np.random.Generator) -> Problem:
     x = rng.integers(-3, 3, case.shape).astype(case.storage)  # ties: the first counts
     if len(x) > 2:
         x[2, -1] = np.nan
-    reference = np.argmax(x, axis=1).astype(np.float64)
     return Problem(
         {"x": x},
         lambda backend, arrays: backend.row_argmax(arrays["x"], arrays["out"]),
-        {"out": Expected(reference, np.zeros_like(reference))},
+        lambda: {"out": _exact(np.argmax(x, axis=1).astype(np.float64))},
         {"out": ((len(x),), "int64")},
     )
 
@@ -545,13 +612,17 @@ def _row_argmax(case: Case, rng: np.random.Generator) -> Problem:
 def _scale(case: Case, rng: np.random.Generator) -> Problem:
     x = _draw(case, rng, case.shape, case.scale)
     factor = float(_rounded(np.array(1 / 3), case.master))
-    reference = factor * _wide(x)
-    # what is rounded to the storage dtype: the product itself, or the product in float32
-    error = 0.0 if case.storage == case.master else UNIT_ROUNDOFF[case.master] * np.abs(reference)
+
+    def expect() -> dict[str, Expected]:
+        reference = factor * _wide(x)
+        # what is rounded to the storage dtype: the product itself, or the product in float32
+        error = 0.0 if case.storage == case.master else UNIT_ROUNDOFF[case.master] * np.abs(reference)
+        return {"x": Expected(reference, stored(error, reference, case.storage))}
+
     return Problem(
         {},
         lambda backend, arrays: backend.scale(arrays["x"], factor),
-        {"x": Expected(reference, stored(error, reference, case.storage))},
+        expect,
         started={"x": x},
     )
 
@@ -568,7 +639,7 @@ def _cast(case: Case, rng: np.random.Generator) -> Problem:
     return Problem(
         {"source": source},
         lambda backend, arrays: backend.cast(arrays["source"], arrays["out"]),
-        {"out": _exactly(_wide(source), dtype)},
+        lambda: {"out": _exactly(_wide(source), dtype)},
         {"out": (case.shape, dtype)},
     )
 
@@ -594,30 +665,30 @@ _MAKERS: dict[str, Callable[[Case, np.random.Generator], Problem]] = {
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
 def _draw(case: Case, rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
-    """Values of both signs as the case stores them: normal times `scale`, or integers from −3 to 3."""
+    """Return values of both signs as the case stores them: normal times `scale`, or integers from −3 to 3."""
     if case.values == "integers":
         return rng.integers(-3, 4, shape).astype(case.storage)
     return _stored_operand(case, scale * rng.normal(0, 1, shape))
 
 
 def _stored_operand(case: Case, x: np.ndarray) -> np.ndarray:
-    """x as the case stores it; float32 that is to be rounded to TF32 gets ties."""
+    """Return x as the case stores it. With dtype "tf32" some values lie halfway between two of TF32."""
     x = _rounded(x, case.storage)
     return references.with_tf32_ties(x) if case.dtype == "tf32" else x
 
 
 def _operand(case: Case, x: np.ndarray) -> np.ndarray:
-    """x as the products multiply it: rounded to TF32 where that is asked for."""
+    """Return x as the products multiply it: rounded to TF32 if the dtype is "tf32"."""
     return references.tf32(x) if case.dtype == "tf32" else _wide(x)
 
 
 def _tf32(case: Case) -> dict[str, bool]:
-    """What a product is asked besides; nothing where there is nothing to ask."""
+    """Return the options of a product: `tf32` if the dtype asks for it, else none."""
     return {"tf32": True} if case.dtype == "tf32" else {}
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:
-    """What σ' reads: z, or the a of some z; with exact zeros among them, where ReLU has its kink."""
+    """Return what σ' reads: z, or a = σ(z), with exact zeros in z, where ReLU has its kink."""
     z = _draw(case, rng, shape)
     z.reshape(-1)[::7] = 0
     if activation.reads == "z":
@@ -626,26 +697,31 @@ def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: 
 
 
 def _product(case: Case, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """a b and its error before it is stored."""
+    """Return a b and its error before it is stored."""
     wide_a, wide_b = _operand(case, a), _operand(case, b)
     absolute = np.abs(wide_a) @ np.abs(wide_b)
     return wide_a @ wide_b, bounds.product_error(absolute, a.shape[1], case.dtype)
 
 
 def _summed(case: Case, reference: np.ndarray, error: np.ndarray, dtype: str) -> Expected:
-    """A sum that is stored in this dtype: within its bound, or exactly where small integers are summed."""
+    """Return what a sum stored in this dtype must be: within its bound, or exact if small integers are summed."""
     return _exactly(reference, dtype) if case.values == "integers" else _within(reference, error, dtype)
 
 
 def _within(reference: np.ndarray, error: np.ndarray, dtype: str) -> Expected:
-    """What has this error before it is stored in this dtype."""
+    """Return the reference with the bound of a result that has this error before it is stored in this dtype."""
     return Expected(reference, stored(error, reference, dtype))
 
 
 def _exactly(reference: np.ndarray, dtype: str) -> Expected:
-    """The reference rounded to this dtype, bit for bit; left as it is where it is too large."""
+    """Return the reference rounded to this dtype, with bound 0. Values that are too large for it are not rounded."""
     rounded = _rounded(reference, dtype).astype(reference.dtype)
-    return Expected(np.where(np.isfinite(rounded), rounded, reference), np.zeros(reference.shape, reference.dtype))
+    return _exact(np.where(np.isfinite(rounded), rounded, reference))
+
+
+def _exact(reference: np.ndarray) -> Expected:
+    """Return the reference with bound 0: equal bit for bit."""
+    return Expected(reference, np.zeros_like(reference))
 
 
 def _rounded(x: np.ndarray, dtype: str) -> np.ndarray:

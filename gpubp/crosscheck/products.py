@@ -12,7 +12,8 @@ import numpy as np
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.cases import PRODUCT_SHAPES, SCALES, SEEDS
 from gpubp.crosscheck.comparator import Comparison, compare
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.dtypes import ARITHMETIC, canonical
+from gpubp.errors import unknown_name
 
 FORMS = {
     "NT": (lambda m, n, k: ((m, k), (n, k)), lambda a, b: (a, b.T)),
@@ -104,8 +105,7 @@ def check_product(
     """
     if form not in FORMS:
         raise unknown_name("form", form, FORMS)
-    if dtype not in bounds.REFERENCE:
-        raise ArgumentError("dtype", dtype, f"one of {', '.join(bounds.REFERENCE)}")
+    dtype = canonical("dtype", dtype)
     draws = [("integers", 1.0, seed) for seed in seeds] + [
         ("random", scale, seed) for scale in scales for seed in seeds
     ]
@@ -135,7 +135,7 @@ def _call(
     sides, factors = FORMS[form]
     a_side, b_side = sides(m, n, k)
     a, b = _draw(rng, a_side, values, scale, dtype), _draw(rng, b_side, values, 1.0, dtype)
-    result_dtype = bounds.accumulator(dtype)
+    result_dtype = str(ARITHMETIC[dtype].accumulator)
     placed_a, placed_b = arrays.asarray(a.copy()), arrays.asarray(b.copy())
     whole = arrays.asarray(np.full((m + GUARD_ROWS, n), np.nan, result_dtype))
     function(placed_a, placed_b, whole[:m])
@@ -158,8 +158,8 @@ def _host(arrays: Any, x: Any) -> np.ndarray:
 
 def _draw(rng: np.random.Generator, shape: tuple[int, int], values: str, scale: float, dtype: str) -> np.ndarray:
     if values == "integers":
-        return rng.integers(-3, 4, shape).astype(bounds.storage(dtype))
-    drawn = (scale * rng.normal(0, 1, shape)).astype(bounds.storage(dtype))
+        return rng.integers(-3, 4, shape).astype(ARITHMETIC[dtype].storage)
+    drawn = (scale * rng.normal(0, 1, shape)).astype(ARITHMETIC[dtype].storage)
     return references.with_tf32_ties(drawn) if dtype == "tf32" else drawn
 
 

@@ -75,6 +75,7 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
     what is moved.
     """
     started = time.perf_counter()
+    backend = backend.for_precision(case.dtype)
     problem = problems.make(case)
     watched = _observer(backend) if observe else nullcontext()
     traffic = None
@@ -85,7 +86,7 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
             name: buffers.poisoned(backend, shape, dtype, case.offset) for name, (shape, dtype) in problem.made.items()
         }
         with plans_of(backend, case), watched as report:
-            problem.call(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
+            problem.run(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
             backend.synchronize()
         faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend, False))]
         faults += [f"{name}: {text}" for name, each in outputs.items() if (text := each.damage(backend, True))]

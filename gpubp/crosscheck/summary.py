@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp.crosscheck.cases import OPTIONS
-from gpubp.crosscheck.compilation import Kernel
+from gpubp.crosscheck.compilation import CompiledKernel
 from gpubp.crosscheck.runner import Outcome, Traffic
 from gpubp.files import check_path, write_bytes
 
@@ -24,7 +24,7 @@ COMPILED_HEADERS = ("primitive", "arch", "kernels", "failed", "most registers", 
 
 
 @dataclass
-class Row:
+class Tally:
     """One primitive with one variant and one dtype: how many cases, how many failed, the largest share of a bound.
 
     traffic: of all cases together, where it was observed.
@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass
-class Compiled:
+class KernelTally:
     """One primitive on one architecture: how many kernels, how many failed, and the most that any of them needs."""
 
     kernels: int = 0
@@ -55,7 +55,7 @@ class Compiled:
     shared_bytes: int = 0
     spilled_bytes: int = 0
 
-    def add(self, kernel: Kernel) -> None:
+    def add(self, kernel: CompiledKernel) -> None:
         """Count a kernel."""
         self.kernels += 1
         self.failed += bool(kernel.complaint)
@@ -65,7 +65,7 @@ class Compiled:
 
 
 @dataclass
-class Report:
+class CrossCheck:
     """The outcomes of a run on one backend and device.
 
     observed: with the emulated device's observers. compiled: what was compiled for every architecture, by primitive and
@@ -76,25 +76,25 @@ class Report:
     backend: str
     device: str
     observed: bool = False
-    rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    rows: dict[tuple[str, str, str], Tally] = field(default_factory=dict)
     failures: list[Outcome] = field(default_factory=list)
-    compiled: dict[tuple[str, str], Compiled] = field(default_factory=dict)
-    misfits: list[Kernel] = field(default_factory=list)
+    compiled: dict[tuple[str, str], KernelTally] = field(default_factory=dict)
+    misfits: list[CompiledKernel] = field(default_factory=list)
     absent: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
         case = outcome.case
-        self.rows.setdefault((case.primitive, case.variant, case.dtype), Row()).add(outcome)
+        self.rows.setdefault((case.primitive, case.variant, case.dtype), Tally()).add(outcome)
         if not outcome.passed:
             self.failures.append(outcome)
 
-    def add_kernel(self, kernel: Kernel) -> None:
+    def add_kernel(self, kernel: CompiledKernel) -> None:
         """Count a kernel that was compiled, or that there is none of."""
         if kernel.absent:
             self.absent[f"{kernel.arch}: {kernel.absent}"] += 1
             return
-        self.compiled.setdefault((kernel.case.primitive, kernel.arch), Compiled()).add(kernel)
+        self.compiled.setdefault((kernel.case.primitive, kernel.arch), KernelTally()).add(kernel)
         if kernel.complaint:
             self.misfits.append(kernel)
 
@@ -211,14 +211,14 @@ class Report:
         """How many of the sectors and of the passes through shared memory's banks were needed."""
         return ("sectors needed", "passes needed") if self.observed else ()
 
-    def _figures(self, row: Row) -> list[str]:
+    def _figures(self, row: Tally) -> list[str]:
         figures = [str(row.cases), str(row.failed), _share(row.share)]
         if self.observed:
             moved = row.traffic
             figures += [_needed(moved.least_sectors, moved.sectors), _needed(moved.least_passes, moved.passes)]
         return figures
 
-    def _ordered(self) -> list[tuple[tuple[str, str, str], Row]]:
+    def _ordered(self) -> list[tuple[tuple[str, str, str], Tally]]:
         """The rows in the order of the algorithm, whichever came first."""
         order = list(OPTIONS)
         return sorted(self.rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))

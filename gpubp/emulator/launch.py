@@ -1,4 +1,4 @@
-"""Loading PTX and launching kernels: the checks a driver makes, then wave after wave."""
+"""Loading PTX and launching kernels: the checks that a driver makes, then wave after wave."""
 
 from __future__ import annotations
 
@@ -10,36 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.emulator.device.memory import MEMORY, Layout, layout
+from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
+from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
 from gpubp.emulator.device.scheduler import Wave
-from gpubp.emulator.device.state import WARP, Machine
+from gpubp.emulator.device.state import Machine
 from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
-#: Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache.
 LANES = 4096
-
-#: Largest shared memory of a block in bytes, by compute capability (CUDA C++ Programming Guide, "Technical
-#: Specifications per Compute Capability"; what a kernel may opt in to).
-_KIB = 1024
-SHARED_LIMITS = {
-    **dict.fromkeys((50, 52, 53, 60, 61, 62), 48 * _KIB),
-    **dict.fromkeys((70, 72), 96 * _KIB),
-    75: 64 * _KIB,
-    **dict.fromkeys((80, 87), 163 * _KIB),
-    **dict.fromkeys((86, 88, 89, 120, 121), 99 * _KIB),
-    **dict.fromkeys((90, 100, 101, 103, 110), 227 * _KIB),
-}
-STATIC_SHARED_LIMIT = 48 * _KIB
-MAX_THREADS = 1024
-MAX_BLOCK = (1024, 1024, 64)
-MAX_GRID = (2**31 - 1, 65535, 65535)
-#: One launch at a time: there is one device, and its machines are shared.
+"""Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache."""
 _DEVICE = threading.RLock()
+"""Held by each launch: there is one device, and its machines are shared."""
 _MACHINES = 64
-"""Machines kept for the next launches of their kernels, of all kernels together: a training step's, and some more."""
+"""Machines that are kept for the next launches of their kernels, over all kernels: enough for a training step."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +54,20 @@ class Kernel:
 
     @property
     def static_shared_bytes(self) -> int:
-        """Bytes of shared memory that the kernel declares."""
+        """Return the bytes of shared memory that the kernel declares."""
         return self.decoded().static_shared_bytes
 
     @property
     def local_bytes(self) -> int:
-        """Bytes of local memory of a thread."""
+        """Return the bytes of local memory of a thread."""
         return self.decoded().local.nbytes
 
     def decoded(self) -> _Decoded:
-        """The flattened program; made when first asked for. Raises UnsupportedInstruction."""
+        """Return the flattened program, which is made at the first call.
+
+        Raises:
+            UnsupportedInstruction: the kernel has an instruction that is not implemented.
+        """
         if self._decoded is None:
             self._decoded = _Decoded(self.module, self._function)
         return self._decoded
@@ -86,9 +75,9 @@ class Kernel:
     def wave(
         self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None = None
     ) -> Wave:
-        """A wave of so many blocks, from the last launches where one fits.
+        """Return a wave of `blocks` blocks, one of an earlier launch if it fits.
 
-        Those under an observer are the observer's to keep: they end with it.
+        Waves under an observer belong to the observer and end with it.
         """
         waves = _WAVES if observer is None else observer.waves
         key = (self, block, blocks, shared_bytes)
@@ -120,14 +109,14 @@ class _Decoded:
         self.dynamic = [v for v in every_shared if v.nbytes == 0]
         self.shared = [v for v in every_shared if v.nbytes > 0]
         self.static_shared_bytes = layout(self.shared).nbytes
-        self._shared_layouts: dict[int, Layout] = {}
+        self._shared_layouts: dict[int, SpaceLayout] = {}
         self.local = layout([v for v in variables if v.space in ("local", "param")])
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
 
-    def shared_layout(self, dynamic_bytes: int) -> Layout:
-        """Shared memory with so many bytes of dynamic shared memory."""
+    def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
+        """Return the layout of shared memory with this many bytes of dynamic shared memory."""
         if dynamic_bytes not in self._shared_layouts:
             self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes)
         return self._shared_layouts[dynamic_bytes]
@@ -149,7 +138,7 @@ class _Decoded:
 
 
 def _symbols_of(program: cfg.Program) -> set[str]:
-    """The variables that a program names."""
+    """Return the names of the variables that a program uses."""
     found: set[str] = set()
 
     def visit(operand: object) -> None:
@@ -186,25 +175,36 @@ class LoadedModule:
         self.kernels = {f.name: Kernel(self, f) for f in parsed.functions.values() if f.entry and f.defined}
 
     def kernel(self, name: str) -> Kernel:
-        """The kernel of that name. Raises EmulatorError that lists the names there are."""
+        """Return the kernel with this name.
+
+        Raises:
+            EmulatorError: there is none; lists the names.
+        """
         if name not in self.kernels:
             raise EmulatorError(f"no kernel {name!r} in the module; it has {', '.join(self.kernels) or 'none'}")
         return self.kernels[name]
 
     def global_address(self, name: str) -> int:
-        """Device address of a __device__ or __constant__ variable. Raises EmulatorError if there is none."""
+        """Return the device address of a __device__ or __constant__ variable.
+
+        Raises:
+            EmulatorError: there is none with this name.
+        """
         if not self.place(name):
             known = [v.name for v in self.parsed.variables.values() if v.space in ("global", "const")]
             raise EmulatorError(f"no variable {name!r} in the module; it has {', '.join(known) or 'none'}")
         return self.addresses[name]
 
     def global_size(self, name: str) -> int:
-        """Size in bytes of a __device__ or __constant__ variable."""
+        """Return the size of a __device__ or __constant__ variable in bytes."""
         self.global_address(name)
         return self.parsed.variables[name].nbytes
 
     def place(self, name: str) -> bool:
-        """Give a variable its memory when it is first named: headers declare hundreds that no kernel uses."""
+        """Return True if the variable has memory, which it gets here at the first call.
+
+        Headers declare hundreds of variables that no kernel uses.
+        """
         if name in self.addresses:
             return True
         variable = self.parsed.variables.get(name)
@@ -236,7 +236,11 @@ class LoadedModule:
 
 
 def load(text: str) -> LoadedModule:
-    """Parse PTX and place its variables in device memory. Raises PTXSyntaxError."""
+    """Return the module of a PTX text.
+
+    Raises:
+        PTXSyntaxError: the text is no PTX.
+    """
     return LoadedModule(ptx.parse(text))
 
 
@@ -257,11 +261,12 @@ def launch(
         block: threads in x, y, z.
         params: each parameter's value as the bytes the kernel expects.
         shared_bytes: dynamic shared memory of a block.
-        arch: the chip whose limits hold, such as "sm_90".
+        arch: the architecture whose limits hold, such as "sm_90".
         lanes: threads that a wave aims at (default LANES); the result does not depend on it.
 
-    Raises LaunchError for a launch that no GPU would accept, and the other kinds of EmulatorError for what the kernel
-    does wrong.
+    Raises:
+        LaunchError: no GPU would accept the launch.
+        EmulatorError: the kernel does something wrong; each kind of mistake has a kind of this error.
     """
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
@@ -276,7 +281,7 @@ def _run(
     shared_bytes: int,
     lanes: int,
 ) -> None:
-    """Run the waves of a launch that was checked."""
+    """Run the waves of a launch that has been checked."""
     decoded = kernel.decoded()
     for parameter, value in zip(kernel.parameters, params, strict=True):
         start = decoded.parameter_offsets[parameter.name]
@@ -315,7 +320,7 @@ def check_launch(
     shared_bytes: int,
     arch: str,
 ) -> None:
-    """Raise LaunchError for what a driver refuses."""
+    """Raise LaunchError if a driver would refuse the launch."""
 
     def refuse(what: str) -> LaunchError:
         return LaunchError(f"kernel {kernel.name}: {what}")
@@ -344,17 +349,16 @@ def check_launch(
 
 
 def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:
-    digits = "".join(character for character in arch.removeprefix("sm_") if character.isdigit())
-    limit = SHARED_LIMITS.get(int(digits) if digits else 0)
-    if limit is None:
-        raise LaunchError(f"arch is {arch!r}; it must be one of {', '.join(f'sm_{sm}' for sm in SHARED_LIMITS)}")
+    known = architectures()
+    if arch.rstrip("af") not in known:
+        raise LaunchError(f"arch is {arch!r}; it must be one of {', '.join(known)}")
+    limit = known[arch.rstrip("af")].multiprocessor.shared_per_block
     static = kernel.static_shared_bytes
     if shared_bytes < 0:
         raise LaunchError(f"kernel {kernel.name}: shared_bytes is {shared_bytes}; it must not be negative")
-    if static > STATIC_SHARED_LIMIT:
+    if static > STATIC_SHARED:
         raise LaunchError(
-            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED_LIMIT:,} are "
-            "allowed"
+            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED:,} are allowed"
         )
     needed = kernel.decoded().shared_layout(shared_bytes).nbytes
     if needed > limit:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpubp import backends
+from gpubp import backends, dtypes
 from gpubp.backends.base import Backend
 from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.nn import activations
@@ -16,8 +17,6 @@ from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.precision import PRECISIONS, LossScaling, Precision
 from gpubp.registry import require_count
-
-DTYPES = ("float32", "float64")
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -34,25 +33,31 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def checked_dtype(dtype: Any) -> str:
-    """Return the name of a dtype that a network may have, from the name or from NumPy's type."""
-    try:
-        name = np.dtype(dtype).name if dtype is not None else None
-    except TypeError:
-        name = dtype
-    if name not in DTYPES:
-        raise unknown_name("dtype", dtype if name is None else name, DTYPES)
-    return name
+    """Return the name of a dtype that networks come in, from a name such as "float32" or "fp32", or NumPy's type.
+
+    Raises:
+        ArgumentError: the dtype is neither float32 nor float64.
+    """
+    if dtype is not None:
+        with contextlib.suppress(TypeError):  # what is no dtype is shown below as it is
+            dtype = np.dtype(dtype).name
+    return dtypes.canonical("dtype", dtype, dtypes.PLAIN)
 
 
-def checked_precision(precision: Any, dtype: str) -> Precision:
-    """Return the dtypes by role: those of the named precision, or `dtype` in every role if `precision` is None."""
+def checked_precision(precision: Any, dtype: str) -> tuple[str | None, Precision]:
+    """Return the precision's name in `PRECISIONS`, or None, and the dtypes of the roles.
+
+    Raises:
+        ArgumentError: `precision` names none of `PRECISIONS` in its short or its long form, or `dtype` is not float32.
+    """
     if precision is None:
-        return Precision.of(dtype)
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    if dtype != "float32":
-        raise ArgumentError("precision", precision, f"left out with dtype {dtype!r}; it is for 'float32'")
-    return PRECISIONS[precision]
+        return None, Precision.of(dtype)
+    for name, roles in PRECISIONS.items():
+        if precision in (name, roles.operands):
+            if dtype != "float32":
+                raise ArgumentError("precision", precision, f"left out with dtype {dtype!r}; it is for 'float32'")
+            return name, roles
+    raise unknown_name("precision", precision, PRECISIONS)
 
 
 def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | None:
@@ -113,7 +118,7 @@ def require_precision(precision: Any, backend: Backend) -> None:
     """Raise ArgumentError, which names a backend that can, if this one does not compute in the precision of a file."""
     if isinstance(precision, str) and precision in PRECISIONS:
         try:
-            backend.require_precision(precision)
+            backend.for_precision(precision)
         except ArgumentError:
             state = f"is {backend.name!r} on device {backend.device!r}"
             raise StateError("backend", state, f"be one that computes in {precision}, such as 'numpy'") from None

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Array
+from gpubp.dtypes import BFLOAT16
 from gpubp.errors import StateError
 from gpubp.nn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
-from gpubp.nn.precision import BFLOAT16
 
 SUM_TOLERANCE = 1e-4
 """How far from 1 a row of probabilities may sum."""

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from gpubp import backends
-from gpubp.backends.base import Array, Backend, Control, Losses
+from gpubp.backends.base import Array, Backend
 from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn import architecture, initializers, losses, model_file
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.batches import Batch, Batches
@@ -125,15 +126,12 @@ class Network:
             raise ArgumentError("bias", bias, "True or False")
         self.bias = bool(bias)
         dtype = architecture.checked_dtype(dtype)
-        self.precision_name = precision
-        self.precision = architecture.checked_precision(precision, dtype)
+        self.precision_name, self.precision = architecture.checked_precision(precision, dtype)
         self.loss_scaling = architecture.checked_loss_scaling(loss_scaling, self.precision)
         self._tf32 = self.precision.tf32
         require_count("seed", seed, 0)
         self.seed = int(seed)
-        self.backend = architecture.made_backend(backend, device)
-        if precision is not None:
-            self.backend.require_precision(precision)
+        self.backend = architecture.made_backend(backend, device).for_precision(precision or dtype)
 
         self._make_parameters()
         self.batches = Batches(self.backend, self.sizes, self.activations, self.loss, self.precision)

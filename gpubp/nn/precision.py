@@ -1,9 +1,9 @@
 """Precisions: the data types by role, rounding to those that NumPy lacks, and the scaling of the loss for FP16.
 
 Mixed precision (Micikevicius et al., "Mixed Precision Training", 2018): the weights that the optimiser updates, its
-state and the gradients stay float32; the products read a copy of the weights in 16 bits, and so are activations and
-deltas stored; sums are float32. A value is rounded once, when it is stored, and a conversion never saturates: what is
-too large becomes infinite, so that an overflow shows.
+state and the gradients stay float32. The products read a copy of the weights in 16 bits, and activations and deltas are
+stored in 16 bits. Sums are float32. A value is rounded once, when it is stored, and a conversion never saturates: what
+is too large becomes infinite, so that an overflow shows.
 """
 
 from __future__ import annotations
@@ -13,26 +13,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from gpubp.dtypes import ARITHMETIC, HALVES
 from gpubp.errors import ArgumentError
 from gpubp.registry import require_count, require_number
-
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-FLOAT16 = np.dtype(np.float16)
-HALVES = (BFLOAT16, FLOAT16)
-"""The dtypes of 16 bits, in which arrays are stored and nothing is computed."""
 
 
 @dataclass(frozen=True)
 class Precision:
     """Data types by role, as NumPy's names.
 
-    master: what the optimiser updates, its state and the gradients; targets of regression.
-    storage: weights, activations and deltas as the products read them.
-    accumulator: what a product sums in.
-    operands: what products round their operands to before they multiply; "tf32" is no dtype of NumPy.
+    Attributes:
+        master: what the optimiser updates, its state and the gradients; targets of regression.
+        storage: weights, activations and deltas as the products read them.
+        accumulator: what a product sums in.
+        operands: what products round their operands to before they multiply; "tf32" is no dtype of NumPy.
     """
 
     master: str = "float32"
@@ -41,27 +37,25 @@ class Precision:
     operands: str = "float32"
 
     @classmethod
-    def of(cls, dtype: str) -> Precision:
-        """One dtype in every role."""
-        return cls(dtype, dtype, dtype, dtype)
+    def of(cls, kind: str) -> Precision:
+        """Return the roles' dtypes for a kind of arithmetic, one of `gpubp.dtypes.ARITHMETIC`."""
+        arithmetic = ARITHMETIC[kind]
+        accumulator = str(arithmetic.accumulator)
+        return cls(accumulator, str(arithmetic.storage), accumulator, kind)
 
     @property
     def tf32(self) -> bool:
-        """Whether products round float32 operands to TF32."""
+        """True if products round float32 operands to TF32."""
         return self.operands == "tf32"
 
     @property
     def stores_copy(self) -> bool:
-        """Whether the products read a copy of the weights in another dtype than the optimiser updates."""
+        """True if the products read a copy of the weights in another dtype than the optimiser updates."""
         return self.storage != self.master
 
 
-PRECISIONS = {
-    "bf16": Precision(storage="bfloat16", operands="bfloat16"),
-    "fp16": Precision(storage="float16", operands="float16"),
-    "tf32": Precision(operands="tf32"),
-}
-"""What a float32 network may take in place of float32 throughout, by the name in `Network(..., precision=)`."""
+PRECISIONS = {ARITHMETIC[kind].short: Precision.of(kind) for kind in ("bfloat16", "float16", "tf32")}
+"""What a float32 network may take in place of float32 throughout, by the name in `Network(precision=)`."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +93,6 @@ class LossScaling:
             return cls(**(chosen or {}))
         except TypeError:
             raise ArgumentError("loss_scaling", dict(chosen or {}), "fields of LossScaling") from None
-
-
-def master_of(dtype: np.dtype) -> np.dtype:
-    """What is computed in, and what gradients and biases come in, beside arrays of this dtype."""
-    return np.dtype(np.float32) if dtype in HALVES else dtype
 
 
 def require_master(argument: str, x: Any) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.base import HOST_CONTROLS, Array, Control, Losses
+from gpubp.backends.base import Array
 from gpubp.errors import StateError
+from gpubp.kernels.control import HOST_CONTROLS, Control, Losses
 from gpubp.nn import optimizers
 from gpubp.nn.batches import Batch
 from gpubp.nn.network import Network

@@ -14,18 +14,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import gcd, prod
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from gpubp.backends import plans
-from gpubp.backends.gpu import BLOCK
-from gpubp.backends.gpu_backend import GpuBackend, ProductCall
+from gpubp.backends.arguments import Product
+from gpubp.backends.gpu_backend import BLOCK, GpuBackend
 from gpubp.backends.plans import Plan
 from gpubp.errors import ArgumentError
-from gpubp.nn import activations
-from gpubp.profiler.launches import Launch
+from gpubp.profiler.launches import RecordedLaunch
 from gpubp.profiler.workloads import Workload
 
 WORK = 2**24
@@ -155,7 +151,7 @@ class Counted:
     """
 
     plan: Plan | None
-    launches: tuple[Launch, ...]
+    launches: tuple[RecordedLaunch, ...]
     counts: tuple[Counts, ...]
     shapes: tuple[tuple[int, ...], ...]
     exact: bool
@@ -175,7 +171,7 @@ class Axis:
         return self.low + position * self.unit
 
 
-def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: int = WORK) -> Counted:
+def count(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch], limit: int = WORK) -> Counted:
     """Run a primitive on a recording backend and count; see `gpubp.profiler.launches.recording`.
 
     limit: of the work up to which the shape itself is run.
@@ -192,7 +188,7 @@ def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: in
     if prod(largest) > MOST_WORK:
         raise ArgumentError("shape", "x".join(map(str, work.shape)), "smaller: it cannot be counted within minutes")
 
-    runs: dict[tuple[int, ...], list[Launch]] = {}
+    runs: dict[tuple[int, ...], list[RecordedLaunch]] = {}
 
     def numbers(position: dict[int, int]) -> list[Counter[Any]]:
         shape = tuple(axis.side(position.get(number, 0)) for number, axis in enumerate(axes))
@@ -216,19 +212,12 @@ def count(work: Workload, backend: GpuBackend, launches: list[Launch], limit: in
 
 
 def plan_of(work: Workload, backend: GpuBackend) -> Plan:
-    """The plan that the backend computes a product of this shape by."""
+    """Return the plan that the backend computes a product of this shape by."""
     m, n, k = work.shape
-    form = {"dense_forward": "NT", "weight_gradient": "TN", "weight_step": "TN"}.get(work.primitive, "NN")
-    a = _operand((k, m) if form == "TN" else (m, k), work.stored)
-    b = _operand((n, k) if form == "NT" else (k, n), work.stored)
+    rows = {"dense_forward": (k, k), "weight_gradient": (m, n), "weight_step": (m, n)}.get(work.primitive, (k, n))
+    alignment = gcd(16, *(side * work.stored.itemsize for side in rows))
     backend.variant = work.variant
-    call = ProductCall(work.primitive, form, a, b, (), m, n, k, activations.get(work.activation))
-    return backend._plan(call, work.plan, work.dtype == "tf32")
-
-
-def _operand(shape: tuple[int, int], dtype: np.dtype) -> Any:
-    """What a plan asks of an operand, without the memory of one."""
-    return SimpleNamespace(shape=shape, dtype=dtype, itemsize=dtype.itemsize, data=SimpleNamespace(ptr=0))
+    return backend.execution(Product(m, n, k, alignment, work.stored), work.dtype == "tf32", work.plan).plan
 
 
 # --- smaller shapes ---------------------------------------------------------------------------------------------------
@@ -283,7 +272,7 @@ def _depth_unit(plan: Plan) -> int:
 
 
 # --- numbers and their interpolation ----------------------------------------------------------------------------------
-def _numbers_of(launch: Launch) -> Counter[Any]:
+def _numbers_of(launch: RecordedLaunch) -> Counter[Any]:
     """All that was counted of a launch, by keys."""
     report = launch.report
     found: Counter[Any] = Counter({("blocks",): launch.blocks, ("flops",): report.flops})

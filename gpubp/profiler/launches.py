@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from gpubp.backends import gpu_backend
 from gpubp.backends.gpu_backend import Block, GpuBackend
-from gpubp.chips import Gpu
+from gpubp.chips import Gpu, architectures
 from gpubp.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
+    from gpubp.backends.cupy_backend import CupyBackend
+    from gpubp.backends.numba_backend import NumbaBackend
     from gpubp.emulator.observe.findings import Report
-    from gpubp.toolchain.nvrtc import Resources
+    from gpubp.toolchain.ptxas import Resources
 
 BACKENDS = ("cupy", "numba")
 """The backends that have kernels."""
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One launch of a kernel.
+class RecordedLaunch:
+    """One launch of a kernel, and what it did.
 
-    kernel: what it is called in its language. symbol: its name in the machine code. cubin: that machine code.
-    grid, block: sides. dynamic_shared: bytes of shared memory that the launch asked for. resources: what the compiler
-    reports. report: what the emulated device counted.
+    Attributes:
+        kernel: the kernel's name in its language.
+        symbol: its name in the machine code.
+        cubin: that machine code.
+        resources: registers and memory, as the compiler reports them.
+        grid, block: their sides.
+        dynamic_shared: bytes of shared memory that the launch asked for.
+        report: what the emulated device counted.
     """
 
     kernel: str
     symbol: str
     cubin: bytes
+    resources: Resources
     grid: Block
     block: Block
     dynamic_shared: int
-    resources: Resources
     report: Report
 
     @property
     def blocks(self) -> int:
-        """Of the grid."""
+        """Blocks of the grid."""
         return prod(self.grid)
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return prod(self.block)
 
     @property
@@ -55,53 +63,65 @@ class Launch:
 
 
 @contextmanager
-def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list[Launch]]]:
-    """A backend on the emulated device, which plans for this GPU and compiles for this architecture, and its launches.
+def recording(name: str, gpu: Gpu, arch: str) -> Iterator[tuple[GpuBackend, list[RecordedLaunch]]]:
+    """Yield a backend on the emulated device, which plans for this GPU and compiles for this architecture, and the list
+    of its launches.
 
-    Raises ArgumentError for a backend without kernels, or an architecture that is not emulated.
+    Raises:
+        ArgumentError: the backend has no kernels, or the architecture is not emulated.
     """
     if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
+    if arch not in architectures():
+        raise ArgumentError("arch", arch, f"one that is emulated: {', '.join(architectures())}")
     from gpubp import emulator
-    from gpubp.emulator.chip import CHIPS
 
-    if arch not in CHIPS:
-        raise ArgumentError("arch", arch, f"one that is emulated: {', '.join(CHIPS)}")
     with emulator.use(arch):
-        launches: list[Launch] = []
-        backend = _cupy(launches) if name == "cupy" else _numba(launches)
+        launches: list[RecordedLaunch] = []
+        backend = _recording(name, launches)
         backend.chip = replace(gpu.for_plans(), arch=arch)
         yield backend, launches
 
 
-def _cupy(launches: list[Launch]) -> GpuBackend:
+def _recording(name: str, launches: list[RecordedLaunch]) -> GpuBackend:
+    """Return a backend of this name that keeps its launches in this list."""
     from gpubp import emulator
-    from gpubp.backends.cupy_backend import CupyBackend
-    from gpubp.toolchain.nvrtc import compile_file
 
-    class Recording(CupyBackend):
-        def _launch(self, kernel: Any, grid: Block, block: Block, arguments: tuple, shared: int = 0) -> None:
+    kind, code_of = _cupy() if name == "cupy" else _numba()
+
+    class Recording(kind):  # type: ignore[valid-type, misc]
+        def _launch(self, launch: gpu_backend.Launch) -> None:
             with emulator.observe(traffic=True) as report:
-                super()._launch(kernel, grid, block, arguments, shared)
-            compiled = compile_file(self._kernels / kernel.source, self.chip.arch, name_expressions=[kernel.expression])
-            symbol = compiled.lowered_names[kernel.expression]
-            used = compiled.resources[symbol]
-            launches.append(Launch(kernel.expression, symbol, compiled.cubin, grid, block, shared, used, report))
+                super()._launch(launch)
+            launches.append(
+                RecordedLaunch(*code_of(self, launch), launch.grid, launch.block, launch.shared_bytes, report)
+            )
 
     return Recording("emulator")
 
 
-def _numba(launches: list[Launch]) -> GpuBackend:
-    from gpubp import emulator
+CodeOf = Callable[[Any, gpu_backend.Launch], tuple[str, str, bytes, "Resources"]]
+"""What a backend launches: the kernel's name in its language, that in the machine code, the machine code, resources."""
+
+
+def _cupy() -> tuple[type[GpuBackend], CodeOf]:
+    from gpubp.backends.cupy_backend import CupyBackend
+    from gpubp.backends.instances import cuda_entry
+
+    def code_of(backend: CupyBackend, launch: gpu_backend.Launch) -> tuple[str, str, bytes, Resources]:
+        compiled, symbol = backend.compiled(launch)
+        expression = cuda_entry(launch.kernel, launch.template).expression
+        return expression, symbol, compiled.cubin, compiled.resources[symbol]
+
+    return CupyBackend, code_of
+
+
+def _numba() -> tuple[type[GpuBackend], CodeOf]:
     from gpubp.backends.numba_backend import NumbaBackend
 
-    class Recording(NumbaBackend):
-        def _launch(self, kernel: Any, grid: Block, block: Block, *arguments: Any) -> None:
-            with emulator.observe(traffic=True) as report:
-                super()._launch(kernel, grid, block, *arguments)
-            overload = kernel.overload_for(arguments)
-            name = overload.kernel.name
-            cubin = overload.assembled.cubin
-            launches.append(Launch(name, name, cubin, grid, block, 0, overload.resources, report))
+    def code_of(backend: NumbaBackend, launch: gpu_backend.Launch) -> tuple[str, str, bytes, Resources]:
+        overload = backend.kernel_of(launch).overload_for(backend.arguments_of(launch))
+        name = overload.kernel.name
+        return name, name, overload.assembled.cubin, overload.resources
 
-    return Recording("emulator")
+    return NumbaBackend, code_of

@@ -21,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpubp.chips import Gpu
+from gpubp.chips import WARP, Gpu
 from gpubp.costs import Cost
 from gpubp.profiler.counts import Counts
 from gpubp.profiler.machine_code import MachineCode
-from gpubp.profiler.occupancy import WARP
 
 SECTORS_A_PASS = 4
 

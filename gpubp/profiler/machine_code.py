@@ -1,27 +1,20 @@
 """The machine code of a kernel, read with nvdisasm: its instructions by class, and those of its main loop.
 
-What the compiler's report does not say is how much of the work is arithmetic. The main loop is the innermost loop with
-the most tensor instructions; where none has any, with the most multiply-adds, before others one that reads shared
-memory: an epilogue may have more of them. Their share among its instructions bounds the share of the peak rate that a
-kernel can reach, as a scheduler issues one instruction a clock.
+The compiler's report does not say how much of the work is arithmetic. The main loop is the innermost loop with the most
+tensor instructions. If no loop has any, it is the one with the most multiply-adds, and a loop that reads shared memory
+goes first, because an epilogue may have more of them. The share of arithmetic among its instructions bounds the share
+of the peak rate that a kernel can reach, as a scheduler issues one instruction a clock.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 
 from gpubp.errors import BackendError
-
-MISSING = "nvdisasm is missing: pip install nvidia-cuda-nvdisasm"
+from gpubp.toolchain.nvdisasm import disassemble
 
 # HFMA2 of zeros is how the compiler makes a constant, and HADD2.F32 how it widens a float16.
 _CLASSES = (
@@ -53,10 +46,12 @@ _PATTERNS = [(name, re.compile(pattern)) for name, pattern in _CLASSES]
 
 @dataclass(frozen=True)
 class MachineCode:
-    """The instructions of one kernel as they stand in the machine code, not as often as they run.
+    """The number of instructions in the machine code of one kernel, not of those executed.
 
-    classes: of the whole kernel. main_loop: of that loop, empty where no loop multiplies. opcodes: of that loop, by
-    their name without modifiers.
+    Attributes:
+        classes: of the whole kernel, by class.
+        main_loop: of the main loop, by class; empty if no loop multiplies.
+        opcodes: of the main loop, by opcode without modifiers.
     """
 
     classes: Mapping[str, int]
@@ -65,32 +60,35 @@ class MachineCode:
 
     @property
     def instructions(self) -> int:
-        """Of the whole kernel."""
+        """Return the number of instructions of the whole kernel."""
         return sum(self.classes.values())
 
     @property
     def loop_instructions(self) -> int:
-        """Of the main loop."""
+        """Return the number of instructions of the main loop."""
         return sum(self.main_loop.values())
 
     def share(self, name: str) -> float:
-        """Of a class among the main loop's instructions; 0 without a main loop."""
+        """Return the share of a class among the main loop's instructions; 0 without a main loop."""
         return self.main_loop.get(name, 0) / self.loop_instructions if self.main_loop else 0.0
 
     @property
     def arithmetic_share(self) -> float:
-        """Multiply-adds and tensor instructions among those of the main loop."""
+        """Return the share of multiply-adds and tensor instructions among those of the main loop."""
         return self.share("FMA") + self.share("tensor")
 
 
 def read(cubin: bytes, kernel: str) -> MachineCode:
-    """The machine code of one kernel.
+    """Return the machine code of one kernel.
 
-    cubin: with that kernel in it. kernel: its name there.
+    Args:
+        cubin: contains the kernel.
+        kernel: the kernel's name in the cubin.
 
-    Raises BackendError where nvdisasm is missing or cannot read it.
+    Raises:
+        BackendError: nvdisasm is missing or cannot read the cubin, or the kernel is not in it.
     """
-    instructions, loops = _parse(_section(_disassemble(cubin), kernel))
+    instructions, loops = _parse(_section(disassemble(cubin), kernel))
     loop = main_loop(instructions, loops)
     return MachineCode(
         dict(Counter(map(classify, instructions)).most_common()),
@@ -99,37 +97,17 @@ def read(cubin: bytes, kernel: str) -> MachineCode:
     )
 
 
-def find_nvdisasm() -> Path | None:
-    """The disassembler of the wheel, else the one on the PATH."""
-    try:
-        for file in files("nvidia-cuda-nvdisasm") or ():
-            if Path(file).stem == "nvdisasm" and (path := Path(str(file.locate()))).is_file():
-                return path
-    except PackageNotFoundError:
-        pass
-    found = shutil.which("nvdisasm")
-    return Path(found) if found else None
-
-
-def version() -> str | None:
-    """Of nvdisasm, such as "13.5.37"; None where it is missing."""
-    program = find_nvdisasm()
-    if program is None:
-        return None
-    text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    match = re.search(r"\bV(\d[\d.]*)", text)
-    return match[1] if match else None
-
-
 def classify(opcode: str) -> str:
-    """The class of an instruction, by its opcode with modifiers, such as "IMAD.MOV.U32"."""
+    """Return the class of an instruction by its opcode with modifiers, such as "IMAD.MOV.U32"."""
     return next((name for name, pattern in _PATTERNS if pattern.match(opcode)), OTHER)
 
 
 def main_loop(instructions: list[str], loops: list[tuple[int, int]]) -> list[str]:
-    """The instructions of the main loop, as said at the head of this module; [] where no loop multiplies.
+    """Return the instructions of the main loop (see the head of this module); [] if no loop multiplies.
 
-    loops: each as the positions of its first instruction and of its jump back.
+    Args:
+        instructions: opcodes of the kernel, in order.
+        loops: positions of each loop's first instruction and of its jump back.
     """
     innermost = [
         (first, last)
@@ -142,27 +120,13 @@ def main_loop(instructions: list[str], loops: list[tuple[int, int]]) -> list[str
 
 
 def _arithmetic(instructions: list[str]) -> tuple[int, int, int]:
-    """What makes a loop the main one, by rank."""
+    """Return what ranks loops: the one with the greatest value is the main loop."""
     classes = Counter(map(classify, instructions))
     return classes["tensor"], classes["FMA"] if classes["load shared"] else 0, classes["FMA"]
 
 
-@functools.lru_cache(maxsize=16)
-def _disassemble(cubin: bytes) -> str:
-    program = find_nvdisasm()
-    if program is None:
-        raise BackendError(MISSING)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        done = subprocess.run([program, "-c", path], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BackendError(f"nvdisasm cannot read the machine code: {done.stderr.strip()}")
-    return done.stdout
-
-
 def _section(text: str, kernel: str) -> str:
-    """The part of a disassembly that is this kernel's code."""
+    """Return the part of a disassembly that is this kernel's code."""
     for part in re.split(r"\.section\s+\.text\.", text)[1:]:
         if part.startswith(f"{kernel},"):
             return part
@@ -170,7 +134,7 @@ def _section(text: str, kernel: str) -> str:
 
 
 def _parse(section: str) -> tuple[list[str], list[tuple[int, int]]]:
-    """The opcodes, without predicates, and the loops as positions among them."""
+    """Return the opcodes, without predicates, and the loops as positions among them."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     loops = []

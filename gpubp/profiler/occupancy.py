@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpubp.chips import Gpu, Multiprocessor
+from gpubp.chips import WARP, Gpu, Multiprocessor
 from gpubp.registry import require_count
-
-WARP = 32
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gpubp import chips
-from gpubp.chips import Gpu
-from gpubp.costs import Cost, Roofline
+from gpubp.chips import Gpu, Roofline
+from gpubp.costs import Cost
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.profiler import machine_code
 from gpubp.profiler.counts import Counts, count
-from gpubp.profiler.launches import Launch, recording
+from gpubp.profiler.launches import RecordedLaunch, recording
 from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits, one_after_another
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.occupancy import Occupancy, Waves, occupancy, waves
@@ -20,7 +20,7 @@ from gpubp.profiler.workloads import Workload
 
 if TYPE_CHECKING:
     from gpubp.backends.plans import Plan
-    from gpubp.toolchain.nvrtc import Resources
+    from gpubp.toolchain.ptxas import Resources
 
 DEFAULT_CHIP = "H100"
 
@@ -177,12 +177,12 @@ def target(gpu: Gpu | None, arch: str | None) -> tuple[Gpu, str]:
 
 
 def _runs(own: str, arch: str) -> bool:
-    """Whether a chip of architecture `own` runs machine code for `arch`: the same major version, up to its minor."""
+    """True if a chip of architecture `own` runs machine code for `arch`: the same major version, up to its minor."""
     try:
-        have, want = (int(each.removeprefix("sm_").rstrip("af")) for each in (own, arch))
+        have, want = chips.number_of(own), chips.number_of(arch)
     except ValueError:
         return False
-    return arch.startswith("sm_") and have // 10 == want // 10 and have >= want
+    return have // 10 == want // 10 and have >= want
 
 
 def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str, gpu: Gpu, arch: str) -> Profile:
@@ -236,7 +236,7 @@ def _sum(costs: Iterable[Cost]) -> Cost:
     )
 
 
-def _kernel(gpu: Gpu, launch: Launch, counts: Counts) -> KernelProfile:
+def _kernel(gpu: Gpu, launch: RecordedLaunch, counts: Counts) -> KernelProfile:
     held = occupancy(gpu.multiprocessor, launch.threads, launch.resources.registers, launch.shared_bytes)
     code, unread = None, ""
     try:

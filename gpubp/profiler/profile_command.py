@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEFAULT_SHAPES = {3: (1024, 1024, 1024), 2: (1024, 1024), 1: (2**20,)}
+"""The shape of a primitive if none is given, by its number of sides."""
 
 
 def run(
@@ -38,13 +40,19 @@ def run(
     as_json: bool,
     out: Path | None,
     html: Path | None,
-    command_line: str,
+    page: Callable[[Profile], str],
 ) -> None:
-    """Profile a primitive, or its variants side by side, and show it.
+    """Profile a primitive, or its variants side by side; show the profiles and write the files.
 
-    command_line: what a page says that it was made by.
+    Args:
+        console: where they are shown.
+        primitive, shape, backend, variant, dtype, activation, optimizer, arch, chip, compare, as_json, out, html: as on
+            the command line.
+        page: returns the text of the html file for a profile.
 
-    Raises ArgumentError for what is wrong or does not go together; BackendError where a compiler is missing.
+    Raises:
+        ArgumentError: an argument is wrong, or does not go with another.
+        BackendError: a compiler is missing.
     """
     if backend is not None and backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
@@ -64,9 +72,7 @@ def run(
 
         write_bytes(out, report.picture(found))
     if html is not None:
-        from gpubp.profiler.annotated_source import annotated
-
-        write_bytes(html, annotated(found[0], command_line).encode())
+        write_bytes(html, page(found[0]).encode())
     if as_json:
         print(json.dumps({"profiles": [each.to_dict() for each in found]}, indent=2))
     else:
@@ -74,7 +80,7 @@ def run(
 
 
 def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | None) -> list[Profile]:
-    """Every variant of a primitive side by side, on one backend or on all that have kernels for it."""
+    """Profile every variant of a primitive, on the given backend or on all that have kernels for it."""
     found = []
     for name in [backend] if backend else BACKENDS:
         if name == "numba" and work.tensor_cores and backend is None:
@@ -89,7 +95,7 @@ def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | N
 def _variants(work: Workload) -> tuple[str | None, ...]:
     if not work.is_product:
         return (None,)
-    return ("tensorcore",) if work.tensor_cores else plans.VARIANTS[:3]
+    return ("tensorcore",) if work.tensor_cores else plans.THREAD_VARIANTS
 
 
 def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -> Profile:
@@ -100,14 +106,18 @@ def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -
 
 
 def chip_of(chip: str | None) -> Gpu | None:
-    """The GPU of this name, or of this file; None: none was chosen."""
+    """Return the GPU with this name, or in this file; None if `chip` is None."""
     if chip is None:
         return None
     return chips.read(chip) if chip.lower().endswith(".toml") else chips.get(chip)
 
 
 def shape_of(primitive: str, shape: str | None) -> tuple[int, ...]:
-    """The sides that a text such as 128x64x32 names; None: a usual size."""
+    """Return the sides in a text such as "128x64x32"; None stands for `DEFAULT_SHAPES`.
+
+    Raises:
+        ArgumentError: the primitive is unknown, or the shape does not fit it.
+    """
     if primitive not in costs.PRIMITIVES:
         raise unknown_name("primitive", primitive, costs.PRIMITIVES)
     if shape is None:

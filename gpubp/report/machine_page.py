@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from gpubp.backends import detection
-from gpubp.crosscheck.summary import Report as CrossCheck
-from gpubp.machine import Machine
+from gpubp.crosscheck.summary import CrossCheck
+from gpubp.machine import MachineInfo
 from gpubp.report.page import Picture, Table, finite, picture, render
 
 if TYPE_CHECKING:
-    from gpubp.bench.results import Record, Result
+    from gpubp.bench.results import BenchResult, Record
     from gpubp.profiler.profile import Profile
 
 FORMAT = "gpubp report"
@@ -41,7 +41,7 @@ EMULATED = (
 
 
 @dataclass(frozen=True)
-class Report:
+class MachineReport:
     """What a run of `gpubp report` found.
 
     made: date and time, in ISO 8601. command: the one that made it. seconds: that it took. checks: of each backend.
@@ -53,10 +53,10 @@ class Report:
     made: str
     command: str
     seconds: float
-    machine: Machine
+    machine: MachineInfo
     checks: tuple[CrossCheck, ...] = ()
     unchecked: Mapping[str, str] = field(default_factory=dict)
-    bench: Result | None = None
+    bench: BenchResult | None = None
     profiles: tuple[Profile, ...] = ()
     unprofiled: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Report:
         )
 
 
-def summary(report: Report) -> list[str]:
+def summary(report: MachineReport) -> list[str]:
     """What was run, where, what came of it, and what is missing, a sentence each."""
     machine = report.machine
     gpus = ", ".join(machine.gpus) or f"no GPU ({detection.driver().fault})"
@@ -184,23 +184,23 @@ def _check(check: CrossCheck) -> dict[str, Any]:
 
 
 # --- the bench --------------------------------------------------------------------------------------------------------
-def _own_faults(result: Result | None) -> list[Record]:
+def _own_faults(result: BenchResult | None) -> list[Record]:
     """The measurements of this project that failed: a peer may fail."""
     from gpubp.bench.contenders import EVERYONE
 
     return [record for record in result.faults if EVERYONE[record.contender].backend] if result else []
 
 
-def _measured(result: Result) -> list[str]:
+def _measured(result: BenchResult) -> list[str]:
     """What was measured, the times of the largest network's step, and what makes figures wrong or doubtful."""
     from gpubp.bench.tables import duration
-    from gpubp.bench.works import Limit, Step
+    from gpubp.bench.works import Limit, TrainingStep
 
     records = [record for record in result.records if not isinstance(record.work, Limit)]
     keys = dict.fromkeys(record.contender for record in records if record.seconds)
     works = len({record.work for record in records})
     lines = [f"Measured: {works} works, by {', '.join(map(_contender, keys)) or 'nobody'}."]
-    steps = [record for record in records if isinstance(record.work, Step) and record.seconds]
+    steps = [record for record in records if isinstance(record.work, TrainingStep) and record.seconds]
     if steps:
         largest = max(steps, key=lambda record: record.work.flops).work
         times = (f"{_contender(each.contender)} {duration(each.median)}" for each in steps if each.work == largest)
@@ -218,14 +218,14 @@ def _contender(key: str) -> str:
     return f"{EVERYONE[key].title} on {DEVICES[EVERYONE[key].device]}"
 
 
-def _unmeasured(result: Result) -> list[str]:
+def _unmeasured(result: BenchResult) -> list[str]:
     """Why this project's own backends have no times."""
     from gpubp.bench.contenders import EVERYONE
 
     return _by_reason({_contender(key): reason for key, reason in result.absent.items() if EVERYONE[key].backend})
 
 
-def _bench(result: Result) -> dict[str, Any]:
+def _bench(result: BenchResult) -> dict[str, Any]:
     from gpubp.bench import pictures, tables
     from gpubp.bench.contenders import EVERYONE
 
@@ -312,7 +312,7 @@ def _roofline(profiles: Sequence[Profile]) -> Picture:
     )
 
 
-def _why_none(report: Report, part: str) -> str:
+def _why_none(report: MachineReport, part: str) -> str:
     """Why a part has nothing to show."""
     fault = report.faults.get(part)
     return f"it broke: {fault}" if fault else report.left_out.get(part, "nothing came of it")

@@ -1,6 +1,6 @@
-"""The frame of a page: its templates, and the tables and pictures in it. Everything that is shown is escaped.
+"""What all pages share: the templates, tables and pictures. Everything that is shown is escaped.
 
-A page loads nothing: style and pictures are inside, and reading it takes no script.
+A page loads nothing: style and pictures are inside it, and it needs no script.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Table:
-    """What a page shows as a table.
+    """A table of a page.
 
-    headers: of the columns; empty where the first cell of each row is its header. rows: cells by row.
-    numeric: which columns hold numbers. marked: rows that stand out, such as failures.
+    Attributes:
+        headers: of the columns; empty if the first cell of each row is the row's header.
+        rows: cells, row by row.
+        numeric: True for each column of numbers.
+        caption: the title, or "".
+        marked: numbers of the rows that stand out, such as failures.
     """
 
     headers: tuple[str, ...]
@@ -40,7 +44,12 @@ class Table:
 
     @classmethod
     def of(cls, table: RichTable, caption: str | None = None) -> Table:
-        """The table that a verb prints, so that page and terminal say the same. caption: in place of its title."""
+        """Return the table that a verb prints, so that page and terminal say the same.
+
+        Args:
+            table: what the verb prints.
+            caption: replaces the table's title; None keeps it.
+        """
         columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
         return cls(
             headers=tuple(_plain(column.header) for column in table.columns) if table.show_header else (),
@@ -53,26 +62,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG inside the page. alt: what it shows, for who does not see it."""
+    """A PNG inside the page, with a text (`alt`) for those who cannot see it."""
 
     png: bytes
     alt: str
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address."""
+        """Return the picture as a data URI."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def picture(draw: Callable[[IO[bytes]], None], alt: str) -> Picture:
-    """What `draw` writes to a file, as a picture."""
+    """Return what `draw` writes to a file as a picture."""
     file = io.BytesIO()
     draw(file)
     return Picture(file.getvalue(), alt)
 
 
 def linked(text: str, links: Mapping[str, str]) -> Markup:
-    """The text with each place in a source, such as "runs.cuh:104", as a link to its anchor, where there is one."""
+    """Return the text with a link at each place in a source, such as "runs.cuh:104", that has an anchor in `links`."""
     from markupsafe import Markup, escape
 
     def link(match: re.Match[str]) -> str:
@@ -83,12 +92,12 @@ def linked(text: str, links: Mapping[str, str]) -> Markup:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a file of `templates` makes of these values."""
+    """Return the page that a template makes of these values."""
     return _environment().get_template(template).render(**values)
 
 
 def finite(values: Any) -> Any:
-    """Nested lists and dictionaries as JSON can hold them: a number that is not finite becomes null."""
+    """Return nested lists and dictionaries as JSON can hold them: a number that is not finite becomes None."""
     if isinstance(values, dict):
         return {str(key): finite(value) for key, value in values.items()}
     if isinstance(values, Sequence) and not isinstance(values, str):
@@ -114,7 +123,7 @@ def _environment() -> Environment:
 
 
 def _plain(cell: Any) -> str:
-    """The text of a cell, without its markup."""
+    """Return the text of a cell without its markup."""
     from rich.errors import MarkupError
     from rich.text import Text
 

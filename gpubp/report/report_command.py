@@ -14,15 +14,15 @@ from gpubp import machine
 from gpubp.backends import detection
 from gpubp.costs import PRIMITIVES, sides_of
 from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
-from gpubp.crosscheck.summary import Report as CrossCheck
+from gpubp.crosscheck.summary import CrossCheck
 from gpubp.errors import BackendError, ConflictError, unknown_name
 from gpubp.files import check_path, write_bytes
-from gpubp.report.machine_page import PARTS, Report, summary
+from gpubp.report.machine_page import PARTS, MachineReport, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gpubp.bench.results import Result
+    from gpubp.bench.results import BenchResult
     from gpubp.profiler.profile import Profile
 
 BACKENDS = ("cupy", "numba")
@@ -79,7 +79,7 @@ class Choice:
         return Selection(self.primitives, dtypes=("float32",) if few else (), full=self.full)
 
 
-def report(console: Console, choice: Choice, out: Path, command: str) -> Report:
+def report(console: Console, choice: Choice, out: Path, command: str) -> MachineReport:
     """Run what is chosen and write the page, which is there as a whole or not at all.
 
     A part that breaks is a fault in the page, and costs the others nothing.
@@ -93,7 +93,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Report:
     left_out = choice.left_out()
     checks = [CrossCheck(backend, device) for backend, device in places] if "check" not in left_out else []
     profiles: list[Profile] = []
-    bench: Result | None = None
+    bench: BenchResult | None = None
     faults: dict[str, str] = {}
     started = time.perf_counter()
     with _progress(console) as progress:
@@ -106,7 +106,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Report:
         if "bench" not in left_out:
             with _noted(faults, "bench"):
                 bench = _bench(choice, progress)
-    found = Report(
+    found = MachineReport(
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=command,
         seconds=time.perf_counter() - started,
@@ -187,7 +187,7 @@ def _profile(found: list[Profile], backends: Sequence[str], choice: Choice, prog
             found.append(profile(Workload(primitive, DEFAULT_SHAPES[sides_of(primitive)]), backend, gpu))
 
 
-def _bench(choice: Choice, progress: Progress) -> Result:
+def _bench(choice: Choice, progress: Progress) -> BenchResult:
     from gpubp.bench import bench_command
 
     effort = bench_command.FULL if choice.full else bench_command.QUICK if choice.quick else bench_command.DEFAULT
@@ -216,6 +216,6 @@ def _progress(console: Console) -> Iterator[Progress]:
         yield status.update
 
 
-def _conclude(console: Console, found: Report, out: Path) -> None:
+def _conclude(console: Console, found: MachineReport, out: Path) -> None:
     for line in (*summary(found), f"{found.verdict}. The page: {out}"):
         console.print(line, markup=False, soft_wrap=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpubp.toolchain import process
-from gpubp.toolchain.nvrtc import CompileError, Resources, resources_from_log
+from gpubp.toolchain.process import CompileError
+from gpubp.toolchain.ptxas import Resources, resources_from_log
 
 
 @dataclass(frozen=True)

@@ -24,42 +24,10 @@ from typing import Any
 
 from gpubp.toolchain import cache, process
 from gpubp.toolchain.compilers import checked
-from gpubp.toolchain.process import current_folder
+from gpubp.toolchain.process import CompileError, current_folder
+from gpubp.toolchain.ptxas import Resources, resources_from_log
 
 CACHE_FORMAT = "3"
-
-
-class CompileError(Exception):
-    """A compiler refused the source or the PTX. `log` is its whole output, which quotes the source lines at fault."""
-
-    def __init__(self, message: str, log: str = "") -> None:
-        super().__init__(f"{message}\n{log}".rstrip())
-        self.log = log
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one kernel needs on the chip, as ptxas reports it; per thread but for the shared memory, which is per block.
-
-    Attributes:
-        registers: 32-bit registers a thread.
-        shared_bytes: static shared memory a block, in bytes.
-        local_bytes: stack frame a thread, in bytes.
-        constant_bytes: constant memory beyond the kernel's parameters, in bytes.
-        spill_store_bytes, spill_load_bytes: registers that did not fit, in bytes stored and loaded.
-    """
-
-    registers: int
-    shared_bytes: int = 0
-    local_bytes: int = 0
-    constant_bytes: int = 0
-    spill_store_bytes: int = 0
-    spill_load_bytes: int = 0
-
-    @property
-    def spills(self) -> bool:
-        """Whether any register was spilled to local memory."""
-        return self.spill_store_bytes > 0 or self.spill_load_bytes > 0
 
 
 @dataclass(frozen=True)
@@ -160,36 +128,17 @@ def compile_file(
 
 
 def supported_architectures() -> tuple[str, ...]:
-    """The real architectures of the NVRTC that is installed, such as ("sm_75", "sm_80", ...)."""
+    """Return the real architectures that the installed NVRTC knows, such as ("sm_75", "sm_80", ...)."""
     nvrtc = _nvrtc()
     return tuple(f"sm_{number}" for number in checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
 
 
-def resources_from_log(log: str) -> dict[str, Resources]:
-    """Read ptxas' verbose report (`-v`) into one `Resources` a kernel, keyed by the kernel's lowered name."""
-    # nvJitLink adds a report of its own, without the spills: only the lines of ptxas count.
-    lines = "".join(f"{line}\n" for line in log.splitlines() if line.startswith("ptxas"))
-    reports = re.split(r"Compiling entry function '([^']+)'[^\n]*\n", lines)
-    return {name: _resources_of(report) for name, report in zip(reports[1::2], reports[2::2], strict=True)}
-
-
-def _resources_of(report: str) -> Resources:
-    def number(pattern: str) -> int:
-        match = re.search(pattern, report)
-        return int(match[1]) if match else 0
-
-    return Resources(
-        registers=number(r"Used (\d+) registers"),
-        shared_bytes=number(r"(\d+) bytes smem"),
-        local_bytes=number(r"(\d+) bytes stack frame"),
-        constant_bytes=sum(int(size) for size in re.findall(r"(\d+) bytes cmem\[(?!0\])", report)),
-        spill_store_bytes=number(r"(\d+) bytes spill stores"),
-        spill_load_bytes=number(r"(\d+) bytes spill loads"),
-    )
-
-
 def _nvrtc() -> ModuleType:
-    """The NVRTC bindings, with a clear word if they or the library are missing."""
+    """Return the NVRTC bindings.
+
+    Raises:
+        RuntimeError: they or the library are missing; says how to install them.
+    """
     try:
         from cuda.bindings import nvrtc
 
@@ -287,13 +236,13 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _directories_in(options: Sequence[str]) -> list[Path]:
-    """The directories that options name for #include: -Idir, -I dir or --include-path=dir."""
+    """Return the directories that options name for #include: -Idir, -I dir or --include-path=dir."""
     text = "\0".join(options)
     return [Path(match[1]) for match in re.finditer(r"(?:^|\0)(?:-I|--include-path=)\0?([^\0]+)", text)]
 
 
 def _included_headers(source: str, directories: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The headers that a source can reach through #include in `directories`, with their text.
+    """Return the headers that a source can reach through #include in `directories`, with their text.
 
     Conditions around an #include are not evaluated: one header too many only costs a recompilation. CUDA's own headers
     are not among them, for the version of NVRTC stands for those.
@@ -319,7 +268,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _digest(*parts: str) -> str:
-    """A hash of texts that keeps the borders between them."""
+    """Return a hash of texts that keeps the borders between them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -383,7 +332,7 @@ def _store(entry: str, made: Mapping[str, Any], arch: str) -> Compiled:
 
 
 def read_compiled(cubin_path: Path) -> Compiled | None:
-    """A cached compilation, or None if there is none or if its files do not belong together."""
+    """Return a cached compilation, or None if there is none or if its files do not belong together."""
     try:
         entry = json.loads(cubin_path.with_suffix(".json").read_text(encoding="utf-8"))
         cubin = cubin_path.read_bytes()

@@ -39,6 +39,14 @@ class Refused(CompilerError):
     """A compiler refused its input."""
 
 
+class CompileError(Exception):
+    """A compiler refused the source or the PTX. `log` is its whole output, which quotes the source lines at fault."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(f"{message}\n{log}".rstrip())
+        self.log = log
+
+
 @dataclass(frozen=True)
 class _Compiler:
     """The process of a compiler, and the socket for requests to it. The process ends when the socket is closed."""

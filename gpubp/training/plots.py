@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpubp.costs import Roofline
+    from gpubp.chips import Roofline
     from gpubp.nn.network import Network
     from gpubp.training.history import HistoryRow
 
@@ -176,9 +176,13 @@ def _whole_epochs(ax: Any, epochs: int) -> None:
         ax.set_xlim(0.5, 1.5)
 
 
+Dashes = str | tuple[int, tuple[int, ...]]
+"""A line's style: its name, or an offset and the lengths of lines and gaps."""
+
+
 @dataclass(frozen=True)
 class Curve:
-    """A line over sizes x, with a band from low to high around y. marker, dashes: as matplotlib names them."""
+    """A line over sizes x, with a band from low to high around y. marker, dashes: as matplotlib takes them."""
 
     label: str
     x: Sequence[float]
@@ -186,7 +190,7 @@ class Curve:
     low: Sequence[float]
     high: Sequence[float]
     colour: str
-    dashes: str = "-"
+    dashes: Dashes = "-"
     marker: str = "o"
 
 

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(BLOCK_COLUMNS * BLOCK_ROWS, 1) bias_gradient_p
 
 // Second stage: gradient[j] = Σ_p parts[p, j].
 template <typename T>
-__global__ void bias_gradient(const T* parts, int64 count, T* gradient, int64 width) {
+__global__ void bias_gradient(const T* parts, T* gradient, int64 count, int64 width) {
     int64 column = int64(blockIdx.x) * blockDim.x + threadIdx.x;
     if (column >= width) return;
     T sum = parts[column];

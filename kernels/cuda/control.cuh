@@ -1,5 +1,5 @@
 // The places of `control`, the small float64 array on the device with what changes from step to step, and of `losses`.
-// They are those of gpubp/backends/base.py (Control, Losses), which a test compares with these.
+// They are those of ../control.py, which a test compares with these.
 #pragma once
 
 enum Control {

@@ -120,14 +120,14 @@ struct TileCopies {
         return row * WIDTH + (element / UNIT ^ Place::swizzle(row)) * UNIT + element % UNIT;
     }
 
-    __device__ __forceinline__ TileCopies(const T* x, int64 first_side, int64 first_depth, int64 side, int64 depth) {
-        step = by_depth ? TILE_K : TILE_K * side;
+    __device__ __forceinline__ TileCopies(const Operand<LAYOUT, T>& x, int64 first_side, int64 first_depth) {
+        step = by_depth ? TILE_K : TILE_K * x.side;
 #pragma unroll
         for (int c = 0; c < COPIES; ++c) {
             int s = by_depth ? Place::side_of(row_of(c)) : element_of(c);
-            int64 last = by_depth ? side - 1 : side - VECTOR;
+            int64 last = by_depth ? x.side - 1 : x.side - VECTOR;
             int64 clamped = first_side + s < last ? first_side + s : last;
-            source[c] = x + element_offset<LAYOUT>(clamped, first_depth + depth_of(c), side, depth);
+            source[c] = x.start + x.offset(clamped, first_depth + depth_of(c));
         }
     }
 

@@ -24,7 +24,37 @@ struct TN {
     static constexpr Layout a = Layout::side_contiguous, b = Layout::side_contiguous;
 };
 
-template <Layout layout>
-__device__ __forceinline__ int64 element_offset(int64 s, int64 k, int64 side, int64 depth) {
-    return layout == Layout::depth_contiguous ? s * depth + k : k * side + s;
+// One operand as it lies in memory.
+template <Layout LAYOUT, typename T>
+struct Operand {
+    const T* start;
+    int64 side, depth;
+
+    __device__ __forceinline__ int64 offset(int64 s, int64 k) const {
+        return LAYOUT == Layout::depth_contiguous ? s * depth + k : k * side + s;
+    }
+    // A reference, so that profiles show the load in the line that asks for it.
+    __device__ __forceinline__ const T& operator()(int64 s, int64 k) const { return start[offset(s, k)]; }
+};
+
+// What a rung computes: Σ_k A[i, k] B[k, j] over the depths k = first .. last − 1, for i < M and j < N.
+template <class Form, typename T>
+struct Product {
+    Operand<Form::a, T> a;
+    Operand<Form::b, T> b;
+    int64 first, last;
+
+    __device__ __forceinline__ int64 m() const { return a.side; }
+    __device__ __forceinline__ int64 n() const { return b.side; }
+
+    // Part number s of a depth that is split into parts of this length; the last one may be shorter.
+    __device__ __forceinline__ Product part(int64 s, int64 length) const {
+        int64 begin = s * length;
+        return {a, b, begin, begin + length < a.depth ? begin + length : a.depth};
+    }
+};
+
+template <class Form, typename T>
+__device__ __forceinline__ Product<Form, T> product(const T* a, const T* b, int64 m, int64 n, int64 depth) {
+    return {{a, m, depth}, {b, n, depth}, 0, depth};
 }

@@ -101,10 +101,10 @@ struct FragmentPlace {
     static __device__ __forceinline__ int side_of(int g, int h) { return interleaved ? 2 * g + h : g + 8 * h; }
 };
 
-enum class Operand { a, b };
+enum class Factor { a, b };
 
 // One operand's tiles: copied by the block, and read into fragments by a warp.
-template <Operand OPERAND, typename T, Layout LAYOUT, int SIDE, int TILE_K, int VECTOR, int BLOCK_THREADS>
+template <Factor FACTOR, typename T, Layout LAYOUT, int SIDE, int TILE_K, int VECTOR, int BLOCK_THREADS>
 struct FragmentTile
     : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS, FragmentPlace<T, LAYOUT, SIDE, TILE_K>> {
     using Place = FragmentPlace<T, LAYOUT, SIDE, TILE_K>;
@@ -115,8 +115,8 @@ struct FragmentTile
     using Copies::Copies;
 
     // Which half of the sides, and which half of the depth, a register holds.
-    static constexpr __device__ int side_half(int i) { return OPERAND == Operand::a ? i % 2 : i / 2; }
-    static constexpr __device__ int depth_half(int i) { return OPERAND == Operand::a ? i / 2 : i % 2; }
+    static constexpr __device__ int side_half(int i) { return FACTOR == Factor::a ? i % 2 : i / 2; }
+    static constexpr __device__ int depth_half(int i) { return FACTOR == Factor::a ? i / 2 : i % 2; }
 
     // Where in a tile this lane begins to read, in bytes, for the warp whose sides begin at first_side.
     static __device__ __forceinline__ unsigned start(int first_side, int lane) {

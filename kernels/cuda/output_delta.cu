@@ -20,8 +20,8 @@ __device__ A delta_factor(double scale, const double* control) {
 // elementwise: σ' is a function of one element. A loss from logits has σ' in its derivative already.
 template <typename T, template <typename> class Loss, template <typename> class Activation>
 __global__ void __launch_bounds__(SUM_THREADS, 1) output_delta_elementwise(
-    const T* output, const T* saved, const Accumulator<T>* y, T* delta, double* parts, int64 rows, int64 width,
-    double scale, const double* control, Accumulator<T> loss_parameter, Accumulator<T> parameter) {
+    const T* output, const T* saved, const Accumulator<T>* y, const double* control, T* delta, double* parts,
+    int64 rows, int64 width, double scale, Accumulator<T> loss_parameter, Accumulator<T> parameter) {
     using A = Accumulator<T>;
     Loss<A> loss{loss_parameter, width};
     Activation<A> sigma{parameter};
@@ -42,8 +42,8 @@ __global__ void __launch_bounds__(SUM_THREADS, 1) output_delta_elementwise(
 // takes a row: a warp for narrow rows, a block for wide ones. One part of the loss a row.
 template <typename T, template <typename> class Loss, int TEAM>
 __global__ void output_delta_softmax(
-    const T* a, const Accumulator<T>* y, T* delta, double* parts, int64 rows, int64 width, double scale,
-    const double* control, Accumulator<T> loss_parameter) {
+    const T* a, const Accumulator<T>* y, const double* control, T* delta, double* parts, int64 rows, int64 width,
+    double scale, Accumulator<T> loss_parameter) {
     using A = Accumulator<T>;
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -82,7 +82,7 @@ struct Probabilities {
 // Nothing overflows, and no logarithm of a small a is taken. A label that is no class gives a NaN loss.
 template <typename T, template <typename> class Target, typename Y, int TEAM>
 __global__ void output_delta_softmax_cross_entropy(
-    const T* z, const Y* y, T* delta, double* parts, int64 rows, int64 width, double scale, const double* control) {
+    const T* z, const Y* y, const double* control, T* delta, double* parts, int64 rows, int64 width, double scale) {
     using A = Accumulator<T>;
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -111,7 +111,7 @@ __global__ void output_delta_softmax_cross_entropy(
 // The second stage of the loss, by one block: losses[BATCH] = Σ parts · scale, losses[TOTAL] += Σ parts.
 template <typename T>
 __global__ void __launch_bounds__(SUM_THREADS, 1) total_loss(
-    const T* parts, int64 count, double scale, double* losses) {
+    const T* parts, double* losses, int64 count, double scale) {
     double sum = sum_of_parts(parts, count);
     if (threadIdx.x == 0) {
         losses[BATCH] = sum * scale;

@@ -10,7 +10,7 @@
 #include "control.cuh"
 
 template <typename T>
-__global__ void prepare_update(T* control, T max_norm, long long growth_interval) {
+__global__ void prepare_update(T* control, long long growth_interval, T max_norm) {
     const T infinity = T(__longlong_as_double(0x7ff0000000000000ll));
     T loss_scale = 1;
     if (growth_interval > 0) {

@@ -8,13 +8,16 @@
 #include "epilogues.cuh"
 #include "forms.cuh"
 
-template <class Form, typename T, class Epilogue>
-__device__ void product_naive(const T* a, const T* b, int64 m, int64 n, int64 depth, const Epilogue& epilogue) {
-    int64 i = int64(blockIdx.x) * blockDim.y + threadIdx.y;
-    int64 j = int64(blockIdx.y) * blockDim.x + threadIdx.x;  // neighbours along a row: their stores form whole sectors
-    if (i >= m || j >= n) return;
-    T sum = 0;
-    for (int64 k = 0; k < depth; ++k)
-        sum += a[element_offset<Form::a>(i, k, m, depth)] * b[element_offset<Form::b>(j, k, n, depth)];
-    finish_element(epilogue, i, j, n, sum);
-}
+struct Naive {
+    static constexpr int THREADS = 0, BLOCKS = 0;  // any block: a bound would cost four registers, and gain nothing
+
+    template <class Form, typename T, class Epilogue>
+    static __device__ void compute(const Product<Form, T>& product, const Epilogue& epilogue) {
+        int64 i = int64(blockIdx.x) * blockDim.y + threadIdx.y;
+        int64 j = int64(blockIdx.y) * blockDim.x + threadIdx.x;  // neighbours in a row: they store whole sectors
+        if (i >= product.m() || j >= product.n()) return;
+        T sum = 0;
+        for (int64 k = product.first; k < product.last; ++k) sum += product.a(i, k) * product.b(j, k);
+        finish_element(epilogue, i, j, product.n(), sum);
+    }
+};

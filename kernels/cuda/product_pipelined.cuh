@@ -1,38 +1,22 @@
-// pipelined: a thread computes a THREAD_M×THREAD_N piece of the product in registers, from tiles that arrive in shared
-// memory while the ones before them are being used.
+// pipelined: tiles arrive in shared memory while the ones before them are being used.
 //
-//   Register blocking  A thread reads THREAD_M + THREAD_N values of each depth k and makes THREAD_M · THREAD_N
-//                      multiply-adds of them: 64 for 16 with 8×8, where `tiled` makes one for two.
-//   16-byte accesses   Global to shared and shared to registers: a quarter of the instructions.
+// In `blocked` all threads of a block wait for a tile, and then memory waits for them. Here neither waits for the other:
+//
 //   Pipelining         STAGES tiles are in shared memory: while one is used, the next STAGES − 1 are on their way, and
 //                      one barrier a tile is enough.
+//   16-byte accesses   Global to shared and shared to registers: a quarter of the instructions.
 //   No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
 //                      first, padded with zeros, before the loop. Rows and columns outside the operand are clamped to
 //                      its last ones: their sums are never stored.
 //   No bank conflicts  See ThreadPlace.
 //
-// Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time. Threads stand as
-// THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
+// A block computes TILE_M×TILE_N of the result, a thread THREAD_M×THREAD_N of that in registers, as in `blocked`, TILE_K
+// depths at a time. Threads stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
 #pragma once
 
 #include "copies.cuh"
 #include "epilogues.cuh"
 #include "tile_place.cuh"
-
-// The plan of one kernel; gpubp/backends/plans.py has the same numbers and checks what they must fulfill.
-//   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
-//   not start on 16-byte boundaries, 1.
-// Kernels say __launch_bounds__(P::THREADS, 1): without the 1 the compiler may spill registers to fit a second block.
-template <int TILE_M_, int TILE_N_, int TILE_K_, int THREAD_M_, int THREAD_N_, int STAGES_, int VECTOR_>
-struct Pipeline {
-    static constexpr int TILE_M = TILE_M_, TILE_N = TILE_N_, TILE_K = TILE_K_;
-    static constexpr int THREAD_M = THREAD_M_, THREAD_N = THREAD_N_;
-    static constexpr int STAGES = GPUBP_CP_ASYNC ? STAGES_ : 2, VECTOR = VECTOR_;
-    static constexpr int THREADS_M = TILE_M / THREAD_M, THREADS_N = TILE_N / THREAD_N;
-    static constexpr int THREADS = THREADS_M * THREADS_N;
-    static_assert(TILE_M % THREAD_M == 0 && TILE_N % THREAD_N == 0, "threads cover the tile");
-    static_assert(THREADS_M % 8 == 0 && THREADS_N % 8 == 0, "a warp is 4x8 threads, the swizzle repeats every 8 rows");
-};
 
 // Where one operand's sides and depths lie in a tile, PER_THREAD sides for a thread (see TileCopies).
 //
@@ -108,91 +92,102 @@ struct OperandTile : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS,
     }
 };
 
-// The product over depths first_depth .. last_depth − 1 of `depth`; at least one, and first_depth a multiple of 16 bytes.
-template <class Form, class P, typename T, class Epilogue>
-__device__ __forceinline__ void product_pipelined(
-    const T* a, const T* b, int64 m, int64 n, int64 depth, int64 first_depth, int64 last_depth,
-    const Epilogue& epilogue) {
-    using ATile = OperandTile<T, Form::a, P::TILE_M, P::THREAD_M, P::TILE_K, P::VECTOR, P::THREADS>;
-    using BTile = OperandTile<T, Form::b, P::TILE_N, P::THREAD_N, P::TILE_K, P::VECTOR, P::THREADS>;
-    constexpr int STAGE = ATile::SIZE + BTile::SIZE;
-    __shared__ __align__(128) T stages[P::STAGES * STAGE];  // each: the tile of A, then the tile of B
+// gpubp/backends/plans.py chooses the sizes and checks what they must meet.
+//   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
+//   not start on 16-byte boundaries, 1.
+template <int TILE_M, int TILE_N, int TILE_K, int THREAD_M, int THREAD_N, int MOST_STAGES, int VECTOR>
+struct Pipelined {
+    static constexpr int STAGES = GPUBP_CP_ASYNC ? MOST_STAGES : 2;
+    static constexpr int THREADS_M = TILE_M / THREAD_M, THREADS_N = TILE_N / THREAD_N;
+    static constexpr int THREADS = THREADS_M * THREADS_N, BLOCKS = 1;
+    static_assert(TILE_M % THREAD_M == 0 && TILE_N % THREAD_N == 0, "threads cover the tile");
+    static_assert(THREADS_M % 8 == 0 && THREADS_N % 8 == 0, "a warp is 4x8 threads, the swizzle repeats every 8 rows");
 
-    TilePlace place(blockIdx.x, unsigned((m + P::TILE_M - 1) / P::TILE_M), unsigned((n + P::TILE_N - 1) / P::TILE_N));
-    int64 first_row = int64(place.row) * P::TILE_M, first_column = int64(place.column) * P::TILE_N;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int thread_n = lane % 8 + warp % (P::THREADS_N / 8) * 8;  // 0 .. THREADS_N − 1
-    int thread_m = lane / 8 + warp / (P::THREADS_N / 8) * 4;  // 0 .. THREADS_M − 1
+    // product.first is a multiple of 16 bytes, and at least one depth lies behind it.
+    template <class Form, typename T, class Epilogue>
+    static __device__ __forceinline__ void compute(const Product<Form, T>& product, const Epilogue& epilogue) {
+        using ATile = OperandTile<T, Form::a, TILE_M, THREAD_M, TILE_K, VECTOR, THREADS>;
+        using BTile = OperandTile<T, Form::b, TILE_N, THREAD_N, TILE_K, VECTOR, THREADS>;
+        constexpr int STAGE = ATile::SIZE + BTile::SIZE;
+        __shared__ __align__(128) T stages[STAGES * STAGE];  // each: the tile of A, then the tile of B
 
-    ATile a_tile(a, first_row, first_depth, m, depth);
-    BTile b_tile(b, first_column, first_depth, n, depth);
-    int tiles = int((last_depth - first_depth + P::TILE_K - 1) / P::TILE_K);
-    int present = int(last_depth - first_depth - int64(tiles - 1) * P::TILE_K);  // of the first tile's depth
+        int64 m = product.m(), n = product.n();
+        TilePlace<TILE_M, TILE_N> place(m, n);
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        int thread_n = lane % 8 + warp % (THREADS_N / 8) * 8;  // 0 .. THREADS_N − 1
+        int thread_m = lane / 8 + warp / (THREADS_N / 8) * 4;  // 0 .. THREADS_M − 1
 
-    a_tile.fetch_first(stages, present);
-    b_tile.fetch_first(stages + ATile::SIZE, present);
-    a_tile.land(stages);
-    b_tile.land(stages + ATile::SIZE);
-    commit_copies();
-#pragma unroll
-    for (int stage = 1; stage < P::STAGES - 1; ++stage) {
-        if (stage < tiles) {
-            a_tile.fetch(stages + stage * STAGE);
-            b_tile.fetch(stages + stage * STAGE + ATile::SIZE);
-        }
+        ATile a_tile(product.a, place.row, product.first);
+        BTile b_tile(product.b, place.column, product.first);
+        int64 length = product.last - product.first;
+        int tiles = int((length + TILE_K - 1) / TILE_K);
+        int present = int(length - int64(tiles - 1) * TILE_K);  // of the first tile's depth
+
+        a_tile.fetch_first(stages, present);
+        b_tile.fetch_first(stages + ATile::SIZE, present);
+        a_tile.land(stages);
+        b_tile.land(stages + ATile::SIZE);
         commit_copies();
-    }
-
-    T sums[P::THREAD_M][P::THREAD_N] = {};
-    int reading = 0, writing = (P::STAGES - 1) * STAGE;  // offsets in `stages`
-    for (int tile = 0; tile < tiles; ++tile) {
-        wait_for_copies<P::STAGES - 2>();
-        __syncthreads();  // this tile has arrived from every thread, and nobody reads the one that is overwritten next
-        bool more = tile + P::STAGES - 1 < tiles;
-        if (more) {
-            a_tile.fetch(stages + writing);
-            b_tile.fetch(stages + writing + ATile::SIZE);
+#pragma unroll
+        for (int stage = 1; stage < STAGES - 1; ++stage) {
+            if (stage < tiles) {
+                a_tile.fetch(stages + stage * STAGE);
+                b_tile.fetch(stages + stage * STAGE + ATile::SIZE);
+            }
+            commit_copies();
         }
-        commit_copies();
+
+        T sums[THREAD_M][THREAD_N] = {};
+        int reading = 0, writing = (STAGES - 1) * STAGE;  // offsets in `stages`
+        for (int tile = 0; tile < tiles; ++tile) {
+            wait_for_copies<STAGES - 2>();
+            __syncthreads();  // this tile has arrived from every thread; nobody reads the one that is overwritten next
+            bool more = tile + STAGES - 1 < tiles;
+            if (more) {
+                a_tile.fetch(stages + writing);
+                b_tile.fetch(stages + writing + ATile::SIZE);
+            }
+            commit_copies();
 
 #pragma unroll
-        for (int unit = 0; unit < ATile::UNITS; ++unit) {
-            // values of A are read when they are needed, which keeps few of them in registers
-            if constexpr (ATile::by_depth) {
-                T b_values[P::THREAD_N][BTile::UNIT];
-                BTile::read(stages, reading + ATile::SIZE, thread_n, unit, b_values);
+            for (int unit = 0; unit < ATile::UNITS; ++unit) {
+                // values of A are read when they are needed, which keeps few of them in registers
+                if constexpr (ATile::by_depth) {
+                    T b_values[THREAD_N][BTile::UNIT];
+                    BTile::read(stages, reading + ATile::SIZE, thread_n, unit, b_values);
 #pragma unroll
-                for (int i = 0; i < P::THREAD_M; ++i) {
-                    T a_values[ATile::UNIT];
-                    ATile::read_slot(stages, reading, thread_m, unit, i, a_values);
+                    for (int i = 0; i < THREAD_M; ++i) {
+                        T a_values[ATile::UNIT];
+                        ATile::read_slot(stages, reading, thread_m, unit, i, a_values);
 #pragma unroll
-                    for (int v = 0; v < ATile::UNIT; ++v)
+                        for (int v = 0; v < ATile::UNIT; ++v)
 #pragma unroll
-                        for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[v] * b_values[j][v];
-                }
-            } else {
+                            for (int j = 0; j < THREAD_N; ++j) sums[i][j] += a_values[v] * b_values[j][v];
+                    }
+                } else {
 #pragma unroll
-                for (int v = 0; v < ATile::UNIT; ++v) {
-                    T a_values[P::THREAD_M], b_values[P::THREAD_N];
-                    ATile::read_depth(stages, reading, thread_m, unit, v, a_values);
-                    BTile::read_depth(stages, reading + ATile::SIZE, thread_n, unit, v, b_values);
+                    for (int v = 0; v < ATile::UNIT; ++v) {
+                        T a_values[THREAD_M], b_values[THREAD_N];
+                        ATile::read_depth(stages, reading, thread_m, unit, v, a_values);
+                        BTile::read_depth(stages, reading + ATile::SIZE, thread_n, unit, v, b_values);
 #pragma unroll
-                    for (int i = 0; i < P::THREAD_M; ++i)
+                        for (int i = 0; i < THREAD_M; ++i)
 #pragma unroll
-                        for (int j = 0; j < P::THREAD_N; ++j) sums[i][j] += a_values[i] * b_values[j];
+                            for (int j = 0; j < THREAD_N; ++j) sums[i][j] += a_values[i] * b_values[j];
+                    }
                 }
             }
+
+            if (more) {
+                a_tile.land(stages + writing);
+                b_tile.land(stages + writing + ATile::SIZE);
+            }
+            reading = reading + STAGE == STAGES * STAGE ? 0 : reading + STAGE;
+            writing = writing + STAGE == STAGES * STAGE ? 0 : writing + STAGE;
         }
 
-        if (more) {
-            a_tile.land(stages + writing);
-            b_tile.land(stages + writing + ATile::SIZE);
-        }
-        reading = reading + STAGE == P::STAGES * STAGE ? 0 : reading + STAGE;
-        writing = writing + STAGE == P::STAGES * STAGE ? 0 : writing + STAGE;
+        auto row_of = [=](int i) { return place.row + ATile::Place::side_of(thread_m, i); };
+        auto column_of = [=](int g) { return place.column + BTile::Place::side_of(thread_n, g * BTile::W); };
+        finish_sums<BTile::W>(sums, m, n, row_of, column_of, epilogue);
     }
-
-    auto row_of = [=](int i) { return first_row + ATile::Place::side_of(thread_m, i); };
-    auto column_of = [=](int g) { return first_column + BTile::Place::side_of(thread_n, g * BTile::W); };
-    finish_sums<BTile::W>(sums, m, n, row_of, column_of, epilogue);
-}
+};

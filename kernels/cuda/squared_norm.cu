@@ -6,7 +6,7 @@
 #include "reductions.cuh"
 
 template <typename T>
-__global__ void __launch_bounds__(SUM_THREADS, 1) squared_norm_parts(const T* x, int64 size, double* parts) {
+__global__ void __launch_bounds__(SUM_THREADS, 1) squared_norm_parts(const T* x, double* parts, int64 size) {
     int64 step = int64(gridDim.x) * SUM_THREADS;
     double sum = 0;
     for (int64 i = int64(blockIdx.x) * SUM_THREADS + threadIdx.x; i < size; i += step) sum += double(x[i]) * double(x[i]);
@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(SUM_THREADS, 1) squared_norm_parts(const T* x,
 }
 
 template <typename T>
-__global__ void __launch_bounds__(SUM_THREADS, 1) squared_norm(const T* parts, int64 count, T* out) {
+__global__ void __launch_bounds__(SUM_THREADS, 1) squared_norm(const T* parts, T* out, int64 count) {
     double sum = sum_of_parts(parts, count);
     if (threadIdx.x == 0) out[0] = sum;
 }

@@ -104,8 +104,8 @@ struct AdamW : Adam<T> {
 
 template <typename T, template <typename> class Optimizer, typename Stored = Nothing>
 __global__ void update(
-    const T* gradients, T* parameters, T* first, T* second, int64 size, int64 decayed, const double* control,
-    double weight_decay, T clip_value, double first_number, double second_number, T epsilon, Stored* stored) {
+    const T* gradients, T* parameters, T* first, T* second, const double* control, Stored* stored, int64 size,
+    int64 decayed, double weight_decay, T clip_value, double first_number, double second_number, T epsilon) {
     using Rule = Optimizer<T>;
     __shared__ Step<T> step;
     if (threadIdx.x == 0) {

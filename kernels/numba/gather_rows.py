@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from gpubp.backends.base import Control
+from gpubp.kernels.control import Control
 from gpubp.kernels.numba.signatures import CONTROL, LABELS, array, kernel
 
 BATCH_OFFSET = int(Control.BATCH_OFFSET)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from gpubp.backends.base import Losses
+from gpubp.kernels.control import Losses
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.activations import Sigma
 from gpubp.kernels.numba.losses import LossFunctions
@@ -129,13 +129,13 @@ def total_loss(jit: Callable) -> Any:
     """The second stage of the loss, by one block: losses[BATCH] = Σ parts · scale, losses[TOTAL] += Σ parts."""
     add = reductions.sum_of_parts(jit)
 
-    def total_loss_of_parts(parts, scale, losses):
+    def total_loss_of_parts(parts, losses, scale):
         total = add(parts)
         if cuda.threadIdx.x == 0:
             losses[BATCH] = total * scale
             losses[TOTAL] += total
 
-    return jit(kernel(PARTS, "float64", PARTS))(total_loss_of_parts)
+    return jit(kernel(PARTS, PARTS, "float64"))(total_loss_of_parts)
 
 
 def _labels(jit: Callable, scalar: Any) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gpubp.backends.base import Control
+from gpubp.kernels.control import Control
 from gpubp.kernels.numba.signatures import CONTROL, kernel
 
 STEP, SQUARED_NORM, GRADIENT_SCALE = int(Control.STEP), int(Control.SQUARED_NORM), int(Control.GRADIENT_SCALE)

@@ -8,6 +8,7 @@ Every operand element is fetched from memory anew by each thread that needs it: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,23 @@ from gpubp.kernels.numba import forms
 from gpubp.kernels.numba.forms import Form
 
 
-def make(jit: Callable, form: Form, dtype: str, finish: Any) -> Any:
-    """The device function product(a, b, m, n, depth, operands); blocks of any two-dimensional size."""
-    zero = np.dtype(dtype).type(0)
-    a_at, b_at = forms.element(jit, form.a_by_depth), forms.element(jit, form.b_by_depth)
+@dataclass(frozen=True)
+class Naive:
+    """The rung, for blocks of any two-dimensional size."""
 
-    @jit(device=True, inline="always")
-    def product(a, b, m, n, depth, operands):
-        i = cuda.blockIdx.x * np.int64(cuda.blockDim.y) + cuda.threadIdx.y
-        j = cuda.blockIdx.y * np.int64(cuda.blockDim.x) + cuda.threadIdx.x  # neighbours along a row: whole sectors
-        if i < m and j < n:
-            total = zero
-            for k in range(depth):
-                total += a_at(a, i, k) * b_at(b, j, k)
-            finish(operands, np.uint64(i), np.uint64(j), total)
+    def product(self, jit: Callable, form: Form, dtype: str, finish: Any) -> Any:
+        """Return the device function (see ladder.py)."""
+        zero = np.dtype(dtype).type(0)
+        a_at, b_at = forms.element(jit, form.a_by_depth), forms.element(jit, form.b_by_depth)
 
-    return product
+        @jit(device=True, inline="always")
+        def product(a, b, m, n, first, last, operands):
+            i = cuda.blockIdx.x * np.int64(cuda.blockDim.y) + cuda.threadIdx.y
+            j = cuda.blockIdx.y * np.int64(cuda.blockDim.x) + cuda.threadIdx.x  # neighbours along a row: whole sectors
+            if i < m and j < n:
+                total = zero
+                for k in range(first, last):
+                    total += a_at(a, i, k) * b_at(b, j, k)
+                finish(operands, np.uint64(i), np.uint64(j), total)
+
+        return product

@@ -1,8 +1,7 @@
-"""pipelined: a thread computes a THREAD_M×THREAD_N piece of the product in registers, from tiles that arrive in shared
-memory while the ones before them are being used.
+"""pipelined: tiles arrive in shared memory while the ones before them are being used.
 
-    Register blocking  A thread reads THREAD_M + THREAD_N values of each depth k and makes THREAD_M · THREAD_N
-                       multiply-adds of them: 64 for 16 with 8×8, where `tiled` makes one for two.
+In `blocked` all threads of a block wait for a tile, and then memory waits for them. Here neither waits for the other:
+
     Double buffering   Two tiles are in shared memory. The loads of the next one are issued before the arithmetic of
                        this one and stored after it, so that memory works while the multiplier does.
     No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
@@ -11,157 +10,140 @@ memory while the ones before them are being used.
     No bank conflicts  A tile lies as [depth][side] with a few columns of padding (see `line`).
 
 What Python cannot say here, and CUDA C++ can: cp.async, which needs no registers on the way into shared memory, and so
-more than two stages; 16-byte accesses to global memory, as an array's elements are loaded one by one. The local arrays
-become registers because every loop over them has a constant length, so that NVVM unrolls it; with a length that is not
-constant they would be slow local memory.
+more than two stages; 16-byte accesses to global memory, as an array's elements are loaded one by one.
 
-Threads stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
+A block computes TILE_M×TILE_N of the result, a thread THREAD_M×THREAD_N of that in registers, as in `blocked`. Threads
+stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
-from gpubp.backends.plans import ITEM_BYTES, Chip, Plan
-from gpubp.errors import ArgumentError
-from gpubp.kernels.numba import forms
+from gpubp.kernels.numba import epilogues, forms
 from gpubp.kernels.numba.forms import Form
 
 TILE_K = 8
-"""Depth of the tiles. The plan's is for copies of 16 bytes; 8 is what makes copies of one element conflict-free."""
+"""Depth of the tiles: 8 makes copies of single elements conflict-free."""
 
 GROUP = 8
 """Blocks that run at the same time should share operands in the second-level cache: they go down so many rows of tiles
 before they go to the next column of tiles."""
 
 
-def shared_bytes(plan: Plan) -> int:
-    """Static shared memory of a block: two tiles of each operand, with their padding."""
-    return 2 * TILE_K * (plan.tile_m + plan.tile_n + 2 * plan.unit) * ITEM_BYTES[plan.dtype]
+@dataclass(frozen=True)
+class Pipelined:
+    """The rung, for blocks of tile_m / thread_m · tile_n / thread_n threads in one row; block number blockIdx.x takes a
+    tile of the result.
 
-
-def adapt(plan: Plan, chip: Chip) -> Plan:
-    """The plan as the kernel here runs it, with its own depth of tile, two stages and copies of one element; a plan of
-    another variant as it is.
-
-    Raises ArgumentError if a thread's share of a tile is no whole number of copies, or if the chip lacks the memory.
+    tile_m, tile_n: what a block computes of the result. thread_m, thread_n: what a thread does.
     """
-    if plan.variant != "pipelined":
-        return plan
-    adapted = replace(plan, tile_k=TILE_K, stages=2, vector=1)
-    if shared_bytes(adapted) > chip.shared_per_block:
-        expected = (
-            f"≤ {chip.shared_per_block} on {chip.arch}; it is 2 · {TILE_K} · (tile_m + tile_n) elements and padding"
-        )
-        raise ArgumentError("shared_bytes", shared_bytes(adapted), expected)
-    return adapted
+
+    tile_m: int
+    tile_n: int
+    thread_m: int
+    thread_n: int
+
+    def shared_bytes(self, dtype: str) -> int:
+        """Return the static shared memory of a block: two tiles of each operand, with their padding."""
+        return 2 * TILE_K * (self.tile_m + self.tile_n + 2 * _unit(dtype)) * np.dtype(dtype).itemsize
+
+    def product(self, jit: Callable, form: Form, dtype: str, finish: Any) -> Any:
+        """Return the device function (see ladder.py); first < last."""
+        scalar = np.dtype(dtype).type
+        zero = scalar(0)
+        TILE_M, TILE_N = self.tile_m, self.tile_n
+        THREAD_M, THREAD_N = self.thread_m, self.thread_n
+        THREADS_M, THREADS_N = TILE_M // THREAD_M, TILE_N // THREAD_N
+        WARPS_N = THREADS_N // 8
+        THREADS = THREADS_M * THREADS_N
+        SUMS = THREAD_M * THREAD_N
+        A_COPIES, B_COPIES = TILE_M * TILE_K // THREADS, TILE_N * TILE_K // THREADS
+        # Sides that lie side by side for one thread: a run of 16 bytes, so that neighbouring threads read whole lines.
+        WIDEST = _unit(dtype)
+        RUN_M, RUN_N = min(THREAD_M, WIDEST), min(THREAD_N, WIDEST)
+        # The padding shifts the banks of each depth by 16 bytes: a warp that stores a depth-contiguous operand, 8
+        # depths of 4 sides, meets every bank once (float64: half a warp, 8 depths of 2 sides), and 16-byte reads stay
+        # aligned.
+        LINE_M, LINE_N = TILE_M + WIDEST, TILE_N + WIDEST
+
+        a_tile_of = _tile_functions(jit, form.a_by_depth, TILE_M, THREADS, A_COPIES, zero)
+        b_tile_of = _tile_functions(jit, form.b_by_depth, TILE_N, THREADS, B_COPIES, zero)
+        a_fetch_first, a_fetch, a_land = a_tile_of
+        b_fetch_first, b_fetch, b_land = b_tile_of
+        row_of, column_of = epilogues.sides(jit, RUN_M, THREADS_M), epilogues.sides(jit, RUN_N, THREADS_N)
+        a_read, b_read = _read(jit, THREAD_M, row_of), _read(jit, THREAD_N, column_of)
+        finish_sums = epilogues.sums(jit, THREAD_M, THREAD_N, dtype, row_of, column_of, finish)
+        place_of = _tile_place(jit)
+
+        @jit(device=True, inline="always")
+        def multiply(a_values, b_values, sums):
+            for i in range(THREAD_M):
+                for j in range(THREAD_N):
+                    sums[i * THREAD_N + j] += a_values[i] * b_values[j]
+
+        # inlined by NVVM and not by Numba, which would take it through its own passes once for each depth
+        @jit(device=True, forceinline=True)
+        def multiply_depth(k, a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums):
+            a_read(a_tile[k], thread_m, a_values)
+            b_read(b_tile[k], thread_n, b_values)
+            multiply(a_values, b_values, sums)
+
+        multiply_tile = _for_each_depth(jit, multiply_depth)
+
+        @jit(device=True, inline="always")
+        def product(a, b, m, n, first, last, operands):
+            a_tiles = cuda.shared.array((2, TILE_K, LINE_M), scalar, alignment=16)
+            b_tiles = cuda.shared.array((2, TILE_K, LINE_N), scalar, alignment=16)
+            sums = cuda.local.array(SUMS, scalar)
+            a_next, b_next = cuda.local.array(A_COPIES, scalar), cuda.local.array(B_COPIES, scalar)
+            a_values, b_values = cuda.local.array(THREAD_M, scalar), cuda.local.array(THREAD_N, scalar)
+            for s in range(SUMS):
+                sums[s] = zero
+
+            tile_row, tile_column = place_of((m + TILE_M - 1) // TILE_M, (n + TILE_N - 1) // TILE_N)
+            first_row, first_column = tile_row * TILE_M, tile_column * TILE_N
+            thread = np.uint32(cuda.threadIdx.x)
+            warp, lane = thread // np.uint32(32), thread % np.uint32(32)
+            thread_n = lane % 8 + warp % WARPS_N * 8  # 0 .. THREADS_N − 1
+            thread_m = lane // 8 + warp // WARPS_N * 4  # 0 .. THREADS_M − 1
+
+            tiles = (last - first + TILE_K - 1) // TILE_K
+            present = last - first - (tiles - 1) * TILE_K  # of the first tile's depth
+            a_fetch_first(a, first_row, first, m, present, a_next)
+            b_fetch_first(b, first_column, first, n, present, b_next)
+            a_land(a_next, a_tiles[0])
+            b_land(b_next, b_tiles[0])
+            cuda.syncthreads()
+
+            depth = first + present
+            for tile in range(tiles):
+                reading = np.uint32(tile) % np.uint32(2)
+                more = tile + 1 < tiles
+                if more:
+                    a_fetch(a, first_row, depth, m, a_next)
+                    b_fetch(b, first_column, depth, n, b_next)
+                    depth += TILE_K
+                multiply_tile(a_tiles[reading], b_tiles[reading], thread_m, thread_n, a_values, b_values, sums)
+                if more:
+                    # the other buffer: everybody has read it, since the last barrier
+                    a_land(a_next, a_tiles[reading ^ np.uint32(1)])
+                    b_land(b_next, b_tiles[reading ^ np.uint32(1)])
+                cuda.syncthreads()  # the next tile is whole
+
+            finish_sums(sums, m, n, first_row, first_column, thread_m, thread_n, operands)
+
+        return product
 
 
-def make(jit: Callable, form: Form, plan: Plan, finish: Any) -> Any:
-    """The device function product(a, b, m, n, first_depth, last_depth, operands).
-
-    It sums over the depths first_depth .. last_depth − 1, at least one; block number blockIdx.x takes a tile of the
-    result.
-    """
-    scalar = np.dtype(plan.dtype).type
-    zero = scalar(0)
-    TILE_M, TILE_N = plan.tile_m, plan.tile_n
-    THREAD_M, THREAD_N = plan.thread_m, plan.thread_n
-    THREADS_M, THREADS_N = TILE_M // THREAD_M, TILE_N // THREAD_N
-    WARPS_N = THREADS_N // 8
-    THREADS = THREADS_M * THREADS_N
-    SUMS = THREAD_M * THREAD_N
-    A_COPIES, B_COPIES = TILE_M * TILE_K // THREADS, TILE_N * TILE_K // THREADS
-    # Sides that lie side by side for one thread: a run of 16 bytes, so that neighbouring threads read whole lines.
-    WIDEST = plan.unit
-    RUN_M, RUN_N = min(THREAD_M, WIDEST), min(THREAD_N, WIDEST)
-    # The padding shifts the banks of each depth by 16 bytes: a warp that stores a depth-contiguous operand, 8 depths of
-    # 4 sides, meets every bank once (float64: half a warp, 8 depths of 2 sides), and 16-byte reads stay aligned.
-    LINE_M, LINE_N = TILE_M + WIDEST, TILE_N + WIDEST
-
-    a_tile_of = _tile_functions(jit, form.a_by_depth, TILE_M, THREADS, A_COPIES, zero)
-    b_tile_of = _tile_functions(jit, form.b_by_depth, TILE_N, THREADS, B_COPIES, zero)
-    a_fetch_first, a_fetch, a_land = a_tile_of
-    b_fetch_first, b_fetch, b_land = b_tile_of
-    a_read, b_read = _read(jit, THREAD_M, RUN_M, THREADS_M), _read(jit, THREAD_N, RUN_N, THREADS_N)
-    place_of = _tile_place(jit)
-
-    @jit(device=True, inline="always")
-    def multiply(a_values, b_values, sums):
-        for i in range(THREAD_M):
-            for j in range(THREAD_N):
-                sums[i * THREAD_N + j] += a_values[i] * b_values[j]
-
-    # inlined by NVVM and not by Numba, which would take it through its own passes once for each depth
-    @jit(device=True, forceinline=True)
-    def multiply_depth(k, a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums):
-        a_read(a_tile[k], thread_m, a_values)
-        b_read(b_tile[k], thread_n, b_values)
-        multiply(a_values, b_values, sums)
-
-    multiply_tile = _for_each_depth(jit, multiply_depth)
-
-    @jit(device=True, inline="always")
-    def product(a, b, m, n, first_depth, last_depth, operands):
-        a_tiles = cuda.shared.array((2, TILE_K, LINE_M), scalar, alignment=16)
-        b_tiles = cuda.shared.array((2, TILE_K, LINE_N), scalar, alignment=16)
-        sums, row_sums = cuda.local.array(SUMS, scalar), cuda.local.array(THREAD_N, scalar)
-        a_next, b_next = cuda.local.array(A_COPIES, scalar), cuda.local.array(B_COPIES, scalar)
-        a_values, b_values = cuda.local.array(THREAD_M, scalar), cuda.local.array(THREAD_N, scalar)
-        for s in range(SUMS):
-            sums[s] = zero
-
-        tile_row, tile_column = place_of((m + TILE_M - 1) // TILE_M, (n + TILE_N - 1) // TILE_N)
-        first_row, first_column = tile_row * TILE_M, tile_column * TILE_N
-        thread = np.uint32(cuda.threadIdx.x)
-        warp, lane = thread // np.uint32(32), thread % np.uint32(32)
-        thread_n = lane % 8 + warp % WARPS_N * 8  # 0 .. THREADS_N − 1
-        thread_m = lane // 8 + warp // WARPS_N * 4  # 0 .. THREADS_M − 1
-
-        tiles = (last_depth - first_depth + TILE_K - 1) // TILE_K
-        present = last_depth - first_depth - (tiles - 1) * TILE_K  # of the first tile's depth
-        a_fetch_first(a, first_row, first_depth, m, present, a_next)
-        b_fetch_first(b, first_column, first_depth, n, present, b_next)
-        a_land(a_next, a_tiles[0])
-        b_land(b_next, b_tiles[0])
-        cuda.syncthreads()
-
-        depth = first_depth + present
-        for tile in range(tiles):
-            reading = np.uint32(tile) % np.uint32(2)
-            more = tile + 1 < tiles
-            if more:
-                a_fetch(a, first_row, depth, m, a_next)
-                b_fetch(b, first_column, depth, n, b_next)
-                depth += TILE_K
-            multiply_tile(a_tiles[reading], b_tiles[reading], thread_m, thread_n, a_values, b_values, sums)
-            if more:
-                # the other buffer: everybody has read it, since the last barrier
-                a_land(a_next, a_tiles[reading ^ np.uint32(1)])
-                b_land(b_next, b_tiles[reading ^ np.uint32(1)])
-            cuda.syncthreads()  # the next tile is whole
-
-        # A sum at a time, always from the same registers: those behind it move up. So the loops may stay loops, with
-        # the epilogue in them once, and no register needs an index.
-        for i in range(THREAD_M):
-            row = first_row + i // RUN_M * (THREADS_M * RUN_M) + thread_m * RUN_M + i % RUN_M
-            for j in range(THREAD_N):
-                row_sums[j] = sums[j]
-            for s in range(SUMS - THREAD_N):
-                sums[s] = sums[s + THREAD_N]
-            for j in range(THREAD_N):
-                column = first_column + j // RUN_N * (THREADS_N * RUN_N) + thread_n * RUN_N + j % RUN_N
-                if row < m and column < n:
-                    finish(operands, np.uint64(row), np.uint64(column), row_sums[0])
-                for other in range(THREAD_N - 1):
-                    row_sums[other] = row_sums[other + 1]
-
-    return product
+def _unit(dtype: str) -> int:
+    """Return how many elements 16 bytes hold."""
+    return 16 // np.dtype(dtype).itemsize
 
 
 def _tile_functions(
@@ -200,14 +182,13 @@ def _tile_functions(
     return fetch_first, fetch, land
 
 
-def _read(jit: Callable, per_thread: int, run: int, threads: int) -> Any:
-    """The device function read(line, thread, values): a thread's own sides of one depth of a tile."""
-    distance = threads * run
+def _read(jit: Callable, per_thread: int, side_of: Any) -> Any:
+    """Return the device function read(line, thread, values): a thread's own sides of one depth of a tile."""
 
     @jit(device=True, inline="always")
     def read(line, thread, values):
         for v in range(per_thread):
-            values[v] = line[v // run * distance + thread * run + v % run]
+            values[v] = line[side_of(thread, v)]
 
     return read
 

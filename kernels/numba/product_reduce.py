@@ -2,31 +2,37 @@
 
     c[i, j] = Σ_s parts[s, i, j]
 
-The order of the sum is fixed by the split alone, so the result is the same bits from run to run.
+In place of A it gets the parts, (S, M, N), whose shape says all else: B and the numbers are not looked at. The order of
+the sum is fixed by the split alone, so the result is the same bits from run to run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from numba import cuda
 
-REDUCE_THREADS = 256
+from gpubp.kernels.numba.forms import Form
 
 
-def make(jit: Callable, finish: Any) -> Any:
-    """The device function reduce(parts, operands); parts (S, M, N), one thread an element, in blocks of one row."""
+@dataclass(frozen=True)
+class Reduction:
+    """What stands in the place of a rung, for blocks of one row of threads: one thread an element."""
 
-    @jit(device=True, inline="always")
-    def reduce(parts, operands):
-        index = cuda.grid(1)
-        n = parts.shape[2]
-        if index < parts.shape[1] * n:
-            i, j = index // n, index % n
-            total = parts[0, i, j]
-            for s in range(1, parts.shape[0]):
-                total += parts[s, i, j]
-            finish(operands, i, j, total)
+    def product(self, jit: Callable, form: Form, dtype: str, finish: Any) -> Any:
+        """Return the device function (see ladder.py)."""
 
-    return reduce
+        @jit(device=True, inline="always")
+        def product(parts, b, m, n, first, last, operands):
+            index = cuda.grid(1)
+            n = parts.shape[2]
+            if index < parts.shape[1] * n:
+                i, j = index // n, index % n
+                total = parts[0, i, j]
+                for s in range(1, parts.shape[0]):
+                    total += parts[s, i, j]
+                finish(operands, i, j, total)
+
+        return product

@@ -7,6 +7,7 @@ one output element a thread, and two shared-memory reads for each multiply-add, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,39 +17,46 @@ from gpubp.kernels.numba import forms
 from gpubp.kernels.numba.forms import Form
 
 
-def make(jit: Callable, form: Form, dtype: str, tile: int, finish: Any) -> Any:
-    """The device function product(a, b, m, n, depth, operands); blocks of tile×tile threads."""
-    zero = np.dtype(dtype).type(0)
-    scalar = np.dtype(dtype).type
-    # The padding column puts the elements of one column into different banks, so that neither the copy nor the product
-    # has bank conflicts, whichever index runs along the warp. (With tile 16 a warp copies two rows at a time, and of 33
-    # places in a line the last lies in the bank of the first: one conflict.)
-    line = tile + 1
-    copy_a, copy_b = _copy(jit, form.a_by_depth, zero), _copy(jit, form.b_by_depth, zero)
+@dataclass(frozen=True)
+class Tiled:
+    """The rung, for blocks of tile×tile threads."""
 
-    @jit(device=True, inline="always")
-    def product(a, b, m, n, depth, operands):
-        a_tile = cuda.shared.array((tile, line), scalar)  # [side][depth]
-        b_tile = cuda.shared.array((tile, line), scalar)
-        first_row, first_column = np.int64(cuda.blockIdx.x) * tile, np.int64(cuda.blockIdx.y) * tile
-        x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        total = zero
-        for k0 in range(0, depth, tile):
-            copy_a(a, first_row, k0, m, depth, a_tile)
-            copy_b(b, first_column, k0, n, depth, b_tile)
-            cuda.syncthreads()  # the tiles are whole
-            for k in range(tile):
-                total += a_tile[y, k] * b_tile[x, k]
-            cuda.syncthreads()  # nobody reads them any more
-        i, j = first_row + y, first_column + x
-        if i < m and j < n:
-            finish(operands, np.uint64(i), np.uint64(j), total)
+    tile: int
 
-    return product
+    def product(self, jit: Callable, form: Form, dtype: str, finish: Any) -> Any:
+        """Return the device function (see ladder.py)."""
+        scalar = np.dtype(dtype).type
+        zero = scalar(0)
+        tile = self.tile
+        # The padding column puts the elements of one column into different banks, so that neither the copy nor the
+        # product has bank conflicts, whichever index runs along the warp. (With tile 16 a warp copies two rows at a
+        # time, and of 33 places in a line the last lies in the bank of the first: one conflict.)
+        line = tile + 1
+        copy_a, copy_b = _copy(jit, form.a_by_depth, zero), _copy(jit, form.b_by_depth, zero)
+
+        @jit(device=True, inline="always")
+        def product(a, b, m, n, first, last, operands):
+            a_tile = cuda.shared.array((tile, line), scalar)  # [side][depth]
+            b_tile = cuda.shared.array((tile, line), scalar)
+            first_row, first_column = np.int64(cuda.blockIdx.x) * tile, np.int64(cuda.blockIdx.y) * tile
+            x, y = cuda.threadIdx.x, cuda.threadIdx.y
+            total = zero
+            for k0 in range(first, last, tile):
+                copy_a(a, first_row, k0, m, last, a_tile)
+                copy_b(b, first_column, k0, n, last, b_tile)
+                cuda.syncthreads()  # the tiles are whole
+                for k in range(tile):
+                    total += a_tile[y, k] * b_tile[x, k]
+                cuda.syncthreads()  # nobody reads them any more
+            i, j = first_row + y, first_column + x
+            if i < m and j < n:
+                finish(operands, np.uint64(i), np.uint64(j), total)
+
+        return product
 
 
 def _copy(jit: Callable, by_depth: bool, zero: Any) -> Any:
-    """The device function copy(x, first_side, first_depth, side, depth, tile); what lies outside the operand is 0."""
+    """Return the device function copy(x, first_side, first_depth, side, depth, tile): what lies outside is 0."""
     at = forms.element(jit, by_depth)
 
     @jit(device=True, inline="always")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from gpubp.backends.base import Control
+from gpubp.kernels.control import Control
 from gpubp.kernels.numba.signatures import CONTROL, COUNT, array, kernel
 
 LEARNING_RATE, STEP, GRADIENT_SCALE = int(Control.LEARNING_RATE), int(Control.STEP), int(Control.GRADIENT_SCALE)
@@ -100,7 +100,7 @@ DECOUPLED = ("adamw",)
 
 
 def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float, float]) -> Any:
-    """The kernel update(gradients, parameters, first, second, decayed, control, weight_decay, clip_value), one thread a
+    """The kernel update(gradients, parameters, first, second, control, decayed, weight_decay, clip_value), one thread a
     parameter. numbers: (μ or ρ or β₁, β₂, ε), 0 for what the optimiser does not have."""
     scalar = np.dtype(dtype).type
     zero = scalar(0)
@@ -109,7 +109,7 @@ def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float,
     beta1, beta2, _ = numbers
     power = _power(jit)
 
-    def update(gradients, parameters, first, second, decayed, control, weight_decay, clip_value):
+    def update(gradients, parameters, first, second, control, decayed, weight_decay, clip_value):
         # what changes from step to step, computed once a block, in float64
         rates = cuda.shared.array(4, scalar)
         if cuda.threadIdx.x == 0:
@@ -140,7 +140,7 @@ def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float,
             parameters[i] = apply(i, g, w, first, second, rates)
 
     flat = array(dtype, 1)
-    return jit(kernel(flat, flat, flat, flat, COUNT, CONTROL, "float64", dtype))(update)
+    return jit(kernel(flat, flat, flat, flat, CONTROL, COUNT, "float64", dtype))(update)
 
 
 def _power(jit: Callable) -> Any:

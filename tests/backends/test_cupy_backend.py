@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from gpubp import emulator
-from gpubp.backends.base import Control
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.backends.plans import PIPELINED, THREAD_VARIANTS, Plan
 from gpubp.emulator.device.memory import MEMORY
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.network import Network
 from gpubp.nn.trainer import Trainer

@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 
 from gpubp import LossScaling, Network, Trainer
-from gpubp.backends.base import Control
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.backends.plans import Chip
+from gpubp.chips import Chip
 from gpubp.data import Scaler, load
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
 from gpubp.nn.precision import PRECISIONS
 
 HALVES = (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
 BATCH = 64
-NUMPY = NumpyBackend()
+NUMPY = NumpyBackend().for_precision("bf16")
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from gpubp import backends
-from gpubp.backends.base import Control
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases, problems, runner
 from gpubp.crosscheck.cases import Case
+from gpubp.kernels.control import Control
 
 SHAPES = {3: (5, 4, 7), 2: (5, 4), 1: (9,)}
 
@@ -21,7 +21,7 @@ def chosen():
     """Each kernel's arithmetic once: activations, losses and optimisers, and each rung of the ladder."""
     for primitive in ("softmax", "bias_gradient", "squared_norm", "scale", "row_argmax"):
         yield case(primitive)
-    for variant in ("naive", "tiled", "pipelined"):
+    for variant in ("naive", "tiled", "blocked", "pipelined"):
         yield case("transpose_product", variant=variant)
     yield case("weight_gradient", variant="naive")
     yield case("weight_step", variant="naive")
@@ -74,10 +74,10 @@ def outputs(backend, case, problem, arrays):
         placed[name] = backend.zeros(shape, dtype)
     if backend.variants:
         with runner.plans_of(backend, case):
-            problem.call(backend, placed)
+            problem.run(backend, placed)
     else:
-        problem.call(backend, placed)
-    return {name: np.asarray(backend.asnumpy(placed[name])) for name in problem.expected}
+        problem.run(backend, placed)
+    return {name: np.asarray(backend.asnumpy(placed[name])) for name in problem.outputs}
 
 
 @pytest.fixture(scope="module", params=["cupy", "numba"])

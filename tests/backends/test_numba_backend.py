@@ -8,17 +8,19 @@ import pytest
 from numba.cuda.dispatcher import CUDACacheImpl
 
 import gpubp.emulator as cp
-from gpubp import LossScaling, Network
-from gpubp.backends import numba_backend, plans
-from gpubp.backends.base import Control
+from gpubp import LossScaling, Network, chips
+from gpubp.backends import instances, numba_backend, plans
 from gpubp.backends.numba_backend import NumbaBackend
-from gpubp.backends.plans import EMULATED_CHIP, Chip, Plan
+from gpubp.backends.plans import Plan
+from gpubp.chips import Chip
 from gpubp.crosscheck import cases, runner
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.kernels.numba import product, product_pipelined
+from gpubp.kernels.control import Control
+from gpubp.kernels.numba.ladder import Pipelined
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.precision import PRECISIONS
 
+H100 = chips.get("H100").for_plans()
 SPLIT = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 
 
@@ -32,7 +34,7 @@ def normal(*shape, dtype="float32"):
 
 
 def test_the_chip_is_the_devices(backend):
-    assert backend.chip == replace(EMULATED_CHIP, shared_on_request=0)  # which only tensor cores ask for
+    assert backend.chip == replace(H100, shared_on_request=0)  # which only tensor cores ask for
     assert backend.variants == plans.THREAD_VARIANTS
 
 
@@ -105,6 +107,7 @@ def test_upload_copy_cast_and_zeros(backend):
     [
         Plan("naive", "float32", 4, 8),
         Plan("tiled", "float32", 32, 32, 32),
+        Plan("blocked", "float32", 64, 64, 8, 8, 8),
         pytest.param(Plan("pipelined", "float32", 32, 32, 16, 4, 4, 2, split_k=2), marks=pytest.mark.slow),
     ],
     ids=lambda plan: plan.variant,
@@ -119,15 +122,16 @@ def test_a_plan_overrides_the_rule(backend, plan):
 def test_a_plan_is_adapted_to_these_kernels():
     # 6 stages of CUDA C++ would take 96 KiB; here every plan has two, of one depth
     plan = Plan("pipelined", "float32", 128, 128, 16, 8, 8, 6, vector=4, split_k=3)
-    adapted = product_pipelined.adapt(plan, EMULATED_CHIP)
+    adapted = instances.numba_plan(plan, H100)
     assert (adapted.tile_k, adapted.stages, adapted.vector, adapted.split_k) == (8, 2, 1, 3)
-    assert product_pipelined.shared_bytes(adapted) <= EMULATED_CHIP.shared_per_block
+    assert instances.numba_rung(adapted) == Pipelined(128, 128, 8, 8)
+    assert Pipelined(128, 128, 8, 8).shared_bytes("float32") <= H100.shared_per_block
     with pytest.raises(ArgumentError, match="shared_bytes was 16896; it must be ≤ 16384 on sm_80"):
-        product_pipelined.adapt(plan, Chip("sm_80", 100, 16384))
+        instances.numba_plan(plan, Chip("sm_80", 100, 16384))
     with pytest.raises(ArgumentError, match="tile_m · tile_k was 128; it must be a multiple of 256"):
-        product_pipelined.adapt(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), EMULATED_CHIP)
+        instances.numba_plan(Plan("pipelined", "float32", 16, 128, 32, 2, 4, 2), H100)
     for plan in (Plan("naive", "float32", 8, 32), *plans.PIPELINED["float64"]):
-        product_pipelined.adapt(plan, EMULATED_CHIP)
+        instances.numba_plan(plan, H100)
 
 
 def test_a_plan_of_the_wrong_dtype_is_refused(backend):
@@ -196,7 +200,7 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
     monkeypatch.setattr(backend._cuda, "device_array", lambda *_: pytest.fail("a step made an array"), raising=False)
     monkeypatch.setattr(backend._cuda, "to_device", lambda *_: pytest.fail("a step made an array"), raising=False)
     kernels = len(backend._made)
-    assert any(key[0] is product.partial for key in backend._made)
+    assert any(key[0] is numba_backend.MAKERS["partial_product"] for key in backend._made)
     step()
     assert len(backend._made) == kernels
 
@@ -208,6 +212,18 @@ def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):
     made = len(backend._made)
     backend.weight_gradient(a, b, out, plan=Plan("pipelined", "float32", 16, 16, 64, 2, 2, 3, split_k=5))
     assert len(backend._made) == made
+
+
+def test_a_step_size_makes_no_other_kernel(backend):
+    arrays = [backend.zeros((8,), "float32") for _ in range(2)]
+    control = backend.zeros((len(Control),), "float64")
+
+    def step(**settings):
+        backend.update(optimizers.SGD(**settings), arrays[0], 4, control, [], arrays[1])
+        return len(backend._made)
+
+    made = step(learning_rate=0.1)
+    assert step(learning_rate=0.2, weight_decay=0.1, clip_value=1.0) == made
 
 
 def test_capture_is_refused(backend):

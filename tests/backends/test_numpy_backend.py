@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from gpubp import Network, Trainer
 from gpubp.backends import numpy_backend
-from gpubp.backends.base import Backend, Control, Losses
+from gpubp.backends.base import Backend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.activations import ACTIVATIONS, Identity
 from gpubp.nn.losses import LOSSES
@@ -398,3 +399,56 @@ def test_the_backend_has_every_method_of_the_protocol_with_its_parameters():
     for name, method in methods.items():
         expected = list(inspect.signature(method).parameters)
         assert list(inspect.signature(getattr(NumpyBackend, name)).parameters) == expected, name
+
+
+# --- other precisions -------------------------------------------------------------------------------------------------
+HALF = np.ones((2, 2), np.float16)
+RELU, LOSS = activations.get("relu"), losses.get("half_squared_error")
+CONTROL = np.array([0.1, 0, 1, 0, 1, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("x", lambda numpy: numpy.scale(HALF.copy(), 2.0)),
+        ("z", lambda numpy: numpy.softmax(HALF, np.ones((2, 2), np.float32))),
+        ("product", lambda numpy: numpy.hadamard_derivative(HALF, RELU, HALF, HALF.copy())),
+        ("delta", lambda numpy: numpy.bias_gradient(HALF, np.ones(2, np.float32))),
+        ("output", lambda numpy: numpy.output_delta(LOSS, RELU, HALF, HALF, HALF, None, np.zeros(2), HALF.copy())),
+        ("a", lambda numpy: numpy.dense_forward(HALF, HALF, None, RELU, None, HALF.copy())),
+        ("a", lambda numpy: numpy.weight_gradient(HALF, HALF, np.ones((2, 2), np.float32))),
+        ("w", lambda numpy: numpy.weight_step(HALF, HALF, CONTROL, HALF.copy())),
+    ],
+)
+def test_the_plain_backend_takes_no_arrays_of_16_bits(argument, call):
+    with pytest.raises(ArgumentError, match=rf"{argument}\.dtype was 'float16'; it must be float32 or float64"):
+        call(NumpyBackend())
+
+
+@pytest.mark.parametrize(
+    "name", ["dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step"]
+)
+def test_the_plain_backend_rounds_to_no_tf32(name):
+    x, out = np.ones((2, 2), np.float32), np.ones((2, 2), np.float32)
+    arguments = {
+        "dense_forward": (x, x, None, RELU, None, out),
+        "hidden_delta": (x, x, RELU, x, out),
+        "transpose_product": (x, x, out),
+        "weight_gradient": (x, x, out),
+        "weight_step": (x, x, CONTROL, out),
+    }[name]
+    with pytest.raises(ArgumentError, match=r"tf32 was True; .*for_precision"):
+        getattr(NumpyBackend(), name)(*arguments, tf32=True)
+    getattr(NumpyBackend().for_precision("tf32"), name)(*arguments, tf32=True)
+
+
+def test_a_backend_for_every_precision():
+    plain = NumpyBackend()
+    assert plain.for_precision("float64") is plain.for_precision("fp32") is plain
+    rounded = plain.for_precision("bf16")
+    assert isinstance(rounded, NumpyBackend)
+    assert rounded.for_precision("float16") is rounded
+    assert (rounded.name, rounded.device) == (plain.name, plain.device)
+    assert type(rounded) is type(plain.for_precision("tf32"))
+    with pytest.raises(ArgumentError, match="precision was 'fp8'"):
+        plain.for_precision("fp8")

@@ -12,10 +12,10 @@ from gpubp import files
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.bench import turns
 from gpubp.bench.contenders import CONTENDERS
-from gpubp.bench.results import Record, Result
+from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.works import STEPS, Limit, Primitive
+from gpubp.chips import Roofline
 from gpubp.cli import app
-from gpubp.costs import Roofline
 from gpubp.errors import CheckpointError, DataError
 
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
@@ -69,7 +69,7 @@ def test_the_gpus_rows_say_why_they_are_empty(bench, monkeypatch):
     assert "cupy on gpu: not measured: no such luck" in out
     assert "absent: cupy on gpu: no such luck; buy one" in out
     assert "absent: cuBLAS on gpu: no driver at all" in out
-    result = Result.from_json(bench(*arguments, "--contender", "cupy", "--json").stdout)
+    result = BenchResult.from_json(bench(*arguments, "--contender", "cupy", "--json").stdout)
     assert result.absent == {"cupy": "no such luck; buy one"}
     assert {record.contender for record in result.records} == {"numpy", "limit-cpu"}
 
@@ -95,7 +95,7 @@ def test_a_wrong_result_has_no_time_and_exits_with_1(bench, monkeypatch):
     out = bench(*FAST, "--primitive", "bias_gradient", "--shape", "8x8", "--save", "x.json", code=1).stdout
     assert "failed" in out
     assert "numpy, bias_gradient 8x8 float32: wrong: gradient at [0]" in out
-    (record,) = Result.read("x.json").faults
+    (record,) = BenchResult.read("x.json").faults
     assert record.seconds == ()
 
 
@@ -118,7 +118,7 @@ def test_a_contender_that_raises_is_one_failed_row(bench, monkeypatch):
 
 def test_results_are_kept_and_compared(bench):
     bench(*FAST, "--primitive", "update", "--shape", "50", "--save", "a.json")
-    before = Result.read("a.json")
+    before = BenchResult.read("a.json")
     out = bench(*FAST, "--primitive", "update", "--shape", "60", "--compare", "a.json", "--save", "b.json").stdout
     assert "now /" in out
     again = bench("--contender", "numpy", "--compare", "a.json", "--repeats", "2").stdout
@@ -172,7 +172,7 @@ def test_the_pictures_are_drawn(bench):
 )
 def test_a_wrong_choice_is_named_and_exits_with_2(bench, in_process, arguments, message):
     (bench.folder / "kept.json").write_text('{"mine": 1}')
-    Result("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    BenchResult("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
     result = bench(*arguments, code=2)
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -273,11 +273,11 @@ def test_what_a_library_prints_does_not_spoil_an_answer(tmp_path):
 
 
 def test_a_damaged_result_is_told():
-    good = Result("now", {}, 1, 1, 1.0, ()).to_json()
-    whole = Result(
+    good = BenchResult("now", {}, 1, 1, 1.0, ()).to_json()
+    whole = BenchResult(
         "now", {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
     ).to_json()  # fmt: skip
-    assert Result.from_json(whole).to_json() == whole
+    assert BenchResult.from_json(whole).to_json() == whole
     for text, message in (
         (whole.replace('"numpy"', '"nobody"'), "damaged.*nobody"),
         (whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'), "damaged.*limits"),
@@ -291,4 +291,4 @@ def test_a_damaged_result_is_told():
         (good.replace('"threads": 1', '"threads": "many"'), "damaged"),
     ):
         with pytest.raises(DataError, match=message):
-            Result.from_json(text)
+            BenchResult.from_json(text)

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from gpubp.bench import pictures, tables
-from gpubp.bench.results import Record, Result, limits_of
+from gpubp.bench.results import BenchResult, Record, limits_of
 from gpubp.bench.works import STEPS, Limit, Primitive
-from gpubp.costs import Roofline
+from gpubp.chips import Roofline
 
 WORKS = [
     *(Primitive("hidden_delta", (side,) * 3) for side in (64, 1024)),
@@ -53,7 +53,7 @@ def invented(speeds=SPEEDS, works=WORKS, **changes):
         "limits": {"cpu": {"float32": Roofline(2e9, 1e12)}, "gpu": {"float32": Roofline(4e11, 3e14)}},
         "published": {"float32": Roofline(6e13, 3e12)},
     }
-    return Result(**(fields | changes))
+    return BenchResult(**(fields | changes))
 
 
 def shown(result, width):
@@ -131,7 +131,7 @@ def test_durations(seconds, text):
 def test_a_result_is_the_same_after_its_way_through_a_file(tmp_path):
     result = invented(absent={"jax": "not here"}, busy=None)
     result.save(tmp_path / "x.json")
-    assert Result.read(tmp_path / "x.json") == result
+    assert BenchResult.read(tmp_path / "x.json") == result
 
 
 def test_median_and_quartiles():

@@ -3,8 +3,9 @@
 import pytest
 
 from gpubp.bench import works
-from gpubp.bench.works import DEFAULT, FULL, QUICK, STEPS, Limit, Primitive, Step, Sweep
-from gpubp.costs import PRIMITIVES, Roofline
+from gpubp.bench.works import DEFAULT, FULL, QUICK, STEPS, Limit, Primitive, Sweep, TrainingStep
+from gpubp.chips import Roofline
+from gpubp.costs import PRIMITIVES
 from gpubp.errors import ArgumentError
 
 SMALL = Sweep(("dense_forward", "update"), (8,), (4,), ("tiny",))
@@ -27,7 +28,7 @@ def test_flops_and_bytes_of_a_primitive():
 
 
 def test_flops_of_a_step_are_those_of_its_products():
-    step = Step("any", (5, 7, 3), 11)
+    step = TrainingStep("any", (5, 7, 3), 11)
     forward, gradients, deltas = 2 * 11 * (5 * 7 + 7 * 3), 2 * 11 * (5 * 7 + 7 * 3), 2 * 11 * 7 * 3
     assert step.flops == forward + gradients + deltas
     products = [each for each in step.costs if each.flops in (2 * 11 * 5 * 7, 2 * 11 * 7 * 3)]
@@ -91,4 +92,4 @@ def test_every_contender_starts_from_the_same_weights_and_batch():
         assert (first[0] == second[0]).all()
         assert (first[1] == second[1]).all()
     assert (step.batch()[0] == step.batch()[0]).all()
-    assert all(w.dtype == b.dtype == "float64" for w, b in Step("any", (3, 2), 4, dtype="float64").weights())
+    assert all(w.dtype == b.dtype == "float64" for w, b in TrainingStep("any", (3, 2), 4, dtype="float64").weights())

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from gpubp import chips
 from gpubp.backends import plans
-from gpubp.backends.plans import Chip
+from gpubp.chips import Chip
 from gpubp.crosscheck import cases
+from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 
-VARIANTS = ("naive", "tiled", "pipelined")
+VARIANTS = ("naive", "tiled", "blocked", "pipelined")
 
 
 @pytest.mark.parametrize("primitive", cases.OPTIONS)
@@ -71,13 +73,13 @@ def test_everything_in_mixed_precision_holds_every_option_and_shape():
 @pytest.mark.parametrize("primitive", cases.PRODUCTS)
 def test_large_tiles_for_tensor_cores_are_among_the_cases(primitive):
     large = [case for case in cases.covering_cases(primitive, ("tensorcore",)) if case.large_tiles]
-    chip = replace(plans.EMULATED_CHIP, multiprocessors=1)
+    chip = replace(chips.get("H100").for_plans(), multiprocessors=1)
     assert {case.dtype for case in large} == set(cases.mixed_dtypes(primitive))
     for dtype in cases.mixed_dtypes(primitive):
         sizes = {
             (plan.tile_m, plan.tile_n)
             for case in large
-            for alignment in (16, 2 * plans.TENSOR_ITEM_BYTES[dtype])
+            for alignment in (16, 2 * ARITHMETIC[dtype].item_bytes)
             if case.dtype == dtype
             for plan in [plans.choose(*case.shape, dtype, chip, "tensorcore", alignment)]
         }
@@ -111,7 +113,7 @@ def test_large_tiles_are_among_the_cases(primitive):
             for plan in [plans.choose(*case.shape, dtype, chip, case.rung)]
         }
         first = plans.PIPELINED[dtype][0]
-        assert tiles == {("tiled", 32, 32), ("pipelined", first.tile_m, first.tile_n)}
+        assert tiles == {("tiled", 32, 32), ("blocked", 128, 128), ("pipelined", first.tile_m, first.tile_n)}
 
 
 def test_the_subset_is_small():
@@ -132,7 +134,7 @@ def test_every_primitive_of_the_protocol_is_checked():
     moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "copy", "capture", "synchronize"}
     methods = {name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
     # `update` and `prepare_update` are checked together, as a step makes them
-    assert methods - moves - {"prepare_update", "require_precision"} == set(cases.OPTIONS)
+    assert methods - moves - {"prepare_update", "for_precision"} == set(cases.OPTIONS)
 
 
 @pytest.mark.parametrize(

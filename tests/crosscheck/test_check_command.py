@@ -112,17 +112,17 @@ def test_a_variant_that_there_is_not_is_named():
 
 def test_the_command_of_a_failure_names_its_case():
     from gpubp.crosscheck.runner import Outcome
-    from gpubp.crosscheck.summary import Report
+    from gpubp.crosscheck.summary import CrossCheck
 
     case = Selection(("scale",)).cases(())[0]
-    command = Report("numpy", "cpu").command(Outcome(case, faults=("broken",)))
+    command = CrossCheck("numpy", "cpu").command(Outcome(case, faults=("broken",)))
     assert command.startswith("gpubp check --backend numpy --device cpu --case ")
     assert parse(command.split()[-1]) == case
 
 
 def test_the_command_of_what_was_observed_observes():
     from gpubp.crosscheck.runner import Outcome
-    from gpubp.crosscheck.summary import Report
+    from gpubp.crosscheck.summary import CrossCheck
 
     case = Selection(("scale",)).cases(())[0]
-    assert " --observe " in Report("cupy", "emulator", observed=True).command(Outcome(case, faults=("race",)))
+    assert " --observe " in CrossCheck("cupy", "emulator", observed=True).command(Outcome(case, faults=("race",)))

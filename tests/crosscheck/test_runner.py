@@ -9,7 +9,7 @@ from mistakes import FAULTS, PLANTED, Product, ScalesTwice
 
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases, problems, runner
-from gpubp.crosscheck.summary import Report
+from gpubp.crosscheck.summary import CrossCheck
 
 
 def run_all(backend, primitive):
@@ -124,7 +124,7 @@ def test_a_worker_that_crashes_fails_its_case_alone(monkeypatch, crash, complain
 
 
 def test_the_report_names_failures_and_how_to_repeat_them(tmp_path):
-    report = Report("numpy", "cpu")
+    report = CrossCheck("numpy", "cpu")
     for outcome in run_all(ScalesTwice(), "scale") + run_all(NumpyBackend(), "softmax"):
         report.add(outcome)
     assert not report.passed
@@ -137,4 +137,4 @@ def test_the_report_names_failures_and_how_to_repeat_them(tmp_path):
 
 
 def test_a_report_without_cases_has_not_passed():
-    assert not Report("numpy", "cpu").passed
+    assert not CrossCheck("numpy", "cpu").passed

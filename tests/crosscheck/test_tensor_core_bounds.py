@@ -17,6 +17,7 @@ from mistakes import (
 
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.comparator import compare
+from gpubp.dtypes import ARITHMETIC
 from gpubp.nn.precision import round_to_tf32
 
 DTYPES = ("tf32", "bfloat16", "float16")
@@ -27,7 +28,7 @@ SIDE = 48
 def problem(dtype, k, stored_in="float32", scale=1.0):
     """a (SIDE, K), b (K, SIDE), the reference of their product and its bound."""
     rng = np.random.default_rng(k)
-    a, b = (rng.normal(size=shape).astype(bounds.storage(dtype)) for shape in ((SIDE, k), (k, SIDE)))
+    a, b = (rng.normal(size=shape).astype(ARITHMETIC[dtype].storage) for shape in ((SIDE, k), (k, SIDE)))
     a = (a.astype(float) * scale).astype(a.dtype)
     if dtype == "tf32":
         a, b = references.with_tf32_ties(a), references.with_tf32_ties(b)
@@ -52,7 +53,7 @@ def truncated(x, bits=0):
 
 def summed(a, b, dtype, add, start):
     """The sum as a tensor core makes it: k_mma depths at a time, `add`ed to a sum that is like `start`."""
-    depth = bounds.MMA_DEPTH[dtype]
+    depth = ARITHMETIC[dtype].k_mma
     total = start
     for first in range(0, a.shape[1], depth):
         part = a[:, first : first + depth].astype(float) @ b[first : first + depth].astype(float)
@@ -77,7 +78,7 @@ def test_sums_as_tensor_cores_were_seen_to_make_them_pass(dtype, k):
     """Every addend of an instruction is cut off where the 24th bit of the largest one lies (Fasi et al., 2021)."""
     a, b, reference, bound = problem(dtype, k)
     a, b = (x.astype(float) for x in operands(dtype, a, b))
-    depth = bounds.MMA_DEPTH[dtype]
+    depth = ARITHMETIC[dtype].k_mma
     total = ZEROS.astype(float)
     for first in range(0, k, depth):
         products = a[:, first : first + depth].T[:, :, None] * b[first : first + depth][:, None, :]
@@ -164,7 +165,7 @@ def test_sums_in_half_precision_are_rejected(dtype, k):
 def test_sums_in_half_precision_are_rejected_where_they_are_stored_in_it_unless_it_is_one_rounding(k):
     a, b, reference, bound = problem("float16", k, stored_in="float16")
     c = summed(*operands("float16", a, b), "float16", in_halves, ZEROS.astype(np.float16))
-    assert compare(c, reference, bound).passed == (k <= bounds.MMA_DEPTH["float16"])
+    assert compare(c, reference, bound).passed == (k <= ARITHMETIC["float16"].k_mma)
 
 
 def without_a_slice(depth, c, a, b):
@@ -175,8 +176,10 @@ def without_a_slice(depth, c, a, b):
 @pytest.mark.parametrize("k", LENGTHS)
 @pytest.mark.parametrize("spoil", [*WRONG_SUMS, None], ids=lambda spoil: getattr(spoil, "__name__", "without_a_slice"))
 def test_wrong_sums_are_rejected(spoil, dtype, k):
-    spoil = spoil or functools.partial(without_a_slice, bounds.MMA_DEPTH[dtype])
-    for stored_in in {"float32", bounds.storage(dtype)} - ({"bfloat16"} if spoil is one_element_off else set()):
+    spoil = spoil or functools.partial(without_a_slice, ARITHMETIC[dtype].k_mma)
+    for stored_in in {"float32", str(ARITHMETIC[dtype].storage)} - (
+        {"bfloat16"} if spoil is one_element_off else set()
+    ):
         a, b, reference, bound = problem(dtype, k, stored_in)
         a, b = operands(dtype, a, b)
         assert compare((a @ b).astype(stored_in), reference, bound).passed

@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import integers
 
 from gpubp import LossScaling, Network, Trainer
-from gpubp.backends.base import Control
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.data import load
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.kernels.control import Control
 from gpubp.nn.precision import PRECISIONS, Precision, round_to_tf32
 from gpubp.training.checkpoint import CHECKPOINT_FILE
 from gpubp.training.config import TrainingConfig
@@ -494,7 +494,7 @@ class Float32Only(NumpyBackend):
 
     name = "float32only"
 
-    def require_precision(self, precision):
+    def for_precision(self, precision):
         raise ArgumentError("precision", precision, "left out")
 
 

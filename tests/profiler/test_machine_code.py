@@ -1,7 +1,5 @@
 """Reading machine code: classes, loops, and what is said where it cannot be read."""
 
-from importlib import metadata
-
 import pytest
 
 from gpubp.errors import BackendError
@@ -33,7 +31,7 @@ LISTING = """
 
 
 def test_the_main_loop_is_the_innermost_with_most_multiply_adds(monkeypatch):
-    monkeypatch.setattr(machine_code, "_disassemble", lambda cubin: LISTING)
+    monkeypatch.setattr(machine_code, "disassemble", lambda cubin: LISTING)
     code = machine_code.read(b"", "kernel")
     assert code.main_loop == {"FMA": 2, "load shared": 1, "integer": 1, "control": 1}
     assert code.opcodes == {"FFMA": 2, "LDS": 1, "IADD3": 1, "BRA": 1}
@@ -85,19 +83,3 @@ def test_the_main_loop_is_not_an_epilogue_that_multiplies_more(multiply):
 )
 def test_classes(opcode, name):
     assert machine_code.classify(opcode) == name
-
-
-def test_a_missing_disassembler_is_said(monkeypatch):
-    monkeypatch.setattr(machine_code, "find_nvdisasm", lambda: None)
-    assert machine_code.version() is None
-    with pytest.raises(BackendError, match="nvdisasm is missing: pip install nvidia-cuda-nvdisasm"):
-        machine_code.read(b"not yet read", "kernel")
-
-
-def test_what_is_no_machine_code_is_said():
-    with pytest.raises(BackendError, match="nvdisasm cannot read"):
-        machine_code.read(b"no cubin", "kernel")
-
-
-def test_the_version():
-    assert machine_code.version() == metadata.version("nvidia-cuda-nvdisasm")

@@ -9,11 +9,12 @@ from gpubp import chips
 from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError
-from gpubp.profiler import limits, machine_code, profile
+from gpubp.profiler import limits, profile
 from gpubp.profiler import profile_tables as report
 from gpubp.profiler.counts import Access, Counts, Line
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.workloads import Workload
+from gpubp.toolchain import nvdisasm
 
 H100 = chips.get("H100")
 
@@ -40,7 +41,7 @@ def test_the_chip_and_the_architecture():
         ({"primitive": "product"}, "primitive was 'product'"),
         ({"shape": (1, 2)}, "MxNxK"),
         ({"variant": "fast"}, "variant was 'fast'"),
-        ({"variant": "tensorcore"}, "naive, tiled or pipelined, with dtype float32; or dtype tf32"),
+        ({"variant": "tensorcore"}, "one of naive, tiled, blocked, pipelined, with dtype float32; or dtype tf32"),
         ({"variant": "naive", "dtype": "tf32"}, "left out, or tensorcore, with dtype tf32"),
         ({"activation": "softmax"}, "an elementwise activation"),
         ({"optimizer": "best"}, "optimizer was 'best'"),
@@ -199,12 +200,12 @@ def test_bytes_on_their_way_are_those_of_the_blocks_that_are_there(naive):
 
 
 def test_a_missing_disassembler_leaves_a_reason(monkeypatch):
-    machine_code._disassemble.cache_clear()
-    monkeypatch.setattr(machine_code, "find_nvdisasm", lambda: None)
+    nvdisasm.disassemble.cache_clear()
+    monkeypatch.setattr(nvdisasm, "find", lambda: None)
     found = profile.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
     (kernel,) = found.kernels
     assert kernel.machine_code is None
-    assert report.rows(found, found.kernels)["main loop"] == machine_code.MISSING
+    assert report.rows(found, found.kernels)["main loop"] == nvdisasm.MISSING
     assert json.dumps(found.to_dict())
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from gpubp.backends.detection import Availability
 from gpubp.bench import pictures
-from gpubp.bench.results import Record, Result
+from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.works import STEPS, Limit, Primitive
-from gpubp.costs import Roofline
+from gpubp.chips import Roofline
 from gpubp.crosscheck.cases import covering_cases
 from gpubp.crosscheck.comparator import Comparison
 from gpubp.crosscheck.runner import Outcome
-from gpubp.crosscheck.summary import Report as CrossCheck
-from gpubp.machine import Machine
+from gpubp.crosscheck.summary import CrossCheck
+from gpubp.machine import MachineInfo
 from gpubp.report import machine_page as reports
-from gpubp.report.machine_page import Report, summary
+from gpubp.report.machine_page import MachineReport, summary
 
 HOSTILE = "<script>alert('1')</script> & [red]"
 CASES = covering_cases("hidden_delta", ("naive", "tiled"))
@@ -44,7 +44,7 @@ def drawn(monkeypatch):
 
 @pytest.fixture
 def machine():
-    return Machine(
+    return MachineInfo(
         python="3.12.1", system="Linux", processor="A <processor>", cores=8, memory=2**34, driver="", gpus=(),
         packages={"gpubp": "0.1.0"}, backends=(Availability("cupy", "gpu", False, "no driver", "get one"),),
         automatic="numpy on cpu",
@@ -56,7 +56,7 @@ def bench(machine):
     works = (Primitive("hidden_delta", (64, 64, 64)), STEPS["tiny"])
     records = [Record(work, "numpy", (1e-5, 2e-5, 3e-5)) for work in works]
     records += [Record(STEPS["tiny"], "sklearn", (4e-5, 5e-5)), Record(Limit("copy", 64), "limit-cpu", (1e-6,))]
-    return Result(
+    return BenchResult(
         made="2026-01-02T03:04:05+00:00", machine=machine.to_dict(), threads=2, repeats=3, seconds=0.1,
         records=tuple(records), limits={"cpu": {"float32": Roofline(1e11, 1e10)}},
         absent={"cupy": "no driver; get one", "numba": "no driver; get one", "jax": "jax is not installed"},
@@ -65,7 +65,7 @@ def bench(machine):
 
 @pytest.fixture
 def report(machine, bench):
-    return Report(
+    return MachineReport(
         made="2026-01-02T03:04:05+00:00",
         command="gpubp report --out report.html",
         seconds=12.5,
@@ -199,7 +199,7 @@ def test_the_json_is_what_the_verbs_write(report, check_page):
     assert data == report.to_dict()
     assert (data["format"], data["version"]) == ("gpubp report", 1)
     assert data["check"][0] == json.loads(report.checks[0].to_json())
-    assert Result.from_json(json.dumps(data["bench"])).to_json() == report.bench.to_json()
+    assert BenchResult.from_json(json.dumps(data["bench"])).to_json() == report.bench.to_json()
     assert data["info"]["processor"] == "A <processor>"
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
-from gpubp.backends import numpy_mixed
-from gpubp.backends.base import Control, Losses
 from gpubp.backends.numpy_backend import NumpyBackend
+from gpubp.backends.numpy_rounded import rounded
 from gpubp.crosscheck import cases
+from gpubp.dtypes import HALVES
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn import activations
-from gpubp.nn.precision import HALVES, round_to_tf32, widened
+from gpubp.nn.precision import round_to_tf32, widened
 
 
 # --- operands of other bits than the product was asked for ------------------------------------------------------------
@@ -224,7 +225,10 @@ class ScalesTwice(NumpyBackend):
 
 
 # --- the same in TF32 and in 16 bits ----------------------------------------------------------------------------------
-class Product(NumpyBackend):
+RoundedNumpy = rounded(NumpyBackend)
+
+
+class Product(RoundedNumpy):
     """transpose_product with operands, a sum and a store that a mistake may override."""
 
     def transpose_product(self, delta_next, w_next, product, tf32=False):
@@ -297,12 +301,12 @@ class RoundsThroughBfloat16(Product):
         return x.astype(ml_dtypes.bfloat16).astype(dtype)
 
 
-class AppliesSigmaToTheRoundedZ(NumpyBackend):
+class AppliesSigmaToTheRoundedZ(RoundedNumpy):
     def dense_forward(self, a_prev, w, b, activation, z, a, tf32=False):
         if a.dtype not in HALVES:
             return super().dense_forward(a_prev, w, b, activation, z, a, tf32)
         wide = np.empty(a.shape, np.float32)
-        numpy_mixed.transpose_product(NumpyBackend(), a_prev, np.ascontiguousarray(w.T), wide, False)
+        self.transpose_product(a_prev, np.ascontiguousarray(w.T), wide)
         rounded = (wide if b is None else wide + b).astype(a.dtype).astype(np.float32)
         out = np.empty_like(rounded)
         activation.apply(rounded, out)
@@ -311,7 +315,7 @@ class AppliesSigmaToTheRoundedZ(NumpyBackend):
             z[...] = rounded.astype(z.dtype)
 
 
-class SumsAColumnInHalves(NumpyBackend):
+class SumsAColumnInHalves(RoundedNumpy):
     def bias_gradient(self, delta, gradient):
         total = np.zeros(delta.shape[1], delta.dtype)
         with np.errstate(over="ignore"):
@@ -320,25 +324,25 @@ class SumsAColumnInHalves(NumpyBackend):
         gradient[...] = total
 
 
-class RoundsTheProbabilities(NumpyBackend):
+class RoundsTheProbabilities(RoundedNumpy):
     def softmax(self, z, a):
         e = np.exp(widened(z) - widened(z).max(axis=1, keepdims=True)).astype(a.dtype).astype(np.float32)
         a[...] = (e / e.sum(axis=1, keepdims=True)).astype(a.dtype)
 
 
-class ForgetsTheLossScale(NumpyBackend):
+class ForgetsTheLossScale(RoundedNumpy):
     def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
         super().output_delta(loss, activation, output, saved, y, None, losses, delta)
 
 
-class ScalesTheLoss(NumpyBackend):
+class ScalesTheLoss(RoundedNumpy):
     def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
         super().output_delta(loss, activation, output, saved, y, control, losses, delta)
         if control is not None and output.dtype in HALVES:
             losses[Losses.BATCH] *= control[Control.LOSS_SCALE]
 
 
-class ScalesAfterRounding(NumpyBackend):
+class ScalesAfterRounding(RoundedNumpy):
     """What underflows before it is scaled is lost."""
 
     def output_delta(self, loss, activation, output, saved, y, control, losses, delta):
@@ -349,7 +353,7 @@ class ScalesAfterRounding(NumpyBackend):
                 delta[...] = (small * np.float32(2**10 * control[Control.LOSS_SCALE])).astype(delta.dtype)
 
 
-class UpdatesInSpiteOfSkip(NumpyBackend):
+class UpdatesInSpiteOfSkip(RoundedNumpy):
     def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
         control = control.copy()
         control[Control.SKIP] = 0
@@ -357,28 +361,28 @@ class UpdatesInSpiteOfSkip(NumpyBackend):
             super().update(optimizer, gradients, decayed, control, state, parameters, stored)
 
 
-class CountsSkippedSteps(NumpyBackend):
+class CountsSkippedSteps(RoundedNumpy):
     def prepare_update(self, max_norm, control, loss_scaling=None):
         step = control[Control.STEP]
         super().prepare_update(max_norm, control, loss_scaling)
         control[Control.STEP] = step + 1
 
 
-class NeverClearsSkip(NumpyBackend):
+class NeverClearsSkip(RoundedNumpy):
     def prepare_update(self, max_norm, control, loss_scaling=None):
         skip = control[Control.SKIP]
         super().prepare_update(max_norm, control, loss_scaling)
         control[Control.SKIP] = max(skip, control[Control.SKIP])
 
 
-class NeverGrows(NumpyBackend):
+class NeverGrows(RoundedNumpy):
     def prepare_update(self, max_norm, control, loss_scaling=None):
         scale = control[Control.LOSS_SCALE]
         super().prepare_update(max_norm, control, loss_scaling)
         control[Control.LOSS_SCALE] = min(scale, control[Control.LOSS_SCALE])
 
 
-class DividesByTheNewScale(NumpyBackend):
+class DividesByTheNewScale(RoundedNumpy):
     def prepare_update(self, max_norm, control, loss_scaling=None):
         scale = control[Control.LOSS_SCALE]
         super().prepare_update(max_norm, control, loss_scaling)
@@ -386,20 +390,20 @@ class DividesByTheNewScale(NumpyBackend):
             control[Control.GRADIENT_SCALE] *= scale / control[Control.LOSS_SCALE]
 
 
-class ClipsTheScaledNorm(NumpyBackend):
+class ClipsTheScaledNorm(RoundedNumpy):
     def prepare_update(self, max_norm, control, loss_scaling=None):
         scale = control[Control.LOSS_SCALE]
         super().prepare_update(None if max_norm is None else max_norm / max(scale, 1), control, loss_scaling)
 
 
-class ForgetsToUnscale(NumpyBackend):
+class ForgetsToUnscale(RoundedNumpy):
     def prepare_update(self, max_norm, control, loss_scaling=None):
         scale = control[Control.LOSS_SCALE]
         super().prepare_update(max_norm, control, loss_scaling)
         control[Control.GRADIENT_SCALE] *= max(scale, 1)
 
 
-class StoresTheOldWeights(NumpyBackend):
+class StoresTheOldWeights(RoundedNumpy):
     def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
         old = parameters.copy()
         super().update(optimizer, gradients, decayed, control, state, parameters, stored)
@@ -407,24 +411,24 @@ class StoresTheOldWeights(NumpyBackend):
             stored[...] = old.astype(stored.dtype)
 
 
-class ForgetsTheCopy(NumpyBackend):
+class ForgetsTheCopy(RoundedNumpy):
     def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
         super().update(optimizer, gradients, decayed, control, state, parameters)
 
 
-class CutsOffTheCopy(NumpyBackend):
+class CutsOffTheCopy(RoundedNumpy):
     def update(self, optimizer, gradients, decayed, control, state, parameters, stored=None):
         super().update(optimizer, gradients, decayed, control, state, parameters, stored)
         if stored is not None and not control[Control.SKIP]:
             stored[...] = CutsOffWhatItStores().stored(parameters, stored.dtype)
 
 
-class CastSaturates(NumpyBackend):
+class CastSaturates(RoundedNumpy):
     def cast(self, source, out):
         super().cast(np.clip(source, -65504, 65504), out)
 
 
-class CastCutsOff(NumpyBackend):
+class CastCutsOff(RoundedNumpy):
     def cast(self, source, out):
         if out.dtype not in HALVES:
             return super().cast(source, out)

@@ -16,8 +16,10 @@ import pytest
 
 from gpubp.backends import instances as sources
 from gpubp.backends.plans import PIPELINED, TENSORCORE
+from gpubp.dtypes import BFLOAT16, FLOAT32
 from gpubp.toolchain import process
-from gpubp.toolchain.nvrtc import CompileError, compile_file, compile_source
+from gpubp.toolchain.nvrtc import compile_file, compile_source
+from gpubp.toolchain.process import CompileError
 
 SOURCE = 'extern "C" __global__ void k(float* x) { x[threadIdx.x] *= 2; }'
 SLOW = """extern "C" __global__ void k(float* x) {
@@ -291,11 +293,11 @@ def test_an_unguarded_script_is_not_run_again(tmp_path):
 
 # --- the same source, the same code -----------------------------------------------------------------------------------
 KERNELS = {
-    "NT": sources.product_kernels("dense_forward", "NT", "float32", "GELU").whole(PIPELINED["float32"][-1]),
-    "NN": sources.product_kernels("hidden_delta", "NN", "float32", "Tanh").whole(PIPELINED["float32"][2]),
+    "NT": sources.cuda_entry("dense_forward", (FLOAT32, "GELU", PIPELINED["float32"][-1])),
+    "NN": sources.cuda_entry("hidden_delta", (FLOAT32, "Tanh", PIPELINED["float32"][2])),
     # of this one a compilation in a user's process gave three codes
-    "TN": sources.product_kernels("weight_gradient", "TN", "float32").whole(PIPELINED["float32"][2]),
-    "tensor": sources.product_kernels("hidden_delta", "NN", "bfloat16", "ReLU").whole(TENSORCORE["bfloat16"][-1]),
+    "TN": sources.cuda_entry("weight_gradient", (FLOAT32, PIPELINED["float32"][2])),
+    "tensor": sources.cuda_entry("hidden_delta", (BFLOAT16, "ReLU", TENSORCORE["bfloat16"][-1])),
 }
 
 

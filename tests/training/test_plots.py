@@ -137,7 +137,7 @@ def test_matplotlib_is_loaded_when_a_picture_is_drawn_and_needs_no_display():
 def test_the_roofline_has_its_limits_and_its_points(monkeypatch):
     from matplotlib.figure import Figure
 
-    from gpubp.costs import Roofline
+    from gpubp.chips import Roofline
 
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Primitive, Work
+from gpubp.kernels.control import Control
 
 
 def array_module() -> Any:

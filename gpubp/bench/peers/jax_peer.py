@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import OPTIONS, Primitive, Step, Work
+from gpubp.bench.works import OPTIMIZER, Primitive, TrainingStep, Work
+from gpubp.kernels.control import Control
 from gpubp.nn import optimizers
 
 
 def make(work: Work, threads: int = 1) -> Runner:
     """A runner. XLA takes as many threads as the process has cores: `worker` gives it so many."""
     jax.config.update("jax_enable_x64", True)  # for int64 labels too; arrays keep the dtypes that they come in
-    if isinstance(work, Step):
+    if isinstance(work, TrainingStep):
         return runners.of_step(lambda: _trainer(work))
     assert isinstance(work, Primitive)
     return _primitive(work)
@@ -37,7 +37,7 @@ def _output_delta(x: Arrays) -> Arrays:
 
 
 def _update(x: Arrays) -> Arrays:
-    rule: Any = optimizers.get(OPTIONS["update"][0])
+    rule: Any = optimizers.get(OPTIMIZER)
     step = x["control"][Control.STEP] + 1
     mean = rule.beta1 * x["mean"] + (1 - rule.beta1) * x["g"]
     square = rule.beta2 * x["square"] + (1 - rule.beta2) * x["g"] ** 2
@@ -69,7 +69,7 @@ def _primitive(work: Primitive) -> Runner:
 
     def call(arrays: Arrays) -> Arrays:
         found = jax.block_until_ready(compiled(arrays))
-        return {name: value for name, value in found.items() if name in problem.expected}
+        return {name: value for name, value in found.items() if name in problem.outputs}
 
     def place(host: np.ndarray) -> jax.Array:
         return jax.device_put(host.copy())
@@ -78,7 +78,7 @@ def _primitive(work: Primitive) -> Runner:
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
-def _trainer(work: Step) -> Trainer:
+def _trainer(work: TrainingStep) -> Trainer:
     """The old weights' memory goes to the new ones."""
 
     def loss_of(weights: list, x: jax.Array, y: jax.Array) -> jax.Array:

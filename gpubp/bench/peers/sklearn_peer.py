@@ -8,16 +8,16 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from gpubp.bench import runners
 from gpubp.bench.runners import Trainer
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import Step, Work
+from gpubp.bench.works import TrainingStep, Work
 
 
 def make(work: Work, threads: int = 1) -> Runner:
     """A runner of a training step; its threads are the BLAS's, which `worker` limits."""
-    assert isinstance(work, Step)
+    assert isinstance(work, TrainingStep)
     return runners.of_step(lambda: _trainer(work))
 
 
-def _trainer(work: Step) -> Trainer:
+def _trainer(work: TrainingStep) -> Trainer:
     kind = MLPRegressor if work.regression else MLPClassifier
     model = kind(
         hidden_layer_sizes=work.sizes[1:-1],

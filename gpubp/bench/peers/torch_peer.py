@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from gpubp.backends.base import Control
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays, Trainer
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import OPTIONS, Primitive, Step, Work
+from gpubp.bench.works import OPTIMIZER, Primitive, TrainingStep, Work
+from gpubp.kernels.control import Control
 from gpubp.nn import optimizers
 
 GRAPH_WARM_UP = 3
@@ -25,7 +25,7 @@ def make(work: Work, threads: int = 1, mode: str = "eager") -> Runner:
     torch.backends.cuda.matmul.allow_tf32 = False
     if mode == "compiled":
         torch._dynamo.reset()  # what an earlier work compiled would count against the limit of recompilations
-    if isinstance(work, Step):
+    if isinstance(work, TrainingStep):
         return runners.of_step(lambda: _trainer(work, mode), _elapsed if mode == "graph" else None)
     assert isinstance(work, Primitive)
     return _primitive(work, mode)
@@ -117,7 +117,7 @@ def _primitive(work: Primitive, mode: str) -> Runner:
 
 def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], list[torch.Tensor]]:
     """torch.optim.Adam's fused step, from the problem's averages and step; and the tensors that it changes."""
-    rule: Any = optimizers.get(OPTIONS["update"][0])
+    rule: Any = optimizers.get(OPTIMIZER)
     w = x["w"]
     w.grad = x["g"]
     adam = torch.optim.Adam(
@@ -140,7 +140,7 @@ def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], l
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
-def _trainer(work: Step, mode: str) -> Trainer:
+def _trainer(work: TrainingStep, mode: str) -> Trainer:
     """Linear and ReLU, PyTorch's losses, torch.optim.SGD; compiled: forward pass and loss, and so their backward."""
     device = "cuda" if mode == "graph" else "cpu"
     layers: list[torch.nn.Module] = []

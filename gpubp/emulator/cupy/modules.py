@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.chips import MAX_THREADS, STATIC_SHARED
 from gpubp.emulator import launch
-from gpubp.emulator.chip import CHIPS, compute_capability, current_arch, shared_limit
+from gpubp.emulator.chip import compute_capability, current_arch, current_chip
 from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory, ndarray
 from gpubp.emulator.cupy.streams import Stream, current
 from gpubp.emulator.errors import LaunchError
-from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.toolchain.nvjitlink import assemble
-from gpubp.toolchain.nvrtc import Compiled, Resources, compile_source, read_compiled
+from gpubp.toolchain.nvrtc import Compiled, compile_source, read_compiled
+from gpubp.toolchain.ptxas import Resources
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RawModule:
         backend: "nvrtc"; the other arguments that CuPy has must keep their defaults.
 
     Raises:
-        gpubp.toolchain.nvrtc.CompileError: the source does not compile, at the first use as in CuPy.
+        gpubp.toolchain.process.CompileError: the source does not compile, at the first use as in CuPy.
     """
 
     def __init__(
@@ -263,7 +264,7 @@ class RawKernel:
     @property
     def max_threads_per_block(self) -> int:
         """The kernel's launch bound, or what its registers allow."""
-        by_registers = CHIPS[current_arch()].registers_per_multiprocessor // max(self.num_regs, 1) // 32 * 32
+        by_registers = current_chip().multiprocessor.registers // max(self.num_regs, 1) // 32 * 32
         return min(self.kernel.max_threads or MAX_THREADS, by_registers, MAX_THREADS)
 
     @property
@@ -285,11 +286,11 @@ class RawKernel:
         """Dynamic shared memory that a launch may ask for, in bytes: 48 KiB less the static part, or what was set."""
         if self._dynamic_limit is not None:
             return self._dynamic_limit
-        return STATIC_SHARED_LIMIT - self.kernel.static_shared_bytes
+        return STATIC_SHARED - self.kernel.static_shared_bytes
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, bytes: int) -> None:
-        limit = shared_limit(current_arch()) - self.kernel.static_shared_bytes
+        limit = current_chip().multiprocessor.shared_per_block - self.kernel.static_shared_bytes
         if not 0 <= bytes <= limit:
             raise LaunchError(
                 f"kernel {self.kernel.name}: max_dynamic_shared_size_bytes is {bytes}: on {current_arch()} it must be "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpubp.emulator.chip import CHIPS, Device, check_device_id, compute_capability, current_arch
+from gpubp.emulator.chip import Device, check_device_id, current_chip
 from gpubp.emulator.cupy.streams import get_current_stream
 
 streamCaptureModeGlobal = 0
@@ -26,20 +26,19 @@ def getDevice() -> int:
 
 
 def getDeviceProperties(device: int) -> dict[str, object]:
-    """The properties of the emulated chip that kernel code asks for; sizes in bytes."""
+    """Return the properties of the emulated chip that kernel code asks for; sizes in bytes."""
     check_device_id(device)
-    chip, (major, minor) = CHIPS[current_arch()], compute_capability(current_arch())
     attributes = Device(device).attributes
     return {
-        "name": f"emulated {chip.name}".encode(),
-        "major": major,
-        "minor": minor,
-        "multiProcessorCount": chip.multiprocessors,
+        "name": f"emulated {current_chip().example}".encode(),
+        "major": attributes["ComputeCapabilityMajor"],
+        "minor": attributes["ComputeCapabilityMinor"],
+        "multiProcessorCount": attributes["MultiProcessorCount"],
         "maxThreadsPerBlock": attributes["MaxThreadsPerBlock"],
-        "maxThreadsPerMultiProcessor": chip.threads_per_multiprocessor,
+        "maxThreadsPerMultiProcessor": attributes["MaxThreadsPerMultiProcessor"],
         "regsPerBlock": attributes["MaxRegistersPerBlock"],
         "sharedMemPerBlock": attributes["MaxSharedMemoryPerBlock"],
         "sharedMemPerBlockOptin": attributes["MaxSharedMemoryPerBlockOptin"],
-        "sharedMemPerMultiprocessor": chip.shared_per_multiprocessor,
+        "sharedMemPerMultiprocessor": attributes["MaxSharedMemoryPerMultiprocessor"],
         "warpSize": attributes["WarpSize"],
     }

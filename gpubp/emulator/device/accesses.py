@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.emulator.device import native
-from gpubp.emulator.device.lanewise import Bound, Step, always, compose
+from gpubp.emulator.device.lanewise import Action, Bound, always, compose
 from gpubp.emulator.device.memory import (
     ARENA_BASE,
     GRANULE_BITS,
@@ -36,7 +36,7 @@ _WINDOWS = np.array([SHARED_WINDOW, LOCAL_WINDOW], np.int64)
 ALL_SPACES = {1: "global", 2: "shared", 4: "local"}
 
 
-class Form:
+class AccessModifiers:
     """What a memory instruction's modifiers say: space ("generic" if none), vector length, type, and the rest."""
 
     def __init__(self, machine: Machine, instruction: Instruction) -> None:
@@ -268,23 +268,23 @@ def fault(
 
 
 def bind_load(machine: Machine, instruction: Instruction) -> Bound:
-    form = Form(machine, instruction)
-    if form.rest:
+    modifiers = AccessModifiers(machine, instruction)
+    if modifiers.rest:
         raise machine.unsupported(instruction)
     to, operand = instruction.operands[:2]
-    if form.space == "param" and (bound := _bind_parameter(machine, form, to, operand)) is not None:
+    if modifiers.space == "param" and (bound := _bind_parameter(machine, modifiers, to, operand)) is not None:
         return bound
     items = to.items if isinstance(to, Vector) else (to,)
-    if len(items) != form.vector:
+    if len(items) != modifiers.vector:
         raise machine.unsupported(instruction)
-    access = bind_access(machine, instruction, operand, form.space, form.item * form.vector, "load")
-    dtype = _memory_dtype(form)
+    access = bind_access(machine, instruction, operand, modifiers.space, modifiers.item * modifiers.vector, "load")
+    dtype = _memory_dtype(modifiers)
     outs, conversions = _load_targets(machine, items, dtype)
     move = _gather(machine, access, outs)
     return always(_with_conversions(machine, move, conversions) if conversions else move)
 
 
-def _bind_parameter(machine: Machine, form: Form, to: Operand, operand: Operand) -> Bound | None:
+def _bind_parameter(machine: Machine, modifiers: AccessModifiers, to: Operand, operand: Operand) -> Bound | None:
     """ld.param of a kernel's own parameter: one value for all lanes."""
     if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
         return None
@@ -292,17 +292,17 @@ def _bind_parameter(machine: Machine, form: Form, to: Operand, operand: Operand)
     if name not in machine.parameter_offsets:
         return None
     start = machine.parameter_offsets[name] + operand.base.offset + operand.offset
-    dtype = _memory_dtype(form)
+    dtype = _memory_dtype(modifiers)
     items = to.items if isinstance(to, Vector) else (to,)
     outs, sources = [], []
     for index, item in enumerate(items):
-        first = start + index * form.item
-        if first < 0 or first + form.item > machine.parameter_bytes.size or first % form.item:
+        first = start + index * modifiers.item
+        if first < 0 or first + modifiers.item > machine.parameter_bytes.size or first % modifiers.item:
             return None  # the general way reports it
         if isinstance(item, Register):
             row = machine.row(item)
             outs.append(row.view(f"{dtype.kind}{row.itemsize}"))
-            sources.append(machine.parameter_bytes[first : first + form.item].view(dtype))
+            sources.append(machine.parameter_bytes[first : first + modifiers.item].view(dtype))
 
     def apply(*arrays: Array) -> None:
         for out, value in zip(arrays[: len(outs)], arrays[len(outs) :], strict=True):
@@ -311,8 +311,8 @@ def _bind_parameter(machine: Machine, form: Form, to: Operand, operand: Operand)
     return compose(machine, apply, outs, sources, [], [])
 
 
-def _memory_dtype(form: Form) -> np.dtype[Any]:
-    return np.dtype(f"{'i' if form.type[0] == 's' else 'u'}{form.item}")
+def _memory_dtype(modifiers: AccessModifiers) -> np.dtype[Any]:
+    return np.dtype(f"{'i' if modifiers.type[0] == 's' else 'u'}{modifiers.item}")
 
 
 def _load_targets(
@@ -333,7 +333,7 @@ def _load_targets(
     return outs, conversions
 
 
-def _gather(machine: Machine, access: Access, outs: list[Array]) -> Step:
+def _gather(machine: Machine, access: Access, outs: list[Array]) -> Action:
     if len(outs) == 4:
         first, second, third, fourth = outs
 
@@ -362,7 +362,7 @@ def _gather(machine: Machine, access: Access, outs: list[Array]) -> Step:
     return load
 
 
-def _with_conversions(machine: Machine, move: Step, conversions: list[tuple[Array, Array]]) -> Step:
+def _with_conversions(machine: Machine, move: Action, conversions: list[tuple[Array, Array]]) -> Action:
     def load() -> None:
         move()
         mask = machine.active.mask
@@ -373,15 +373,15 @@ def _with_conversions(machine: Machine, move: Step, conversions: list[tuple[Arra
 
 
 def bind_store(machine: Machine, instruction: Instruction) -> Bound:
-    form = Form(machine, instruction)
-    if form.rest:
+    modifiers = AccessModifiers(machine, instruction)
+    if modifiers.rest:
         raise machine.unsupported(instruction)
     operand, value = instruction.operands[:2]
     items = value.items if isinstance(value, Vector) else (value,)
-    if len(items) != form.vector or form.space in ("const",):
+    if len(items) != modifiers.vector or modifiers.space in ("const",):
         raise machine.unsupported(instruction)
-    access = bind_access(machine, instruction, operand, form.space, form.item * form.vector, "store")
-    dtype = np.dtype(f"u{form.item}")
+    access = bind_access(machine, instruction, operand, modifiers.space, modifiers.item * modifiers.vector, "store")
+    dtype = np.dtype(f"u{modifiers.item}")
     sources = [machine.lanes_of(item, dtype) for item in items]
 
     def store() -> None:
@@ -410,22 +410,22 @@ _INTEGER_ATOMICS = {
 
 def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
     """atom and red; lanes take their turns in ascending order."""
-    form = Form(machine, instruction)
-    rest = [modifier for modifier in form.rest if modifier not in ("noftz",)]
-    if len(rest) != 1 or form.vector != 1:
+    modifiers = AccessModifiers(machine, instruction)
+    rest = [modifier for modifier in modifiers.rest if modifier not in ("noftz",)]
+    if len(rest) != 1 or modifiers.vector != 1:
         raise machine.unsupported(instruction)
     reduction = instruction.opcode == "red"
     to: Operand = Sink() if reduction else instruction.operands[0]
     operand, *values = instruction.operands[0 if reduction else 1 :]
-    access = bind_access(machine, instruction, operand, form.space, form.item, "atomic")
-    update = _atomic_update(machine, instruction, form, rest[0], values)
-    signed = form.type[0] == "s"
+    access = bind_access(machine, instruction, operand, modifiers.space, modifiers.item, "atomic")
+    update = _atomic_update(machine, instruction, modifiers, rest[0], values)
+    signed = modifiers.type[0] == "s"
     dtype = np.dtype(
         np.float32
-        if form.type == "f32"
+        if modifiers.type == "f32"
         else np.float64
-        if form.type == "f64"
-        else f"{'i' if signed else 'u'}{form.item}"
+        if modifiers.type == "f64"
+        else f"{'i' if signed else 'u'}{modifiers.item}"
     )
     old = machine.scratch(dtype, 20)
     target = machine.row(to) if isinstance(to, Register) else None
@@ -441,15 +441,15 @@ def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
 
 
 def _atomic_update(
-    machine: Machine, instruction: Instruction, form: Form, name: str, values: list[Operand]
+    machine: Machine, instruction: Instruction, modifiers: AccessModifiers, name: str, values: list[Operand]
 ) -> Callable[..., None]:
-    kind, bits = form.type, form.item * 8
-    unsigned = np.dtype(f"u{form.item}")
+    kind, bits = modifiers.type, modifiers.item * 8
+    unsigned = np.dtype(f"u{modifiers.item}")
     if name == "cas" and kind in ("b16", "b32", "b64", "u32", "u64", "s32"):
         compare, swap = (machine.lanes_of(value, unsigned) for value in values[:2])
         return lambda pointers, old, *rest: native.atomic_cas(pointers, compare, swap, old.view(unsigned), *rest)
     if name == "add" and kind in ("f32", "f64"):
-        amount = machine.lanes_of(values[0], np.dtype(f"f{form.item}"))
+        amount = machine.lanes_of(values[0], np.dtype(f"f{modifiers.item}"))
         return lambda pointers, old, *rest: native.atomic_add_float(pointers, amount, old, *rest)
     if name == "add" and kind in ("f16", "bf16", "f16x2", "bf16x2"):
         return _atomic_add_half(machine, instruction, kind, values[0])
@@ -461,7 +461,7 @@ def _atomic_update(
     if kind[0] not in allowed or name not in allowed[kind[0]] or bits < 32 or kind in ("bf16", "bf16x2"):
         raise machine.unsupported(instruction)
     number = _INTEGER_ATOMICS[name]
-    dtype = np.dtype(f"{'i' if kind[0] == 's' else 'u'}{form.item}")
+    dtype = np.dtype(f"{'i' if kind[0] == 's' else 'u'}{modifiers.item}")
     operand = machine.lanes_of(values[0], dtype)
     return lambda pointers, old, *rest: native.atomic_integer(pointers, number, operand, old, *rest)
 

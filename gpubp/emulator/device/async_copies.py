@@ -13,7 +13,7 @@ import numpy as np
 
 from gpubp.emulator.device import native
 from gpubp.emulator.device.accesses import bind_access
-from gpubp.emulator.device.lanewise import Bound, Step, always
+from gpubp.emulator.device.lanewise import Action, Bound, always
 from gpubp.emulator.device.memory import POISON
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.program.ptx import Immediate, Instruction, Register
@@ -52,7 +52,7 @@ def bind_async(machine: Machine, instruction: Instruction) -> Bound:
     return always(_issue(machine, instruction))
 
 
-def _issue(machine: Machine, instruction: Instruction) -> Step:
+def _issue(machine: Machine, instruction: Instruction) -> Action:
     target, source, size, *rest = instruction.operands
     assert isinstance(size, Immediate)
     nbytes = size.value
@@ -114,14 +114,14 @@ def _bind_source(
     return read
 
 
-def _commit(machine: Machine) -> Step:
+def _commit(machine: Machine) -> Action:
     def commit() -> None:
         machine.commits[machine.active.lanes] += 1
 
     return commit
 
 
-def _wait(machine: Machine, allowed: int | None) -> Step:
+def _wait(machine: Machine, allowed: int | None) -> Action:
     """Complete all groups but the latest `allowed`; None: everything, committed or not."""
 
     def wait() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpubp.emulator.device.state import WARP, Active, Array, Machine
+from gpubp.chips import WARP
+from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import DeadlockError, DivergenceError
 from gpubp.emulator.program.ptx import Immediate, Instruction, Operand, Register
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpubp.emulator.device import accesses, async_copies, runtime_calls, warp_instructions
-from gpubp.emulator.device.lanewise import Bound, Step, always, bind_lanewise
+from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Block
@@ -24,13 +24,13 @@ class BoundBlock(NamedTuple):
     """A block's instructions for when no living lane stands aside, and for when some do."""
 
     full: list[tuple[Callable[..., Any], tuple[Any, ...]]]
-    masked: list[Step]
+    masked: list[Action]
 
 
 def bind_block(machine: Machine, block: Block) -> BoundBlock:
     """Bind the instructions of a block, without the one that ends it."""
     full: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-    masked: list[Step] = []
+    masked: list[Action] = []
     if machine.observer is not None:
         count = machine.observer.count_block(machine, block)
         full.append((count, ()))
@@ -66,7 +66,7 @@ def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     return bound
 
 
-def _guarded(machine: Machine, guard: Register, step: Step) -> Step:
+def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
     predicate = machine.row(guard)
     chosen = np.empty(machine.lanes, bool)
 

@@ -16,7 +16,7 @@ from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa.arithmetic import Operation, operation
 from gpubp.emulator.program.ptx import Instruction, Operand, Pair, Register, Sink, Special, Symbol, Vector
 
-Step = Callable[[], None]
+Action = Callable[[], None]
 
 
 class Bound(NamedTuple):
@@ -24,10 +24,10 @@ class Bound(NamedTuple):
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    masked: Step
+    masked: Action
 
 
-def always(step: Step) -> Bound:
+def always(step: Action) -> Bound:
     """A step that looks at the active lanes by itself."""
     return Bound(step, (), step)
 
@@ -68,7 +68,7 @@ def compose(
     apply: Callable[..., None],
     outs: list[Array],
     sources: list[Array],
-    before: list[Step],
+    before: list[Action],
     after: list[tuple[Array, Array]],
 ) -> Bound:
     """The two forms of apply(*outs, *sources); `before` prepares sources, `after` lists (target, value) to convert."""
@@ -102,9 +102,9 @@ def compose(
     return Bound(full, (), masked)
 
 
-def _sources(machine: Machine, operands: tuple[Operand, ...], found: Operation) -> tuple[list[Array], list[Step]]:
+def _sources(machine: Machine, operands: tuple[Operand, ...], found: Operation) -> tuple[list[Array], list[Action]]:
     sources: list[Array] = []
-    before: list[Step] = []
+    before: list[Action] = []
     for index, (operand, dtype) in enumerate(zip(operands, found.sources, strict=True)):
         value = machine.source(operand, dtype)
         if isinstance(operand, Register) and operand.negated:

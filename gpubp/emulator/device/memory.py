@@ -46,7 +46,7 @@ class Allocation:
         return f"{what} of {self.nbytes:,} bytes at {self.address:#x}"
 
 
-class Memory:
+class DeviceMemory:
     """Global memory: allocation, freeing, host views, and what lies where."""
 
     def __init__(self, reserve: int = 1 << 36) -> None:
@@ -189,7 +189,7 @@ def _reserve(nbytes: int) -> tuple[mmap.mmap, int]:
 
 
 #: Global memory of the one emulated device of this process.
-MEMORY = Memory()
+MEMORY = DeviceMemory()
 
 
 # -- memories of a block and of a thread ------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ _BANKS_PERIOD = 128
 
 
 @dataclass(frozen=True)
-class Layout:
+class SpaceLayout:
     """Addresses of the variables of one window (shared or local memory), with red zones between them.
 
     `nbytes` is what the variables take on a GPU; `extent` what they take here. A variable keeps its address modulo 128,
@@ -226,7 +226,7 @@ class Layout:
         return f"{address - start - nbytes:,} bytes past the end of {name} of {nbytes:,} bytes"
 
 
-def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dynamic_bytes: int = 0) -> Layout:
+def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dynamic_bytes: int = 0) -> SpaceLayout:
     """Lay out variables in order; `dynamic` ones all begin at the same place behind the others."""
     addresses: dict[str, int] = {}
     entries: list[tuple[int, int, str]] = []
@@ -254,7 +254,7 @@ def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dyna
         valid[start >> WINDOW_GRANULE_BITS : end >> WINDOW_GRANULE_BITS] = granule
         if size and end % granule:
             valid[end >> WINDOW_GRANULE_BITS] = end % granule
-    return Layout(addresses, nbytes, extent, valid, tuple(entries), dynamic_bytes)
+    return SpaceLayout(addresses, nbytes, extent, valid, tuple(entries), dynamic_bytes)
 
 
 def _align(address: int, align: int) -> int:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.emulator.device.memory import POISON, Layout
+from gpubp.chips import WARP
+from gpubp.emulator.device.memory import POISON, SpaceLayout
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Program
 from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Special, Symbol
 from gpubp.emulator.program.registers import Slot
 
-WARP = 32
 Array = np.ndarray[Any, Any]
 
 
@@ -49,8 +49,8 @@ class Machine:
         slots: dict[str, Slot],
         symbols: dict[str, int],
         parameters: tuple[int, Array, dict[str, int]],
-        shared: Layout,
-        local: Layout,
+        shared: SpaceLayout,
+        local: SpaceLayout,
         block: tuple[int, int, int],
         blocks: int,
         observer: Any = None,

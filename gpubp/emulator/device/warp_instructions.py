@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gpubp.chips import WARP
 from gpubp.emulator.device import native
 from gpubp.emulator.device.accesses import bind_access
 from gpubp.emulator.device.lanewise import Bound, always
-from gpubp.emulator.device.state import WARP, Active, Array, Machine
+from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import DivergenceError
 from gpubp.emulator.isa import matrix, warp
 from gpubp.emulator.program.ptx import Instruction, Operand, Pair, Register, Sink, Vector

@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable
 
 from gpubp.emulator.isa import bits, comparisons, conversions, floats, integers
-from gpubp.emulator.isa.operations import Form, Operation
+from gpubp.emulator.isa.operations import Modifiers, Operation
 
 __all__ = ["OPCODES", "Operation", "operation"]
 
-INTEGER_OPCODES: dict[str, Callable[[Form], Operation]] = {
+INTEGER_OPCODES: dict[str, Callable[[Modifiers], Operation]] = {
     "add": integers.sum_or_difference,
     "sub": integers.sum_or_difference,
     "mul": integers.product,
@@ -53,7 +53,7 @@ INTEGER_OPCODES: dict[str, Callable[[Form], Operation]] = {
     "shf": bits.funnel_shift,
     "prmt": bits.permute,
 }
-FLOAT_OPCODES: dict[str, Callable[[Form], Operation]] = {
+FLOAT_OPCODES: dict[str, Callable[[Modifiers], Operation]] = {
     "add": floats.arithmetic,
     "sub": floats.arithmetic,
     "mul": floats.arithmetic,
@@ -75,7 +75,7 @@ FLOAT_OPCODES: dict[str, Callable[[Form], Operation]] = {
     "copysign": floats.copy_sign,
     "testp": floats.test_property,
 }
-OTHER_OPCODES: dict[str, Callable[[Form], Operation]] = {
+OTHER_OPCODES: dict[str, Callable[[Modifiers], Operation]] = {
     "selp": comparisons.select,
     "slct": comparisons.select_by_sign,
     "set": comparisons.set_value,
@@ -97,15 +97,15 @@ def operation(opcode: str, modifiers: tuple[str, ...], pair: bool = False) -> Op
     Raises UnsupportedInstruction, with the instruction as its text, for a lane-wise opcode whose modifiers are not
     supported. An instruction is never run with a modifier left out.
     """
-    form = Form(opcode, modifiers)
+    given = Modifiers(opcode, modifiers)
     if opcode == "setp":
-        return comparisons.set_predicate(form, pair)
+        return comparisons.set_predicate(given, pair)
     if opcode in OTHER_OPCODES:
-        return OTHER_OPCODES[opcode](form)
+        return OTHER_OPCODES[opcode](given)
     is_float = bool(modifiers) and modifiers[-1] in (*floats.SCALARS, *floats.PACKED)
     family = FLOAT_OPCODES if is_float else INTEGER_OPCODES
     if opcode in family:
-        return family[opcode](form)
+        return family[opcode](given)
     if opcode in OPCODES:
-        raise form.unsupported()
+        raise given.unsupported()
     return None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.emulator.isa.integers import INTEGERS, WORDS, as_unsigned, width
-from gpubp.emulator.isa.operations import BOOL, DTYPES, Form, Operation, function_operation, ufunc_operation
+from gpubp.emulator.isa.operations import BOOL, DTYPES, Modifiers, Operation, function_operation, ufunc_operation
 
 BITS = ("b16", "b32", "b64")
 
@@ -19,10 +19,10 @@ BITS = ("b16", "b32", "b64")
 # --- bit fields and counts
 
 
-def bit_field_extract(form: Form) -> Operation:
+def bit_field_extract(modifiers: Modifiers) -> Operation:
     """bfe: len bits of a from pos on, sign-extended by the field's own top bit (at most the word's)."""
-    type_ = form.type(WORDS)
-    form.end()
+    type_ = modifiers.type(WORDS)
+    modifiers.end()
     bits = width(type_)
     word = DTYPES[as_unsigned(type_)].type
 
@@ -46,10 +46,10 @@ def low_mask(count: np.ndarray, word: Any) -> np.ndarray:
     return ~(~word(0) << count)
 
 
-def bit_field_insert(form: Form) -> Operation:
+def bit_field_insert(modifiers: Modifiers) -> Operation:
     """bfi: b with len bits from pos on replaced by the low bits of a."""
-    type_ = form.type(("b32", "b64"))
-    form.end()
+    type_ = modifiers.type(("b32", "b64"))
+    modifiers.end()
     word = DTYPES[type_].type
 
     def function(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -74,12 +74,12 @@ def bit_length(values: np.ndarray) -> np.ndarray:
     return result + (rest != 0)
 
 
-def find_leading_bit(form: Form) -> Operation:
+def find_leading_bit(modifiers: Modifiers) -> Operation:
     """bfind: the position of the highest bit that is not sign, or (.shiftamt) the shift that brings it to the top;
     0xffffffff if there is none."""
-    type_ = form.type(WORDS)
-    shift_amount = form.flag("shiftamt")
-    form.end()
+    type_ = modifiers.type(WORDS)
+    shift_amount = modifiers.flag("shiftamt")
+    modifiers.end()
     bits = width(type_)
 
     def function(a: np.ndarray) -> np.ndarray:
@@ -91,22 +91,22 @@ def find_leading_bit(form: Form) -> Operation:
     return function_operation(function, "u32", (type_,), "integer")
 
 
-def count_leading_zeros(form: Form) -> Operation:
-    type_ = form.type(("b32", "b64"))
-    form.end()
+def count_leading_zeros(modifiers: Modifiers) -> Operation:
+    type_ = modifiers.type(("b32", "b64"))
+    modifiers.end()
     bits = np.uint32(width(type_))
     return function_operation(lambda a: bits - bit_length(a), "u32", (type_,), "integer")
 
 
-def count_ones(form: Form) -> Operation:
-    type_ = form.type(("b32", "b64"))
-    form.end()
+def count_ones(modifiers: Modifiers) -> Operation:
+    type_ = modifiers.type(("b32", "b64"))
+    modifiers.end()
     return ufunc_operation(np.bitwise_count, "u32", (type_,), "integer")
 
 
-def reverse_bits(form: Form) -> Operation:
-    type_ = form.type(("b32", "b64"))
-    form.end()
+def reverse_bits(modifiers: Modifiers) -> Operation:
+    type_ = modifiers.type(("b32", "b64"))
+    modifiers.end()
     word = DTYPES[type_].type
     masks = {1: 0x5555555555555555, 2: 0x3333333333333333, 4: 0x0F0F0F0F0F0F0F0F}
 
@@ -119,10 +119,10 @@ def reverse_bits(form: Form) -> Operation:
     return function_operation(function, type_, (type_,), "integer")
 
 
-def find_nth_set(form: Form) -> Operation:
+def find_nth_set(modifiers: Modifiers) -> Operation:
     """fns: the position of the offset-th set bit of a mask, from bit `base` upwards (downwards: offset < 0)."""
-    form.type(("b32",))
-    form.end()
+    modifiers.type(("b32",))
+    modifiers.end()
 
     def function(mask: np.ndarray, base: np.ndarray, offset: np.ndarray) -> np.ndarray:
         mask, base, offset = np.broadcast_arrays(*map(np.atleast_1d, (mask, base, offset)))
@@ -145,11 +145,11 @@ def find_nth_set(form: Form) -> Operation:
     return function_operation(function, "u32", ("b32", "u32", "s32"), "integer")
 
 
-def bit_mask(form: Form) -> Operation:
+def bit_mask(modifiers: Modifiers) -> Operation:
     """bmsk: b ones from bit a on; positions and widths past 31 clamp or wrap."""
-    form.type(("b32",))
-    clamps = form.choice(("clamp", "wrap")) == "clamp"
-    form.end()
+    modifiers.type(("b32",))
+    clamps = modifiers.choice(("clamp", "wrap")) == "clamp"
+    modifiers.end()
     word = np.uint32
 
     def function(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -165,11 +165,11 @@ def bit_mask(form: Form) -> Operation:
     return function_operation(function, "u32", ("u32", "u32"), "integer")
 
 
-def extend(form: Form) -> Operation:
+def extend(modifiers: Modifiers) -> Operation:
     """szext: the low b bits of a, sign- or zero-extended; a width past 31 clamps or wraps."""
-    type_ = form.type(("u32", "s32"))
-    clamps = form.choice(("clamp", "wrap")) == "clamp"
-    form.end()
+    type_ = modifiers.type(("u32", "s32"))
+    clamps = modifiers.choice(("clamp", "wrap")) == "clamp"
+    modifiers.end()
     word = np.uint32
 
     def function(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -187,29 +187,29 @@ def extend(form: Form) -> Operation:
 # --- logic and shifts
 
 
-def logic(form: Form) -> Operation:
+def logic(modifiers: Modifiers) -> Operation:
     """and, or, xor, not, on predicates as well."""
-    ufunc = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert}[form.opcode]
-    type_ = form.type(("pred", *BITS))
-    form.end()
-    return ufunc_operation(ufunc, type_, (type_,) * (1 if form.opcode == "not" else 2), "logic")
+    ufunc = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert}[modifiers.opcode]
+    type_ = modifiers.type(("pred", *BITS))
+    modifiers.end()
+    return ufunc_operation(ufunc, type_, (type_,) * (1 if modifiers.opcode == "not" else 2), "logic")
 
 
-def logical_not(form: Form) -> Operation:
+def logical_not(modifiers: Modifiers) -> Operation:
     """cnot: 1 where a is zero, else 0."""
-    type_ = form.type(BITS)
-    form.end()
+    type_ = modifiers.type(BITS)
+    modifiers.end()
     return function_operation(lambda a: a == 0, type_, (type_,), "logic")
 
 
-def three_input_logic(form: Form) -> Operation:
+def three_input_logic(modifiers: Modifiers) -> Operation:
     """lop3: any function of three bits, given by its table of eight; the table must be an immediate.
 
     The form lop3.BoolOp.b32 d|p, a, b, c, table, q also writes p = (d != 0) BoolOp q.
     """
-    form.type(("b32",))
-    combine = form.choice(("or", "and"), default="none")
-    form.end()
+    modifiers.type(("b32",))
+    combine = modifiers.choice(("or", "and"), default="none")
+    modifiers.end()
 
     def function(a: np.ndarray, b: np.ndarray, c: np.ndarray, table: np.ndarray) -> np.ndarray:
         entries = int(np.ravel(table)[0])
@@ -232,11 +232,11 @@ def three_input_logic(form: Form) -> Operation:
     return Operation((DTYPES["b32"], BOOL), (*sources, BOOL), apply, "logic")
 
 
-def shift(form: Form) -> Operation:
+def shift(modifiers: Modifiers) -> Operation:
     """shl and shr; the count is unsigned, and the width or more shifts everything out."""
-    left = form.opcode == "shl"
-    type_ = form.type(BITS if left else (*BITS, *INTEGERS))
-    form.end()
+    left = modifiers.opcode == "shl"
+    type_ = modifiers.type(BITS if left else (*BITS, *INTEGERS))
+    modifiers.end()
     ufunc = np.left_shift if left else np.right_shift
     # Counts take the value's own kind and size where possible, so that the ufunc needs no conversion; NumPy reads
     # a negative count as a large one, as it must be here.
@@ -251,12 +251,12 @@ def shift(form: Form) -> Operation:
     return function_operation(function, type_, (type_, "u32"), "logic")
 
 
-def funnel_shift(form: Form) -> Operation:
+def funnel_shift(modifiers: Modifiers) -> Operation:
     """shf: the upper (left) or lower (right) word of {b, a} shifted by c, which clamps at 32 or wraps."""
-    form.type(("b32",))
-    direction = form.choice(("l", "r"))
-    clamps = form.choice(("clamp", "wrap")) == "clamp"
-    form.end()
+    modifiers.type(("b32",))
+    direction = modifiers.choice(("l", "r"))
+    clamps = modifiers.choice(("clamp", "wrap")) == "clamp"
+    modifiers.end()
 
     def function(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         count = (np.minimum(c, np.uint32(32)) if clamps else c & np.uint32(31)).astype(np.uint64)
@@ -279,11 +279,11 @@ PERMUTE_MODES = {
 }
 
 
-def permute(form: Form) -> Operation:
+def permute(modifiers: Modifiers) -> Operation:
     """prmt: four bytes picked from {b, a}, by four selectors of four bits, or by one of the named modes."""
-    mode = form.choice(tuple(PERMUTE_MODES), default="generic")
-    form.type(("b32",))
-    form.end()
+    mode = modifiers.choice(tuple(PERMUTE_MODES), default="generic")
+    modifiers.type(("b32",))
+    modifiers.end()
     table = np.array(PERMUTE_MODES[mode], np.uint64) if mode != "generic" else None
 
     def function(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

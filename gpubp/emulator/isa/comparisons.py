@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.emulator.isa.compiled import compiled_select
-from gpubp.emulator.isa.operations import BOOL, DTYPES, Form, Operation, ufunc_operation
+from gpubp.emulator.isa.operations import BOOL, DTYPES, Modifiers, Operation, ufunc_operation
 from gpubp.emulator.isa.rounding import BF16, F16, Format, decode
 
 Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]  # (out, a, b), out being a bool array
@@ -92,15 +92,15 @@ def flush_subnormals(values: np.ndarray) -> np.ndarray:
     return np.where(np.abs(values) < np.float32(2.0**-126), np.copysign(np.float32(0), values), values)
 
 
-def comparison(form: Form, type_: str, name: str) -> Compare:
+def comparison(modifiers: Modifiers, type_: str, name: str) -> Compare:
     """The comparison that setp and set share, with .ftz and with halves decoded."""
-    ftz = type_ in ("f32", *HALF_TYPES) and form.flag("ftz")
+    ftz = type_ in ("f32", *HALF_TYPES) and modifiers.flag("ftz")
     if type_ in FLOAT_TYPES or type_ in HALF_TYPES:
         compare = float_comparison(name)
     else:
         compare = integer_comparison(name, type_)
     if compare is None:
-        raise form.unsupported()
+        raise modifiers.unsupported()
     if type_ in HALF_TYPES:
         return _compare_halves(compare, HALF_TYPES[type_], ftz)
     if ftz:
@@ -118,16 +118,16 @@ def _compare_halves(compare: Compare, source: Format, ftz: bool) -> Compare:
     return compare_halves
 
 
-def set_predicate(form: Form, pair: bool) -> Operation:
+def set_predicate(modifiers: Modifiers, pair: bool) -> Operation:
     """setp: p = (a CmpOp b) BoolOp c, and q = !(a CmpOp b) BoolOp c if `pair`; of packed halves p is the lower one's
     result and q the upper one's."""
-    type_ = form.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES, *HALF_TYPES, *PACKED_TYPES))
-    name = form.choice(COMPARISONS)
-    combine = form.choice(tuple(BOOLEAN), default="none")
+    type_ = modifiers.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES, *HALF_TYPES, *PACKED_TYPES))
+    name = modifiers.choice(COMPARISONS)
+    combine = modifiers.choice(tuple(BOOLEAN), default="none")
     if type_ in PACKED_TYPES:
-        return _set_packed_predicates(form, type_, name, combine, pair)
-    compare = comparison(form, type_, name)
-    form.end()
+        return _set_packed_predicates(modifiers, type_, name, combine, pair)
+    compare = comparison(modifiers, type_, name)
+    modifiers.end()
     dtype = DTYPES[type_]
     results = (BOOL, BOOL) if pair else (BOOL,)
     if combine == "none":
@@ -152,11 +152,11 @@ def set_predicate(form: Form, pair: bool) -> Operation:
     return Operation(results, (dtype, dtype, BOOL), combined, "compare")
 
 
-def _set_packed_predicates(form: Form, type_: str, name: str, combine: str, pair: bool) -> Operation:
+def _set_packed_predicates(modifiers: Modifiers, type_: str, name: str, combine: str, pair: bool) -> Operation:
     if not pair:
-        raise form.unsupported()
-    compare = comparison(form, type_.removesuffix("x2"), name)
-    form.end()
+        raise modifiers.unsupported()
+    compare = comparison(modifiers, type_.removesuffix("x2"), name)
+    modifiers.end()
     word = DTYPES[type_]
 
     def apply(p: np.ndarray, q: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> None:
@@ -171,22 +171,22 @@ def _set_packed_predicates(form: Form, type_: str, name: str, combine: str, pair
     return Operation((BOOL, BOOL), sources, apply, "compare")
 
 
-def set_value(form: Form) -> Operation:
+def set_value(modifiers: Modifiers) -> Operation:
     """set: all ones (or 1.0) where the comparison, combined with c if so asked, is true, else 0."""
-    type_ = form.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES, *HALF_TYPES, *PACKED_TYPES))
-    target = form.type(("u32", "s32", "f32", "u16", "s16", "f16", "bf16", "f16x2", "bf16x2"))
-    name = form.choice(COMPARISONS)
-    combine = form.choice(tuple(BOOLEAN), default="none")
+    type_ = modifiers.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES, *HALF_TYPES, *PACKED_TYPES))
+    target = modifiers.type(("u32", "s32", "f32", "u16", "s16", "f16", "bf16", "f16x2", "bf16x2"))
+    name = modifiers.choice(COMPARISONS)
+    combine = modifiers.choice(tuple(BOOLEAN), default="none")
     halves = (*HALF_TYPES, *PACKED_TYPES)
     if target in ("u16", "s16", *halves) and type_ not in halves:
-        raise form.unsupported()  # only halves are compared into 16 bits
+        raise modifiers.unsupported()  # only halves are compared into 16 bits
     packed = type_ in PACKED_TYPES
     if packed != (target in PACKED_TYPES) and not (packed and target in ("u32", "s32")):
-        raise form.unsupported()
+        raise modifiers.unsupported()
     if target in halves and target.removesuffix("x2") != type_.removesuffix("x2"):
-        raise form.unsupported()
-    compare = comparison(form, type_.removesuffix("x2"), name)
-    form.end()
+        raise modifiers.unsupported()
+    compare = comparison(modifiers, type_.removesuffix("x2"), name)
+    modifiers.end()
     one = {"f32": 1.0, "f16": 0x3C00, "bf16": 0x3F80}.get(target.removesuffix("x2"))
     if packed:
         true_half = np.uint32(0xFFFF if one is None else one)
@@ -215,20 +215,20 @@ def set_value(form: Form) -> Operation:
     return Operation((dtype,), sources, apply, "compare")
 
 
-def select(form: Form) -> Operation:
+def select(modifiers: Modifiers) -> Operation:
     """selp: a where the predicate is true, else b; of raw bits, whatever the type."""
-    type_ = form.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
-    form.end()
+    type_ = modifiers.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
+    modifiers.end()
     word = f"u{DTYPES[type_].itemsize * 8}"
     return ufunc_operation(compiled_select(), word, (word, word, "pred"), "move")
 
 
-def select_by_sign(form: Form) -> Operation:
+def select_by_sign(modifiers: Modifiers) -> Operation:
     """slct: a where c >= 0, else b; a NaN selects b, and -0 counts as 0."""
-    control = form.type(("s32", "f32"))
-    ftz = control == "f32" and form.flag("ftz")
-    type_ = form.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
-    form.end()
+    control = modifiers.type(("s32", "f32"))
+    ftz = control == "f32" and modifiers.flag("ftz")
+    type_ = modifiers.type((*BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
+    modifiers.end()
     dtype = DTYPES[type_]
 
     def apply(d: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
@@ -237,8 +237,8 @@ def select_by_sign(form: Form) -> Operation:
     return Operation((dtype,), (dtype, dtype, DTYPES[control]), apply, "move")
 
 
-def move(form: Form) -> Operation:
+def move(modifiers: Modifiers) -> Operation:
     """mov of one register; vectors and symbols are the executor's."""
-    type_ = form.type(("pred", *BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
-    form.end()
+    type_ = modifiers.type(("pred", *BIT_TYPES, *UNSIGNED_TYPES, *SIGNED_TYPES, *FLOAT_TYPES))
+    modifiers.end()
     return Operation((DTYPES[type_],), (DTYPES[type_],), np.copyto, "move")

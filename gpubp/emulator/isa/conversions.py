@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpubp.emulator.isa.floats import flush, rectify, saturate
-from gpubp.emulator.isa.operations import DTYPES, Form, Operation, function_operation
+from gpubp.emulator.isa.operations import DTYPES, Modifiers, Operation, function_operation
 from gpubp.emulator.isa.rounding import (
     BF16,
     F16,
@@ -36,27 +36,27 @@ FLOAT_ROUNDINGS = ("rn", "rz", "rm", "rp")
 PACKED = {"f16x2": F16, "bf16x2": BF16}
 
 
-def convert(form: Form) -> Operation:
+def convert(modifiers: Modifiers) -> Operation:
     """cvt of any kind, by the kinds of its two types."""
-    source = form.type((*INTEGERS, *FLOATS, *PACKED))
-    target = form.type((*INTEGERS, *FLOATS, *PACKED, "tf32"))
+    source = modifiers.type((*INTEGERS, *FLOATS, *PACKED))
+    target = modifiers.type((*INTEGERS, *FLOATS, *PACKED, "tf32"))
     if source in PACKED:
-        raise form.unsupported()
+        raise modifiers.unsupported()
     if target in PACKED:
-        return pack_floats(form, target, source)
+        return pack_floats(modifiers, target, source)
     if target == "tf32":
-        return to_tf32(form, source)
+        return to_tf32(modifiers, source)
     if source in INTEGERS:
-        return (
-            integer_to_integer(form, target, source) if target in INTEGERS else integer_to_float(form, target, source)
-        )
-    return float_to_integer(form, target, source) if target in INTEGERS else float_to_float(form, target, source)
+        converted = integer_to_integer if target in INTEGERS else integer_to_float
+    else:
+        converted = float_to_integer if target in INTEGERS else float_to_float
+    return converted(modifiers, target, source)
 
 
-def integer_to_integer(form: Form, target: str, source: str) -> Operation:
+def integer_to_integer(modifiers: Modifiers, target: str, source: str) -> Operation:
     """Extends by the source's sign or cuts to the low bits; .sat clamps to the target's range instead."""
-    sat = form.flag("sat")
-    form.end()
+    sat = modifiers.flag("sat")
+    modifiers.end()
     limits = np.iinfo(DTYPES[target])
     own = np.iinfo(DTYPES[source])
     low, high = max(limits.min, own.min), min(limits.max, own.max)
@@ -69,13 +69,13 @@ def integer_to_integer(form: Form, target: str, source: str) -> Operation:
     return Operation((DTYPES[target],), (DTYPES[source],), apply, "conversion")
 
 
-def integer_to_float(form: Form, target: str, source: str) -> Operation:
-    mode = form.choice(FLOAT_ROUNDINGS, default="none")
+def integer_to_float(modifiers: Modifiers, target: str, source: str) -> Operation:
+    mode = modifiers.choice(FLOAT_ROUNDINGS, default="none")
     exact_in_float64 = DTYPES[source].itemsize < 8
     if mode == "none" and not (target == "f64" and exact_in_float64):
-        raise form.unsupported()  # the ISA wants a rounding mode where the result can be inexact
-    sat = target != "f64" and form.flag("sat")
-    form.end()
+        raise modifiers.unsupported()  # the ISA wants a rounding mode where the result can be inexact
+    sat = target != "f64" and modifiers.flag("sat")
+    modifiers.end()
     format_ = FLOATS[target]
     nearest = mode in ("rn", "none") and target in ("f32", "f64") and not sat
     if nearest or (target == "f64" and exact_in_float64):
@@ -117,11 +117,11 @@ def directed_float64(a: np.ndarray, mode: str) -> np.ndarray:
     return np.where(tail > 0, np.nextafter(head, np.inf), head)
 
 
-def float_to_integer(form: Form, target: str, source: str) -> Operation:
-    mode = form.choice(INTEGER_ROUNDINGS)
-    ftz = source == "f32" and form.flag("ftz")
-    form.flag("sat")  # it saturates with and without
-    form.end()
+def float_to_integer(modifiers: Modifiers, target: str, source: str) -> Operation:
+    mode = modifiers.choice(INTEGER_ROUNDINGS)
+    ftz = source == "f32" and modifiers.flag("ftz")
+    modifiers.flag("sat")  # it saturates with and without
+    modifiers.end()
     dtype = DTYPES[target]
     round_ = ROUND_TO_INTEGER[mode[:2]]
     limits = np.iinfo(dtype)
@@ -138,21 +138,21 @@ def float_to_integer(form: Form, target: str, source: str) -> Operation:
     return function_operation(function, target, (source,), "conversion")
 
 
-def float_to_float(form: Form, target: str, source: str) -> Operation:
+def float_to_float(modifiers: Modifiers, target: str, source: str) -> Operation:
     narrower, wider = FLOATS[target], FLOATS[source]
     if target == source:
-        return same_float(form, target)
+        return same_float(modifiers, target)
     # bf16 and f16 hold each other's values only with rounding; else the wider precision holds every value.
     exact = narrower.precision > wider.precision and narrower.most >= wider.most
     if exact:
-        mode = form.choice(FLOAT_ROUNDINGS, default="rn") if source == "bf16" else "rn"
+        mode = modifiers.choice(FLOAT_ROUNDINGS, default="rn") if source == "bf16" else "rn"
     else:
-        mode = form.choice(FLOAT_ROUNDINGS)
-    ftz = "f32" in (source, target) and form.flag("ftz")
-    sat = target != "f64" and form.flag("sat")
-    relu = target in ("f16", "bf16") and source == "f32" and mode in ("rn", "rz") and form.flag("relu")
-    satfinite = target in ("f16", "bf16") and source == "f32" and mode in ("rn", "rz") and form.flag("satfinite")
-    form.end()
+        mode = modifiers.choice(FLOAT_ROUNDINGS)
+    ftz = "f32" in (source, target) and modifiers.flag("ftz")
+    sat = target != "f64" and modifiers.flag("sat")
+    relu = target in ("f16", "bf16") and source == "f32" and mode in ("rn", "rz") and modifiers.flag("relu")
+    satfinite = target in ("f16", "bf16") and source == "f32" and mode in ("rn", "rz") and modifiers.flag("satfinite")
+    modifiers.end()
     if not (ftz or sat or relu or satfinite):
         fast = FAST_FLOATS.get((target, source)) if mode == "rn" else None
         if fast is not None:
@@ -213,12 +213,12 @@ def narrowing(
     return function
 
 
-def same_float(form: Form, type_: str) -> Operation:
+def same_float(modifiers: Modifiers, type_: str) -> Operation:
     """cvt between one float type: rounds to an integer, flushes, or clamps to [0, 1]."""
-    mode = form.choice(INTEGER_ROUNDINGS, default="none")
-    ftz = type_ == "f32" and form.flag("ftz")
-    sat = form.flag("sat")
-    form.end()
+    mode = modifiers.choice(INTEGER_ROUNDINGS, default="none")
+    ftz = type_ == "f32" and modifiers.flag("ftz")
+    sat = modifiers.flag("sat")
+    modifiers.end()
     format_ = FLOATS[type_]
 
     def function(a: np.ndarray) -> np.ndarray:
@@ -232,26 +232,26 @@ def same_float(form: Form, type_: str) -> Operation:
     return function_operation(function, type_, (type_,), "conversion")
 
 
-def to_tf32(form: Form, source: str) -> Operation:
+def to_tf32(modifiers: Modifiers, source: str) -> Operation:
     """float32 rounded to tf32 (10 bits of fraction), the low 13 bits zero."""
     if source != "f32":
-        raise form.unsupported()
-    mode = form.choice(("rna", "rn", "rz"))
-    satfinite = form.flag("satfinite")
-    relu = mode != "rna" and form.flag("relu")
-    form.end()
+        raise modifiers.unsupported()
+    mode = modifiers.choice(("rna", "rn", "rz"))
+    satfinite = modifiers.flag("satfinite")
+    relu = mode != "rna" and modifiers.flag("relu")
+    modifiers.end()
     function = narrowing(F32, TF32, mode, satfinite=satfinite, relu=relu)
     return function_operation(function, "tf32", ("f32",), "conversion")
 
 
-def pack_floats(form: Form, target: str, source: str) -> Operation:
+def pack_floats(modifiers: Modifiers, target: str, source: str) -> Operation:
     """Two float32 into one packed register, the first operand into the upper half."""
     if source != "f32":
-        raise form.unsupported()
-    mode = form.choice(("rn", "rz"))
-    relu = form.flag("relu")
-    satfinite = form.flag("satfinite")
-    form.end()
+        raise modifiers.unsupported()
+    mode = modifiers.choice(("rn", "rz"))
+    relu = modifiers.flag("relu")
+    satfinite = modifiers.flag("satfinite")
+    modifiers.end()
     half = PACKED[target]
     if mode == "rn" and not (relu or satfinite):
         function: Callable[[np.ndarray], np.ndarray] = {F16: float32_to_float16, BF16: float32_to_bfloat16}[half]

@@ -19,7 +19,15 @@ import numpy as np
 
 from gpubp.emulator.isa.compiled import compiled
 from gpubp.emulator.isa.directed import directed
-from gpubp.emulator.isa.operations import BOOL, DTYPES, Form, Operation, function_operation, on_pairs, ufunc_operation
+from gpubp.emulator.isa.operations import (
+    BOOL,
+    DTYPES,
+    Modifiers,
+    Operation,
+    function_operation,
+    on_pairs,
+    ufunc_operation,
+)
 from gpubp.emulator.isa.rounding import BF16, F16, F32, F64, Format, decode, encode, round_to, to_odd
 
 FORMATS = {"f16": F16, "bf16": BF16, "f32": F32, "f64": F64}
@@ -117,25 +125,25 @@ def float_operation(function: Callable[..., np.ndarray], type_: str, arity: int,
 # --- arithmetic
 
 
-def arithmetic(form: Form) -> Operation:
+def arithmetic(modifiers: Modifiers) -> Operation:
     """add, sub, mul, fma, mad, div, rcp, sqrt, correctly rounded; and the approximate forms of the last three."""
-    opcode = form.opcode
-    type_ = form.type((*SCALARS, *PACKED))
+    opcode = modifiers.opcode
+    type_ = modifiers.type((*SCALARS, *PACKED))
     scalar = PACKED.get(type_, type_)
     if opcode in ("div", "rcp", "sqrt"):
         if type_ not in ("f32", "f64"):
-            raise form.unsupported()
-        if form.flag("approx") or (opcode == "div" and form.flag("full")):
-            return approximate_quotient(form, type_)
+            raise modifiers.unsupported()
+        if modifiers.flag("approx") or (opcode == "div" and modifiers.flag("full")):
+            return approximate_quotient(modifiers, type_)
     if opcode == "mad" and type_ not in ("f32", "f64"):
-        raise form.unsupported()
+        raise modifiers.unsupported()
     modes = ("rn",) if scalar in ("f16", "bf16") else ROUNDINGS
     # Only sums and products may leave the mode out.
-    mode = form.choice(modes, default="rn" if opcode in ("add", "sub", "mul") else None)
-    ftz = scalar in ("f32", "f16") and form.flag("ftz")
-    sat = type_ in ("f32", "f16", "f16x2") and opcode in ("add", "sub", "mul", "fma", "mad") and form.flag("sat")
-    relu = opcode == "fma" and scalar in ("f16", "bf16") and not sat and form.flag("relu")
-    form.end()
+    mode = modifiers.choice(modes, default="rn" if opcode in ("add", "sub", "mul") else None)
+    ftz = scalar in ("f32", "f16") and modifiers.flag("ftz")
+    sat = type_ in ("f32", "f16", "f16x2") and opcode in ("add", "sub", "mul", "fma", "mad") and modifiers.flag("sat")
+    relu = opcode == "fma" and scalar in ("f16", "bf16") and not sat and modifiers.flag("relu")
+    modifiers.end()
     kind = "fma" if opcode in ("fma", "mad") else "float"
     flops = 2 if kind == "fma" else 1
     arity = ARITY[opcode]
@@ -196,39 +204,39 @@ def rounded(opcode: str, format_: Format, mode: str, ftz: bool, sat: bool, relu:
 # --- approximate functions
 
 
-def approximate_quotient(form: Form, type_: str) -> Operation:
+def approximate_quotient(modifiers: Modifiers, type_: str) -> Operation:
     """div.approx, div.full, rcp.approx, sqrt.approx."""
-    ftz = form.flag("ftz")
-    if type_ == "f64" and not (form.opcode == "rcp" and ftz):
-        raise form.unsupported()
-    form.end()
+    ftz = modifiers.flag("ftz")
+    if type_ == "f64" and not (modifiers.opcode == "rcp" and ftz):
+        raise modifiers.unsupported()
+    modifiers.end()
     functions: dict[str, Callable[..., np.ndarray]] = {
         "div": np.divide,
         "rcp": lambda a: 1.0 / a,
         "sqrt": np.sqrt,
     }
-    function = functions[form.opcode]
+    function = functions[modifiers.opcode]
     if type_ == "f64":
         return function_operation(upper_half(function), "f64", ("f64",), "special", 1)
-    arity = ARITY[form.opcode]
+    arity = ARITY[modifiers.opcode]
     return float_operation(in_float64(function, F32, ftz), "f32", arity, "special", 1)
 
 
-def approximation(form: Form) -> Operation:
+def approximation(modifiers: Modifiers) -> Operation:
     """rsqrt, sin, cos, ex2, lg2, tanh: computed in float64 and rounded to nearest, so more accurate than the hardware's
     (whose error the ISA bounds: about 2**-21 to 2**-22 relative in float32, 2**-11 for tanh)."""
-    opcode = form.opcode
+    opcode = modifiers.opcode
     half_types = (*PACKED_HALVES, "f16", "bf16") if opcode in ("ex2", "tanh") else ()
-    type_ = form.type(("f32", *half_types, *(("f64",) if opcode == "rsqrt" else ())))
-    form.choice(("approx",))
+    type_ = modifiers.type(("f32", *half_types, *(("f64",) if opcode == "rsqrt" else ())))
+    modifiers.choice(("approx",))
     scalar = PACKED.get(type_, type_)
     if scalar == "bf16" and opcode == "ex2":
-        form.choice(("ftz",))  # the only form there is
+        modifiers.choice(("ftz",))  # the only form there is
         ftz = True
     else:
         ftz = type_ == "f64" or (type_ == "f32" and opcode != "tanh") or (opcode == "ex2" and scalar == "f16")
-        ftz = ftz and form.flag("ftz")
-    form.end()
+        ftz = ftz and modifiers.flag("ftz")
+    modifiers.end()
     functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "rsqrt": lambda a: 1.0 / np.sqrt(a),
         "sin": np.sin,
@@ -272,14 +280,14 @@ def upper_half(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
 # --- sign, extremes, properties
 
 
-def sign_change(form: Form) -> Operation:
+def sign_change(modifiers: Modifiers) -> Operation:
     """abs and neg: the sign bit cleared or flipped, the payload of a NaN kept."""
-    type_ = form.type((*SCALARS, *PACKED_HALVES))
+    type_ = modifiers.type((*SCALARS, *PACKED_HALVES))
     scalar = PACKED.get(type_, type_)
-    ftz = scalar in ("f32", "f16") and form.flag("ftz")
-    form.end()
+    ftz = scalar in ("f32", "f16") and modifiers.flag("ftz")
+    modifiers.end()
     if type_ in ("f32", "f64"):
-        ufunc = np.absolute if form.opcode == "abs" else np.negative
+        ufunc = np.absolute if modifiers.opcode == "abs" else np.negative
         if not ftz:
             return ufunc_operation(ufunc, type_, (type_,), "float")
         return function_operation(lambda a: ufunc(flush_register(a, F32)), type_, (type_,), "float")
@@ -289,7 +297,7 @@ def sign_change(form: Form) -> Operation:
     def function(a: np.ndarray) -> np.ndarray:
         if ftz:
             a = flush_packed(a, type_) if type_ in PACKED else flush_register(a, F16)
-        return a & ~sign if form.opcode == "abs" else a ^ sign
+        return a & ~sign if modifiers.opcode == "abs" else a ^ sign
 
     return function_operation(function, type_, (type_,), "float")
 
@@ -305,18 +313,18 @@ def flush_packed(words: np.ndarray, type_: str) -> np.ndarray:
     return on_pairs(lambda halves: flush_register(halves, F16), DTYPES[PACKED[type_]])(words)
 
 
-def extremum(form: Form) -> Operation:
+def extremum(modifiers: Modifiers) -> Operation:
     """min and max: a NaN loses, or wins with .NaN; -0 < +0; .xorsign.abs compares magnitudes and gives the product's
     sign."""
-    type_ = form.type((*SCALARS, *PACKED_HALVES))
+    type_ = modifiers.type((*SCALARS, *PACKED_HALVES))
     scalar = PACKED.get(type_, type_)
-    ufunc = compiled("minimum" if form.opcode == "min" else "maximum")
-    ftz = scalar in ("f32", "f16") and form.flag("ftz")
-    nan_wins = scalar != "f64" and form.flag("NaN")
-    xorsign = scalar != "f64" and form.flag("xorsign")
+    ufunc = compiled("minimum" if modifiers.opcode == "min" else "maximum")
+    ftz = scalar in ("f32", "f16") and modifiers.flag("ftz")
+    nan_wins = scalar != "f64" and modifiers.flag("NaN")
+    xorsign = scalar != "f64" and modifiers.flag("xorsign")
     if xorsign:
-        form.choice(("abs",))
-    form.end()
+        modifiers.choice(("abs",))
+    modifiers.end()
     if type_ in ("f32", "f64") and not (ftz or nan_wins or xorsign):
         return ufunc_operation(ufunc, type_, (type_, type_), "float", 1)
     format_ = FORMATS[scalar]
@@ -336,18 +344,18 @@ def extremum(form: Form) -> Operation:
     return float_operation(function, type_, 2, "float", 1)
 
 
-def copy_sign(form: Form) -> Operation:
+def copy_sign(modifiers: Modifiers) -> Operation:
     """copysign d, a, b: b with the sign of a."""
-    type_ = form.type(("f32", "f64"))
-    form.end()
+    type_ = modifiers.type(("f32", "f64"))
+    modifiers.end()
     return ufunc_operation(lambda a, b, out: np.copysign(b, a, out=out), type_, (type_, type_), "float")
 
 
-def test_property(form: Form) -> Operation:
+def test_property(modifiers: Modifiers) -> Operation:
     """testp: a property of a float as a predicate; zeros count as normal."""
-    type_ = form.type(("f32", "f64"))
-    name = form.choice(("finite", "infinite", "number", "notanumber", "normal", "subnormal"))
-    form.end()
+    type_ = modifiers.type(("f32", "f64"))
+    name = modifiers.choice(("finite", "infinite", "number", "notanumber", "normal", "subnormal"))
+    modifiers.end()
     smallest = DTYPES[type_].type(FORMATS[type_].smallest_normal)
     tests: dict[str, Callable[[np.ndarray], Any]] = {
         "finite": np.isfinite,

@@ -1,6 +1,6 @@
 """Integer arithmetic (PTX ISA, "Integer Arithmetic" and "Extended-Precision Integer Arithmetic Instructions").
 
-Each function of a Form takes an opcode's modifiers and gives its Operation. Wrapping around is NumPy's own.
+Each function of `Modifiers` returns the `Operation` of an opcode with its modifiers. Wrapping around is NumPy's own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpubp.emulator.isa.operations import DTYPES, Form, Operation, function_operation, on_pairs, ufunc_operation
+from gpubp.emulator.isa.operations import DTYPES, Modifiers, Operation, function_operation, on_pairs, ufunc_operation
 
 UNSIGNED = ("u16", "u32", "u64")
 SIGNED = ("s16", "s32", "s64")
@@ -52,18 +52,18 @@ def wide_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.multiply(a, b, dtype=np.dtype(f"{a.dtype.kind}{a.dtype.itemsize * 2}"))
 
 
-def product(form: Form) -> Operation:
+def product(modifiers: Modifiers) -> Operation:
     """mul and mad, their low, high or full product."""
-    adds = form.opcode == "mad"
-    if adds and form.flag("cc"):
-        return product_with_carry(form, writes=True)
-    type_ = form.type(INTEGERS)
-    part = form.choice(("lo", "hi", "wide"))
-    saturates = adds and part == "hi" and type_ == "s32" and form.flag("sat")
-    form.end()
+    adds = modifiers.opcode == "mad"
+    if adds and modifiers.flag("cc"):
+        return product_with_carry(modifiers, writes=True)
+    type_ = modifiers.type(INTEGERS)
+    part = modifiers.choice(("lo", "hi", "wide"))
+    saturates = adds and part == "hi" and type_ == "s32" and modifiers.flag("sat")
+    modifiers.end()
     if part == "wide":
         if type_ not in WIDER:
-            raise form.unsupported()
+            raise modifiers.unsupported()
         wide = WIDER[type_]
         if not adds:
             return function_operation(wide_product, wide, (type_, type_), "integer")
@@ -90,13 +90,13 @@ def product(form: Form) -> Operation:
     return function_operation(multiply_add, type_, (type_,) * 3, "integer")
 
 
-def product24(form: Form) -> Operation:
+def product24(modifiers: Modifiers) -> Operation:
     """mul24 and mad24: bits 0 to 31, or 16 to 47, of the product of the low 24 bits."""
-    adds = form.opcode == "mad24"
-    type_ = form.type(("u32", "s32"))
-    part = form.choice(("lo", "hi"))
-    saturates = adds and part == "hi" and type_ == "s32" and form.flag("sat")
-    form.end()
+    adds = modifiers.opcode == "mad24"
+    type_ = modifiers.type(("u32", "s32"))
+    part = modifiers.choice(("lo", "hi"))
+    saturates = adds and part == "hi" and type_ == "s32" and modifiers.flag("sat")
+    modifiers.end()
     wide = DTYPES[WIDER[type_]].type
     drop = wide(0 if part == "lo" else 16)
 
@@ -116,17 +116,17 @@ def product24(form: Form) -> Operation:
     return function_operation(multiply_add_saturated if saturates else multiply_add, type_, (type_,) * 3, "integer")
 
 
-def sum_or_difference(form: Form) -> Operation:
+def sum_or_difference(modifiers: Modifiers) -> Operation:
     """add, sub: plain, saturating (s32), of packed 16-bit halves, or with the carry flag written."""
-    ufunc = np.add if form.opcode == "add" else np.subtract
-    type_ = form.type((*INTEGERS, "u16x2", "s16x2"))
-    if form.flag("cc"):
+    ufunc = np.add if modifiers.opcode == "add" else np.subtract
+    type_ = modifiers.type((*INTEGERS, "u16x2", "s16x2"))
+    if modifiers.flag("cc"):
         if type_ not in WORDS:
-            raise form.unsupported()
-        form.end()
-        return with_carry(form.opcode, type_, reads=False, writes=True)
-    saturates = type_ == "s32" and form.flag("sat")
-    form.end()
+            raise modifiers.unsupported()
+        modifiers.end()
+        return with_carry(modifiers.opcode, type_, reads=False, writes=True)
+    saturates = type_ == "s32" and modifiers.flag("sat")
+    modifiers.end()
     if type_.endswith("x2"):
         return function_operation(on_pairs(ufunc, np.dtype(np.uint16)), type_, (type_, type_), "integer")
     if saturates:
@@ -138,12 +138,12 @@ def sum_or_difference(form: Form) -> Operation:
     return ufunc_operation(ufunc, type_, (type_, type_), "integer")
 
 
-def sum_with_carry(form: Form) -> Operation:
+def sum_with_carry(modifiers: Modifiers) -> Operation:
     """addc, subc: the sum or difference with the carry flag, which .cc writes anew."""
-    type_ = form.type(WORDS)
-    writes = form.flag("cc")
-    form.end()
-    return with_carry("add" if form.opcode == "addc" else "sub", type_, reads=True, writes=writes)
+    type_ = modifiers.type(WORDS)
+    writes = modifiers.flag("cc")
+    modifiers.end()
+    return with_carry("add" if modifiers.opcode == "addc" else "sub", type_, reads=True, writes=writes)
 
 
 def with_carry(opcode: str, type_: str, *, reads: bool, writes: bool) -> Operation:
@@ -186,13 +186,13 @@ def carrying(
     return Operation((DTYPES[word],), (DTYPES[word],) * arity, apply, "integer", carry_in=reads, carry_out=writes)
 
 
-def product_with_carry(form: Form, writes: bool = False) -> Operation:
+def product_with_carry(modifiers: Modifiers, writes: bool = False) -> Operation:
     """mad.{lo,hi}.cc and madc.{lo,hi}{.cc}."""
-    type_ = form.type(WORDS)
-    part = form.choice(("lo", "hi"))
-    reads = form.opcode == "madc"
-    writes = writes or form.flag("cc")
-    form.end()
+    type_ = modifiers.type(WORDS)
+    part = modifiers.choice(("lo", "hi"))
+    reads = modifiers.opcode == "madc"
+    writes = writes or modifiers.flag("cc")
+    modifiers.end()
     word = as_unsigned(type_)
     dtype, unsigned = DTYPES[type_], DTYPES[word]
 
@@ -213,15 +213,15 @@ def product_with_carry(form: Form, writes: bool = False) -> Operation:
 # --- quotients
 
 
-def quotient(form: Form) -> Operation:
+def quotient(modifiers: Modifiers) -> Operation:
     """div and rem of integers, rounded towards zero.
 
     The ISA leaves a division by zero open; here the quotient is all ones and the remainder the dividend, as the
     hardware's 32-bit sequences give. The smallest integer divided by -1 wraps to itself.
     """
-    opcode = form.opcode
-    type_ = form.type(INTEGERS)
-    form.end()
+    opcode = modifiers.opcode
+    type_ = modifiers.type(INTEGERS)
+    modifiers.end()
     word = DTYPES[as_unsigned(type_)]
 
     def function(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -245,24 +245,24 @@ def quotient(form: Form) -> Operation:
 # --- one or two operands
 
 
-def absolute(form: Form) -> Operation:
-    type_ = form.type(SIGNED)
-    form.end()
+def absolute(modifiers: Modifiers) -> Operation:
+    type_ = modifiers.type(SIGNED)
+    modifiers.end()
     return ufunc_operation(np.absolute, type_, (type_,), "integer")
 
 
-def negative(form: Form) -> Operation:
-    type_ = form.type(SIGNED)
-    form.end()
+def negative(modifiers: Modifiers) -> Operation:
+    type_ = modifiers.type(SIGNED)
+    modifiers.end()
     return ufunc_operation(np.negative, type_, (type_,), "integer")
 
 
-def extremum(form: Form) -> Operation:
+def extremum(modifiers: Modifiers) -> Operation:
     """min and max, also of packed halves, also .relu (s32 and s16x2: not less than zero)."""
-    ufunc = np.minimum if form.opcode == "min" else np.maximum
-    relu = form.flag("relu")  # NVRTC's headers write it behind the type, the ISA before
-    type_ = form.type(("s32", "s16x2") if relu else (*INTEGERS, "u16x2", "s16x2"))
-    form.end()
+    ufunc = np.minimum if modifiers.opcode == "min" else np.maximum
+    relu = modifiers.flag("relu")  # NVRTC's headers write it behind the type, the ISA before
+    type_ = modifiers.type(("s32", "s16x2") if relu else (*INTEGERS, "u16x2", "s16x2"))
+    modifiers.end()
     if type_.endswith("x2"):
         half = np.dtype(np.int16 if type_[0] == "s" else np.uint16)
 
@@ -276,29 +276,27 @@ def extremum(form: Form) -> Operation:
     return ufunc_operation(ufunc, type_, (type_, type_), "integer")
 
 
-def sum_of_absolute_differences(form: Form) -> Operation:
+def sum_of_absolute_differences(modifiers: Modifiers) -> Operation:
     """sad: c + |a - b|."""
-    type_ = form.type(INTEGERS)
-    form.end()
+    type_ = modifiers.type(INTEGERS)
+    modifiers.end()
     return function_operation(lambda a, b, c: c + np.where(a < b, b - a, a - b), type_, (type_,) * 3, "integer")
 
 
-def dot_product(form: Form) -> Operation:
+def dot_product(modifiers: Modifiers) -> Operation:
     """dp4a (four bytes by four bytes) and dp2a (two halves by two bytes, the lower or the upper pair), plus c."""
-    b_type = form.type(("u32", "s32"))
-    a_type = form.type(("u32", "s32"))
-    upper = form.choice(("lo", "hi")) == "hi" if form.opcode == "dp2a" else False
-    form.end()
-    a_dtype = (
-        {"dp4a": "i1", "dp2a": "i2"}[form.opcode] if a_type == "s32" else {"dp4a": "u1", "dp2a": "u2"}[form.opcode]
-    )
+    b_type = modifiers.type(("u32", "s32"))
+    a_type = modifiers.type(("u32", "s32"))
+    upper = modifiers.choice(("lo", "hi")) == "hi" if modifiers.opcode == "dp2a" else False
+    modifiers.end()
+    a_dtype = ("i" if a_type == "s32" else "u") + {"dp4a": "1", "dp2a": "2"}[modifiers.opcode]
     b_dtype = "i1" if b_type == "s32" else "u1"
     signed = "s32" in (a_type, b_type)
 
     def function(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         a_parts = np.atleast_1d(a)[:, np.newaxis].view(a_dtype).astype(np.int64)
         b_parts = np.atleast_1d(b)[:, np.newaxis].view(b_dtype).astype(np.int64)
-        if form.opcode == "dp2a":
+        if modifiers.opcode == "dp2a":
             b_parts = b_parts[:, 2:] if upper else b_parts[:, :2]
         return (a_parts * b_parts).sum(axis=1) + c
 

@@ -26,23 +26,23 @@ LANE = np.arange(32)
 G, T = LANE >> 2, LANE % 4
 
 # For each element i of a lane's fragment: (row, column) in the matrix, of every lane at once.
-Layout = tuple[tuple[np.ndarray, np.ndarray], ...]
+Fragment = tuple[tuple[np.ndarray, np.ndarray], ...]
 
-ACCUMULATOR: Layout = tuple((G + 8 * (i >= 2), 2 * T + (i & 1)) for i in range(4))
+ACCUMULATOR: Fragment = tuple((G + 8 * (i >= 2), 2 * T + (i & 1)) for i in range(4))
 
 # "Matrix Fragments for mma.m16n8k4" and "mma.m16n8k8", .tf32: one element a register.
-TF32_A: dict[int, Layout] = {
+TF32_A: dict[int, Fragment] = {
     4: ((G, T), (G + 8, T)),
     8: ((G, T), (G + 8, T), (G, T + 4), (G + 8, T + 4)),
 }
-TF32_B: dict[int, Layout] = {4: ((T, G),), 8: ((T, G), (T + 4, G))}
+TF32_B: dict[int, Fragment] = {4: ((T, G),), 8: ((T, G), (T + 4, G))}
 
 # "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16", .f16 and .bf16: two elements a register, the lower half first.
-HALF_A: dict[int, Layout] = {
+HALF_A: dict[int, Fragment] = {
     8: tuple((G + 8 * (i >= 2), 2 * T + (i & 1)) for i in range(4)),
     16: tuple((G + 8 * (i in (2, 3, 6, 7)), 2 * T + (i & 1) + 8 * (i >= 4)) for i in range(8)),
 }
-HALF_B: dict[int, Layout] = {
+HALF_B: dict[int, Fragment] = {
     8: tuple((2 * T + i, G) for i in range(2)),
     16: tuple((2 * T + (i & 1) + 8 * (i >= 2), G) for i in range(4)),
 }

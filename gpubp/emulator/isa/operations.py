@@ -50,7 +50,7 @@ class Operation:
     ufunc: Callable[..., Any] | None = None  # where apply is one call of it: the same with sources before outs
 
 
-class Form:
+class Modifiers:
     """One instruction's modifiers, taken off one by one; what is left over at the end is not supported."""
 
     def __init__(self, opcode: str, modifiers: Sequence[str]) -> None:

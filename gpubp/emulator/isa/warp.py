@@ -137,7 +137,7 @@ def elect(member_mask: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 @dataclass(frozen=True)
-class Reduction:
+class WarpReduction:
     """redux.sync: the operation "add", "min", "max", "and", "or" or "xor" on u32, s32, b32 or (min, max) f32."""
 
     operator: str
@@ -175,7 +175,7 @@ class Reduction:
         return np.where(no_number, CANONICAL_NAN, result)
 
 
-def reduction(modifiers: tuple[str, ...]) -> Reduction:
+def reduction(modifiers: tuple[str, ...]) -> WarpReduction:
     """The reduction of redux.sync with these modifiers, ("sync", "add", "s32"); raises UnsupportedInstruction."""
     left = [modifier for modifier in modifiers if modifier != "sync"]
     absolute, nan_wins = "abs" in left, "NaN" in left
@@ -188,4 +188,4 @@ def reduction(modifiers: tuple[str, ...]) -> Reduction:
     }
     if tuple(left) not in known or ((absolute or nan_wins) and left[1] != "f32"):
         raise UnsupportedInstruction(".".join(("redux", *modifiers)))
-    return Reduction(left[0], left[1], absolute, nan_wins)
+    return WarpReduction(left[0], left[1], absolute, nan_wins)

@@ -2,29 +2,22 @@
 
 `numba.cuda.compile` needs no driver by itself. Compiling a device function does: Numba asks the current device for its
 compute capability. Here that question is answered with the architecture in hand, for as long as the compiler runs.
-PTX is kept on disk under a fingerprint of everything it depends on: the bytecode of the kernel and of all it calls,
-the constants and globals they read, the types, the options, the compilers and the architecture.
+PTX is kept on disk under a fingerprint of everything that it depends on (see `fingerprint`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import importlib.metadata
-import json
 import re
-import types as python_types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import numba.cuda
-import numpy as np
 from numba.cuda import dispatcher as numba_dispatcher
 from numba.cuda import types
 from numba.cuda.core import config
@@ -39,13 +32,9 @@ from numba.cuda.types import ext_types
 
 from gpubp.emulator.chip import compute_capability, current_arch
 from gpubp.emulator.loops import without_garbage_collection
-from gpubp.toolchain import cache, process
-from gpubp.toolchain.nvrtc import CompileError, compile_source
-
-CACHE_FORMAT = "6"
-
-NVVM_WHEELS = ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12")
-"""What brings NVVM, for CUDA 13 and for CUDA 12."""
+from gpubp.emulator.numba.fingerprint import fingerprint
+from gpubp.toolchain import nvvm
+from gpubp.toolchain.nvrtc import compile_source
 
 if config.ENABLE_CUDASIM:
     raise RuntimeError("NUMBA_ENABLE_CUDASIM replaces Numba's compiler by its simulator: unset it to use the emulator")
@@ -87,7 +76,7 @@ class DeviceFunction:
 
 @contextlib.contextmanager
 def target(arch: str) -> Iterator[None]:
-    """Let Numba's compiler take `arch` for the current device's architecture, in this block."""
+    """Make Numba's compiler compile for `arch`, in this block, as if the current device had this architecture."""
     device = SimpleNamespace(compute_capability=compute_capability(arch))
     with (
         global_compiler_lock,
@@ -101,7 +90,7 @@ def target(arch: str) -> Iterator[None]:
 
 
 def _line(lower: Lower, line: int) -> int:
-    """The line of the statement that comes next, whose file is noted for `_location`.
+    """Return the line of the next statement, and note its file for `_location`.
 
     A kernel's decorators stand for its prologue, which Numba puts on the line of its "def". Numba takes every line
     above for one of them, also those of functions that it inlines.
@@ -113,7 +102,7 @@ def _line(lower: Lower, line: int) -> int:
 
 
 def _location(builder: DIBuilder, line: int) -> Any:
-    """A line of the file that it is in: Numba puts the lines of what it inlines into the caller's file.
+    """Return a line in the file that it belongs to: Numba puts the lines of inlined code into the caller's file.
 
     Each is kept, because to add one again, as for every statement, llvmlite spells it out to find it among the others.
     """
@@ -131,7 +120,7 @@ def _location(builder: DIBuilder, line: int) -> Any:
 
 
 class _CompilationUnit(numba_nvvm.CompilationUnit):
-    """Numba's own, whose modules are compiled under canonical names, and in a process of NVVM's own.
+    """Compile under canonical names, and by `toolchain.nvvm`.
 
     So the same functions always give the same PTX, whatever was compiled before.
     """
@@ -151,14 +140,8 @@ class _CompilationUnit(numba_nvvm.CompilationUnit):
         """Leave it to `compile`, which verifies the modules first."""
 
     def compile(self) -> bytes:
-        modules = [module.encode() for module in canonical(self._modules)]
         options = [option.decode() for option in self.options]
-        try:
-            ptx, self.log = process.call(
-                "nvvm", "compile_modules", modules=modules, library=self._library, options=options
-            )
-        except process.Refused as error:
-            raise CompileError(f"NVVM refuses the kernel ({error.reason}):", error.log) from error
+        ptx, self.log = nvvm.compile_modules(canonical(self._modules), self._library, options)
         if self.log:
             warnings.warn(self.log, category=NvvmWarning, stacklevel=2)
         return ptx
@@ -226,7 +209,7 @@ def _replaced(text: str, matches: Iterable[re.Match[str]], replacement: Callable
 
 
 def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **options: object) -> tuple[str, str]:
-    """PTX of CUDA C++ that a kernel calls, in place of Numba's own way, which asks for the driver's version."""
+    """Return PTX and log of CUDA C++ that a kernel calls. Numba's own way would ask for the driver's version."""
     source = src.decode() if isinstance(src, bytes) else src
     own_headers = Path(numba_nvrtc.__file__).parents[1] / "include" / "13"
     compiled = compile_source(source, arch, name=name, options=["-rdc=true"], include_dirs=[own_headers])
@@ -234,28 +217,21 @@ def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **optio
 
 
 def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, **options: Any) -> str:
-    """The PTX of a kernel, with line information; its one entry has the name of the Python function.
+    """Return the PTX of a kernel, with line information. Its one entry has the name of the Python function.
 
     Args:
         py_func: the Python function.
         argument_types: Numba types of its arguments.
-        arch: such as "sm_90".
+        arch: the architecture, such as "sm_90".
         options: `fastmath`, `opt` and `launch_bounds`, as for `numba.cuda.jit`.
 
     Raises:
         numba.core.errors.NumbaError: Numba cannot compile it.
+        CompileError: NVVM or NVRTC refuses what Numba made of it.
     """
-    key = _cache_key(py_func, argument_types, arch, options)
-    if key is None:
-        return _compile(py_func, argument_types, arch, options)
-    entry = f"numba/{key}"
-
-    def make() -> str:
-        ptx = _compile(py_func, argument_types, arch, options)
-        cache.keep(entry, {".json": json.dumps({"ptx": ptx, "checksum": _digest(ptx)}).encode()})
-        return ptx
-
-    return cache.obtain(entry, lambda path: _read(path.with_suffix(".json")), make)
+    key = fingerprint(py_func, argument_types, arch, options)
+    make = functools.partial(_compile, py_func, argument_types, arch, options)
+    return make() if key is None else nvvm.obtain_ptx(f"numba/{key}", make)
 
 
 def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
@@ -275,7 +251,7 @@ def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: st
 def _compile_all(
     py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
 ) -> list[str]:
-    """PTX of the kernel, then of the CUDA C++ that it needs (float16 and bfloat16 functions are such)."""
+    """Return PTX of the kernel, then of the CUDA C++ that it needs, such as functions of float16 and bfloat16."""
     ptx, *foreign = numba.cuda.compile_all(
         py_func,
         types.void(*argument_types),
@@ -302,136 +278,3 @@ def _merge(ptx: str, foreign: str) -> str:
     foreign = re.sub(r"^\s*\.section\s+\.debug_\w+\s*\{.*?^\s*\}", "", foreign, flags=re.MULTILINE | re.DOTALL)
     header, body = re.split(r"(?<=\.address_size 64\n)", ptx, maxsplit=1)
     return header + re.split(r"\.address_size 64\n", foreign, maxsplit=1)[1] + body
-
-
-def _read(path: Path) -> str | None:
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        return entry["ptx"] if entry["checksum"] == _digest(entry["ptx"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-# The fingerprint
-
-
-class _Unknown(Exception):
-    """A value whose meaning for the compiled code has no known fingerprint."""
-
-
-def _cache_key(
-    py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
-) -> str | None:
-    """A hash of all that the PTX depends on, or None if something in it cannot be told from its value."""
-    try:
-        function = _of_function(py_func, set())
-    except _Unknown:
-        return None
-    return _digest([CACHE_FORMAT, arch, sorted(options.items()), str(argument_types), _compilers(), function])
-
-
-@functools.cache
-def _compilers() -> list[str]:
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "numba-cuda", "llvmlite")]
-    versions.append(f"NVVM {numba_nvvm.NVVM().get_ir_version()}")
-    for name in NVVM_WHEELS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(importlib.metadata.version(name))
-    return versions
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
-
-
-def _of_function(function: Callable, seen: set[int]) -> Any:
-    """Bytecode, place in its file (for the line information), defaults, and the values of all names it reads."""
-    if id(function) in seen:
-        return ["recursion", function.__name__]
-    seen.add(id(function))
-    codes = list(_all_codes(function.__code__))
-    names = sorted({name for code in codes for name in code.co_names})
-    return [
-        function.__qualname__,
-        [_of_code(code) for code in codes],
-        _of_value(function.__defaults__, names, seen),
-        [_of_cell(cell, names, seen) for cell in function.__closure__ or ()],
-        [(name, _of_value(function.__globals__[name], names, seen)) for name in names if name in function.__globals__],
-    ]
-
-
-def _all_codes(code: python_types.CodeType) -> Iterator[python_types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, python_types.CodeType):
-            yield from _all_codes(constant)
-
-
-def _of_code(code: python_types.CodeType) -> Any:
-    constants = [repr(constant) for constant in code.co_consts if not isinstance(constant, python_types.CodeType)]
-    lines = [line for _, _, line in code.co_lines()]
-    return [
-        code.co_code.hex(),
-        constants,
-        code.co_names,
-        code.co_varnames,
-        code.co_freevars,
-        code.co_cellvars,
-        code.co_filename,
-        code.co_firstlineno,
-        lines,
-    ]
-
-
-def _of_cell(cell: python_types.CellType, names: list[str], seen: set[int]) -> Any:
-    try:
-        return _of_value(cell.cell_contents, names, seen)
-    except ValueError:
-        return "empty"
-
-
-def _of_value(value: Any, names: list[str], seen: set[int]) -> Any:
-    """What a value that a kernel reads means to the compiler. `names` are the attributes that the code can ask for."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
-        return f"{type(value).__name__} {value!r}"
-    if isinstance(value, Enum):
-        return f"{type(value).__qualname__} {value.name} {value.value!r}"
-    if isinstance(value, (tuple, list)):
-        return [type(value).__qualname__, [_of_value(item, names, seen) for item in value]]
-    if isinstance(value, np.ndarray):
-        return ["array", str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
-    if isinstance(value, types.Type):
-        return f"numba type {value}"
-    if hasattr(value, "py_func"):
-        options = {name: repr(option) for name, option in getattr(value, "targetoptions", {}).items()}
-        # A dispatcher of Numba's own that still compiles gets signatures by being called: they say nothing of it.
-        declared = [] if getattr(value, "_can_compile", True) else [str(s) for s in value.nopython_signatures]
-        given = str(getattr(value, "_signatures", None))
-        return ["dispatcher", sorted(options.items()), declared, given, _of_function(value.py_func, seen)]
-    if hasattr(value, "_defn"):
-        return ["intrinsic", _of_function(value._defn, seen)]
-    if isinstance(value, python_types.FunctionType):
-        return _of_function(value, seen)
-    if isinstance(value, python_types.ModuleType):
-        return _of_module(value, names, seen)
-    if isinstance(value, (type, python_types.BuiltinFunctionType, np.ufunc)):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
-    if type(value).__module__.startswith("numba."):
-        return f"{type(value).__module__}.{type(value).__qualname__}"
-    raise _Unknown(type(value))
-
-
-# Their versions are in the fingerprint, so what they hold need not be.
-_VERSIONED = ("numba", "math", "operator", "gpubp.emulator.cuda", "cuda")
-
-
-def _of_module(module: python_types.ModuleType, names: list[str], seen: set[int]) -> Any:
-    if module.__name__ == "numpy":
-        return f"numpy {np.__version__}"
-    if module.__name__.startswith(_VERSIONED):
-        return module.__name__
-    if id(module) in seen:
-        return module.__name__
-    seen.add(id(module))
-    held = [(name, _of_value(getattr(module, name), names, seen)) for name in names if hasattr(module, name)]
-    return [module.__name__, held]

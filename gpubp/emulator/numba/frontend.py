@@ -12,6 +12,7 @@ that, and the registers reported are those of assembling it as it is.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -29,14 +30,14 @@ from numba.cuda.np import numpy_support
 from numba.cuda.typing import signature as numba_signature
 from numba.cuda.typing.typeof import Purpose, typeof, typeof_impl
 
+from gpubp.chips import MAX_THREADS, STATIC_SHARED, WARP
 from gpubp.emulator import launch
-from gpubp.emulator.chip import CHIPS, check_device_id, compute_capability, current_arch, shared_limit
+from gpubp.emulator.chip import check_device_id, compute_capability, current_arch, current_chip
 from gpubp.emulator.cupy import arrays, streams
 from gpubp.emulator.errors import EmulatorError, LaunchError
-from gpubp.emulator.launch import MAX_THREADS, STATIC_SHARED_LIMIT
 from gpubp.emulator.numba.compiler import DeviceFunction, compile_kernel
 from gpubp.toolchain.nvjitlink import Assembled, assemble
-from gpubp.toolchain.nvrtc import Resources
+from gpubp.toolchain.ptxas import Resources
 
 # Decorator and kernels
 
@@ -263,7 +264,7 @@ class Launcher:
         overload = self.dispatcher.overload_for(args)
         kernel = overload.kernel
         # Numba never asks the driver for more than a block gets without asking.
-        limit = STATIC_SHARED_LIMIT - kernel.static_shared_bytes
+        limit = STATIC_SHARED - kernel.static_shared_bytes
         if self.sharedmem > limit:
             raise LaunchError(
                 f"kernel {kernel.name}: {self.sharedmem} bytes of dynamic shared memory; Numba can have {limit}"
@@ -407,6 +408,11 @@ class DeviceNDArray(arrays.ndarray):
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return self.get().astype(self.dtype if dtype is None else dtype)
 
+    @property
+    def device_ctypes_pointer(self) -> ctypes.c_size_t:
+        """The address of the first element."""
+        return ctypes.c_size_t(self.data.ptr)
+
     def is_c_contiguous(self) -> bool:
         return self.flags.c_contiguous
 
@@ -540,16 +546,16 @@ def close() -> None:
 
 def get_current_device() -> SimpleNamespace:
     """The emulated chip, with the attributes that kernel code asks for."""
-    chip = CHIPS[current_arch()]
+    chip = current_chip()
     return SimpleNamespace(
         id=0,
-        name=f"emulated {chip.name}",
+        name=f"emulated {chip.example}",
         compute_capability=compute_capability(current_arch()),
         MULTIPROCESSOR_COUNT=chip.multiprocessors,
         MAX_THREADS_PER_BLOCK=MAX_THREADS,
-        MAX_SHARED_MEMORY_PER_BLOCK=STATIC_SHARED_LIMIT,
-        MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=shared_limit(current_arch()),
-        WARP_SIZE=32,
+        MAX_SHARED_MEMORY_PER_BLOCK=STATIC_SHARED,
+        MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=chip.multiprocessor.shared_per_block,
+        WARP_SIZE=WARP,
     )
 
 

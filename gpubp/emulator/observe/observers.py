@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.chips import WARP
 from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, POISON
-from gpubp.emulator.device.state import WARP, Array, Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow

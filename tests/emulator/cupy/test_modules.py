@@ -8,7 +8,8 @@ import pytest
 import gpubp.emulator as cp
 from gpubp.emulator import LaunchError
 from gpubp.emulator.errors import EmulatorError
-from gpubp.toolchain.nvrtc import CompileError, compile_source
+from gpubp.toolchain.nvrtc import compile_source
+from gpubp.toolchain.process import CompileError
 
 SAXPY = """extern "C" __global__ void saxpy(int n, float a, const float* x, float* y) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, Memory, layout
+from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, DeviceMemory, layout
 from gpubp.emulator.errors import EmulatorError, MemoryAccessError
 from gpubp.emulator.program.ptx import Variable
 
@@ -12,7 +12,7 @@ THREADS = np.arange(32, dtype=np.uint32)
 
 @pytest.fixture
 def memory():
-    return Memory(1 << 20)
+    return DeviceMemory(1 << 20)
 
 
 def test_fresh_memory_is_aligned_and_poisoned(memory):

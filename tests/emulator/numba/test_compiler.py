@@ -79,15 +79,15 @@ def test_a_file_keeps_its_name(tmp_path):
 ORDERS = r"""
 import hashlib, sys
 from gpubp.emulator import cuda
-from gpubp.kernels.numba import activations, hidden_delta, product, product_pipelined, transpose_product, forms
-from gpubp.backends.plans import EMULATED_CHIP, Plan
+from gpubp.kernels.numba import activations, hidden_delta, product, transpose_product, forms
+from gpubp.kernels.numba.ladder import Pipelined, Tiled
 
-SMALL = product_pipelined.adapt(Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2), EMULATED_CHIP)
-TILED = Plan("tiled", "float32", 16, 16, 16)
 MAKE = {
-    "a": lambda: hidden_delta.tiled(cuda.jit, TILED, activations.make(cuda.jit, "tanh", 0.5, "float32")),
-    "b": lambda: product.partial(cuda.jit, SMALL, forms.TN),
-    "c": lambda: transpose_product.tiled(cuda.jit, TILED),
+    "a": lambda: hidden_delta.make(
+        cuda.jit, Tiled(16), "float32", activations.make(cuda.jit, "tanh", 0.5, "float32")
+    ),
+    "b": lambda: product.partial(cuda.jit, Pipelined(16, 16, 2, 2), "float32", forms.TN),
+    "c": lambda: transpose_product.make(cuda.jit, Tiled(16), "float32"),
 }
 for name in sys.argv[1]:
     (made,) = MAKE[name]().overloads.values()

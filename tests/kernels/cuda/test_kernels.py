@@ -3,12 +3,14 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from sampling import sampled
 
 from gpubp.backends import instances as sources
-from gpubp.backends.base import Control, Losses
-from gpubp.backends.plans import PIPELINED, Chip, Plan
+from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.chips import Chip
+from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
 from gpubp.nn.optimizers import OPTIMIZERS
@@ -29,9 +31,10 @@ def compile_entries(entries, arch):
     return compiled, [compiled.resources[compiled.lowered_names[expression]] for expression in expressions]
 
 
-def product(form, dtype, activation="GELU"):
-    """The kernels of the primitive of this form, with the activation that needs the most registers."""
-    return sources.product_kernels(FORMS[form], form, dtype, None if form == "TN" else activation)
+def product(form, dtype, plan, activation="GELU"):
+    """The kernel of the primitive of this form, with the activation that needs the most registers."""
+    functions = () if form == "TN" else (activation,)
+    return sources.cuda_entry(FORMS[form], (np.dtype(dtype), *functions, plan))
 
 
 def both_copies(plan):
@@ -42,7 +45,7 @@ def both_copies(plan):
 def check_resources(all_plans, form, dtype, arch):
     chip = Chip(arch, 1)
     chosen = [one for plan in all_plans for one in both_copies(plan)]
-    _, needs = compile_entries([product(form, dtype).whole(plan) for plan in chosen], arch)
+    _, needs = compile_entries([product(form, dtype, plan) for plan in chosen], arch)
     for plan, resources in zip(chosen, needs, strict=True):
         assert not resources.spills, plan
         assert resources.local_bytes == 0, plan
@@ -75,13 +78,31 @@ def test_no_large_tile_spills(form, dtype, arch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_naive_and_tiled_need_what_the_plan_says(dtype):
+def test_the_first_rungs_need_what_the_plan_says(dtype):
     chosen = [Plan("naive", dtype, 8, 32), Plan("tiled", dtype, 16, 16, 16), Plan("tiled", dtype, 32, 32, 32)]
+    chosen += [Plan("blocked", dtype, 64, 64, 8, 8, 8), Plan("blocked", dtype, 128, 128, 8, 8, 8)]
     for form in FORMS:
-        _, needs = compile_entries([product(form, dtype, "Tanh").whole(plan) for plan in chosen], "sm_90")
+        _, needs = compile_entries([product(form, dtype, plan, "Tanh") for plan in chosen], "sm_90")
         for plan, resources in zip(chosen, needs, strict=True):
             assert not resources.spills
+            assert resources.local_bytes == 0
             assert resources.shared_bytes == plan.shared_bytes
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "arch"),
+    sampled(
+        [(form, dtype, arch) for form in FORMS for dtype in ("float32", "float64") for arch in ARCHITECTURES],
+        [("NT", "float64", "sm_75"), ("TN", "float32", "sm_120")],
+    ),
+)
+def test_blocked_does_not_spill(form, dtype, arch):
+    chosen = [Plan("blocked", dtype, side, side, 8, 8, 8) for side in (64, 128)]
+    _, needs = compile_entries([product(form, dtype).whole(plan) for plan in chosen], arch)
+    for plan, resources in zip(chosen, needs, strict=True):
+        assert not resources.spills, plan
+        assert resources.local_bytes == 0, plan
+        assert resources.registers * plan.threads <= REGISTERS, plan
 
 
 def elementwise_entries(kinds=("float", "double")):
@@ -147,7 +168,7 @@ def test_every_source_is_tried():
 def compiled_loop(form, arch):
     """The 128 × 128 tile's plan and its machine code."""
     plan = next(plan for plan in PIPELINED["float32"] if plan.tile_m == plan.tile_n == 128)
-    entry = product(form, "float32", "ReLU").whole(plan)
+    entry = product(form, "float32", plan, "ReLU")
     compiled, _ = compile_entries([entry], arch)
     return plan, machine_code.read(compiled.cubin, compiled.lowered_names[entry.expression])
 

@@ -6,13 +6,25 @@ Each mutant is one edit of the text, made in a copy of the folder; then a few ca
 import pytest
 from mutants import Mutant, case, dense
 
-ELEMENT = "x[element_offset<layout>(first_side + s, first_depth + k, side, depth)]"
-
 NAIVE = [
-    Mutant("drops the last k", "product_naive.cuh", "k < depth; ++k", "k < depth - 1; ++k", (dense("naive"),)),
-    Mutant("swaps an index", "product_naive.cuh", "(j, k, n, depth)", "(k, j, n, depth)", (dense("naive"),)),
-    Mutant("no guard of rows", "product_naive.cuh", "if (i >= m || j >= n)", "if (j >= n)", (dense("naive"),)),
-    Mutant("no guard of columns", "product_naive.cuh", "if (i >= m || j >= n)", "if (i >= m)", (dense("naive"),)),
+    Mutant(
+        "drops the last k", "product_naive.cuh", "k < product.last; ++k", "k < product.last - 1; ++k", (dense("naive"),)
+    ),
+    Mutant("swaps an index", "product_naive.cuh", "product.b(j, k)", "product.b(k, j)", (dense("naive"),)),
+    Mutant(
+        "no guard of rows",
+        "product_naive.cuh",
+        "if (i >= product.m() || j >= product.n())",
+        "if (j >= product.n())",
+        (dense("naive"),),
+    ),
+    Mutant(
+        "no guard of columns",
+        "product_naive.cuh",
+        "if (i >= product.m() || j >= product.n())",
+        "if (i >= product.m())",
+        (dense("naive"),),
+    ),
     Mutant("wrong leading dimension", "forms.cuh", "s * depth + k :", "s * side + k :", (dense("naive"),)),
     Mutant(
         "wrong leading dimension of a side-contiguous operand",
@@ -28,7 +40,13 @@ TILED = [
     Mutant(
         "no barrier before the next copy", "product_tiled.cuh", "__syncthreads();  // nobody", "//", (dense("tiled"),)
     ),
-    Mutant("reads past a ragged edge", "product_tiled.cuh", f"inside ? {ELEMENT} : T(0)", ELEMENT, (dense("tiled"),)),
+    Mutant(
+        "reads past a ragged edge",
+        "product_tiled.cuh",
+        "inside ? x(first_side + s, first_depth + k) : T(0)",
+        "x(first_side + s, first_depth + k)",
+        (dense("tiled"),),
+    ),
     Mutant(
         "reads the tile transposed",
         "product_tiled.cuh",
@@ -36,8 +54,69 @@ TILED = [
         "b_tile[k][threadIdx.x]",
         (dense("tiled"),),
     ),
-    Mutant("drops a ragged last tile", "product_tiled.cuh", "k0 < depth;", "k0 + TILE <= depth;", (dense("tiled"),)),
-    Mutant("stores past the row", "product_tiled.cuh", "if (i < m && j < n)", "if (i < m)", (dense("tiled"),)),
+    Mutant(
+        "drops a ragged last tile",
+        "product_tiled.cuh",
+        "k0 < product.last;",
+        "k0 + TILE <= product.last;",
+        (dense("tiled"),),
+    ),
+    Mutant(
+        "stores past the row",
+        "product_tiled.cuh",
+        "if (i < product.m() && j < product.n())",
+        "if (i < product.m())",
+        (dense("tiled"),),
+    ),
+]
+
+BLOCKED = [
+    Mutant(
+        "no barrier after the copy", "product_blocked.cuh", "__syncthreads();  // the tiles", "//", (dense("blocked"),)
+    ),
+    Mutant(
+        "no barrier before the next copy",
+        "product_blocked.cuh",
+        "__syncthreads();  // nobody",
+        "//",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "reads past a ragged edge",
+        "product_blocked.cuh",
+        "inside ? x(first_side + s, first_depth + k) : T(0)",
+        "x(first_side + s, first_depth + k)",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "drops a ragged last tile",
+        "product_blocked.cuh",
+        "k0 < product.last;",
+        "k0 + TILE_K <= product.last;",
+        (dense("blocked"),),
+    ),
+    Mutant("gives a thread the sums of another", "product_blocked.cuh", "thread + i * SIDE", "i", (dense("blocked"),)),
+    Mutant(
+        "copies half of a tile",
+        "product_blocked.cuh",
+        "copy < TILE * TILE_K / THREADS;",
+        "copy < TILE * TILE_K / THREADS / 2;",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "reads B for A",
+        "product_blocked.cuh",
+        "a_values[i] = a_tile[k]",
+        "a_values[i] = b_tile[k]",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "lines of a tile overlap",
+        "product_blocked.cuh",
+        "using Tile = T[TILE_K][TILE + 16 / sizeof(T)];",
+        "using Tile = T[TILE_K][TILE - 16 / sizeof(T)];",
+        (dense("blocked", "257x129x41"),),
+    ),
 ]
 
 DEEP = "40x40x130"
@@ -46,8 +125,8 @@ PIPELINED = [
     Mutant(
         "waits for one copy too few",
         "product_pipelined.cuh",
-        "wait_for_copies<P::STAGES - 2>",
-        "wait_for_copies<P::STAGES - 1>",
+        "wait_for_copies<STAGES - 2>",
+        "wait_for_copies<STAGES - 1>",
         (dense("pipelined", "40x40x128"),),
     ),
     Mutant(
@@ -88,7 +167,7 @@ PIPELINED = [
     Mutant(
         "overwrites the tile in use",
         "product_pipelined.cuh",
-        "int reading = 0, writing = (P::STAGES - 1) * STAGE;",
+        "int reading = 0, writing = (STAGES - 1) * STAGE;",
         "int reading = 0, writing = 0;",
         (dense("pipelined", DEEP),),
     ),
@@ -272,7 +351,7 @@ UPDATES = [
     ),
 ]
 
-MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES]
+MUTANTS = [*NAIVE, *TILED, *BLOCKED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES]
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from gpubp import emulator
 from gpubp.backends import instances as sources
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
-from gpubp.backends.plans import TENSORCORE, TENSORCORE_UNALIGNED, Chip, Plan, choose
+from gpubp.backends.plans import TENSORCORE, TENSORCORE_UNALIGNED, Plan, choose
+from gpubp.chips import Chip
 from gpubp.errors import ArgumentError
 from gpubp.nn import activations
 from gpubp.nn.precision import round_to_tf32
@@ -229,8 +230,8 @@ def test_every_narrow_copy_is_exact_without_races(backend, rng, operands, plan, 
 # --- compiled code ----------------------------------------------------------------------------------------------------
 def compile_primitive(form, operands, plans, arch, activation="ReLU"):
     """The instances of the primitive of this form, by their plans."""
-    kernels = sources.product_kernels(PRIMITIVES[form], form, STORED[operands], None if form == "TN" else activation)
-    entries = [kernels.whole(plan) for plan in plans]
+    template = (np.dtype(STORED[operands]), *(() if form == "TN" else (activation,)))
+    entries = [sources.cuda_entry(PRIMITIVES[form], (*template, plan)) for plan in plans]
     path = sources.KERNEL_DIRECTORY / entries[0].source
     compiled = compile_file(path, arch, name_expressions=[entry.expression for entry in entries])
     return compiled, [compiled.lowered_names[entry.expression] for entry in entries]

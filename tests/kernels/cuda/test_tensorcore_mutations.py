@@ -89,14 +89,14 @@ FRAGMENTS = [
     mutant("float16 taken for bfloat16", "fragments.cuh", "f32.f16.f16.f32", "f32.bf16.bf16.f32", FP16_TN),
 ]
 
-NEXT = "                wait_for_copies<P::STAGES - 2>();\n                __syncthreads();  // the next"
-FIRST = "    wait_for_copies<P::STAGES - 2>();\n    __syncthreads();  // the first"
+NEXT = "wait_for_copies<STAGES - 2>();\n                    __syncthreads();  // the next"
+FIRST = "wait_for_copies<STAGES - 2>();\n        __syncthreads();  // the first"
 PIPELINE = [
     mutant(
         "no wait for the next tile",
         "product_tensorcore.cuh",
         NEXT,
-        NEXT.replace("wait_for_copies<P::STAGES - 2>();", ""),
+        NEXT.replace("wait_for_copies<STAGES - 2>();", ""),
         BF16_NT,
     ),
     mutant(
@@ -106,9 +106,7 @@ PIPELINE = [
         NEXT.replace("STAGES - 2", "STAGES - 1"),
         TF32_TN,
     ),
-    mutant(
-        "no wait for the first tile", "product_tensorcore.cuh", FIRST, "    __syncthreads();  // the first", BF16_TN
-    ),
+    mutant("no wait for the first tile", "product_tensorcore.cuh", FIRST, "__syncthreads();  // the first", BF16_TN),
     mutant(
         "no barrier before the first tile is read",
         "product_tensorcore.cuh",
@@ -126,30 +124,29 @@ PIPELINE = [
     mutant(
         "copies of a tile belong to no group",
         "product_tensorcore.cuh",
-        "        commit_copies();\n\n#pragma unroll\n        for (int step",
-        "\n#pragma unroll\n        for (int step",
+        "            commit_copies();\n\n#pragma unroll\n            for (int step",
+        "\n#pragma unroll\n            for (int step",
         TF32_NT,
     ),
     mutant(
         "the tile in use is overwritten",
         "product_tensorcore.cuh",
-        "int reading = 0, writing = (P::STAGES - 1) * STAGE;",
+        "int reading = 0, writing = (STAGES - 1) * STAGE;",
         "int reading = 0, writing = 0;",
         BF16_NT,
     ),
     mutant(
         "what comes through registers lands in the tile in use",
         "product_tensorcore.cuh",
-        "            a_tile.land(stages + writing);\n            b_tile.land(stages + writing",
-        "            a_tile.land(stages + reading);\n            b_tile.land(stages + reading",
+        "a_tile.land(stages + writing);\n                b_tile.land(stages + writing",
+        "a_tile.land(stages + reading);\n                b_tile.land(stages + reading",
         PAIRED,
     ),
     mutant(
         "a slice of the depth left out",
         "product_tensorcore.cuh",
-        "for (int i = 0; i < A_GROUPS; ++i)\n#pragma unroll\n                for (int j = 0; j < 2 * B_GROUPS; ++j) {",
-        "for (int i = 0; i < A_GROUPS; ++i)\n#pragma unroll\n"
-        "                for (int j = 0; j < 2 * B_GROUPS; ++j) {\n                    if (step == 1) continue;",
+        "for (int j = 0; j < 2 * B_GROUPS; ++j) {",
+        "for (int j = 0; j < 2 * B_GROUPS; ++j) {\n                        if (step == 1) continue;",
         BF16_NT,
     ),
     mutant(
@@ -191,19 +188,25 @@ RESULT = [
         BF16_NT,
     ),
     mutant("no pairs swapped", "fragments.cuh", "if (!interleaved) swap_pairs(run, lane);", "", BF16_NN),
-    mutant("a row of tiles for a column", "tile_place.cuh", "column = place / height;", "column = row;", BF16_NN),
+    mutant(
+        "a row of tiles for a column",
+        "tile_place.cuh",
+        "column = int64(place / height) * TILE_N;",
+        "column = row;",
+        BF16_NN,
+    ),
     mutant(
         "every part of split-K begins at the first depth",
-        "product.cu",
-        "product_tensorcore<Form, P>(a, b, m, n, depth, first, last, epilogue);",
-        "product_tensorcore<Form, P>(a, b, m, n, depth, 0, last, epilogue);",
+        "forms.cuh",
+        "return {a, b, begin, begin",
+        "return {a, b, 0, begin",
         SPLIT,
     ),
     mutant(
         "parts of split-K in each other's place",
         "product.cu",
-        "Plain<Accumulator<T>> epilogue{parts + blockIdx.y * m * n};",
-        "Plain<Accumulator<T>> epilogue{parts + blockIdx.y / 2 * m * n};",
+        "{parts + blockIdx.y * m * n}",
+        "{parts + blockIdx.y / 2 * m * n}",
         SPLIT,
     ),
     mutant("a part of split-K left out", "product_reduce.cuh", "s < split; ++s", "s < split - 1; ++s", SPLIT),

@@ -1,12 +1,15 @@
 """What Numba makes of the kernels: no float64 where it is not asked for, no spills, no local memory."""
 
+import itertools
 import re
 
 import pytest
 from sampling import sampled
 
 from gpubp import emulator
-from gpubp.backends.plans import EMULATED_CHIP, PIPELINED, Chip, Plan
+from gpubp.backends.instances import numba_plan, numba_rung
+from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.chips import Chip
 from gpubp.emulator import cuda
 from gpubp.kernels.numba import (
     activations,
@@ -17,7 +20,6 @@ from gpubp.kernels.numba import (
     hadamard_derivative,
     hidden_delta,
     product,
-    product_pipelined,
     row_argmax,
     scale,
     softmax,
@@ -26,12 +28,12 @@ from gpubp.kernels.numba import (
     weight_gradient,
     weight_step,
 )
+from gpubp.kernels.numba.ladder import Blocked, Naive, Pipelined, Reduction, Tiled
 from gpubp.nn.activations import ACTIVATIONS
 
 ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120")
 ELEMENTWISE = sorted(set(ACTIVATIONS) - {"softmax"})
-SMALL = product_pipelined.adapt(Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2), EMULATED_CHIP)
-RUNGS = {"naive": Plan("naive", "float32", 8, 32), "tiled": Plan("tiled", "float32", 16, 16, 16), "pipelined": SMALL}
+RUNGS = [Naive(), Tiled(16), Blocked(64), pytest.param(Pipelined(16, 16, 2, 2), marks=pytest.mark.slow)]
 
 
 def compiled(kernel):
@@ -53,31 +55,39 @@ def sigma(name, dtype="float32"):
     "name", [name if name in ("tanh", "gelu") else pytest.param(name, marks=pytest.mark.slow) for name in ELEMENTWISE]
 )
 def test_activations_stay_in_float32(name):
-    kernel = dense_forward.naive(cuda.jit, RUNGS["naive"], sigma(name), True, True)
+    kernel = dense_forward.make(cuda.jit, Naive(), "float32", sigma(name), True, True)
     assert float64_instructions(kernel) == []
     assert float64_instructions(hadamard_derivative.make(cuda.jit, "float32", sigma(name))) == []
 
 
-@pytest.mark.parametrize("rung", ["naive", "tiled", pytest.param("pipelined", marks=pytest.mark.slow)])
-def test_products_stay_in_float32(rung):
-    plan = RUNGS[rung]
-    made = [
-        getattr(dense_forward, rung)(cuda.jit, plan, sigma("tanh"), True, False),
-        getattr(hidden_delta, rung)(cuda.jit, plan, sigma("tanh")),
-        getattr(transpose_product, rung)(cuda.jit, plan),
-        getattr(weight_gradient, rung)(cuda.jit, plan),
-        getattr(product, rung)(cuda.jit, plan, forms.NT),
+def products(rung):
+    """Every product of a rung, in float32."""
+    return [
+        dense_forward.make(cuda.jit, rung, "float32", sigma("tanh"), True, False),
+        hidden_delta.make(cuda.jit, rung, "float32", sigma("tanh")),
+        transpose_product.make(cuda.jit, rung, "float32"),
+        weight_gradient.make(cuda.jit, rung, "float32"),
+        product.make(cuda.jit, rung, "float32", forms.NT),
     ]
-    if rung == "pipelined":
-        made += [product.partial(cuda.jit, plan, forms.TN), weight_gradient.reduce(cuda.jit, "float32")]
-    assert {
-        kernel.py_func.__name__: float64_instructions(kernel) for kernel in made if float64_instructions(kernel)
-    } == {}
 
 
-@pytest.mark.parametrize("rung", ["naive", "tiled", pytest.param("pipelined", marks=pytest.mark.slow)])
+def assert_float32(kernels):
+    found = {kernel.py_func.__name__: float64_instructions(kernel) for kernel in kernels}
+    assert not any(found.values()), found
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=str)
+def test_products_stay_in_float32(rung):
+    assert_float32(products(rung))
+
+
+def test_split_products_stay_in_float32():
+    assert_float32([*products(Reduction()), product.partial(cuda.jit, Pipelined(16, 16, 2, 2), "float32", forms.TN)])
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=str)
 def test_the_step_reads_its_rate_in_float64_and_nothing_else(rung):
-    found = set(float64_instructions(getattr(weight_step, rung)(cuda.jit, RUNGS[rung])))
+    found = set(float64_instructions(weight_step.make(cuda.jit, rung, "float32")))
     assert found == {"ld.global.f64", "cvt.rn.f32.f64"}
 
 
@@ -95,27 +105,48 @@ def test_float64_is_found_where_it_is():
     assert "cvt.f64.f32" in float64_instructions(squared_norm.parts(cuda.jit, "float32"))
 
 
-def pipelined(primitive, plan):
-    """The pipelined kernel of a primitive; gelu, whose epilogue is the longest."""
+def compiled_product(primitive, rung, dtype):
+    """The kernel of a primitive; gelu, whose epilogue is the longest."""
     if primitive == "dense_forward":
-        return dense_forward.pipelined(cuda.jit, plan, sigma("gelu", plan.dtype), True, True)
+        return compiled(dense_forward.make(cuda.jit, rung, dtype, sigma("gelu", dtype), True, True))
     if primitive == "hidden_delta":
-        return hidden_delta.pipelined(cuda.jit, plan, sigma("gelu", plan.dtype))
-    return weight_gradient.pipelined(cuda.jit, plan)
+        return compiled(hidden_delta.make(cuda.jit, rung, dtype, sigma("gelu", dtype)))
+    return compiled(weight_gradient.make(cuda.jit, rung, dtype))
 
 
 def check_resources(primitive, plan, arch):
     chip = Chip(arch, 100)
-    plan = product_pipelined.adapt(plan, chip)
+    plan = numba_plan(plan, chip)
+    rung = numba_rung(plan)
     with emulator.use(arch):
-        used = compiled(pipelined(primitive, plan)).resources
-    print(arch, primitive, plan.dtype, f"{plan.tile_m}x{plan.tile_n}", used)
+        used = compiled_product(primitive, rung, plan.dtype).resources
+    print(arch, primitive, plan.dtype, rung, used)
     assert (used.spill_store_bytes, used.spill_load_bytes, used.local_bytes) == (0, 0, 0)
     assert used.registers * plan.threads <= 65536
-    assert used.shared_bytes == product_pipelined.shared_bytes(plan) <= chip.shared_per_block
+    assert used.shared_bytes == rung.shared_bytes(plan.dtype) <= chip.shared_per_block
 
 
 PRIMITIVES = ("dense_forward", "hidden_delta", "weight_gradient")
+BLOCKED = [
+    (primitive, dtype, tile, ARCHS[(i + j) % 4])
+    for i, (primitive, dtype) in enumerate(itertools.product(PRIMITIVES, ("float32", "float64")))
+    for j, tile in enumerate((64, 128))
+]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "dtype", "tile", "arch"), sampled(BLOCKED, [("hidden_delta", "float64", 128, "sm_80")])
+)
+def test_registers_hold_the_sums_of_blocked(primitive, dtype, tile, arch):
+    plan = Plan("blocked", dtype, tile, tile, 8, 8, 8)
+    with emulator.use(arch):
+        used = compiled_product(primitive, Blocked(tile), dtype).resources
+    print(arch, primitive, dtype, tile, used)
+    assert (used.spill_store_bytes, used.spill_load_bytes, used.local_bytes) == (0, 0, 0)
+    assert used.registers * plan.threads <= 65536
+    assert used.shared_bytes == plan.shared_bytes
+
+
 # A thread with few sums has registers to spare: of the small tiles the smallest stands for all.
 TILES = [
     plan for plans in PIPELINED.values() for plan in plans if plan.thread_m * plan.thread_n >= 32 or plan is plans[-1]

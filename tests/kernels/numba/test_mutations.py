@@ -22,7 +22,7 @@ FOLDER = Path(gpubp.kernels.numba.__file__).parent
 
 
 NAIVE = [
-    Mutant("drops the last k", "product_naive", "range(depth)", "range(depth - 1)", (dense("naive"),)),
+    Mutant("drops the last k", "product_naive", "range(first, last)", "range(first, last - 1)", (dense("naive"),)),
     Mutant("swaps an index", "product_naive", "b_at(b, j, k)", "b_at(b, k, j)", (dense("naive"),)),
     Mutant("no guard of rows", "product_naive", "if i < m and j < n:", "if j < n:", (dense("naive"),)),
     Mutant("no guard of columns", "product_naive", "if i < m and j < n:", "if i < m:", (dense("naive"),)),
@@ -44,10 +44,46 @@ TILED = [
     Mutant(
         "drops a ragged last tile",
         "product_tiled",
-        "range(0, depth, tile)",
-        "range(0, depth - tile + 1, tile)",
+        "range(first, last, tile)",
+        "range(first, last - tile + 1, tile)",
         (dense("tiled"),),
     ),
+]
+
+BLOCKED = [
+    Mutant(
+        "no barrier after the copy",
+        "product_blocked",
+        "cuda.syncthreads()  # the tiles",
+        "pass  #",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "no barrier after the use", "product_blocked", "cuda.syncthreads()  # nobody", "pass  #", (dense("blocked"),)
+    ),
+    Mutant(
+        "reads past a ragged edge",
+        "product_blocked",
+        "if first_side + s < sides and first_depth + k < depth:",
+        "if first_depth + k < depth:",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "drops a ragged last tile",
+        "product_blocked",
+        "range(first, last, TILE_K)",
+        "range(first, last - TILE_K + 1, TILE_K)",
+        (dense("blocked"),),
+    ),
+    Mutant("reads A for B", "product_blocked", "b_values[i] = b_tile[k", "b_values[i] = a_tile[k", (dense("blocked"),)),
+    Mutant(
+        "copies half of a tile",
+        "product_blocked",
+        "range(tile_side * TILE_K // threads)",
+        "range(tile_side * TILE_K // threads // 2)",
+        (dense("blocked"),),
+    ),
+    Mutant("keeps the last sum alone", "product_blocked", "+= a_values[i]", "= a_values[i]", (dense("blocked"),)),
 ]
 
 DEEP = "17x16x21"
@@ -55,8 +91,8 @@ PIPELINED = [
     Mutant(
         "no barrier before the first tile",
         "product_pipelined",
-        "        b_land(b_next, b_tiles[0])\n        cuda.syncthreads()\n",
-        "        b_land(b_next, b_tiles[0])\n",
+        "b_land(b_next, b_tiles[0])\n            cuda.syncthreads()\n",
+        "b_land(b_next, b_tiles[0])\n",
         (dense("pipelined", DEEP),),
     ),
     Mutant(
@@ -90,21 +126,21 @@ PIPELINED = [
     Mutant(
         "steps over a part of the depth",
         "product_pipelined",
-        "depth = first_depth + present",
-        "depth = first_depth + TILE_K",
+        "depth = first + present",
+        "depth = first + TILE_K",
         (dense("pipelined", DEEP),),
     ),
     Mutant(
         "stores past the column",
-        "product_pipelined",
+        "epilogues",
         "if row < m and column < n:",
         "if row < m:",
         (case("dense_forward", "pipelined", "17x21x13", "identity", "bias"),),
     ),
     Mutant(
         "takes a row's sums twice",
-        "product_pipelined",
-        "sums[s] = sums[s + THREAD_N]",
+        "epilogues",
+        "sums[s] = sums[s + columns]",
         "sums[s] = sums[s]",
         (dense("pipelined", DEEP),),
     ),
@@ -204,9 +240,10 @@ OTHERS = [
     ),
 ]
 
-MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *OTHERS]
+MUTANTS = [*NAIVE, *TILED, *BLOCKED, *PIPELINED, *EPILOGUES, *OTHERS]
 QUICK = ("no barrier after the copy", "no bias")
-LONG = [mutant for mutant in MUTANTS if mutant.file in ("product", "product_pipelined", "product_reduce")]
+FILES = ("product", "product_blocked", "product_pipelined", "product_reduce")
+LONG = [mutant for mutant in MUTANTS if mutant.file in FILES]
 """Those whose kernels Numba compiles for seconds."""
 SAMPLE = ("no barrier between tiles", "does not pad the first tile", "takes one depth too many in a part")
 """What `make test` tries of them: a race, a wrong value in shared memory, a wrong range."""

@@ -1,4 +1,4 @@
-"""The naive and tiled products under Numba's own simulator: a second opinion on the kernels that is not the emulator's.
+"""The first rungs under Numba's own simulator: a second opinion on the kernels that is not the emulator's.
 
 The simulator replaces Numba's compiler when Numba is imported, so all of it runs in one process of its own.
 """
@@ -15,7 +15,7 @@ from numba import cuda
 
 from gpubp.kernels.numba import activations, dense_forward, forms, hidden_delta, product, transpose_product
 from gpubp.kernels.numba import weight_gradient, weight_step
-from gpubp.backends.plans import Plan
+from gpubp.kernels.numba.ladder import Blocked, Naive, Tiled
 
 
 def jit(*signature, **options):
@@ -35,38 +35,41 @@ def check(name, found, expected):
 rng = np.random.default_rng(0)
 m, n, k = 5, 18, 19
 tanh = activations.make(jit, "tanh", 0.0, "float64")
-for plan in (Plan("naive", "float64", 2, 8), Plan("tiled", "float64", 16, 16, 16)):
-    grid = -(-m // plan.tile_m), -(-n // plan.tile_n)
-    block = plan.tile_n, plan.tile_m
+for rung, tile_m, tile_n, block in (
+    (Naive(), 2, 8, (8, 2)), (Tiled(16), 16, 16, (16, 16)), (Blocked(64), 64, 64, (8, 8))
+):
+    grid = -(-m // tile_m), -(-n // tile_n)
+    name = type(rung).__name__.lower()
 
     a_prev, w, b, z, a = normal(m, k), normal(n, k), normal(n), np.full((m, n), np.nan), np.full((m, n), np.nan)
-    getattr(dense_forward, plan.variant)(jit, plan, tanh, True, True)[grid, block](a_prev, w, b, z, a)
-    check(f"dense_forward z {plan.variant}", z, a_prev @ w.T + b)
-    check(f"dense_forward a {plan.variant}", a, np.tanh(a_prev @ w.T + b))
+    dense_forward.make(jit, rung, "float64", tanh, True, True)[grid, block](a_prev, w, b, z, a)
+    check(f"dense_forward z {name}", z, a_prev @ w.T + b)
+    check(f"dense_forward a {name}", a, np.tanh(a_prev @ w.T + b))
 
     delta_next, w_next, saved, out = normal(m, k), normal(k, n), np.tanh(normal(m, n)), np.full((m, n), np.nan)
-    getattr(hidden_delta, plan.variant)(jit, plan, tanh)[grid, block](delta_next, w_next, saved, out)
-    check(f"hidden_delta {plan.variant}", out, delta_next @ w_next * (1 - saved**2))
+    hidden_delta.make(jit, rung, "float64", tanh)[grid, block](delta_next, w_next, saved, out)
+    check(f"hidden_delta {name}", out, delta_next @ w_next * (1 - saved**2))
 
-    getattr(transpose_product, plan.variant)(jit, plan)[grid, block](delta_next, w_next, out)
-    check(f"transpose_product {plan.variant}", out, delta_next @ w_next)
+    transpose_product.make(jit, rung, "float64")[grid, block](delta_next, w_next, out)
+    check(f"transpose_product {name}", out, delta_next @ w_next)
 
     delta, a_prev, gradient = normal(k, m), normal(k, n), np.full((m, n), np.nan)
-    getattr(weight_gradient, plan.variant)(jit, plan)[grid, block](delta, a_prev, gradient)
-    check(f"weight_gradient {plan.variant}", gradient, delta.T @ a_prev)
+    weight_gradient.make(jit, rung, "float64")[grid, block](delta, a_prev, gradient)
+    check(f"weight_gradient {name}", gradient, delta.T @ a_prev)
 
     weights, control = normal(m, n), np.array([0.5, 0, 0, 0, 1])
     expected = weights - 0.5 * (delta.T @ a_prev)
-    getattr(weight_step, plan.variant)(jit, plan)[grid, block](delta, a_prev, control, weights)
-    check(f"weight_step {plan.variant}", weights, expected)
+    weight_step.make(jit, rung, "float64")[grid, block](delta, a_prev, control, weights)
+    check(f"weight_step {name}", weights, expected)
 
     c = normal(m, n)
     expected = 2 * (delta.T @ a_prev) - c
-    getattr(product, plan.variant)(jit, plan, forms.TN)[grid, block](delta, a_prev, c, k, 2.0, -1.0)
-    check(f"product {plan.variant}", c, expected)
+    product.make(jit, rung, "float64", forms.TN)[grid, block](delta, a_prev, c, k, 2.0, -1.0)
+    check(f"product {name}", c, expected)
 """
 PRIMITIVES = ("dense_forward z", "dense_forward a", "hidden_delta", "transpose_product", "weight_gradient")
-CHECKS = [f"{name} {variant}" for variant in ("naive", "tiled") for name in (*PRIMITIVES, "weight_step", "product")]
+RUNGS = ("naive", "tiled", "blocked")
+CHECKS = [f"{name} {rung}" for rung in RUNGS for name in (*PRIMITIVES, "weight_step", "product")]
 
 
 @pytest.mark.slow
