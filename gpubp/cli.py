@@ -39,7 +39,7 @@ class Verbs(TyperGroup):
     """The verbs; what a user got wrong becomes one line on stderr and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb that was asked for."""
+        """Run the verb on the command line."""
         try:
             return super().invoke(ctx)
         except GpubpError as error:
@@ -63,7 +63,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The program `gpubp`."""
+    """Run the program `gpubp`."""
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -482,7 +482,7 @@ def report(
 
 # --- what every verb needs --------------------------------------------------------------------------------------------
 def _command_line() -> str:
-    """What the user typed, for a page to show."""
+    """Return what the user typed, for a page to show."""
     from shlex import join
 
     return join(["gpubp", *sys.argv[1:]])

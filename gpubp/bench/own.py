@@ -34,7 +34,7 @@ def make(
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
     if isinstance(work, TrainingStep):
-        return runners.of_step(partial(_trainer, work, made, captured), elapsed)
+        return runners.of_step(partial(_stepper, work, made, captured), elapsed)
     assert isinstance(work, Primitive)
     return _primitive(work, made, elapsed)
 
@@ -73,7 +73,7 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _trainer(work: TrainingStep, backend: Backend, captured: bool) -> runners.Trainer:
+def _stepper(work: TrainingStep, backend: Backend, captured: bool) -> runners.Stepper:
     precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     named: dict[str, np.ndarray] = {}
@@ -83,20 +83,20 @@ def _trainer(work: TrainingStep, backend: Backend, captured: bool) -> runners.Tr
     trainer = Trainer(net, SGD(learning_rate=work.learning_rate))
     x, y = work.batch()
     if backend.device == "cpu":
-        return runners.Trainer(lambda: trainer.step(x, y), trainer.last_loss)
+        return runners.Stepper(lambda: trainer.step(x, y), trainer.last_loss)
     feed = trainer.feed(x, y)
     if captured:
         step = trainer.capture(feed, work.rows)
-        return runners.Trainer(lambda: step(0), trainer.last_loss)
-    return runners.Trainer(lambda: trainer.step_rows(feed, 0, work.rows), trainer.last_loss)
+        return runners.Stepper(lambda: step(0), trainer.last_loss)
+    return runners.Stepper(lambda: trainer.step_rows(feed, 0, work.rows), trainer.last_loss)
 
 
 @cache
 def reference_losses(work: TrainingStep, steps: int) -> list[float]:
     """The losses of the first steps in float64, which every contender's must come close to."""
-    trainer = _trainer(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
+    stepper = _stepper(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []
     for _ in range(steps):
-        trainer.step()
-        found.append(trainer.loss())
+        stepper.step()
+        found.append(stepper.loss())
     return found

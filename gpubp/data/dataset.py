@@ -72,12 +72,12 @@ class Dataset:
 
     @property
     def features(self) -> int:
-        """How many inputs a network for this data has."""
+        """The number of inputs of a network for this data."""
         return self.x_train.shape[1]
 
     @property
     def outputs(self) -> int:
-        """How many outputs a network for this data has: the classes, or the values to predict."""
+        """The number of outputs of a network for this data: the classes, or the values to predict."""
         return len(self.class_names) if self.task == "classification" else self.y_train.shape[1]
 
     def describe(self) -> str:

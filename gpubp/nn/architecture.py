@@ -1,4 +1,4 @@
-"""The arguments that a network is made from: each is taken as the caller wrote it, and checked or refused."""
+"""The arguments that a network is made from: each function checks one, and raises ArgumentError if it is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpubp.registry import require_count
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The widths n_0 .. n_L, at least two whole numbers ≥ 1."""
+    """Return the widths n_0 .. n_L, at least two whole numbers ≥ 1."""
     try:
         widths = tuple(sizes)
     except TypeError:
@@ -61,7 +61,7 @@ def checked_precision(precision: Any, dtype: str) -> tuple[str | None, Precision
 
 
 def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | None:
-    """How the loss is scaled: always in float16, and never elsewhere, where there is nothing to rescue."""
+    """Return how the loss is scaled: always in float16, never in other precisions, where it would rescue nothing."""
     if precision.storage == "float16":
         return LossScaling.get(chosen)
     if chosen is not None:
@@ -70,7 +70,7 @@ def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | Non
 
 
 def made_backend(backend: str | Backend, device: str | None) -> Backend:
-    """The backend of this name on this device, or the backend that was given."""
+    """Return the backend of this name on this device, or the backend itself."""
     if isinstance(backend, str):
         return backends.get(backend, device)
     if not hasattr(backend, "dense_forward"):
@@ -81,7 +81,7 @@ def made_backend(backend: str | Backend, device: str | None) -> Backend:
 
 
 def hidden_activations(chosen: Any, count: int) -> list[Activation]:
-    """`count` elementwise activations: one for all hidden layers, or one for each."""
+    """Return `count` elementwise activations, from one for all hidden layers or from one for each."""
     one_for_all = isinstance(chosen, str | Activation | Mapping)
     if not one_for_all and (not isinstance(chosen, Sequence) or len(chosen) != count):
         raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
@@ -94,7 +94,7 @@ def hidden_activations(chosen: Any, count: int) -> list[Activation]:
 
 
 def output_activation(chosen: Any, loss: Loss) -> Activation:
-    """The chosen one, where the loss allows it; None: the one that the loss fixes, else identity."""
+    """Return the chosen activation if the loss allows it; for None the one that the loss requires, else identity."""
     if chosen is None:
         return activations.get(loss.output_activation or "identity")
     activation = activations.get(chosen, "output_activation")

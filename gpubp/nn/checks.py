@@ -60,7 +60,7 @@ def require_targets_on_device(y: Array, loss: Loss, width: int, dtype: str) -> N
 
 
 def _require_on_device(name: str, array: Array, rows: Mapping[str, tuple[int, ...]]) -> None:
-    """rows: the shape of a row, for each dtype that is taken."""
+    """Raise ArgumentError for another array. rows: the shape of a row, for each dtype that is taken."""
     shape, dtype = tuple(array.shape), np.dtype(array.dtype).name
     if len(shape) == 0 or shape[0] == 0 or rows.get(dtype) != shape[1:]:
         expected = " or ".join(f"of {kind} and shape {('B', *row)}".replace("'", "") for kind, row in rows.items())

@@ -16,16 +16,16 @@ from gpubp.errors import CheckpointError
 from gpubp.files import write_bytes
 
 KEY = "gpubp"
-"""Of the metadata entry that holds the JSON."""
+"""The name of the metadata entry that holds the JSON."""
 CHECKSUM = "crc32"
-"""In the JSON, the name of the checksum of all the rest and of all tensors: safetensors has none. It stands there, and
-not in an entry of its own, because safetensors writes several entries in any order, and equal runs make equal files."""
+"""The name, in the JSON, of the checksum of all else in it and of all tensors: safetensors has none. It is not in an
+entry of its own, because safetensors writes several entries in any order, and equal runs make equal files."""
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write a file whole or not at all: whenever the process dies, the old file or the new one is there.
 
-    Raises CheckpointError where the folder cannot be written.
+    Raises CheckpointError if the folder cannot be written.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = _as_json({**metadata, CHECKSUM: _checksum(metadata, arrays)})
@@ -33,9 +33,9 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors and the metadata of a file that `write` made.
+    """Return the tensors and the metadata of a file that `write` made.
 
-    Raises CheckpointError where there is none, or where it is damaged or something else.
+    Raises CheckpointError for a file that is missing, damaged or something else.
     """
     path = Path(path)
     try:

@@ -67,9 +67,12 @@ class Network:
 
     Args:
         sizes: the widths n_0, ..., n_L, at least two.
-        hidden_activation: one for all hidden layers, or a sequence with one for each.
+        hidden_activation: one for all hidden layers, or a sequence with one for each. Like the following three, each is
+            a name, a config such as {"name": "elu", "alpha": 0.5}, or the object itself.
         output_activation: None takes the one that the loss requires, else identity.
+        loss: of a batch; see `gpubp.nn.losses`.
         initializer: None takes each layer's by its activation (He for rectifiers, Glorot for the others).
+        bias: False makes layers without a bias.
         dtype: "float32" or "float64".
         precision: None computes in `dtype` throughout. For float32 there are also "bf16" and "fp16" (weights,
             activations and deltas are stored and multiplied in 16 bits, sums are float32, and the optimiser updates

@@ -109,7 +109,7 @@ def _merged(saved: Settings, given: Mapping[str, Any], epochs_done: int) -> Sett
     if "backend" in given and "device" not in given:
         merged = replace(merged, device=None)
     if merged.epochs < epochs_done:
-        raise ArgumentError("--epochs", merged.epochs, f"at least {epochs_done}: so many the run has done already")
+        raise ArgumentError("--epochs", merged.epochs, f"at least {epochs_done}, which the run has done already")
     return merged
 
 

@@ -313,3 +313,37 @@ def test_each_kind_of_trouble_is_said_once_in_a_run():
     assert watch.look(0.5, [1e-9, 1.0]) == []
     assert len(watch.look(math.nan, [1e-9, 1.0])) == 1
     assert Watch(given=watch.given).look(math.nan, [1e-9, 1.0]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"loss": math.nan, "gradient_norms": [1, 1]}, "exploding"),
+        ({"loss": math.inf, "gradient_norms": [1, 1]}, "exploding"),
+        ({"loss": 1.0, "gradient_norms": [10, 1.01e4]}, "exploding"),
+        ({"loss": 1.0, "gradient_norms": [math.nan, 1]}, "exploding"),
+        ({"loss": 1.0, "gradient_norms": [0.99e-4, 1, 1]}, "vanishing"),
+        ({"loss": 1.0, "gradient_norms": [0.0, 1]}, "vanishing"),
+        ({"loss": 1.0, "gradient_norms": [1, 1], "dead": [1], "widths": [10]}, "dead"),
+    ],
+)
+def test_the_watch_sees_each_kind_once(arguments, kind):
+    watch = Watch()
+    assert len(watch.look(**arguments)) == 1
+    assert watch.given == [kind]
+    assert watch.look(**arguments) == []
+    assert Watch(watch.given).look(**arguments) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"loss": 1.0, "gradient_norms": [1.01e-4, 1]},
+        {"loss": 1.0, "gradient_norms": [0.99e4, 1]},
+        {"loss": 1.0, "gradient_norms": [0.0, 0.0]},
+        {"loss": 1.0, "gradient_norms": [1.0]},
+        {"loss": 1.0, "gradient_norms": [1, 1], "dead": [1], "widths": [11]},
+    ],
+)
+def test_the_watch_keeps_quiet_when_all_is_well(arguments):
+    assert Watch().look(**arguments) == []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gpubp.bench import runners
-from gpubp.bench.runners import Arrays, Trainer
+from gpubp.bench.runners import Arrays, Stepper
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import OPTIMIZER, Primitive, TrainingStep, Work
 from gpubp.kernels.control import Control
@@ -26,7 +26,7 @@ def make(work: Work, threads: int = 1, mode: str = "eager") -> Runner:
     if mode == "compiled":
         torch._dynamo.reset()  # what an earlier work compiled would count against the limit of recompilations
     if isinstance(work, TrainingStep):
-        return runners.of_step(lambda: _trainer(work, mode), _elapsed if mode == "graph" else None)
+        return runners.of_step(lambda: _stepper(work, mode), _elapsed if mode == "graph" else None)
     assert isinstance(work, Primitive)
     return _primitive(work, mode)
 
@@ -140,7 +140,7 @@ def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], l
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
-def _trainer(work: TrainingStep, mode: str) -> Trainer:
+def _stepper(work: TrainingStep, mode: str) -> Stepper:
     """Linear and ReLU, PyTorch's losses, torch.optim.SGD; compiled: forward pass and loss, and so their backward."""
     device = "cuda" if mode == "graph" else "cpu"
     layers: list[torch.nn.Module] = []
@@ -170,9 +170,9 @@ def _trainer(work: TrainingStep, mode: str) -> Trainer:
         return last
 
     if mode != "graph":
-        return Trainer(step, lambda: float(last.detach()))
+        return Stepper(step, lambda: float(last.detach()))
     replay = _recorded(step, list(net.parameters()))
-    return Trainer(replay, lambda: float(last.detach()))
+    return Stepper(replay, lambda: float(last.detach()))
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
