@@ -415,7 +415,8 @@ def bench(
         ),
     ] = None,
     variant: Annotated[
-        list[str] | None, _who("This rung of the ladder on a GPU too: naive, tiled, pipelined; may be given again.")
+        list[str] | None,
+        _who("This rung of the ladder on a GPU too: naive, tiled, blocked, pipelined; may be given again."),
     ] = None,
     quick: Annotated[bool, _how("A few sizes, a few seconds.", "--quick")] = False,
     full: Annotated[bool, _how("Every primitive, many sizes, many minutes.", "--full")] = False,

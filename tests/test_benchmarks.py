@@ -32,17 +32,19 @@ def test_make_bench_finds_every_suite(run, repository):
 
 
 @pytest.mark.parametrize(
-    ("suite", "chosen", "passed"),
+    ("suite", "chosen", "backend", "passed"),
     [
-        ("bench_kernels.py", "numpy-hidden_delta-64x64x64", 2),
-        ("bench_training.py", "test_step and numpy-tiny", 2),
+        ("bench_kernels.py", "numpy-hidden_delta-64x64x64", "numpy", 2),
+        ("bench_training.py", "test_step and numpy-tiny", "numpy", 2),
+        ("bench_launches.py", "cupy", "cupy", 2),
+        ("bench_launches.py", "numba-adam", "numba", 1),
     ],
 )
-def test_a_suite_measures(run, repository, suite, chosen, passed):
+def test_a_suite_measures(run, repository, suite, chosen, backend, passed):
     options = ("--benchmark-enable", "-p", "no:cacheprovider", "--rootdir", repository, "-k", chosen)
     out = run("-m", "pytest", repository / "benchmarks" / suite, *options)
     assert f"{passed} passed" in out
-    assert re.search(r"^test_\w+\[numpy-", out, re.MULTILINE), out
+    assert re.search(rf"^test_\w+\[{backend}-", out, re.MULTILINE), out
 
 
 def test_the_peers_are_measured(run, repository):

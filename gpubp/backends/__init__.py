@@ -18,11 +18,15 @@ _HOMES = {
 
 
 def get(name: str = "auto", device: str | None = None) -> Backend:
-    """Make the backend with this name on this device; None: the device that the backend runs on first of all.
+    """Return the backend with this name on this device; None: the first of the backend's devices in `BACKENDS`.
 
     "auto" is `cupy` on a GPU that has run a tiny kernel, else `numba` likewise, else `numpy`; never the emulated
-    device. A backend that was named and cannot run raises BackendError, which says what is missing and which command
-    mends it; nothing else is taken in its place.
+    device.
+
+    Raises:
+        ArgumentError: the name is unknown, or the backend does not run on such a device.
+        BackendError: the backend cannot run, with what is missing and how to install it. Nothing else is taken in its
+            place.
     """
     from gpubp.backends import detection
 
@@ -43,7 +47,7 @@ def get(name: str = "auto", device: str | None = None) -> Backend:
 
 
 def _automatic(device: str | None) -> tuple[str, str]:
-    """The backend and device that "auto" stands for; `device` limits the choice."""
+    """Return the backend and device that "auto" stands for; `device` limits the choice."""
     from gpubp.backends import detection
 
     if device not in (None, "cpu", "gpu"):

@@ -1,18 +1,17 @@
 """The protocol that every backend meets: the algorithm's primitives and a few array functions.
 
-`network.py` uses an array library through this page alone, and treats the arrays it gets as opaque but for four things
-that NumPy, CuPy, Numba's device arrays and the emulated device all offer: `shape`, `dtype`, slices of leading rows
-(`a[:n]`, `flat[i:j]`) and `reshape`, both as views.
+`network.py` uses an array library through this page alone. Of an array it uses four things that NumPy, CuPy, Numba's
+device arrays and the emulated device all offer: `shape`, `dtype`, slices of leading rows (`a[:n]`, `flat[i:j]`) and
+`reshape`, both as views.
 
 Conventions, for every method:
 
 - Rows are examples. B is the batch size, n_l the width of layer l. Every array is C-contiguous.
 - Results go into arrays that the caller made; the parameter that is written stands last. Inputs never alias outputs,
   except for what `update`, `weight_step` and `scale` change in place.
-- Arrays come in two dtypes, by their role (see `gpubp.nn.precision.Precision`): weights, activations and deltas in the
-  storage dtype; biases, gradients, parameters, the optimiser's state and targets in the master dtype. The two differ
-  where storage has 16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without
-  saturation.
+- Arrays have one of two dtypes, by their role (see `gpubp.nn.precision.Precision`): weights, activations and deltas the
+  storage dtype; biases, gradients, parameters, the optimiser's state and targets the master dtype. The two differ if
+  storage has 16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without saturation.
 - `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.nn.precision.round_to_tf32`).
 - Nothing waits for the device, except `asnumpy` and `synchronize`.
 - What changes from step to step is read from `control`, a small float64 array on the device (see
@@ -43,11 +42,11 @@ class Backend(Protocol):
     name: str
     device: str
     variants: tuple[str, ...]
-    """The rungs of the ladder that products come in, simplest first; empty where there is one way only."""
+    """The rungs of the ladder that products come in, simplest first; empty if there is one way only."""
     variant: str | None
-    """The rung that products take; None leaves it to the plan."""
+    """The rung that products take; None: the plan decides."""
     captures: bool
-    """Whether `capture` can record."""
+    """True if `capture` can record."""
 
     def for_precision(self, precision: str) -> Backend:
         """Return the backend that computes in this kind of arithmetic: this one, or one on the same device.
@@ -61,16 +60,16 @@ class Backend(Protocol):
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        """x as an array of this backend with this dtype; without a copy where x is one already."""
+        """Return x as an array of this backend with this dtype; without a copy if x is one already."""
 
     def asnumpy(self, x: Array) -> np.ndarray:
-        """A copy of x on the host. Waits for the device."""
+        """Return a copy of x on the host. Waits for the device."""
 
     def empty(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
-        """An array of this shape with undefined contents."""
+        """Return an array of this shape with undefined contents."""
 
     def zeros(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
-        """An array of this shape, all zeros."""
+        """Return an array of this shape, all zeros."""
 
     def upload(self, host: np.ndarray, out: Array) -> None:
         """out ← host, of the same shape and dtype, without an allocation on the device."""
@@ -100,13 +99,16 @@ class Backend(Protocol):
         """
 
     def synchronize(self) -> None:
-        """Wait until everything that was asked for is done; raise what went wrong."""
+        """Wait until the device is done; raise what went wrong on it."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the primitives that `work` calls, instead of running them; the result runs all of them again.
+        """Record the primitives that `work` calls, instead of running them. Return what runs all of them again.
 
         `work` has run before, with the same arrays, so that nothing is compiled or allocated while it is recorded; it
-        copies nothing from or to the host. Raises BackendError where a backend cannot record.
+        copies nothing from or to the host.
+
+        Raises:
+            BackendError: the backend cannot record.
         """
 
     # --- forward ----------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class Backend(Protocol):
         """z = a_prev wᵀ + b ; a = σ(z).
 
         a_prev: (B, n_{l-1}), w: (n_l, n_{l-1}), b: (n_l,) or None, a: (B, n_l);
-        z: (B, n_l) where the caller keeps it (σ' reads it), else None. σ is elementwise: softmax has a method.
+        z: (B, n_l) if the caller keeps it (σ' reads it), else None. σ is elementwise: softmax has a method.
         """
 
     def softmax(self, z: Array, a: Array) -> None:
@@ -145,7 +147,7 @@ class Backend(Protocol):
 
         output: (B, n_L), what the loss reads: the logits z for a loss from logits, else a.
         saved: (B, n_L), what σ' reads (a or z, as the activation says); for a loss from logits, z again.
-        y: (B, n_L) of the master dtype, or (B,) int64 labels where the loss takes labels.
+        y: (B, n_L) of the master dtype, or (B,) int64 labels if the loss takes labels.
         control: δ^L is multiplied by control[LOSS_SCALE] before it is rounded; the loss is not. None: no scale.
         losses: (2,) float64 (see `gpubp.kernels.control.Losses`), delta: (B, n_L).
         """
@@ -181,17 +183,18 @@ class Backend(Protocol):
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
         """w ← w − η δᵀ a_prev with η = control[LEARNING_RATE]: the weight gradient and plain SGD in one product.
 
-        Raises ArgumentError for arrays of 16 bits: the step would be rounded away.
+        Raises:
+            ArgumentError: w has 16 bits: the step would be rounded away.
         """
 
     def prepare_update(self, max_norm: float | None, control: Array, loss_scaling: LossScaling | None = None) -> None:
         """Count the update, and set the gradient's scale: STEP ← STEP + 1 and
 
-        GRADIENT_SCALE ← min(1, max_norm / √SQUARED_NORM), or 1 where max_norm is None.
+        GRADIENT_SCALE ← min(1, max_norm / √SQUARED_NORM), or 1 if max_norm is None.
 
         With loss scaling, SQUARED_NORM is that of the scaled gradient, and the norm is √SQUARED_NORM / LOSS_SCALE.
-        Where it is finite, GRADIENT_SCALE is divided by LOSS_SCALE, SKIP ← 0 and CLEAN_STEPS ← CLEAN_STEPS + 1; at
-        `growth_interval` of them LOSS_SCALE is doubled, and they start from 0. Where it is not, SKIP ← 1,
+        If it is finite, GRADIENT_SCALE is divided by LOSS_SCALE, SKIP ← 0 and CLEAN_STEPS ← CLEAN_STEPS + 1; at
+        `growth_interval` of them LOSS_SCALE is doubled, and they start from 0. If it is not, SKIP ← 1,
         LOSS_SCALE ← max(1, LOSS_SCALE / 2), CLEAN_STEPS ← 0, and STEP stays.
         """
 
@@ -205,10 +208,10 @@ class Backend(Protocol):
         parameters: Array,
         stored: Array | None = None,
     ) -> None:
-        """One step of the optimiser's recurrence over all parameters at once; none where SKIP is set.
+        """Make one step of the optimiser's recurrence over all parameters at once; none if SKIP is set.
 
         gradients, parameters and each array of state: (P,), the first `decayed` of them subject to weight decay;
         reads LEARNING_RATE, STEP, GRADIENT_SCALE and SKIP. Gradients are scaled, then clipped by value, then used.
-        stored: (P,) of the storage dtype, the new parameters rounded to it, in the same pass; None where nobody reads
-        such a copy.
+        stored: (P,) of the storage dtype, the new parameters rounded to it, in the same pass; None if nobody reads such
+        a copy.
         """

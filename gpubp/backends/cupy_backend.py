@@ -82,8 +82,10 @@ class CupyBackend(GpuBackend):
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        """x as an array of this backend with this dtype; without a copy where x is on the device, has it already, and
-        is C-contiguous: arrays of CuPy, and of any library with `__cuda_array_interface__` or DLPack.
+        """Return x as an array of this backend with this dtype.
+
+        Without a copy if x is on the device, has the dtype and is C-contiguous: an array of CuPy, or of any library
+        with `__cuda_array_interface__` or DLPack.
         """
         dlpack_device = getattr(x, "__dlpack_device__", None)
         on_device = hasattr(x, "__cuda_array_interface__")
@@ -118,7 +120,8 @@ class CupyBackend(GpuBackend):
         self._stream.synchronize()
 
     def elapsed(self, work: Callable[[], object]) -> float:
-        """Seconds that the device takes for what `work` gives it, between two events of its own clock. Waits for it."""
+        """Return the seconds that the device takes for what `work` launches, between two events of its own clock. Waits
+        for the device."""
         start, end = self._cp.cuda.Event(), self._cp.cuda.Event()
         start.record(self._stream)
         work()
@@ -128,8 +131,8 @@ class CupyBackend(GpuBackend):
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
-        """Work on a user's array, which is made, and used again, on the current stream: ours waits for what that was
-        given before, and that waits for ours."""
+        """Work on a user's array, which is made, and used again, on the current stream: the backend's stream waits for
+        what that stream was given before, and that stream then waits for the backend's."""
         current = self._cp.cuda.get_current_stream()
         self._stream.wait_event(current.record())
         yield
@@ -191,7 +194,7 @@ def _replay(graph: Any, stream: Any, workspace: Any) -> None:
 
 
 def _array_module(device: str) -> Any:
-    """CuPy, or what stands for it on the emulated device."""
+    """Return CuPy, or the emulated device's own module of that interface."""
     try:
         if device == "gpu":
             import cupy

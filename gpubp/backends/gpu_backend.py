@@ -315,8 +315,7 @@ class GpuBackend:
         functions: template arguments between dtype and plan. arrays: A, B, and those of the epilogue.
         """
         m, n, k, _, dtype = found
-        execution = self.execution(found, tf32, plan)
-        plan, parts, grid, block, shared = execution
+        plan, parts, grid, block, shared = self.execution(found, tf32, plan)
         template = (dtype, *functions)
         if parts == 1:
             sizes, numbers = _depth_last(m, n, k, factors)
@@ -416,15 +415,9 @@ def _chosen(m: int, n: int, k: int, operands: str, chip: Chip, variant: str | No
 
 
 def executed(plan: Plan, m: int, n: int, k: int) -> Execution:
-    """Return the grid and block of a product of this shape by this plan."""
-    if plan.variant in ("pipelined", "tensorcore"):
-        grid: Block = (plan.blocks(m, n),)
-        block: Block = (plan.threads,)
-    else:
-        grid = blocks(m, plan.tile_m), blocks(n, plan.tile_n)
-        block = plan.tile_n, plan.tile_m
+    """Return how a product of this shape is computed by this plan."""
     shared = plan.shared_bytes if plan.variant == "tensorcore" else 0
-    return Execution(plan, plan.parts(k), grid, block, shared)
+    return Execution(plan, plan.parts(k), plan.grid(m, n), plan.block, shared)
 
 
 def _depth_last(

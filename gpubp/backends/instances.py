@@ -81,6 +81,7 @@ def cuda_rung(plan: Plan) -> str:
     return {
         "naive": "Naive",
         "tiled": _type("Tiled", plan.tile_m),
+        "blocked": _type("Blocked", plan.tile_m),
         "pipelined": _type("Pipelined", *tile, plan.thread_m, plan.thread_n, plan.stages, plan.vector),
         "tensorcore": _type("TensorCore", *tile, plan.warp_m, plan.warp_n, plan.stages, plan.vector),
     }[plan.variant]
@@ -98,6 +99,7 @@ def numba_rung(plan: Plan) -> Rung:
     rungs: dict[str, Rung] = {
         "naive": ladder.Naive(),
         "tiled": ladder.Tiled(plan.tile_m),
+        "blocked": ladder.Blocked(plan.tile_m),
         "pipelined": ladder.Pipelined(plan.tile_m, plan.tile_n, plan.thread_m, plan.thread_n),
     }
     return rungs[plan.variant]

@@ -62,8 +62,11 @@ from gpubp.kernels.numba import (
 from gpubp.kernels.numba.ladder import Reduction
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
+from gpubp.nn.optimizers import Optimizer
 
 FLOATS = tuple(ARITHMETIC[kind].storage for kind in PLAIN)
+"""The dtypes that the kernels in Python read."""
+
 MAKERS: dict[str, Callable[..., Any]] = {
     "bias_gradient": bias_gradient.add_parts,
     "bias_gradient_parts": bias_gradient.parts,
@@ -87,7 +90,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "squared_norm_parts": squared_norm.parts,
     "total_loss": lambda jit, _: output_delta.total_loss(jit),
     "transpose_product": lambda jit, dtype, rung: transpose_product.make(jit, rung, dtype),
-    "update": lambda jit, dtype, optimizer: update.make(jit, dtype, optimizer.name, optimizer_numbers(optimizer)),
+    "update": lambda jit, dtype, rule: update.make(jit, dtype, *rule),
     "weight_gradient": lambda jit, dtype, rung: weight_gradient.make(jit, rung, dtype),
     "weight_step": lambda jit, dtype, rung: weight_step.make(jit, rung, dtype),
 }
@@ -103,8 +106,8 @@ STAND_INS = {("dense_forward", 2): 1, ("dense_forward", 3): 2, ("update", 2): 1,
 class NumbaBackend(GpuBackend):
     """See `GpuBackend`.
 
-    Arrays are Numba's device arrays. Each is taken for one of the current device, which Numba cannot tell of an array
-    that another library made.
+    Arrays are Numba's device arrays. Of an array that another library made, Numba cannot tell the device: it counts as
+    one of the current device.
 
     Args:
         device: "gpu" or "emulator".
@@ -144,8 +147,10 @@ class NumbaBackend(GpuBackend):
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        """x as an array of this backend with this dtype; without a copy where x is on the device, has it already, and
-        is C-contiguous: arrays of Numba, and of any library with `__cuda_array_interface__`, such as CuPy's.
+        """Return x as an array of this backend with this dtype.
+
+        Without a copy if x is on the device, has the dtype and is C-contiguous: an array of Numba, or of any library
+        with `__cuda_array_interface__`, such as CuPy.
         """
         if not self._cuda.is_cuda_array(x):
             return self._on_device(np.ascontiguousarray(x, dtype))
@@ -160,7 +165,7 @@ class NumbaBackend(GpuBackend):
         return self._on_device(np.ascontiguousarray(self.asnumpy(view), dtype))
 
     def _on_device(self, host: np.ndarray) -> Array:
-        """A copy on the device, which is done: the host's array may go."""
+        """Return a copy on the device, which is complete: the host's array may go."""
         placed = self._cuda.to_device(host, self._stream)
         self._stream.synchronize()
         return placed
@@ -188,7 +193,8 @@ class NumbaBackend(GpuBackend):
         self._stream.synchronize()
 
     def elapsed(self, work: Callable[[], object]) -> float:
-        """Seconds that the device takes for what `work` gives it, between two events of its own clock. Waits for it."""
+        """Return the seconds that the device takes for what `work` launches, between two events of its own clock. Waits
+        for the device."""
         start, end = self._cuda.event(), self._cuda.event()
         start.record(self._stream)
         work()
@@ -197,7 +203,7 @@ class NumbaBackend(GpuBackend):
         return start.elapsed_time(end) / 1e3
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Raises BackendError: Numba has no way to record its launches."""
+        """Raise BackendError: Numba has no way to record its launches."""
         raise BackendError("backend 'numba' cannot capture a step: Numba does not record launches; 'cupy' can")
 
     def copy(self, source: Array, out: Array) -> None:
@@ -246,6 +252,8 @@ class NumbaBackend(GpuBackend):
             return None if within else self._make(activations.make, x.name, x.parameter, str(template[0]))
         if isinstance(x, Loss):
             return self._make(losses.make, x.name, float(getattr(x, "threshold", 0)), str(template[0]))
+        if isinstance(x, Optimizer):
+            return x.name, optimizer_numbers(x)
         return x
 
     def arguments_of(self, launch: Launch) -> tuple[Any, ...]:
@@ -301,7 +309,7 @@ def _present(launch: Launch) -> tuple[bool, ...]:
 
 
 def _cuda_module(device: str) -> Any:
-    """`numba.cuda`, or what stands for it on the emulated device."""
+    """Return `numba.cuda`, or the emulated device's own module of that interface."""
     if device == "gpu":
         from numba import cuda
 
@@ -312,7 +320,7 @@ def _cuda_module(device: str) -> Any:
 
 
 def _keeps_kernels(cuda: Any) -> bool:
-    """Whether Numba can write to a folder for compiled kernels, beside the sources or in the user's home: without one,
+    """True if Numba can write to a folder for compiled kernels, beside the sources or in the user's home: without one,
     it makes no kernel that is to be kept."""
     try:
         cuda.jit(scale.make, cache=True)  # any function from the kernels' folder: without types nothing is compiled

@@ -264,7 +264,7 @@ class NumpyBackend:
 
 
 def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:
-    """Move the loss scale on by one step, and return whether the step is made."""
+    """Move the loss scale on by one step. Return True if the step is made."""
     finite = math.isfinite(control[Control.SQUARED_NORM])
     control[Control.SKIP] = not finite
     if not finite:
@@ -314,7 +314,7 @@ def _column_sums(x: np.ndarray, ones: np.ndarray, out: np.ndarray) -> None:
 
 
 def _not_written(name: str, out: np.ndarray) -> ArgumentError:
-    """SciPy has given BLAS a copy of this array, because it is of another dtype or order."""
+    """Return the error for an array of which SciPy gave BLAS a copy, as it has another dtype or order."""
     return ArgumentError(name, f"an array of {out.dtype} with strides {out.strides}", "C-contiguous")
 
 

@@ -23,7 +23,7 @@ from gpubp.chips import MAX_GRID, MAX_THREADS, WARP, Chip
 from gpubp.dtypes import ARITHMETIC, MIXED, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 
-THREAD_VARIANTS = ("naive", "tiled", "pipelined")
+THREAD_VARIANTS = ("naive", "tiled", "blocked", "pipelined")
 """The rungs on which every thread computes on its own, in the dtype of the arrays: any chip has what they need."""
 VARIANTS = (*THREAD_VARIANTS, "tensorcore")
 """The ladder of product kernels, each adding one idea to the one before."""
@@ -79,7 +79,7 @@ class Plan:
             self._check_ones("thread_m", "thread_n")
             self._check_tensorcore()
         else:
-            self._check_ones("thread_m", "thread_n", "stages", "vector", "split_k", "warp_m", "warp_n")
+            self._check_ones("stages", "vector", "split_k", "warp_m", "warp_n")
             self._check_simple()
 
     def _check_threads(self) -> None:
@@ -92,13 +92,20 @@ class Plan:
                 raise ArgumentError(field, getattr(self, field), f"1 with variant {self.variant!r}")
 
     def _check_simple(self) -> None:
+        if self.variant == "naive":
+            self._check_ones("thread_m", "thread_n")
+        else:
+            self._check_square()
         self._check_threads()
-        if self.variant == "tiled":
-            if self.tile_m not in (16, 32):
-                raise ArgumentError("tile_m", self.tile_m, "16 or 32 with variant 'tiled'")
-            for field in ("tile_n", "tile_k"):
-                if getattr(self, field) != self.tile_m:
-                    raise ArgumentError(field, getattr(self, field), f"tile_m, which is {self.tile_m}")
+
+    def _check_square(self) -> None:
+        small, large = SQUARE_SIDES[self.variant]
+        if self.tile_m not in (small, large):
+            raise ArgumentError("tile_m", self.tile_m, f"{small} or {large} with variant {self.variant!r}")
+        for field, must in _square(self.variant, self.tile_m).items():
+            if getattr(self, field) != must:
+                expected = f"{must} with variant {self.variant!r} and tile_m {self.tile_m}"
+                raise ArgumentError(field, getattr(self, field), expected)
 
     def _check_pipelined(self) -> None:
         unit = self.unit
@@ -169,9 +176,12 @@ class Plan:
         """Shared memory of a block: that of `tensorcore` is asked for at the launch, the others' is static."""
         if self.variant == "naive":
             return 0
-        # the tiles of `tiled` have a padding column
-        depth = self.tile_k + 1 if self.variant == "tiled" else self.tile_k
-        return self.stages * (self.tile_m + self.tile_n) * depth * self.item_bytes
+        sides, depth = self.tile_m + self.tile_n, self.tile_k
+        if self.variant == "tiled":
+            depth += 1  # a column of padding
+        elif self.variant == "blocked":
+            sides += 2 * self.unit  # 16 bytes of padding for each line
+        return self.stages * sides * depth * self.item_bytes
 
     def copies(self, vector: int) -> int:
         """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
@@ -192,8 +202,21 @@ class Plan:
         return replace(self, vector=min(self.vector, 2 if pairs else 1))
 
     def blocks(self, m: int, n: int) -> int:
-        """Tiles that cover an M × N result."""
+        """Return how many tiles cover an M × N result."""
         return -(-m // self.tile_m) * -(-n // self.tile_n)
+
+    def grid(self, m: int, n: int) -> tuple[int, ...]:
+        """Return the sides of the grid, in blocks, for an M × N result."""
+        if self.variant in ("pipelined", "tensorcore"):
+            return (self.blocks(m, n),)  # a block finds its tile by its number
+        return -(-m // self.tile_m), -(-n // self.tile_n)
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """The sides of a block, in threads."""
+        if self.variant in ("pipelined", "tensorcore"):
+            return (self.threads,)
+        return self.tile_n // self.thread_n, self.tile_m // self.thread_m
 
     def part(self, k: int) -> int:
         """Depth of each part of a product split in split_k: a multiple of tile_k; the last part may be less deep."""
@@ -236,9 +259,8 @@ def _kinds(variant: str) -> tuple[str, ...]:
 
 def _require_tensor_cores(chip: Chip) -> None:
     if not chip.has_tensor_cores:
-        expected = (
-            f"'naive', 'tiled' or 'pipelined' on {chip.arch}, which has no tensor cores for TF32 and BF16 (sm_80 has)"
-        )
+        others = ", ".join(map(repr, THREAD_VARIANTS))
+        expected = f"one of {others} on {chip.arch}, which has no tensor cores for TF32 and BF16 (sm_80 has)"
         raise ArgumentError("variant", "tensorcore", expected)
 
 
@@ -250,6 +272,16 @@ def _require_power_of_two(name: str, value: int) -> None:
 def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None:
     if value % divisor:
         raise ArgumentError(name, value, f"a multiple of {divisor} ({meaning})")
+
+
+SQUARE_SIDES = {"tiled": (16, 32), "blocked": (64, 128)}
+"""Sides of the square tiles of a variant; `choose` takes the larger if that gives every multiprocessor a block."""
+
+
+def _square(variant: str, side: int) -> dict[str, int]:
+    """Return the sizes of a plan with a square tile."""
+    tile_k, piece = (side, 1) if variant == "tiled" else (8, 8)
+    return {"tile_m": side, "tile_n": side, "tile_k": tile_k, "thread_m": piece, "thread_n": piece}
 
 
 _LARGE = {
@@ -346,9 +378,9 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
     dtype = canonical("dtype", dtype, _kinds(variant))
     if variant == "naive":
         return Plan("naive", dtype, 8, 32)
-    if variant == "tiled":
-        wide = Plan("tiled", dtype, 32, 32, 32)
-        return wide if wide.blocks(m, n) >= chip.multiprocessors else Plan("tiled", dtype, 16, 16, 16)
+    if variant in SQUARE_SIDES:
+        small, large = (Plan(variant, dtype, **_square(variant, side)) for side in SQUARE_SIDES[variant])
+        return large if large.blocks(m, n) >= chip.multiprocessors else small
     if variant == "tensorcore":
         _require_tensor_cores(chip)
         tiles = (TENSORCORE if alignment % 16 == 0 else TENSORCORE_UNALIGNED)[dtype]

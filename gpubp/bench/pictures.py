@@ -11,7 +11,7 @@ from gpubp.bench.tables import absent_by_reason
 from gpubp.bench.works import Limit, TrainingStep
 from gpubp.costs import PRODUCTS
 from gpubp.training import plots
-from gpubp.training.plots import Curve, Panel, Point
+from gpubp.training.plots import Curve, Dashes, Panel, Point
 
 COLOURS = {
     "numpy": plots.BLUE,
@@ -28,7 +28,7 @@ COLOURS = {
 }
 """One colour for each, on either device; a rung has its backend's."""
 
-DASHES = {"naive": ":", "tiled": "--", "pipelined": "-."}
+DASHES: dict[str, Dashes] = {"naive": ":", "tiled": "--", "blocked": (0, (5, 1, 1, 1, 1, 1)), "pipelined": "-."}
 
 PALETTE = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.PURPLE, plots.BROWN, plots.SKY, plots.GREY)
 MARKERS = "os^Dv<>P"

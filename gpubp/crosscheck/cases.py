@@ -65,7 +65,7 @@ LARGE = "+large"
 The rule for plans fills the chip first, so a large chip takes its smallest tile for every shape of `PRODUCT_SHAPES`.
 """
 
-LARGE_VARIANTS = ("tiled", "pipelined", TENSOR_CORE)
+LARGE_VARIANTS = ("tiled", "blocked", "pipelined", TENSOR_CORE)
 """The variants whose tiles come in sizes."""
 
 LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))

@@ -95,7 +95,7 @@ def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | N
 def _variants(work: Workload) -> tuple[str | None, ...]:
     if not work.is_product:
         return (None,)
-    return ("tensorcore",) if work.tensor_cores else plans.VARIANTS[:3]
+    return ("tensorcore",) if work.tensor_cores else plans.THREAD_VARIANTS
 
 
 def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -> Profile:

@@ -54,7 +54,7 @@ class Workload:
         if self.variant is not None and self.variant not in plans.VARIANTS:
             raise unknown_name("variant", self.variant, plans.VARIANTS)
         if self.variant is not None and (self.variant == "tensorcore") != self.tensor_cores:
-            own = "left out, or tensorcore," if self.tensor_cores else "naive, tiled or pipelined,"
+            own = "left out, or tensorcore," if self.tensor_cores else f"one of {', '.join(plans.THREAD_VARIANTS)},"
             other = "" if self.tensor_cores else "; or dtype tf32, bfloat16 or float16"
             raise ArgumentError("variant", self.variant, f"{own} with dtype {self.dtype}{other}")
         if activations.get(self.activation).name == "softmax":

@@ -176,9 +176,13 @@ def _whole_epochs(ax: Any, epochs: int) -> None:
         ax.set_xlim(0.5, 1.5)
 
 
+Dashes = str | tuple[int, tuple[int, ...]]
+"""A line's style: its name, or an offset and the lengths of lines and gaps."""
+
+
 @dataclass(frozen=True)
 class Curve:
-    """A line over sizes x, with a band from low to high around y. marker, dashes: as matplotlib names them."""
+    """A line over sizes x, with a band from low to high around y. marker, dashes: as matplotlib takes them."""
 
     label: str
     x: Sequence[float]
@@ -186,7 +190,7 @@ class Curve:
     low: Sequence[float]
     high: Sequence[float]
     colour: str
-    dashes: str = "-"
+    dashes: Dashes = "-"
     marker: str = "o"
 
 

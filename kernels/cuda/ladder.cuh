@@ -2,7 +2,8 @@
 //
 //   Naive        one thread, one output element
 //   Tiled        + tiles in shared memory that a block's threads share
-//   Pipelined    + sums in registers, 16-byte copies that overlap with arithmetic, no guards in the main loop
+//   Blocked      + 64 sums a thread, in registers
+//   Pipelined    + 16-byte copies that overlap with arithmetic, no guards in the main loop
 //   TensorCore   + matrix units
 //
 // A rung is a type, and a template argument of the primitives' kernels:
@@ -16,6 +17,7 @@
 // `Reduction` is no rung to climb, but has the same interface: the second half of a product whose depth was split.
 #pragma once
 
+#include "product_blocked.cuh"
 #include "product_naive.cuh"
 #include "product_pipelined.cuh"
 #include "product_reduce.cuh"

@@ -1,18 +1,17 @@
-// pipelined: a thread computes a THREAD_M×THREAD_N piece of the product in registers, from tiles that arrive in shared
-// memory while the ones before them are being used.
+// pipelined: tiles arrive in shared memory while the ones before them are being used.
 //
-//   Register blocking  A thread reads THREAD_M + THREAD_N values of each depth k and makes THREAD_M · THREAD_N
-//                      multiply-adds of them: 64 for 16 with 8×8, where `tiled` makes one for two.
-//   16-byte accesses   Global to shared and shared to registers: a quarter of the instructions.
+// In `blocked` all threads of a block wait for a tile, and then memory waits for them. Here neither waits for the other:
+//
 //   Pipelining         STAGES tiles are in shared memory: while one is used, the next STAGES − 1 are on their way, and
 //                      one barrier a tile is enough.
+//   16-byte accesses   Global to shared and shared to registers: a quarter of the instructions.
 //   No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
 //                      first, padded with zeros, before the loop. Rows and columns outside the operand are clamped to
 //                      its last ones: their sums are never stored.
 //   No bank conflicts  See ThreadPlace.
 //
-// Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time. Threads stand as
-// THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
+// A block computes TILE_M×TILE_N of the result, a thread THREAD_M×THREAD_N of that in registers, as in `blocked`, TILE_K
+// depths at a time. Threads stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
 #pragma once
 
 #include "copies.cuh"

@@ -19,6 +19,49 @@ from gpubp.kernels.numba.activations import Sigma
 LEARNING_RATE = int(Control.LEARNING_RATE)
 
 
+def sides(jit: Callable, run: int, threads: int) -> Any:
+    """Return the device function side_of(thread, i): which row or column of a tile is number i of a thread's own.
+
+    `run` of them lie side by side; then come those of the other threads.
+    """
+    distance = threads * run
+
+    @jit(device=True, inline="always")
+    def side_of(thread, i):
+        return i // run * distance + thread * run + i % run
+
+    return side_of
+
+
+def sums(jit: Callable, rows: int, columns: int, dtype: str, row_of: Any, column_of: Any, finish: Any) -> Any:
+    """Return the device function finish_sums(sums, m, n, first_row, first_column, thread_m, thread_n, operands).
+
+    It hands a thread's sums, `rows` × `columns` of them, to `finish`: a sum at a time, always from the same registers,
+    as those behind it move up. So the loops may stay loops, with the epilogue in them once, and no register needs an
+    index.
+    """
+    scalar = np.dtype(dtype).type
+    count = rows * columns
+
+    @jit(device=True, inline="always")
+    def finish_sums(sums, m, n, first_row, first_column, thread_m, thread_n, operands):
+        row_sums = cuda.local.array(columns, scalar)
+        for i in range(rows):
+            row = first_row + row_of(thread_m, i)
+            for j in range(columns):
+                row_sums[j] = sums[j]
+            for s in range(count - columns):
+                sums[s] = sums[s + columns]
+            for j in range(columns):
+                column = first_column + column_of(thread_n, j)
+                if row < m and column < n:
+                    finish(operands, np.uint64(row), np.uint64(column), row_sums[0])
+                for other in range(columns - 1):
+                    row_sums[other] = row_sums[other + 1]
+
+    return finish_sums
+
+
 def plain(jit: Callable) -> Any:
     """c = Σ ; operands: (c,)."""
 

@@ -2,7 +2,8 @@
 
     Naive        one thread, one output element
     Tiled        + tiles in shared memory that a block's threads share
-    Pipelined    + sums in registers, loads that overlap with arithmetic, no guards in the main loop
+    Blocked      + 64 sums a thread, in registers
+    Pipelined    + loads that overlap with arithmetic, no guards in the main loop
 
 A rung is a value, and an argument of the primitives' factories. `rung.product(jit, form, dtype, finish)` returns the
 device function product(a, b, m, n, first, last, operands): it sums over the depths first .. last − 1, for this block's
@@ -13,13 +14,14 @@ elements of the M×N result, and hands each sum to `finish` (epilogues.py) with 
 
 from __future__ import annotations
 
+from gpubp.kernels.numba.product_blocked import Blocked
 from gpubp.kernels.numba.product_naive import Naive
 from gpubp.kernels.numba.product_pipelined import Pipelined
 from gpubp.kernels.numba.product_reduce import Reduction
 from gpubp.kernels.numba.product_tiled import Tiled
 from gpubp.kernels.numba.signatures import array
 
-Rung = Naive | Tiled | Pipelined | Reduction
+Rung = Naive | Tiled | Blocked | Pipelined | Reduction
 
 
 def sources(rung: Rung, dtype: str) -> tuple[str, str]:

@@ -1,8 +1,7 @@
-"""pipelined: a thread computes a THREAD_M×THREAD_N piece of the product in registers, from tiles that arrive in shared
-memory while the ones before them are being used.
+"""pipelined: tiles arrive in shared memory while the ones before them are being used.
 
-    Register blocking  A thread reads THREAD_M + THREAD_N values of each depth k and makes THREAD_M · THREAD_N
-                       multiply-adds of them: 64 for 16 with 8×8, where `tiled` makes one for two.
+In `blocked` all threads of a block wait for a tile, and then memory waits for them. Here neither waits for the other:
+
     Double buffering   Two tiles are in shared memory. The loads of the next one are issued before the arithmetic of
                        this one and stored after it, so that memory works while the multiplier does.
     No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
@@ -11,11 +10,10 @@ memory while the ones before them are being used.
     No bank conflicts  A tile lies as [depth][side] with a few columns of padding (see `line`).
 
 What Python cannot say here, and CUDA C++ can: cp.async, which needs no registers on the way into shared memory, and so
-more than two stages; 16-byte accesses to global memory, as an array's elements are loaded one by one. The local arrays
-become registers because every loop over them has a constant length, so that NVVM unrolls it; with a length that is not
-constant they would be slow local memory.
+more than two stages; 16-byte accesses to global memory, as an array's elements are loaded one by one.
 
-Threads stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
+A block computes TILE_M×TILE_N of the result, a thread THREAD_M×THREAD_N of that in registers, as in `blocked`. Threads
+stand as THREADS_M×THREADS_N over the tile, a warp as 4×8 of them.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from gpubp.kernels.numba import forms
+from gpubp.kernels.numba import epilogues, forms
 from gpubp.kernels.numba.forms import Form
 
 TILE_K = 8
@@ -78,7 +76,9 @@ class Pipelined:
         b_tile_of = _tile_functions(jit, form.b_by_depth, TILE_N, THREADS, B_COPIES, zero)
         a_fetch_first, a_fetch, a_land = a_tile_of
         b_fetch_first, b_fetch, b_land = b_tile_of
-        a_read, b_read = _read(jit, THREAD_M, RUN_M, THREADS_M), _read(jit, THREAD_N, RUN_N, THREADS_N)
+        row_of, column_of = epilogues.sides(jit, RUN_M, THREADS_M), epilogues.sides(jit, RUN_N, THREADS_N)
+        a_read, b_read = _read(jit, THREAD_M, row_of), _read(jit, THREAD_N, column_of)
+        finish_sums = epilogues.sums(jit, THREAD_M, THREAD_N, dtype, row_of, column_of, finish)
         place_of = _tile_place(jit)
 
         @jit(device=True, inline="always")
@@ -100,7 +100,7 @@ class Pipelined:
         def product(a, b, m, n, first, last, operands):
             a_tiles = cuda.shared.array((2, TILE_K, LINE_M), scalar, alignment=16)
             b_tiles = cuda.shared.array((2, TILE_K, LINE_N), scalar, alignment=16)
-            sums, row_sums = cuda.local.array(SUMS, scalar), cuda.local.array(THREAD_N, scalar)
+            sums = cuda.local.array(SUMS, scalar)
             a_next, b_next = cuda.local.array(A_COPIES, scalar), cuda.local.array(B_COPIES, scalar)
             a_values, b_values = cuda.local.array(THREAD_M, scalar), cuda.local.array(THREAD_N, scalar)
             for s in range(SUMS):
@@ -136,20 +136,7 @@ class Pipelined:
                     b_land(b_next, b_tiles[reading ^ np.uint32(1)])
                 cuda.syncthreads()  # the next tile is whole
 
-            # A sum at a time, always from the same registers: those behind it move up. So the loops may stay loops,
-            # with the epilogue in them once, and no register needs an index.
-            for i in range(THREAD_M):
-                row = first_row + i // RUN_M * (THREADS_M * RUN_M) + thread_m * RUN_M + i % RUN_M
-                for j in range(THREAD_N):
-                    row_sums[j] = sums[j]
-                for s in range(SUMS - THREAD_N):
-                    sums[s] = sums[s + THREAD_N]
-                for j in range(THREAD_N):
-                    column = first_column + j // RUN_N * (THREADS_N * RUN_N) + thread_n * RUN_N + j % RUN_N
-                    if row < m and column < n:
-                        finish(operands, np.uint64(row), np.uint64(column), row_sums[0])
-                    for other in range(THREAD_N - 1):
-                        row_sums[other] = row_sums[other + 1]
+            finish_sums(sums, m, n, first_row, first_column, thread_m, thread_n, operands)
 
         return product
 
@@ -195,14 +182,13 @@ def _tile_functions(
     return fetch_first, fetch, land
 
 
-def _read(jit: Callable, per_thread: int, run: int, threads: int) -> Any:
-    """The device function read(line, thread, values): a thread's own sides of one depth of a tile."""
-    distance = threads * run
+def _read(jit: Callable, per_thread: int, side_of: Any) -> Any:
+    """Return the device function read(line, thread, values): a thread's own sides of one depth of a tile."""
 
     @jit(device=True, inline="always")
     def read(line, thread, values):
         for v in range(per_thread):
-            values[v] = line[v // run * distance + thread * run + v % run]
+            values[v] = line[side_of(thread, v)]
 
     return read
 

@@ -21,7 +21,7 @@ def chosen():
     """Each kernel's arithmetic once: activations, losses and optimisers, and each rung of the ladder."""
     for primitive in ("softmax", "bias_gradient", "squared_norm", "scale", "row_argmax"):
         yield case(primitive)
-    for variant in ("naive", "tiled", "pipelined"):
+    for variant in ("naive", "tiled", "blocked", "pipelined"):
         yield case("transpose_product", variant=variant)
     yield case("weight_gradient", variant="naive")
     yield case("weight_step", variant="naive")

@@ -107,6 +107,7 @@ def test_upload_copy_cast_and_zeros(backend):
     [
         Plan("naive", "float32", 4, 8),
         Plan("tiled", "float32", 32, 32, 32),
+        Plan("blocked", "float32", 64, 64, 8, 8, 8),
         pytest.param(Plan("pipelined", "float32", 32, 32, 16, 4, 4, 2, split_k=2), marks=pytest.mark.slow),
     ],
     ids=lambda plan: plan.variant,
@@ -211,6 +212,18 @@ def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):
     made = len(backend._made)
     backend.weight_gradient(a, b, out, plan=Plan("pipelined", "float32", 16, 16, 64, 2, 2, 3, split_k=5))
     assert len(backend._made) == made
+
+
+def test_a_step_size_makes_no_other_kernel(backend):
+    arrays = [backend.zeros((8,), "float32") for _ in range(2)]
+    control = backend.zeros((len(Control),), "float64")
+
+    def step(**settings):
+        backend.update(optimizers.SGD(**settings), arrays[0], 4, control, [], arrays[1])
+        return len(backend._made)
+
+    made = step(learning_rate=0.1)
+    assert step(learning_rate=0.2, weight_decay=0.1, clip_value=1.0) == made
 
 
 def test_capture_is_refused(backend):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,11 +71,46 @@ def test_a_plan_for_tensor_cores_that_cannot_be_names_what_is_wrong(change, word
 
 
 @pytest.mark.parametrize(
-    "fields", [("naive", "float32", 8, 32, 1, 2), ("tiled", "float32", 16, 32, 16), ("tiled", "float32", 24, 24, 24)]
+    ("fields", "words"),
+    [
+        (("naive", "float32", 8, 32, 1, 2), "thread_m was 2; it must be 1 with variant 'naive'"),
+        (("tiled", "float32", 16, 32, 16), "tile_n was 32; it must be 16 with variant 'tiled' and tile_m 16"),
+        (("tiled", "float32", 24, 24, 24), "tile_m was 24; it must be 16 or 32 with variant 'tiled'"),
+        (("tiled", "float32", 32, 32, 32, 2), "thread_m was 2; it must be 1"),
+        (("blocked", "float32", 32, 32, 8, 8, 8), "tile_m was 32; it must be 64 or 128 with variant 'blocked'"),
+        (("blocked", "float32", 64, 128, 8, 8, 8), "tile_n was 128; it must be 64"),
+        (("blocked", "float64", 64, 64, 16, 8, 8), "tile_k was 16; it must be 8"),
+        (("blocked", "float64", 64, 64, 8, 8, 4), "thread_n was 4; it must be 8"),
+        (("blocked", "float64", 64, 64, 8, 8, 8, 2), "stages was 2; it must be 1 with variant 'blocked'"),
+        (("blocked", "bfloat16", 64, 64, 8, 8, 8), "dtype was 'bfloat16'"),
+    ],
 )
-def test_the_simple_variants_have_no_pipeline(fields):
-    with pytest.raises(ArgumentError):
+def test_a_simple_variant_names_what_it_cannot_have(fields, words):
+    with pytest.raises(ArgumentError, match=words):
         Plan(*fields)
+
+
+@pytest.mark.parametrize(
+    ("plan", "grid", "block"),
+    [
+        (Plan("naive", "float32", 8, 32), (13, 7), (32, 8)),
+        (Plan("tiled", "float32", 16, 16, 16), (7, 13), (16, 16)),
+        (Plan("blocked", "float32", 64, 64, 8, 8, 8), (2, 4), (8, 8)),
+        (GOOD, (2,), (256,)),
+        (GOOD_TENSOR, (2,), (128,)),
+    ],
+)
+def test_a_plan_says_how_it_is_launched(plan, grid, block):
+    assert (plan.grid(100, 200), plan.block) == (grid, block)
+    assert np.prod(block) == plan.threads
+    assert np.prod(grid) == plan.blocks(100, 200)
+
+
+@pytest.mark.parametrize(("variant", "small", "large"), [("tiled", 16, 32), ("blocked", 64, 128)])
+def test_a_square_tile_is_large_where_it_fills_the_chip(variant, small, large):
+    side = 12 * large  # 144 tiles for 132 multiprocessors
+    assert choose(side, side, 64, "float64", EMULATED_CHIP, variant).tile_m == large
+    assert choose(side - large, side - large, 64, "float64", EMULATED_CHIP, variant).tile_m == small
 
 
 def test_shared_memory_is_held_against_the_chip():

@@ -12,7 +12,7 @@ from gpubp.crosscheck import cases
 from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 
-VARIANTS = ("naive", "tiled", "pipelined")
+VARIANTS = ("naive", "tiled", "blocked", "pipelined")
 
 
 @pytest.mark.parametrize("primitive", cases.OPTIONS)
@@ -113,7 +113,7 @@ def test_large_tiles_are_among_the_cases(primitive):
             for plan in [plans.choose(*case.shape, dtype, chip, case.rung)]
         }
         first = plans.PIPELINED[dtype][0]
-        assert tiles == {("tiled", 32, 32), ("pipelined", first.tile_m, first.tile_n)}
+        assert tiles == {("tiled", 32, 32), ("blocked", 128, 128), ("pipelined", first.tile_m, first.tile_n)}
 
 
 def test_the_subset_is_small():

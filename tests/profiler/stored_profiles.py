@@ -39,6 +39,7 @@ LAYER = (512, 256)
 PROFILES = (
     ("cupy", "H100", Workload("hidden_delta", SQUARE, variant="naive")),
     ("cupy", "H100", Workload("hidden_delta", SQUARE, variant="tiled")),
+    ("cupy", "H100", Workload("hidden_delta", SQUARE, variant="blocked")),
     ("cupy", "H100", Workload("hidden_delta", LARGE)),
     ("cupy", "A100", Workload("dense_forward", LARGE, activation="gelu")),
     ("cupy", "T4", Workload("weight_gradient", SQUARE)),
@@ -50,6 +51,7 @@ PROFILES = (
     ("cupy", "H100", Workload("bias_gradient", LAYER)),
     ("cupy", "H100", Workload("update", (100_000,), optimizer="adam")),
     ("numba", "H100", Workload("hidden_delta", SQUARE, variant="tiled")),
+    ("numba", "H100", Workload("hidden_delta", SQUARE, variant="blocked")),
     ("numba", "H100", Workload("hidden_delta", SQUARE)),
     ("numba", "H100", Workload("softmax", LAYER)),
     ("numba", "H100", Workload("update", (100_000,), optimizer="adam")),

@@ -6,7 +6,7 @@ from gpubp import costs
 from gpubp.errors import ArgumentError
 from gpubp.profiler import counts
 
-NAIVE_LINE, TILED_LINE = "product_naive.cuh", "product_tiled.cuh"
+NAIVE_LINE, TILED_LINE, BLOCKED_LINE = "product_naive.cuh", "product_tiled.cuh", "product_blocked.cuh"
 
 
 def test_naive_by_hand(count):
@@ -52,6 +52,29 @@ def test_tiled_by_hand(count):
     assert counts.instructions["barrier"] == 32 * warps * tiles * 2
 
 
+def test_blocked_by_hand(count):
+    m, n, k, tile, piece = 64, 128, 32, 64, 8
+    found = count("transpose_product", (m, n, k), variant="blocked")
+    (counts,) = found.counts
+    assert found.plan.tile_m == tile
+    assert counts.blocks == 2
+    assert counts.instructions["FMA"] == m * n * k
+    warps, tiles = m * n // piece**2 // 32, k // 8
+    # for a tile of depth a thread copies eight elements of each operand; a warp takes whole sectors
+    assert counts.instructions["load global"] == 32 * warps * tiles * 16
+    assert counts.total("global", "requests") == warps * (tiles * 16 + piece**2)
+    assert counts.sectors == warps * (tiles * 16 + piece**2) * 4
+    # at each depth it reads eight elements of each, which are in different banks, as are those that it copies
+    reads, stores = 8 * 2 * piece, 16
+    assert counts.instructions["load shared"] == 32 * warps * tiles * reads
+    assert counts.instructions["store shared"] == 32 * warps * tiles * stores
+    assert counts.passes == warps * tiles * (reads + stores)
+    assert counts.conflicts == 0
+    assert counts.instructions["barrier"] == 32 * warps * tiles * 2
+    hot = max(counts.lines, key=lambda line: line.instructions.get("FMA", 0))
+    assert hot.file.endswith(BLOCKED_LINE)
+
+
 def test_lines_add_up(count):
     (counts,) = count("transpose_product", (16, 32, 8), variant="naive").counts
     by_line = sum(sum(line.instructions.values()) for line in counts.lines)
@@ -80,12 +103,14 @@ def test_a_large_shape_is_counted_at_smaller_ones(count):
     ("backend", "variant", "dtype", "shape"),
     [
         ("cupy", "tiled", "float64", (101, 90, 330)),
+        ("cupy", "blocked", "float64", (101, 190, 330)),
         ("cupy", "pipelined", "float32", (128, 96, 900)),
         ("cupy", "pipelined", "float32", (83, 100, 5167)),  # in parts of the depth, and off 16-byte boundaries
         ("cupy", "tensorcore", "bfloat16", (200, 264, 1600)),
         ("cupy", "pipelined", "float32", (133, 72, 544)),  # in parts whose sums do not fill whole blocks
         ("cupy", "tensorcore", "bfloat16", (260, 516, 704)),  # rows of neighbouring tiles in one sector, if too few
         ("numba", "tiled", "float32", (101, 90, 330)),
+        ("numba", "blocked", "float32", (101, 190, 330)),
     ],
 )
 def test_every_variant_scales(count, backend, variant, dtype, shape):

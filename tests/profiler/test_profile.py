@@ -41,7 +41,7 @@ def test_the_chip_and_the_architecture():
         ({"primitive": "product"}, "primitive was 'product'"),
         ({"shape": (1, 2)}, "MxNxK"),
         ({"variant": "fast"}, "variant was 'fast'"),
-        ({"variant": "tensorcore"}, "naive, tiled or pipelined, with dtype float32; or dtype tf32"),
+        ({"variant": "tensorcore"}, "one of naive, tiled, blocked, pipelined, with dtype float32; or dtype tf32"),
         ({"variant": "naive", "dtype": "tf32"}, "left out, or tensorcore, with dtype tf32"),
         ({"activation": "softmax"}, "an elementwise activation"),
         ({"optimizer": "best"}, "optimizer was 'best'"),

@@ -42,8 +42,8 @@ def test_variants_side_by_side(tmp_path):
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)["profiles"]
     titles = [(each["plan"]["variant"], len(each["kernels"])) for each in found]
-    assert titles == [("naive", 1), ("tiled", 1), ("pipelined", 1), ("pipelined", 2)]
-    fused, separate = found[2], found[3]
+    assert titles == [("naive", 1), ("tiled", 1), ("blocked", 1), ("pipelined", 1), ("pipelined", 2)]
+    fused, separate = found[3], found[4]
     # the fused kernel does not write the product and read it again
     product = 4 * 48 * 40
     assert separate["cost"]["bytes_read"] - fused["cost"]["bytes_read"] == product

@@ -78,13 +78,31 @@ def test_no_large_tile_spills(form, dtype, arch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_naive_and_tiled_need_what_the_plan_says(dtype):
+def test_the_first_rungs_need_what_the_plan_says(dtype):
     chosen = [Plan("naive", dtype, 8, 32), Plan("tiled", dtype, 16, 16, 16), Plan("tiled", dtype, 32, 32, 32)]
+    chosen += [Plan("blocked", dtype, 64, 64, 8, 8, 8), Plan("blocked", dtype, 128, 128, 8, 8, 8)]
     for form in FORMS:
         _, needs = compile_entries([product(form, dtype, plan, "Tanh") for plan in chosen], "sm_90")
         for plan, resources in zip(chosen, needs, strict=True):
             assert not resources.spills
+            assert resources.local_bytes == 0
             assert resources.shared_bytes == plan.shared_bytes
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "arch"),
+    sampled(
+        [(form, dtype, arch) for form in FORMS for dtype in ("float32", "float64") for arch in ARCHITECTURES],
+        [("NT", "float64", "sm_75"), ("TN", "float32", "sm_120")],
+    ),
+)
+def test_blocked_does_not_spill(form, dtype, arch):
+    chosen = [Plan("blocked", dtype, side, side, 8, 8, 8) for side in (64, 128)]
+    _, needs = compile_entries([product(form, dtype).whole(plan) for plan in chosen], arch)
+    for plan, resources in zip(chosen, needs, strict=True):
+        assert not resources.spills, plan
+        assert resources.local_bytes == 0, plan
+        assert resources.registers * plan.threads <= REGISTERS, plan
 
 
 def elementwise_entries(kinds=("float", "double")):

@@ -70,6 +70,55 @@ TILED = [
     ),
 ]
 
+BLOCKED = [
+    Mutant(
+        "no barrier after the copy", "product_blocked.cuh", "__syncthreads();  // the tiles", "//", (dense("blocked"),)
+    ),
+    Mutant(
+        "no barrier before the next copy",
+        "product_blocked.cuh",
+        "__syncthreads();  // nobody",
+        "//",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "reads past a ragged edge",
+        "product_blocked.cuh",
+        "inside ? x(first_side + s, first_depth + k) : T(0)",
+        "x(first_side + s, first_depth + k)",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "drops a ragged last tile",
+        "product_blocked.cuh",
+        "k0 < product.last;",
+        "k0 + TILE_K <= product.last;",
+        (dense("blocked"),),
+    ),
+    Mutant("gives a thread the sums of another", "product_blocked.cuh", "thread + i * SIDE", "i", (dense("blocked"),)),
+    Mutant(
+        "copies half of a tile",
+        "product_blocked.cuh",
+        "copy < TILE * TILE_K / THREADS;",
+        "copy < TILE * TILE_K / THREADS / 2;",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "reads B for A",
+        "product_blocked.cuh",
+        "a_values[i] = a_tile[k]",
+        "a_values[i] = b_tile[k]",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "lines of a tile overlap",
+        "product_blocked.cuh",
+        "using Tile = T[TILE_K][TILE + 16 / sizeof(T)];",
+        "using Tile = T[TILE_K][TILE - 16 / sizeof(T)];",
+        (dense("blocked", "257x129x41"),),
+    ),
+]
+
 DEEP = "40x40x130"
 PIPELINED = [
     Mutant("no barrier", "product_pipelined.cuh", "__syncthreads();  // this tile", "//", (dense("pipelined", DEEP),)),
@@ -302,7 +351,7 @@ UPDATES = [
     ),
 ]
 
-MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES]
+MUTANTS = [*NAIVE, *TILED, *BLOCKED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES]
 
 
 @pytest.mark.slow

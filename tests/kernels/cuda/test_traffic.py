@@ -1,18 +1,20 @@
-"""What the `pipelined` kernels move, counted on the emulated device: no wasted sector, no bank conflict, and no product
-that goes to memory just to be read again."""
+"""What the `blocked` and `pipelined` kernels move, counted on the emulated device: no wasted sector, no bank conflict,
+and no product that goes to memory just to be read again."""
 
 import numpy as np
 import pytest
 
 from gpubp import emulator
 from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.backends.plans import PIPELINED
+from gpubp.backends.plans import PIPELINED, Plan
 from gpubp.nn import activations
 
 M, N, K = 256, 128, 64
 ITEM = {"float32": 4, "float64": 8}
+BLOCKED = [Plan("blocked", dtype, side, side, 8, 8, 8) for dtype in ITEM for side in (64, 128)]
 PLANS = [
-    pytest.param(plan, id=f"{plan.dtype} {plan.tile_m}x{plan.tile_n}") for plans in PIPELINED.values() for plan in plans
+    pytest.param(plan, id=f"{plan.variant} {plan.dtype} {plan.tile_m}x{plan.tile_n}")
+    for plan in (*BLOCKED, *PIPELINED["float32"], *PIPELINED["float64"])
 ]
 RELU = activations.get("relu")
 
@@ -52,11 +54,12 @@ def test_every_sector_is_needed_and_no_bank_is_asked_twice(backend, plan):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variant", ["blocked", "pipelined"])
 @pytest.mark.parametrize("dtype", ITEM)
-def test_nothing_is_wasted_in_the_other_forms(backend, dtype):
+def test_nothing_is_wasted_in_the_other_forms(backend, dtype, variant):
     a_prev, w, delta = matrices(backend, dtype, (M, K), (N, K), (M, N))
     a, gradient, b = matrices(backend, dtype, (M, N), (N, K), (N,))
-    plan = large(dtype)
+    plan = large(dtype) if variant == "pipelined" else Plan("blocked", dtype, 64, 64, 8, 8, 8)
     assert_nothing_is_wasted(count(lambda: backend.dense_forward(a_prev, w, b, RELU, None, a, plan=plan)))
     assert_nothing_is_wasted(count(lambda: backend.weight_gradient(delta, a_prev, gradient, plan=plan)))
 

@@ -1,5 +1,6 @@
 """What Numba makes of the kernels: no float64 where it is not asked for, no spills, no local memory."""
 
+import itertools
 import re
 
 import pytest
@@ -27,12 +28,12 @@ from gpubp.kernels.numba import (
     weight_gradient,
     weight_step,
 )
-from gpubp.kernels.numba.ladder import Naive, Pipelined, Reduction, Tiled
+from gpubp.kernels.numba.ladder import Blocked, Naive, Pipelined, Reduction, Tiled
 from gpubp.nn.activations import ACTIVATIONS
 
 ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120")
 ELEMENTWISE = sorted(set(ACTIVATIONS) - {"softmax"})
-RUNGS = [Naive(), Tiled(16), pytest.param(Pipelined(16, 16, 2, 2), marks=pytest.mark.slow)]
+RUNGS = [Naive(), Tiled(16), Blocked(64), pytest.param(Pipelined(16, 16, 2, 2), marks=pytest.mark.slow)]
 
 
 def compiled(kernel):
@@ -126,6 +127,26 @@ def check_resources(primitive, plan, arch):
 
 
 PRIMITIVES = ("dense_forward", "hidden_delta", "weight_gradient")
+BLOCKED = [
+    (primitive, dtype, tile, ARCHS[(i + j) % 4])
+    for i, (primitive, dtype) in enumerate(itertools.product(PRIMITIVES, ("float32", "float64")))
+    for j, tile in enumerate((64, 128))
+]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "dtype", "tile", "arch"), sampled(BLOCKED, [("hidden_delta", "float64", 128, "sm_80")])
+)
+def test_registers_hold_the_sums_of_blocked(primitive, dtype, tile, arch):
+    plan = Plan("blocked", dtype, tile, tile, 8, 8, 8)
+    with emulator.use(arch):
+        used = compiled_product(primitive, Blocked(tile), dtype).resources
+    print(arch, primitive, dtype, tile, used)
+    assert (used.spill_store_bytes, used.spill_load_bytes, used.local_bytes) == (0, 0, 0)
+    assert used.registers * plan.threads <= 65536
+    assert used.shared_bytes == plan.shared_bytes
+
+
 # A thread with few sums has registers to spare: of the small tiles the smallest stands for all.
 TILES = [
     plan for plans in PIPELINED.values() for plan in plans if plan.thread_m * plan.thread_n >= 32 or plan is plans[-1]

@@ -50,6 +50,42 @@ TILED = [
     ),
 ]
 
+BLOCKED = [
+    Mutant(
+        "no barrier after the copy",
+        "product_blocked",
+        "cuda.syncthreads()  # the tiles",
+        "pass  #",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "no barrier after the use", "product_blocked", "cuda.syncthreads()  # nobody", "pass  #", (dense("blocked"),)
+    ),
+    Mutant(
+        "reads past a ragged edge",
+        "product_blocked",
+        "if first_side + s < sides and first_depth + k < depth:",
+        "if first_depth + k < depth:",
+        (dense("blocked"),),
+    ),
+    Mutant(
+        "drops a ragged last tile",
+        "product_blocked",
+        "range(first, last, TILE_K)",
+        "range(first, last - TILE_K + 1, TILE_K)",
+        (dense("blocked"),),
+    ),
+    Mutant("reads A for B", "product_blocked", "b_values[i] = b_tile[k", "b_values[i] = a_tile[k", (dense("blocked"),)),
+    Mutant(
+        "copies half of a tile",
+        "product_blocked",
+        "range(tile_side * TILE_K // threads)",
+        "range(tile_side * TILE_K // threads // 2)",
+        (dense("blocked"),),
+    ),
+    Mutant("keeps the last sum alone", "product_blocked", "+= a_values[i]", "= a_values[i]", (dense("blocked"),)),
+]
+
 DEEP = "17x16x21"
 PIPELINED = [
     Mutant(
@@ -96,15 +132,15 @@ PIPELINED = [
     ),
     Mutant(
         "stores past the column",
-        "product_pipelined",
+        "epilogues",
         "if row < m and column < n:",
         "if row < m:",
         (case("dense_forward", "pipelined", "17x21x13", "identity", "bias"),),
     ),
     Mutant(
         "takes a row's sums twice",
-        "product_pipelined",
-        "sums[s] = sums[s + THREAD_N]",
+        "epilogues",
+        "sums[s] = sums[s + columns]",
         "sums[s] = sums[s]",
         (dense("pipelined", DEEP),),
     ),
@@ -204,9 +240,10 @@ OTHERS = [
     ),
 ]
 
-MUTANTS = [*NAIVE, *TILED, *PIPELINED, *EPILOGUES, *OTHERS]
+MUTANTS = [*NAIVE, *TILED, *BLOCKED, *PIPELINED, *EPILOGUES, *OTHERS]
 QUICK = ("no barrier after the copy", "no bias")
-LONG = [mutant for mutant in MUTANTS if mutant.file in ("product", "product_pipelined", "product_reduce")]
+FILES = ("product", "product_blocked", "product_pipelined", "product_reduce")
+LONG = [mutant for mutant in MUTANTS if mutant.file in FILES]
 """Those whose kernels Numba compiles for seconds."""
 SAMPLE = ("no barrier between tiles", "does not pad the first tile", "takes one depth too many in a part")
 """What `make test` tries of them: a race, a wrong value in shared memory, a wrong range."""

@@ -1,4 +1,4 @@
-"""The naive and tiled products under Numba's own simulator: a second opinion on the kernels that is not the emulator's.
+"""The first rungs under Numba's own simulator: a second opinion on the kernels that is not the emulator's.
 
 The simulator replaces Numba's compiler when Numba is imported, so all of it runs in one process of its own.
 """
@@ -15,7 +15,7 @@ from numba import cuda
 
 from gpubp.kernels.numba import activations, dense_forward, forms, hidden_delta, product, transpose_product
 from gpubp.kernels.numba import weight_gradient, weight_step
-from gpubp.kernels.numba.ladder import Naive, Tiled
+from gpubp.kernels.numba.ladder import Blocked, Naive, Tiled
 
 
 def jit(*signature, **options):
@@ -35,7 +35,9 @@ def check(name, found, expected):
 rng = np.random.default_rng(0)
 m, n, k = 5, 18, 19
 tanh = activations.make(jit, "tanh", 0.0, "float64")
-for rung, tile_m, tile_n, block in ((Naive(), 2, 8, (8, 2)), (Tiled(16), 16, 16, (16, 16))):
+for rung, tile_m, tile_n, block in (
+    (Naive(), 2, 8, (8, 2)), (Tiled(16), 16, 16, (16, 16)), (Blocked(64), 64, 64, (8, 8))
+):
     grid = -(-m // tile_m), -(-n // tile_n)
     name = type(rung).__name__.lower()
 
@@ -66,7 +68,8 @@ for rung, tile_m, tile_n, block in ((Naive(), 2, 8, (8, 2)), (Tiled(16), 16, 16,
     check(f"product {name}", c, expected)
 """
 PRIMITIVES = ("dense_forward z", "dense_forward a", "hidden_delta", "transpose_product", "weight_gradient")
-CHECKS = [f"{name} {variant}" for variant in ("naive", "tiled") for name in (*PRIMITIVES, "weight_step", "product")]
+RUNGS = ("naive", "tiled", "blocked")
+CHECKS = [f"{name} {rung}" for rung in RUNGS for name in (*PRIMITIVES, "weight_step", "product")]
 
 
 @pytest.mark.slow
