@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured. seconds: about as long is one turn."""
+    """How much is measured; `seconds` is about the length of one turn."""
 
     sweep: Sweep
     repeats: int
@@ -56,7 +56,7 @@ class Choice:
 
     @property
     def names_works(self) -> bool:
-        """Whether it says what is measured."""
+        """True if the choice names what is measured."""
         return bool(self.primitives or self.shapes) or self.steps is not None
 
 
@@ -67,9 +67,13 @@ def run(
     chosen_works: Sequence[Work] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:
-    """Measure. chosen_works: in place of the choice's.
+    """Measure.
 
-    Raises ArgumentError for a choice that there is not, before anything is measured.
+    Args:
+        chosen_works: in place of the choice's.
+
+    Raises:
+        ArgumentError: something is chosen that does not exist. It is raised before anything is measured.
     """
     threads = _cores() if choice.threads is None else choice.threads
     require_count("threads", threads)
@@ -123,7 +127,7 @@ def _require_own(wanted: Sequence[Contender], present: Sequence[Contender], abse
 
 
 def _published(dtypes: Sequence[str]) -> dict:
-    """The GPU's limits by its vendor, if there is one and the table of chips knows it."""
+    """Return the vendor's limits of the GPU, if the machine has one that is in the table of chips."""
     devices = detection.driver().devices
     gpu = chips.of_device(devices[0]) if devices else None
     return {dtype: gpu.roofline(dtype) for dtype in dtypes if dtype in gpu.rates} if gpu else {}
@@ -143,7 +147,8 @@ def bench(
 ) -> BenchResult:
     """Measure and show, or compare two files and measure nothing.
 
-    Raises ArgumentError or DataError for what cannot be, before anything is measured or written.
+    Raises:
+        ArgumentError, DataError: an argument or a file is wrong. Raised before anything is measured or written.
     """
     if quick and full:
         raise ConflictError("--full", "--quick")
@@ -210,7 +215,7 @@ def _draw(result: BenchResult, out: Path) -> None:
 
 @contextmanager
 def _progress(console: Console, as_json: bool) -> Iterator[Callable[[str], None]]:
-    """Shows what is being measured, where a person looks on."""
+    """Show what is being measured, in a terminal."""
     if as_json or not console.is_terminal:
         yield lambda text: None
         return
@@ -238,5 +243,5 @@ def _check_out(path: Path | None) -> None:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

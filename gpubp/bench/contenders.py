@@ -22,10 +22,17 @@ from gpubp.errors import ArgumentError, unknown_name
 class Contender:
     """One that computes the same as the others.
 
-    key: its name on the command line and in files. title: its name for readers. device: "cpu" or "gpu".
-    home: module and function that makes its runner, with `settings` as keywords. backend: this project's, or "".
-    needs: modules, each with the command that brings it. primitives: those it computes. steps: whether it trains.
-    dtypes: in which. compiles_long: takes part in primitives only when it is asked for.
+    Attributes:
+        key: its name on the command line and in files.
+        title: its name for readers.
+        device: "cpu" or "gpu".
+        home: module and function that makes its runner, with `settings` as keywords.
+        backend: this project's, or "".
+        needs: modules, each with the command that brings it.
+        primitives: those that it computes.
+        steps: True if it trains.
+        dtypes: the kinds of arithmetic that it has.
+        compiles_long: True if it takes part in primitives only when it is named.
     """
 
     key: str
@@ -41,7 +48,7 @@ class Contender:
     compiles_long: bool = False
 
     def takes(self, work: Work) -> bool:
-        """Whether it does such work."""
+        """True if the contender can do this work."""
         if work.dtype not in self.dtypes:
             return False
         return (
@@ -51,7 +58,7 @@ class Contender:
         )
 
     def missing(self) -> str:
-        """Why it cannot take part on this machine; "" if it can."""
+        """Return why the contender cannot take part on this machine; "" if it can."""
         if self.backend:
             found = detection.probe(self.backend, self.device)
             return "" if found.works else str(found)
@@ -63,14 +70,14 @@ class Contender:
         return ""
 
     def make(self, work: Work, threads: int) -> Runner:
-        """A runner of the work. What goes wrong in a peer's library is raised as it comes."""
+        """Return a runner of the work. Errors of a peer's library are raised as they are."""
         module, function = self.home.split(":")
         maker: Callable[..., Runner] = getattr(import_module(f"gpubp.bench.{module}"), function)
         return maker(work, threads, **self.settings)
 
 
 def _own(backend: str, device: str, variant: str | None = None) -> Contender:
-    """One of this project's backends, whose products take the variant; None: what the plan decides."""
+    """Return one of this project's backends; its products take the variant, or what the plan decides if it is None."""
     name = f"{backend} {variant}" if variant else backend
     settings = {"backend": backend, "device": device, "variant": variant}
     return Contender(
@@ -137,11 +144,14 @@ EVERYONE = CONTENDERS | LIMITS
 
 
 def choose(names: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Contender]:
-    """The contenders of a run, in the order of `CONTENDERS`.
+    """Return the contenders of a run, in the order of `CONTENDERS`.
 
-    names: only these. variants: the rungs that products on a GPU take besides what the plan decides.
+    Args:
+        names: only these.
+        variants: the rungs that products on a GPU take besides what the plan decides.
 
-    Raises ArgumentError for a name that there is not, and where there is none of this project's among them.
+    Raises:
+        ArgumentError: a name is unknown, or no contender is one of this project's backends.
     """
     for name in names:
         if name not in CONTENDERS:

@@ -15,7 +15,7 @@ class Load:
         self._before = _foreign_core_seconds()
 
     def share(self) -> float | None:
-        """Of all cores' time since then that programs took other than this one and its ended children; or None."""
+        """Return the share of all cores' time that other programs have taken since then, or None."""
         now = _foreign_core_seconds()
         if now is None or self._before is None:
             return None

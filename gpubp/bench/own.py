@@ -29,7 +29,12 @@ def make(
     variant: str | None = None,
     captured: bool = False,
 ) -> Runner:
-    """A runner of the named backend; variant: the rung that products take; captured: the step as a CUDA graph."""
+    """Return a runner of the named backend.
+
+    Args:
+        variant: the rung that products take.
+        captured: True: the step is a CUDA graph.
+    """
     made = _backend(backend, device).for_precision(work.dtype)
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
@@ -41,8 +46,10 @@ def make(
 
 @cache
 def _backend(name: str, device: str | None) -> Any:
-    """One for all works of a process: CuPy keeps freed memory for the stream that it was made on, and each backend has
-    a stream of its own."""
+    """Return the backend that serves all works of a process.
+
+    CuPy keeps freed memory for the stream that it was made on, and each backend has its own stream.
+    """
     return backends.get(name, device)
 
 
@@ -93,7 +100,7 @@ def _stepper(work: TrainingStep, backend: Backend, captured: bool) -> runners.St
 
 @cache
 def reference_losses(work: TrainingStep, steps: int) -> list[float]:
-    """The losses of the first steps in float64, which every contender's must come close to."""
+    """Return the losses of the first steps in float64, which those of every contender must come close to."""
     stepper = _stepper(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []
     for _ in range(steps):

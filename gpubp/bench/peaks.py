@@ -16,13 +16,13 @@ SIDES = {"cpu": {"product": 2048, "copy": 4096}, "gpu": {"product": 4096, "copy"
 
 
 def on_cpu(work: Work, threads: int = 1) -> Runner:
-    """The BLAS that the `numpy` backend uses, and NumPy's copy, in as many threads."""
+    """Return a runner of the BLAS that the `numpy` backend uses, or of NumPy's copy, in this many threads."""
     assert isinstance(work, Limit)
     return _warm(_cpu_product(work) if work.name == "product" else _cpu_copy(work, threads))
 
 
 def on_gpu(work: Work, threads: int = 1) -> Runner:
-    """cuBLAS through CuPy, and a copy from device memory to device memory."""
+    """Return a runner of cuBLAS through CuPy, or of a copy from device memory to device memory."""
     from gpubp.bench.peers import cuda_peer
 
     assert isinstance(work, Limit)

@@ -47,14 +47,14 @@ def draw(result: BenchResult, folder: Path) -> list[Path]:
 
 
 def throughput(result: BenchResult) -> bytes:
-    """A PNG with a panel for each primitive and dtype, and for the steps; a curve for each contender."""
+    """Return a PNG with a panel for each primitive and dtype, and for the steps; a curve for each contender."""
     file = io.BytesIO()
     plots.throughput(panels(result), title=_title(result), note=_note(result), out=file)
     return file.getvalue()
 
 
 def roofline(result: BenchResult) -> bytes:
-    """A PNG with the limits and, for each of this project's backends, the largest work of each kind under them."""
+    """Return a PNG with the limits and, under them, the largest work of each kind for each of our own backends."""
     limits = {
         f"{how} {device}, {dtype}": limit
         for how, device, by_dtype in [("measured,", device, found) for device, found in result.limits.items()]
@@ -70,7 +70,7 @@ def roofline(result: BenchResult) -> bytes:
 
 
 def points(result: BenchResult) -> list[Point]:
-    """What `roofline` draws under the limits: a colour for each primitive, a marker for each contender."""
+    """Return what `roofline` draws under the limits: a colour for each primitive, a marker for each contender."""
     largest: dict[tuple[str, str, str], Record] = {}
     for record in _timed(result):
         key = record.work.group, record.work.dtype, record.contender
@@ -92,7 +92,7 @@ def points(result: BenchResult) -> list[Point]:
 
 
 def panels(result: BenchResult) -> list[Panel]:
-    """What `throughput` draws."""
+    """Return what `throughput` draws."""
     timed = _timed(result)
     keys = dict.fromkeys((record.work.group, record.work.dtype) for record in timed)
     return [_panel(result, [r for r in timed if (r.work.group, r.work.dtype) == key]) for key in keys]
@@ -140,6 +140,6 @@ def _title(result: BenchResult) -> str:
 
 
 def _note(result: BenchResult) -> str:
-    """Why there are no curves of a GPU."""
+    """Return why no curve is of a GPU."""
     own = {key: reason for key, reason in result.absent.items() if EVERYONE[key].backend}
     return "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in absent_by_reason(own).items())

@@ -23,7 +23,9 @@ VERSION = 1
 class Record:
     """What one contender took for one work.
 
-    contender: its key. seconds: of a call, a sample a turn; empty where `fault` says why there is none.
+    Attributes:
+        contender: the key of the contender.
+        seconds: of a call, one sample for each turn; empty if `fault` says why there are none.
     """
 
     work: Work
@@ -33,12 +35,12 @@ class Record:
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Return the median time of a call in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and the third, in seconds; of one sample, the sample."""
+        """Return the first and third quartile in seconds; of a single sample, the sample twice."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -46,12 +48,12 @@ class Record:
 
     @property
     def flops_per_second(self) -> float:
-        """At the median."""
+        """Return the flop/s at the median."""
         return self.work.flops / self.median
 
     @property
     def bytes_per_second(self) -> float:
-        """Of the least bytes, at the median."""
+        """Return the rate of the least bytes at the median, in bytes a second."""
         return self.work.bytes / self.median
 
 
@@ -59,10 +61,15 @@ class Record:
 class BenchResult:
     """A run.
 
-    made: date and time, in ISO 8601. machine: as `gpubp.machine.Machine.to_dict` says. threads, repeats, seconds: how
-    it was measured. records: of every work and contender. limits: measured, by device and dtype.
-    published: of the GPU, by its vendor, by dtype; empty without one, or where it is not in the table of chips.
-    absent: why a contender did not take part. busy: the share of the cores' time that other programs took.
+    Attributes:
+        made: date and time, in ISO 8601.
+        machine: as `gpubp.machine.MachineInfo.to_dict` says.
+        threads, repeats, seconds: how it was measured.
+        records: of every work and contender.
+        limits: measured, by device and dtype.
+        published: limits of the GPU by its vendor, by dtype; empty if there is none in the table of chips.
+        absent: why a contender did not take part.
+        busy: the share of the cores' time that other programs took.
     """
 
     made: str
@@ -78,25 +85,25 @@ class BenchResult:
 
     @property
     def works(self) -> tuple[Work, ...]:
-        """What was measured, in order."""
+        """Return what was measured, in order."""
         return tuple(dict.fromkeys(record.work for record in self.records))
 
     def record(self, work: Work, contender: str) -> Record | None:
-        """What the contender took for the work; None where it has no times."""
+        """Return what the contender took for the work; None if it has no times."""
         return next((r for r in self.records if r.work == work and r.contender == contender and r.seconds), None)
 
     @property
     def own_faults(self) -> tuple[Record, ...]:
-        """Those of this project's backends."""
+        """Return the faults of this project's backends."""
         return tuple(record for record in self.faults if EVERYONE[record.contender].backend)
 
     @property
     def faults(self) -> tuple[Record, ...]:
-        """The records without times."""
+        """Return the records without times."""
         return tuple(record for record in self.records if record.fault)
 
     def to_json(self) -> str:
-        """All of it; medians, quartiles and rates besides, for other readers."""
+        """Return all of it as JSON, with medians, quartiles and rates for other readers."""
 
         def roofline(limits: Roofline) -> dict[str, float]:
             return {"flops_per_second": limits.peak, "bytes_per_second": limits.bandwidth}
@@ -130,7 +137,11 @@ class BenchResult:
 
     @classmethod
     def read(cls, path: str | Path) -> BenchResult:
-        """The result in a file that `save` wrote. Raises DataError, which says what is wrong with any other."""
+        """Return the result in a file that `save` wrote.
+
+        Raises:
+            DataError: the file is something else; says why.
+        """
         try:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
@@ -144,7 +155,11 @@ class BenchResult:
 
     @classmethod
     def from_json(cls, text: str) -> BenchResult:
-        """The result that `to_json` wrote. Raises DataError for other text."""
+        """Return the result that `to_json` wrote.
+
+        Raises:
+            DataError: it is another text.
+        """
         try:
             values = json.loads(text)
         except ValueError as error:
@@ -174,9 +189,11 @@ class BenchResult:
 
 
 def limits_of(records: Sequence[Record], contenders: Mapping[str, str]) -> dict[str, dict[str, Roofline]]:
-    """The limits by device and dtype, from the records of `works.Limit`.
+    """Return the limits by device and dtype, from the records of `works.Limit`.
 
-    contenders: the device of each who measured them. A limit that was measured in part is left out.
+    Args:
+        records: of the whole run.
+        contenders: the device of each contender that measured them. A limit that was measured in part is left out.
     """
     found: dict[str, dict[str, Roofline]] = {}
     samples: dict[tuple[str, str, str], list[float]] = {}

@@ -38,12 +38,12 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters."""
+        """Return the width in characters."""
         return max(len(line) for text in (self.heading, *self.cells) for line in text.split("\n"))
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[Column]:
-    """The columns that fit into so many characters, in their order; empty ones are left out."""
+    """Return the columns that fit into `width` characters, in their order, without empty ones."""
     found = [column for column in columns if any(column.cells) or not column.rank]
     while sum(column.width + GAP for column in found) - GAP > width and any(column.rank for column in found):
         found.remove(max(found, key=lambda column: column.rank))
@@ -51,7 +51,11 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def table_of(title: str, columns: Sequence[Column], width: int, styles: Sequence[str | None]) -> Table:
-    """A table of the columns that fit. styles: of each row."""
+    """Return a table of the columns that fit.
+
+    Args:
+        styles: of each row.
+    """
     table = Table(
         title=title,
         title_justify="left",
@@ -75,14 +79,14 @@ def table_of(title: str, columns: Sequence[Column], width: int, styles: Sequence
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 def tables(result: BenchResult, width: int) -> list[Table]:
-    """A table for each primitive and dtype, and for the steps, in the order of the run."""
+    """Return a table for each primitive and dtype, and for the steps, in the order of the run."""
     measured = [record for record in result.records if not isinstance(record.work, Limit)]
     keys = dict.fromkeys((record.work.group, record.work.dtype) for record in measured)
     return [_group_table(result, [r for r in measured if (r.work.group, r.work.dtype) == key], width) for key in keys]
 
 
 def _group_table(result: BenchResult, records: Sequence[Record], width: int) -> Table:
-    """A row for each work and each of this project's backends; a column for each peer."""
+    """Return a row for each work and each of this project's backends; a column for each peer."""
     work = records[0].work
     rows = [record for record in records if _contender(record).backend]
     peers = [each for each in CONTENDERS.values() if _is_peer(each) and any(r.contender == each.key for r in records)]
@@ -106,17 +110,17 @@ def _group_table(result: BenchResult, records: Sequence[Record], width: int) -> 
 
 
 def _is_peer(contender: Contender) -> bool:
-    """Whether rows are held against it: other libraries, and the CPU's backend for the rows of a GPU."""
+    """True if rows are compared with it: other libraries, and the CPU's backend for the rows of a GPU."""
     return not contender.backend or contender.device == "cpu"
 
 
 def _rank(peer: Contender, peers: Sequence[Contender]) -> int:
-    """The first of each device stay longest."""
+    """Return the rank of a peer's column. The first of each device stays longest."""
     return 1 + [each for each in peers if each.device == peer.device].index(peer)
 
 
 def _ratios(records: Sequence[Record], rows: Sequence[Record], peer: Contender, rank: int) -> Column:
-    """How many times a row's median the peer takes: for rows on its device, and the CPU's backend for all others."""
+    """Return the peer's median over the row's, for rows on the peer's device; for the CPU's backend, all other rows."""
     of_peer = {record.work: record for record in records if record.contender == peer.key and record.seconds}
 
     def ratio(row: Record) -> str:
@@ -135,13 +139,13 @@ def _of_limit(result: BenchResult, row: Record) -> str:
 
 
 def empty_rows(result: BenchResult) -> list[str]:
-    """What stands under a table, a line each: whose rows are missing, and why."""
+    """Return the lines under a table: whose rows are missing, and why."""
     reasons = absent_by_reason({key: why for key, why in result.absent.items() if EVERYONE[key].backend})
     return [f"{', '.join(titles)}: not measured: {reason.split('; ')[0]}" for reason, titles in reasons.items()]
 
 
 def absent_by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:
-    """The titles of the absent contenders, by why they are."""
+    """Return the titles of the absent contenders, by the reason."""
     found: dict[str, list[str]] = {}
     for key, reason in absent.items():
         contender = EVERYONE[key]
@@ -150,7 +154,7 @@ def absent_by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def notes(result: BenchResult) -> list[str]:
-    """What is to be said beside the tables, a line each: limits, absent peers, faults, other programs."""
+    """Return the lines beside the tables: limits, absent peers, faults, other programs."""
     lines = [HOW_TO_READ]
     for device, by_dtype in result.limits.items():
         by = LIMITS[f"limit-{device}"].title
@@ -171,26 +175,30 @@ def _limits(limits: Roofline, by: str) -> str:
 # --- two runs ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Change:
-    """One contender's time for one work in two runs. verdict: "faster", "slower", or "" within the quartiles."""
+    """One contender's time for one work in two runs.
+
+    Attributes:
+        verdict: "faster", "slower", or "" within the quartiles.
+    """
 
     before: Record
     now: Record
 
     @property
     def ratio(self) -> float:
-        """The median now over the one before."""
+        """Return the median now over the median before."""
         return self.now.median / self.before.median
 
     @property
     def verdict(self) -> str:
-        """Moved, if the two runs' quartiles do not overlap."""
+        """Return "slower" or "faster" if the quartiles of the two runs do not overlap, else ""."""
         if self.now.quartiles[1] < self.before.quartiles[0]:
             return "faster"
         return "slower" if self.now.quartiles[0] > self.before.quartiles[1] else ""
 
 
 def changes(before: BenchResult, now: BenchResult) -> list[Change]:
-    """What both runs have, in the order of `now`. The measured limits are among them: they tell of the machine."""
+    """Return the changes of what both runs have, in the order of `now`, with the measured limits of the machine."""
     earlier = {(record.work, record.contender): record for record in before.records if record.seconds}
     pairs = ((earlier.get((record.work, record.contender)), record) for record in now.records if record.seconds)
     merged = {(now.work, now.contender): Change(old, now) for old, now in pairs if old is not None}
@@ -198,7 +206,7 @@ def changes(before: BenchResult, now: BenchResult) -> list[Change]:
 
 
 def comparison(before: BenchResult, now: BenchResult, width: int) -> Table:
-    """Two runs side by side."""
+    """Return two runs side by side."""
     found = changes(before, now)
     styles = {"faster": "green", "slower": "red"}
     several = len({change.now.work.dtype for change in found}) > 1
@@ -219,7 +227,7 @@ def comparison(before: BenchResult, now: BenchResult, width: int) -> Table:
 
 
 def comparison_notes(before: BenchResult, now: BenchResult) -> list[str]:
-    """What is to be said beside the comparison, a line each."""
+    """Return the lines beside the comparison."""
     found = changes(before, now)
     moved = [change.verdict for change in found if change.verdict]
     lines = [
@@ -243,7 +251,7 @@ def _measured(result: BenchResult) -> set[tuple[str, str]]:
 
 # --- cells ------------------------------------------------------------------------------------------------------------
 def duration(seconds: float) -> str:
-    """A time, with three to four digits."""
+    """Return a time as text, with three to four digits."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 1 or unit == "µs":
             return f"{_digits(seconds * factor)} {unit}"
@@ -259,12 +267,12 @@ def _per_second(record: Record, amount: float) -> str:
 
 
 def _rate(per_second: float) -> str:
-    """Billions a second."""
+    """Return a rate as text, in billions a second."""
     return f"{per_second / 1e9:,.0f}" if per_second >= 1e11 else _digits(per_second / 1e9)
 
 
 def quartiles(record: Record) -> str:
-    """The first and the third; "" where there was one turn."""
+    """Return the quartiles as text; "" if there was one turn."""
     if len(record.seconds) < 2:
         return ""
     first, third = (duration(each) for each in record.quartiles)

@@ -18,13 +18,15 @@ MAX_DEVICE_CALLS = 200
 class Runner:
     """What a contender made of a work, ready to be timed.
 
-    calls: the same work on arrays of its own each; taken in turn, they find none of them in a cache.
-    fault: makes one more call, on arrays that were timed or, where calls change their inputs, on fresh ones, and says
-        what is wrong with its results; "" for nothing.
-    losses: for a training step, the loss before each of the first so many steps from the first weights.
-    elapsed: the seconds that a device takes for what it is given by a function, on its own clock; None: the host's.
-    flush: gives the device work that empties its caches. It takes long enough for the host to run ahead, so that the
-        timed call waits for the device and not for the host.
+    Attributes:
+        calls: the same work on arrays of its own each; taken in turn, they find none of them in a cache.
+        fault: makes one more call, on arrays that were timed or, if calls change their inputs, on fresh ones,
+            and says what is wrong with its results; "" for nothing.
+        losses: for a training step, returns the loss before each of the first steps, given their number.
+        elapsed: the seconds that a device takes for what it is given by a function, on its own clock; None: the
+            host's.
+        flush: gives the device work that empties its caches. It takes long enough for the host to run ahead, so
+            that the timed call waits for the device and not for the host.
     """
 
     calls: Sequence[Call]
@@ -35,7 +37,7 @@ class Runner:
 
 
 def seconds_of_a_call(runner: Runner, budget: float) -> float:
-    """One sample: as many calls as fit into `budget` seconds, at least one; another one before warms up.
+    """Return one sample: as many calls as fit into `budget` seconds, at least one; another one before warms up.
 
     On the host's clock it is their mean. On a device's clock it is the median of calls that each begin with empty
     caches, or, where there is nothing to flush, the mean over all of them together, as in a training run.

@@ -65,7 +65,11 @@ class Process:
         )
 
     def ask(self, **request: Any) -> Any:
-        """The answer. Raises WorkerError where there is none."""
+        """Return the answer.
+
+        Raises:
+            WorkerError: there is none.
+        """
         if request["do"] == "make" and (self._spoiled or self._process.poll() is not None):
             self.close()
             self._start()
@@ -177,7 +181,7 @@ class Referee:
             self._faults[work] = str(error)
 
     def records(self) -> list[Record]:
-        """One for each dtype."""
+        """Return a record for each dtype."""
         key = self._process.contender.key
         found = [Record(work, key, tuple(s)) for work, s in self._seconds.items() if work not in self._faults]
         return found + [Record(work, key, fault=fault) for work, fault in self._faults.items()]
@@ -191,7 +195,7 @@ def _take_turns(
     referees: Sequence[Referee],
     referee_turns: int,
 ) -> list[Record]:
-    """One work: make, time in turns, check. The referees take the first so many turns too."""
+    """Make, time in turns and check one work, and return its records. Referees take the first `referee_turns` turns."""
     times: dict[Process, list[float]] = {process: [] for process in processes if process.contender.takes(work)}
     faults: dict[Process, str] = {}
 
@@ -228,7 +232,7 @@ def _fault(work: Work, process: Process, ask: Callable[..., Any]) -> str:
 
 
 def differing_losses(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:
-    """Where the losses of the first steps leave those of the reference in float64; "" for nowhere."""
+    """Return where the losses of the first steps differ from the reference in float64; "" if nowhere."""
     tolerance = TOLERANCES[dtype]
     for step, (loss, reference) in enumerate(zip(found, expected, strict=True), start=1):
         if not abs(loss - reference) <= tolerance * abs(reference):

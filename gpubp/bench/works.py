@@ -231,7 +231,8 @@ class TrainingStep(Work):
 class Limit(Work):
     """What a machine can do at most, measured: a square product by the vendor's library, or a copy.
 
-    name: "product", of side × side matrices, or "copy", of side × side elements.
+    Attributes:
+        name: "product", of side × side matrices, or "copy", of side × side elements.
     """
 
     kind = "limit"

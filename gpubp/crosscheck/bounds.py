@@ -117,29 +117,30 @@ LIPSCHITZ: dict[str, float] = {"sigmoid": 0.25, "gelu": 1.13, "gelu_tanh": 1.13,
 
 
 def lipschitz(activation: Activation) -> float:
-    """The largest |σ'| anywhere: how much an error in z can grow on its way to a."""
+    """Return the largest |σ'| anywhere: how much an error in z can grow on its way to a."""
     if activation.name in ("leaky_relu", "elu"):
         return max(1.0, activation.parameter)
     return LIPSCHITZ.get(activation.name, 1.0)
 
 
 def sigma_error(activation: Activation, z: np.ndarray, dtype: str) -> np.ndarray:
-    """The error of a kernel's σ at z, its argument being exact."""
+    """Return the error of a kernel's σ at z, its argument being exact."""
     entry = SIGMA[activation.name]
     return entry.roundings * UNIT_ROUNDOFF[dtype] * entry.terms(z)
 
 
 def sigma_prime_error(activation: Activation, saved: np.ndarray, dtype: str) -> np.ndarray:
-    """The error of a kernel's σ' at the array that it reads, that array being exact."""
+    """Return the error of a kernel's σ' at the array that it reads, that array being exact."""
     entry = SIGMA_PRIME[activation.name]
     scale = max(1.0, activation.parameter)
     return entry.roundings * UNIT_ROUNDOFF[dtype] * scale * entry.terms(saved)
 
 
 def product_error(absolute_sum: np.ndarray, terms: int, dtype: str) -> np.ndarray:
-    """The error of a sum of `terms` products of both signs before it is stored; `absolute_sum` is S.
+    """Return the error of a sum of `terms` products of both signs before it is stored; `absolute_sum` is S.
 
-    dtype: of the operands, one of `gpubp.dtypes.ARITHMETIC`.
+    Args:
+        dtype: of the operands, one of `gpubp.dtypes.ARITHMETIC`.
     """
     kind = ARITHMETIC[dtype]
     growth = max(terms**0.5, terms / (kind.k_mma or terms))
@@ -147,5 +148,5 @@ def product_error(absolute_sum: np.ndarray, terms: int, dtype: str) -> np.ndarra
 
 
 def stored(error: np.ndarray | float, reference: np.ndarray, dtype: str) -> np.ndarray:
-    """The bound once the result is stored in this dtype: one more rounding, and half the smallest subnormal."""
+    """Return the bound once the result is stored in this dtype: one more rounding, and half the smallest subnormal."""
     return error + UNIT_ROUNDOFF[dtype] * np.abs(reference) + HALF_SUBNORMAL[dtype]

@@ -25,11 +25,11 @@ class Buffer:
     start: int
 
     def read(self, backend: Backend) -> np.ndarray:
-        """The array's contents now."""
+        """Return the contents of the array."""
         return self._inside(backend.asnumpy(self.whole))
 
     def damage(self, backend: Backend, written: bool) -> str:
-        """What was changed that must not be: a guard zone, or, unless `written`, the array itself. "" for nothing."""
+        """Return what was changed and must not be: a guard zone or, unless `written`, the array; "" if nothing."""
         now, was = _bits(backend.asnumpy(self.whole)), _bits(self.host)
         changed = np.flatnonzero(now != was)
         stop = self.start + self._inside(self.host).size
@@ -47,7 +47,7 @@ class Buffer:
 
 
 def filled(backend: Backend, values: np.ndarray, offset: int) -> Buffer:
-    """A buffer that holds `values`, `offset` elements off the alignment of the backend's allocations."""
+    """Return a buffer that holds `values`, `offset` elements off the alignment of the backend's allocations."""
     start = GUARD + offset
     host = np.full(start + values.size + GUARD, _poison(values.dtype), values.dtype)
     host[start : start + values.size] = values.ravel()
@@ -57,7 +57,7 @@ def filled(backend: Backend, values: np.ndarray, offset: int) -> Buffer:
 
 
 def poisoned(backend: Backend, shape: tuple[int, ...], dtype: str, offset: int) -> Buffer:
-    """A buffer whose array is poison: NaN, or a large negative integer."""
+    """Return a buffer whose array holds poison: NaN, or a large negative integer."""
     return filled(backend, np.full(shape, _poison(np.dtype(dtype)), dtype), offset)
 
 

@@ -100,13 +100,16 @@ FLAT_SIZES = ((1,), (5,), (128,), (1031,), (40_961,))
 class Case:
     """One call of one primitive.
 
-    variant: a rung of the ladder, with `LARGE` behind it for large tiles; "-" for a primitive that has none.
-    dtype: of the arrays; "tf32" for float32 arrays whose products are of TF32. With "bfloat16" and "float16", biases,
-    gradients, targets and master weights are float32.
-    option: the activation, the loss with its output activation ("huber+tanh"), or the optimiser, as the primitive asks.
-    mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
-    scale: the magnitude of deltas and gradients. values: "random", or "integers" small enough to be summed exactly.
-    offset: by how many elements every array starts off a 128-byte boundary.
+    Attributes:
+        variant: a rung of the ladder, with `LARGE` behind it for large tiles; "-" for a primitive that has none.
+        dtype: of the arrays; "tf32" for float32 arrays whose products are of TF32. With "bfloat16" and "float16",
+            biases, gradients, targets and master weights are float32.
+        option: the activation, the loss with its output activation ("huber+tanh"), or the optimiser, as the
+            primitive asks.
+        mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
+        scale: the magnitude of deltas and gradients.
+        values: "random", or "integers" small enough to be summed exactly.
+        offset: by how many elements every array starts off a 128-byte boundary.
     """
 
     primitive: str
@@ -122,27 +125,27 @@ class Case:
 
     @property
     def rung(self) -> str | None:
-        """The variant without its tiles, as a backend takes it."""
+        """Return the variant without its tiles, as a backend takes it."""
         return None if self.variant == "-" else self.variant.removesuffix(LARGE)
 
     @property
     def storage(self) -> str:
-        """The dtype of weights, activations and deltas."""
+        """Return the dtype of weights, activations and deltas."""
         return str(ARITHMETIC[self.dtype].storage)
 
     @property
     def master(self) -> str:
-        """The dtype of biases, gradients, targets and master weights, and the one that is computed in."""
+        """Return the dtype of biases, gradients, targets and master weights, and the one that is computed in."""
         return str(ARITHMETIC[self.dtype].accumulator)
 
     @property
     def large_tiles(self) -> bool:
-        """Whether plans are made as for a chip with a single multiprocessor: see `LARGE`."""
+        """True if plans are made as for a chip with a single multiprocessor: see `LARGE`."""
         return self.variant.endswith(LARGE)
 
     @property
     def name(self) -> str:
-        """Text that `parse` makes this case from again."""
+        """Return the text from which `parse` makes this case."""
         shape = "x".join(map(str, self.shape))
         return (
             f"{self.primitive}:{self.variant}:{self.dtype}:{shape}:{self.option}:{self.mode}:{self.scale:g}:"
@@ -150,7 +153,7 @@ class Case:
         )
 
     def generator(self) -> np.random.Generator:
-        """The random numbers of this case: other for every case, and the same whenever it runs."""
+        """Return the random numbers of this case: always the same for a case, and different for each case."""
         return np.random.default_rng(np.random.SeedSequence([self.seed, *self.name.encode()]))
 
 
@@ -181,7 +184,11 @@ def measured(
 
 
 def parse(name: str) -> Case:
-    """The case that `Case.name` names. Raises ArgumentError for other text, and for what a case cannot be."""
+    """Return the case that `Case.name` names.
+
+    Raises:
+        ArgumentError: the text names no case.
+    """
     parts = name.split(":")
     try:
         primitive, variant, dtype, shape, option, mode, scale, values, offset, seed = parts
@@ -295,7 +302,7 @@ HALF_PRIMITIVES = (
 
 
 def mixed_dtypes(primitive: str) -> tuple[str, ...]:
-    """Those of `MIXED_DTYPES` that the primitive has cases of; a folded step would be rounded away in 16 bits."""
+    """Return the kinds of `MIXED_DTYPES` that the primitive has cases of. In 16 bits a folded step would be lost."""
     if primitive == "weight_step":
         return ("tf32",)
     if primitive in PRODUCTS:
@@ -304,7 +311,7 @@ def mixed_dtypes(primitive: str) -> tuple[str, ...]:
 
 
 def has_mixed(variants: Sequence[str]) -> bool:
-    """Whether a backend whose products come in these variants has `MIXED_DTYPES`; NumPy has them, in its one way."""
+    """True if a backend with these variants of products has `MIXED_DTYPES`; NumPy, which has no variants, does."""
     return not variants or TENSOR_CORE in variants
 
 
@@ -324,9 +331,11 @@ def _modes(primitive: str, dtype: str) -> tuple[str, ...]:
 
 
 def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[Any]]:
-    """What is varied for a primitive: variant with dtype, shape, option, mode, scale with values, offset, seed.
+    """Return what is varied for a primitive: variant with dtype, shape, option, mode, scale with values, offset, seed.
 
-    variants: without `TENSOR_CORE`, which `mixed_choices` is for. Integers come in one scale: others would round them.
+    Args:
+        primitive: its name.
+        variants: without `TENSOR_CORE` (see `mixed_choices`). Integers come in one scale: others would round them.
     """
     return [
         tuple(itertools.product(variants if primitive in PRODUCTS and variants else _NONE, DTYPES)),
@@ -340,9 +349,12 @@ def choices(primitive: str, variants: Sequence[str]) -> list[Sequence[Any]]:
 
 
 def mixed_choices(primitive: str, variants: Sequence[str], full: bool = False) -> list[Sequence[Any]]:
-    """What is varied for a primitive in `MIXED_DTYPES`: as `choices`, but that an option belongs to the first choice.
+    """Return what is varied for a primitive in `MIXED_DTYPES`: as `choices`, but that an option belongs to the first
+    choice.
 
-    full: with every option and shape there is.
+    Args:
+        primitive, variants: as for `choices`.
+        full: True: every option and shape.
     """
     product = primitive in PRODUCTS
     names = [name for name in variants if name.removesuffix(LARGE) == TENSOR_CORE] if product and variants else _NONE
@@ -382,8 +394,8 @@ def all_cases(primitive: str, variants: Sequence[str]) -> Iterator[Case]:
 
 
 def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
-    """A subset in which every two choices of `choices`, and of `mixed_choices`, occur together at least once, and a few
-    cases of large tiles.
+    """Return a subset in which every two choices of `choices`, and of `mixed_choices`, occur together at least once,
+    and a few cases of large tiles.
     """
     found: list[Case] = []
     plain = _without_tensor_cores(variants)
@@ -417,8 +429,9 @@ def _large_cases(primitive: str, variant: str) -> Iterator[Case]:
 class Selection:
     """Which cases to run; an empty tuple and None leave a choice open.
 
-    shape: runs every case of the primitives that have so many sides at this shape alone.
-    full: every combination, not a subset that covers all pairs.
+    Attributes:
+        shape: if given, primitives with this many sides run at this shape only, and no others run.
+        full: True: every combination. False: a subset that covers all pairs.
     """
 
     primitives: tuple[str, ...] = ()
@@ -431,9 +444,10 @@ class Selection:
         object.__setattr__(self, "dtypes", tuple(dict.fromkeys(map(long_name, self.dtypes))))
 
     def cases(self, variants: Sequence[str]) -> list[Case]:
-        """The cases, on a backend whose products come in these variants.
+        """Return the cases, on a backend whose products come in these variants.
 
-        Raises ArgumentError for a name that there is not, and where no case is left.
+        Raises:
+            ArgumentError: a name is unknown, or no case is left.
         """
         all_dtypes = (*DTYPES, *MIXED_DTYPES)
         for argument, names, known in (
@@ -483,7 +497,7 @@ def require_dtype(argument: str, value: str, dtype: str, variants: Sequence[str]
 
 
 def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ...]]:
-    """Rows of one choice for each parameter that cover every pair of choices, found greedily.
+    """Return rows of one choice for each parameter that cover every pair of choices, found greedily.
 
     Each row starts from the pair that is missing most often and then takes, parameter by parameter, the choice that
     covers the most missing pairs. Ties go to the choice used least so far, then to the first: no randomness.
@@ -510,5 +524,5 @@ def _covering_array(parameters: list[Sequence[object]]) -> list[tuple[object, ..
 
 
 def _gain(missing: set[tuple[int, int, int, int]], row: dict[int, int], k: int, choice: int) -> int:
-    """How many missing pairs the choice for parameter k would cover, given the row so far."""
+    """Return how many missing pairs the choice for parameter k would cover, given the row so far."""
     return sum((((k, choice, a, b) if k < a else (a, b, k, choice)) in missing) for a, b in row.items())

@@ -36,7 +36,8 @@ def check(
 ) -> CrossCheck:
     """Run the chosen cases, or the one of this name, and print a table; write the report if there is a path for it.
 
-    Raises ArgumentError for a choice that leaves nothing, or a path that cannot be written, before any case has run.
+    Raises:
+        ArgumentError: the choice leaves no case, or a path cannot be written. Raised before any case runs.
     """
     if report is not None:
         check_path("report", report, *SUFFIXES)
@@ -56,7 +57,7 @@ def check(
 
 
 def _named(name: str, backend: Backend) -> Case:
-    """The case of this name, if the backend has its variant."""
+    """Return the case of this name, if the backend has its variant."""
     case = parse(name)
     known = tuple(backend.variants) if case.primitive in PRODUCTS and backend.variants else ("-",)
     if (case.rung or "-") not in known:
@@ -66,7 +67,11 @@ def _named(name: str, backend: Backend) -> Case:
 
 
 def shape_of(text: str | None) -> tuple[int, ...] | None:
-    """(M, N, K) of "MxNxK". Raises ArgumentError for other text."""
+    """Return (M, N, K) of "MxNxK".
+
+    Raises:
+        ArgumentError: other text.
+    """
     if text is None:
         return None
     sides = text.lower().split("x")

@@ -12,8 +12,9 @@ import numpy as np
 class Comparison:
     """The outcome for one array.
 
-    share: the largest error as a share of its bound; ≤ 1 passes, infinite for a NaN or where the bound is 0.
-    where: the index of the worst element, with its value, reference and bound.
+    Attributes:
+        share: the largest error as a share of its bound; ≤ 1 passes, infinite for a NaN or if the bound is 0.
+        where: the index of the worst element, with its value, reference and bound.
     """
 
     passed: bool
@@ -31,7 +32,7 @@ class Comparison:
 
 
 def compare(result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float) -> Comparison:
-    """Pass where |result − reference| ≤ bound, and every element of `result` is finite.
+    """Return a comparison that passes if |result − reference| ≤ bound and every element of `result` is finite.
 
     An infinity passes where the reference lies beyond the largest number of result's dtype, and must stand there: only
     as far from that limit as the error before the last rounding goes, either may. Saturation fails, and so does an
@@ -65,7 +66,7 @@ def compare(result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float
 
 
 def _overflows(dtype: np.dtype, reference: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a correct result of this dtype must be infinite, and where it may be."""
+    """Return masks of where a correct result of this dtype must be infinite, and where it may be."""
     magnitude = np.abs(reference)
     infinite = magnitude == np.inf
     if dtype.kind in "iu" or dtype.itemsize >= reference.dtype.itemsize:
@@ -76,7 +77,7 @@ def _overflows(dtype: np.dtype, reference: np.ndarray, bound: np.ndarray) -> tup
 
 
 def _overflow_limit(dtype: np.dtype) -> tuple[float, float]:
-    """The magnitude from which on numbers are rounded to infinity, and the spacing at 1, of a float dtype."""
+    """Return the magnitude from which on numbers are rounded to infinity, and the spacing at 1, of a float dtype."""
     info = ml_dtypes.finfo(dtype)
     largest, epsilon = float(info.max), float(info.eps)
     return largest + largest / (2 - epsilon) * epsilon / 2, epsilon  # half a unit: what is less rounds down

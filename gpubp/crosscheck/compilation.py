@@ -39,9 +39,14 @@ COMPILED = ("cupy", "numba")
 class CompiledKernel:
     """One instance of a kernel, compiled for one architecture, with the case that asked for it.
 
-    threads: of a block. registers: of a thread. shared_bytes: of a block; shared_limit: what the chip gives a block.
-    spilled_bytes: of a thread. error: what the compiler, or the planning, said if there is no kernel. absent: what the
-    planning said where there is to be none, as the chip lacks what the kernel needs.
+    Attributes:
+        threads: of a block.
+        registers: of a thread.
+        shared_bytes: of a block.
+        shared_limit: what the chip gives a block.
+        spilled_bytes: of a thread.
+        error: what the compiler, or the planning, said if there is no kernel.
+        absent: what the planning said if there must be no kernel, as the chip lacks what it needs.
     """
 
     case: Case
@@ -57,7 +62,7 @@ class CompiledKernel:
 
     @property
     def complaint(self) -> str:
-        """What is wrong, in one line; "" for nothing."""
+        """Return what is wrong, in one line; "" if nothing."""
         if self.error:
             return f"{self.arch}: {self.error}"
         found = []
@@ -109,7 +114,7 @@ def compile_group(backend: str, cases: tuple[Case, ...], architectures: tuple[st
 
 
 def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> list[tuple[object, CompiledKernel]]:
-    """The kernels of one case, each with what tells its instance apart."""
+    """Return the kernels of one case, each with the key of its instance."""
     from gpubp import emulator
 
     with emulator.use(arch):
@@ -131,7 +136,7 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
 
 
 def _refusal(backend: Any, problem: problems.Problem, arrays: dict[str, Any]) -> str:
-    """What the backend says where it must refuse; raises if it takes the call."""
+    """Return the message of a backend that must refuse the call. Raise RuntimeError if it accepts it."""
     try:
         problem.run(backend, arrays)
     except ArgumentError as error:
@@ -158,7 +163,7 @@ class _Noted:
 
 @functools.cache
 def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Noted]]:
-    """A backend for this architecture, and the list of what it would have launched."""
+    """Return a backend for this architecture, and the list of what it would have launched."""
     notes: list[_Noted] = []
     if name == "cupy":
         from gpubp.backends.cupy_backend import CupyBackend

@@ -409,7 +409,7 @@ def _optimizer(case: Case) -> Optimizer:
 
 
 def _update(case: Case, rng: np.random.Generator) -> Problem:
-    """prepare_update and update, as a training step calls them."""
+    """Return the problem of prepare_update and update, as a training step calls them."""
     (size,) = case.shape
     optimizer = _optimizer(case)
     decayed = -(-size // DECAYED_SHARE)
@@ -628,7 +628,10 @@ def _scale(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _cast(case: Case, rng: np.random.Generator) -> Problem:
-    """Between the dtype and its partner: rounded to nearest, ties to even, and to infinity where it is too large."""
+    """Return the problem of a cast between the dtype and its partner.
+
+    Values are rounded to nearest, ties to even; those that are too large become infinite.
+    """
     partner = "float64" if case.dtype == "float32" else "float32"
     narrow, wide = sorted((case.dtype, partner), key=lambda name: np.dtype(name).itemsize)
     source_dtype, dtype = (narrow, wide) if case.option == "widen" else (wide, narrow)

@@ -31,7 +31,8 @@ GUARD_ROWS = 2
 class ProductOutcome:
     """One call of a product: its shape (M, N, K), how its inputs were drawn, and how the result compares.
 
-    fault: what it wrote beside its result; "" for nothing.
+    Attributes:
+        fault: what it wrote beside its result; "" for nothing.
     """
 
     shape: tuple[int, int, int]
@@ -43,7 +44,7 @@ class ProductOutcome:
 
     @property
     def passed(self) -> bool:
-        """Whether the result is within its bound, and nothing else was written."""
+        """True if the result is within its bound, and nothing else was written."""
         return self.comparison.passed and not self.fault
 
     def __str__(self) -> str:
@@ -164,5 +165,5 @@ def _draw(rng: np.random.Generator, shape: tuple[int, int], values: str, scale: 
 
 
 def _operand(x: np.ndarray, dtype: str) -> np.ndarray:
-    """x as the reference multiplies it."""
+    """Return x as the reference multiplies it."""
     return references.tf32(x) if dtype == "tf32" else x.astype(bounds.REFERENCE[dtype])

@@ -13,7 +13,7 @@ from gpubp.nn.losses import Loss
 
 
 def tf32(x: np.ndarray) -> np.ndarray:
-    """float32 values rounded to TF32, in float64: 11 significant bits, to nearest, ties away from zero.
+    """Return float32 values rounded to TF32, in float64: 11 significant bits, to nearest, ties away from zero.
 
     In arithmetic, where `gpubp.nn.precision.round_to_tf32` works on the bits.
     """
@@ -25,21 +25,19 @@ def tf32(x: np.ndarray) -> np.ndarray:
 
 
 def with_tf32_ties(x: np.ndarray) -> np.ndarray:
-    """float32 values of which one in five lies halfway between two TF32 values, where only the rule for ties tells how
-    to round.
-    """
+    """Return float32 values of which one in five lies halfway between two TF32 values, to test the rule for ties."""
     flat = x.flatten()
     flat[::5] = ((flat[::5].view(np.uint32) & np.uint32(0xFFFFE000)) | np.uint32(0x1000)).view(np.float32)
     return flat.reshape(x.shape)
 
 
 def sigma(activation: Activation, z: np.ndarray) -> np.ndarray:
-    """σ(z), in z's dtype."""
+    """Return σ(z), in z's dtype."""
     return _apply(activation, "apply", z)
 
 
 def sigma_prime(activation: Activation, saved: np.ndarray) -> np.ndarray:
-    """σ', from the array that the activation reads, in that array's dtype."""
+    """Return σ', from the array that the activation reads, in that array's dtype."""
     return _apply(activation, "derivative", saved)
 
 
@@ -53,7 +51,7 @@ def _apply(activation: Activation, method: str, x: np.ndarray) -> np.ndarray:
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
-    """softmax of each row."""
+    """Return softmax of each row."""
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
 
@@ -61,7 +59,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 def output_delta(
     loss: Loss, activation: Activation, output: np.ndarray, saved: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """δ^L, the sum of the examples' losses, and g = ∂ℓ/∂output before any reduction."""
+    """Return δ^L, the sum of the examples' losses, and g = ∂ℓ/∂output before any reduction."""
     g = np.empty_like(output)
     total = loss.evaluate(output, y, g)
     divisor = loss.divisor(len(output))

@@ -26,7 +26,9 @@ PATIENCE = 120.0
 class Traffic:
     """What a case moved on the emulated device, and the least that could do for the same accesses.
 
-    sectors: of 32 bytes, of global memory. passes: through the banks of shared memory.
+    Attributes:
+        sectors: of 32 bytes, of global memory.
+        passes: through the banks of shared memory.
     """
 
     sectors: int = 0
@@ -42,8 +44,11 @@ class Traffic:
 class Outcome:
     """What became of a case.
 
-    comparisons: of each output. faults: what else was wrong, a line each: an exception, a damaged guard zone, a finding
-    of the emulated device's observers. seconds: on the host's clock, compilation included.
+    Attributes:
+        comparisons: of each output.
+        faults: what else was wrong, a line each: an exception, a damaged guard zone, a finding of the emulated
+            device's observers.
+        seconds: on the host's clock, compilation included.
     """
 
     case: Case
@@ -54,16 +59,16 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether every output is within its bound, and nothing else was wrong."""
+        """True if every output is within its bound, and nothing else was wrong."""
         return not self.faults and bool(self.comparisons) and all(each.passed for each in self.comparisons.values())
 
     @property
     def share(self) -> float:
-        """The largest error of any output as a share of its bound; infinite where there is no output."""
+        """Return the largest error of any output as a share of its bound; infinite where there is no output."""
         return max((each.share for each in self.comparisons.values()), default=float("inf"))
 
     def complaint(self) -> str:
-        """What was wrong, in one line a fault; "" for nothing."""
+        """Return what was wrong, one fault a line; "" if nothing."""
         wrong = [f"{name} {each}" for name, each in self.comparisons.items() if not each.passed]
         return "\n".join([*self.faults, *wrong])
 
@@ -71,8 +76,9 @@ class Outcome:
 def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
     """Run one case on a backend, in this process.
 
-    observe: on the emulated device, report races, reads of memory that nothing wrote, and the like as faults, and count
-    what is moved.
+    Args:
+        observe: on the emulated device, report races, reads of memory that nothing wrote, and the like as faults,
+            and count what is moved.
     """
     started = time.perf_counter()
     backend = backend.for_precision(case.dtype)
@@ -122,8 +128,9 @@ def run_cases(
 ) -> Iterator[Outcome]:
     """Run cases on the named backend in worker processes, and give each outcome as it comes.
 
-    jobs: how many workers; None: one on a GPU, else one for each core. A worker that dies or hangs fails the case that
-    it was at; another takes its place, as it does where a case has raised on a GPU.
+    Args:
+        jobs: how many workers; None: one on a GPU, else one for each core. A worker that dies or hangs fails the
+            case that it was at; another takes its place, as it does where a case has raised on a GPU.
     """
     if device != "cpu":
         cache.ensure_writable()
@@ -172,7 +179,7 @@ class _Worker:
         other.close()
 
     def start_next(self, waiting: Iterator[Case]) -> bool:
-        """Take up the next case; False where none is left."""
+        """Take up the next case; False if none is left."""
         self._case = next(waiting, None)
         if self._case is None:
             return False
@@ -181,7 +188,7 @@ class _Worker:
         return True
 
     def collect(self, ready: bool) -> Outcome | None:
-        """The outcome of the case at hand; None while it runs."""
+        """Return the outcome of the case at hand; None while it runs."""
         assert self._case is not None
         if ready:
             try:
@@ -201,8 +208,9 @@ class _Worker:
         return Outcome(self._case, faults=(fault,), seconds=time.monotonic() - self._since)
 
     def _may_be_spoiled(self, outcome: Outcome) -> bool:
-        """Whether a case has raised on a GPU: after an error of a kernel, such as an access out of bounds, CUDA refuses
-        everything else that the process asks for."""
+        """True if a case has raised on a GPU: after an error of a kernel, such as an access out of bounds, CUDA refuses
+        everything else that the process asks for.
+        """
         _, device, _ = self._settings
         return device != "emulator" and not outcome.comparisons
 
@@ -240,7 +248,7 @@ def _observer(backend: Backend) -> AbstractContextManager[Any]:
 
 
 def _traffic(report: Any) -> Traffic:
-    """The totals of an emulator's report."""
+    """Return the totals of an emulator's report."""
     sectors, passes = report.global_accesses, report.shared_accesses
     return Traffic(
         sum(line.units for line in sectors),

@@ -27,7 +27,8 @@ COMPILED_HEADERS = ("primitive", "arch", "kernels", "failed", "most registers", 
 class Tally:
     """One primitive with one variant and one dtype: how many cases, how many failed, the largest share of a bound.
 
-    traffic: of all cases together, where it was observed.
+    Attributes:
+        traffic: of all cases together, where it was observed.
     """
 
     cases: int = 0
@@ -68,9 +69,11 @@ class KernelTally:
 class CrossCheck:
     """The outcomes of a run on one backend and device.
 
-    observed: with the emulated device's observers. compiled: what was compiled for every architecture, by primitive and
-    architecture; misfits: the kernels among it that a chip has no room for, or that could not be compiled; absent: how
-    many kernels there are none of, by architecture and what the planning said, as the chip lacks what they need.
+    Attributes:
+        observed: with the emulated device's observers.
+        compiled: what was compiled for every architecture, by primitive and architecture.
+        misfits: the kernels among it that a chip has no room for, or that could not be compiled.
+        absent: number of kernels that a chip cannot have, by architecture and what the planning said.
     """
 
     backend: str
@@ -100,26 +103,26 @@ class CrossCheck:
 
     @property
     def cases(self) -> int:
-        """How many cases ran."""
+        """Return the number of cases that ran."""
         return sum(row.cases for row in self.rows.values())
 
     @property
     def passed(self) -> bool:
-        """Whether cases ran, and all passed, and so did all kernels that were compiled."""
+        """True if cases ran, and all passed, and so did all kernels that were compiled."""
         return self.cases > 0 and not self.failures and not self.misfits
 
     @property
     def worst(self) -> Outcome | None:
-        """The failure furthest from its bound."""
+        """Return the failure furthest from its bound."""
         return max(self.failures, key=lambda outcome: outcome.share, default=None)
 
     def command(self, outcome: Outcome) -> str:
-        """The command that runs one case again."""
+        """Return the command that runs one case again."""
         observe = " --observe" if self.observed else ""
         return f"gpubp check --backend {self.backend} --device {self.device}{observe} --case {outcome.case.name}"
 
     def table(self) -> Table:
-        """The rows, for a terminal."""
+        """Return the rows as a table for a terminal."""
         from rich.table import Table
 
         title = f"gpubp check: {self.backend} on {self.device}"
@@ -134,7 +137,7 @@ class CrossCheck:
         return table
 
     def compiled_table(self) -> Table:
-        """What the kernels need on each architecture, for a terminal."""
+        """Return what the kernels need on each architecture as a table for a terminal."""
         from rich.table import Table
 
         table = Table(title=f"compiled, not run: {self.backend}", title_justify="left")
@@ -145,7 +148,7 @@ class CrossCheck:
         return table
 
     def absences(self) -> list[str]:
-        """What there are no kernels of, in a line each."""
+        """Return a line for each thing that has no kernels."""
         return [f"none of {count} kernels on {text}" for text, count in self.absent.items()]
 
     def _compiled_rows(self) -> list[list[str]]:
@@ -154,7 +157,7 @@ class CrossCheck:
         return [[*key, *(str(figure) for figure in astuple(row))] for key, row in rows]
 
     def markdown(self) -> str:
-        """The rows and the failures, as a Markdown page."""
+        """Return the rows and the failures, as a Markdown page."""
         lines = [
             f"# gpubp check: {self.backend} on {self.device}",
             "",
@@ -176,7 +179,7 @@ class CrossCheck:
         return "\n".join(lines).rstrip() + "\n"
 
     def to_json(self) -> str:
-        """The rows and the failures, as JSON. An infinite share is null."""
+        """Return the rows and the failures, as JSON. An infinite share is null."""
         return json.dumps(
             {
                 "backend": self.backend,
@@ -208,7 +211,7 @@ class CrossCheck:
         )
 
     def _traffic_headers(self) -> tuple[str, ...]:
-        """How many of the sectors and of the passes through shared memory's banks were needed."""
+        """Return how many of the sectors and of the passes through shared memory's banks were needed."""
         return ("sectors needed", "passes needed") if self.observed else ()
 
     def _figures(self, row: Tally) -> list[str]:
@@ -219,7 +222,7 @@ class CrossCheck:
         return figures
 
     def _ordered(self) -> list[tuple[tuple[str, str, str], Tally]]:
-        """The rows in the order of the algorithm, whichever came first."""
+        """Return the rows in the order of the algorithm, whichever came first."""
         order = list(OPTIONS)
         return sorted(self.rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
 

@@ -34,7 +34,7 @@ class CudaModule(ModuleType):
     """The class of this module, so that Numba's compiler can be told what it stands for."""
 
     def __getattr__(self, name: str) -> Any:
-        """Numba's names, loaded when the first of them is asked for."""
+        """Return one of Numba's names, which are loaded at first use."""
         if name.startswith("__"):
             raise AttributeError(name)
         from gpubp.emulator.numba import frontend as numba_frontend

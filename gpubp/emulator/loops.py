@@ -106,7 +106,7 @@ class _KeptCode(NullCache):
         cache.keep(self._entry(sig), {".code": hashlib.sha256(content).digest() + content})
 
     def _entry(self, signature: Any) -> str:
-        """Name the entry after all that the machine code depends on."""
+        """Return the name of the entry, by all that the machine code depends on."""
         # The module's name, as what is kept names the function by it.
         parts = (str(signature), self._target.codegen().magic_tuple(), self._function.__module__, self._source)
         digest = hashlib.sha256(json.dumps([*parts, *_versions()]).encode()).hexdigest()

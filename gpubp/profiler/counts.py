@@ -51,8 +51,10 @@ NUMBERS = ("requests", "threads", "nbytes", "units", "least_units")
 class Access:
     """The accesses of one kind that one line makes to one memory space.
 
-    requests: warps that made one. units: 32-byte sectors moved in global memory, passes through the banks in shared
-    memory; least_units: the fewest that could do.
+    Attributes:
+        requests: warps that made one.
+        units: 32-byte sectors moved in global memory, passes through the banks in shared memory.
+        least_units: the fewest that could do.
     """
 
     space: str
@@ -65,13 +67,17 @@ class Access:
 
     @property
     def excess(self) -> int:
-        """Sectors or passes beyond the fewest possible."""
+        """Return the number of sectors or passes beyond the fewest possible."""
         return self.units - self.least_units
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a kernel's source: instructions by class, over threads, and accesses. file: "" where not known."""
+    """One line of a kernel's source, with its instructions by class, over threads, and its accesses.
+
+    Attributes:
+        file: path of the source; "" if it is not known.
+    """
 
     file: str
     number: int
@@ -86,8 +92,12 @@ class Line:
 class Counts:
     """What one kernel does. Instructions and bytes are over threads: one instruction of a full warp counts 32.
 
-    blocks: of the grid. flops: a fused multiply-add counts two. instructions: by class. read, written: bytes that
-    threads asked for, by memory space. lines: of its source.
+    Attributes:
+        blocks: of the grid.
+        flops: a fused multiply-add counts two.
+        instructions: by class.
+        read, written: bytes that threads asked for, by memory space.
+        lines: of its source.
     """
 
     blocks: int
@@ -99,40 +109,40 @@ class Counts:
 
     @property
     def executed(self) -> int:
-        """Instructions of all classes."""
+        """Return the number of instructions of all classes."""
         return sum(self.instructions.values())
 
     def total(self, space: str, field: str) -> int:
-        """The sum of one number of the accesses to a memory space."""
+        """Return the sum of one number of the accesses to a memory space."""
         return sum(getattr(each, field) for line in self.lines for each in line.accesses if each.space == space)
 
     @property
     def sectors(self) -> int:
-        """32-byte sectors that accesses to global memory move."""
+        """Return the number of 32-byte sectors that accesses to global memory move."""
         return self.total("global", "units")
 
     @property
     def sectors_a_request(self) -> float:
-        """Sectors that a warp's access to global memory moves on average."""
+        """Return the mean number of sectors that a warp's access to global memory moves."""
         requests = self.total("global", "requests")
         return self.sectors / requests if requests else 0.0
 
     @property
     def passes(self) -> int:
-        """Passes through the banks of shared memory."""
+        """Return the number of passes through the banks of shared memory."""
         return self.total("shared", "units")
 
     @property
     def conflicts(self) -> int:
-        """Passes beyond the fewest possible: bank conflicts."""
+        """Return the number of bank conflicts: passes beyond the fewest possible."""
         return self.total("shared", "excess")
 
     def busiest(self) -> Line | None:
-        """The line with the most instructions."""
+        """Return the line with the most instructions."""
         return max(self.lines, key=lambda line: sum(line.instructions.values()), default=None)
 
     def worst(self, space: str, field: str = "excess") -> Line | None:
-        """The line with the most of a number of its accesses to a space; None where no line has any."""
+        """Return the line with the most of a number of its accesses to a space; None if no line has any."""
 
         def amount(line: Line) -> int:
             return sum(getattr(each, field) for each in line.accesses if each.space == space)
@@ -145,9 +155,13 @@ class Counts:
 class Counted:
     """A primitive's kernels and what each does.
 
-    plan: of a product. launches: of the kernels, at the smallest shape that was run. counts: of each, at the shape that
-    was asked for. shapes: those that were run. exact: whether the counts are exact. error: where they are not, the
-    largest share by which the check's total of a class was off.
+    Attributes:
+        plan: of a product.
+        launches: of the kernels, at the smallest shape that was run.
+        counts: of each, at the shape that was asked for.
+        shapes: those that were run.
+        exact: True if the counts are exact.
+        error: if they are not, the largest share by which the check's total of a class was off.
     """
 
     plan: Plan | None
@@ -167,16 +181,18 @@ class Axis:
     position: int
 
     def side(self, position: int) -> int:
-        """The side at a position."""
+        """Return the side at a position."""
         return self.low + position * self.unit
 
 
 def count(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch], limit: int = WORK) -> Counted:
     """Run a primitive on a recording backend and count; see `gpubp.profiler.launches.recording`.
 
-    limit: of the work up to which the shape itself is run.
+    Args:
+        limit: of the work up to which the shape itself is run.
 
-    Raises ArgumentError for a shape that cannot be counted in reasonable time.
+    Raises:
+        ArgumentError: the shape cannot be counted in reasonable time.
     """
     plan = plan_of(work, backend) if work.is_product else None
     work = replace(work, plan=plan)
@@ -222,13 +238,13 @@ def plan_of(work: Workload, backend: GpuBackend) -> Plan:
 
 # --- smaller shapes ---------------------------------------------------------------------------------------------------
 def _axis(side: int, unit: int, least: int) -> Axis:
-    """A side in steps of `unit` from `least` or a little more; the side itself where that saves nothing."""
+    """Return a side in steps of `unit` from `least` or a little more; the side itself if steps save nothing."""
     steps = (side - least) // unit if unit else 0
     return Axis(side - steps * unit, unit, steps) if steps > 2 else Axis(side, 0, 0)
 
 
 def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple[int, int]]:
-    """For each side, the step in which it can be made smaller, and down to what; (0, 0) where it cannot."""
+    """Return for each side the step in which it can be made smaller, and down to what; (0, 0) if it cannot."""
     if plan is not None:
         depth = _depth_unit(plan)
         least = max(depth, plan.split_k * plan.tile_k * (plan.stages + 1))
@@ -260,7 +276,9 @@ def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple
 
 
 def _side_units(plan: Plan, m: int, n: int, k: int) -> tuple[int, int]:
-    """Whole tiles; where the parts of the depth are added up, so many that they are whole blocks of that kernel too."""
+    """Return the steps of rows and columns: whole tiles and, if parts of the depth are added up, whole blocks of the
+    kernel that does it.
+    """
     if plan.parts(k) == 1:
         return plan.tile_m, plan.tile_n
     rows, columns = BLOCK // gcd(BLOCK, plan.tile_m * n), BLOCK // gcd(BLOCK, plan.tile_n * m)
@@ -273,7 +291,7 @@ def _depth_unit(plan: Plan) -> int:
 
 # --- numbers and their interpolation ----------------------------------------------------------------------------------
 def _numbers_of(launch: RecordedLaunch) -> Counter[Any]:
-    """All that was counted of a launch, by keys."""
+    """Return all that was counted of a launch, by keys."""
     report = launch.report
     found: Counter[Any] = Counter({("blocks",): launch.blocks, ("flops",): report.flops})
     for (_, location), classes in report.lines.items():
@@ -294,7 +312,7 @@ def _place(location: Any) -> tuple[str, int]:
 def _at(
     wanted: Mapping[int, int], measured: Iterable[tuple[Mapping[int, int], list[Counter[Any]]]], kernel: int
 ) -> Counter[Any]:
-    """The numbers at a position, from those at the corners: linear along each axis."""
+    """Return the numbers at a position, from those at the corners: linear along each axis."""
     found: Counter[Any] = Counter()
     for corner, numbers in measured:
         weight = prod(wanted[axis] if corner[axis] else 1 - wanted[axis] for axis in corner)
@@ -304,7 +322,7 @@ def _at(
 
 
 def _difference(expected: Counter[Any], found: Counter[Any]) -> float:
-    """The largest share by which a total differs: of instructions of a class, of flops, of a number of accesses."""
+    """Return the largest share by which a total differs: instructions of a class, flops, a number of accesses."""
     if +expected == +found:
         return 0.0
     totals: list[Counter[Any]] = [Counter(), Counter()]

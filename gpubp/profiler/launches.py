@@ -48,17 +48,17 @@ class RecordedLaunch:
 
     @property
     def blocks(self) -> int:
-        """Blocks of the grid."""
+        """Return the number of blocks of the grid."""
         return prod(self.grid)
 
     @property
     def threads(self) -> int:
-        """Threads of a block."""
+        """Return the number of threads of a block."""
         return prod(self.block)
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a block, static and dynamic."""
+        """Return the shared memory of a block, static and dynamic, in bytes."""
         return self.resources.shared_bytes + self.dynamic_shared
 
 

@@ -35,9 +35,13 @@ ARITHMETIC, ISSUE, SHARED, MEMORY = "arithmetic", "instruction issue", "shared m
 class Limits:
     """The seconds that each part of the chip needs for a primitive's work, at least.
 
-    seconds: by the part. balance: of the blocks over the multiprocessors, ≤ 1: the mean over the most. It is in the
-    seconds of all but device memory. flops: of the primitive, at least. pause: seconds that the busiest part waits for
-    others, where primitives that different parts limit run one after the other.
+    Attributes:
+        seconds: by the name of the part.
+        balance: of the blocks over the multiprocessors, ≤ 1: the mean over the most. It is in the seconds of all
+            but device memory.
+        flops: of the primitive, at least.
+        pause: seconds that the busiest part waits for others, where primitives that different parts limit run one
+            after the other.
     """
 
     seconds: dict[str, float]
@@ -47,27 +51,27 @@ class Limits:
 
     @property
     def limiter(self) -> str:
-        """The busiest part."""
+        """Return the busiest part."""
         return max(self.seconds, key=lambda name: self.seconds[name])
 
     @property
     def least_seconds(self) -> float:
-        """The time that all of it takes at least."""
+        """Return the least time of the whole."""
         return max(self.seconds.values()) + self.pause
 
     @property
     def rate(self) -> float:
-        """Flop/s that this time allows."""
+        """Return the flop/s that this time allows."""
         return self.flops / self.least_seconds
 
     @property
     def busy(self) -> dict[str, float]:
-        """How much of this time each part is busy."""
+        """Return the share of this time in which each part is busy."""
         return {name: seconds / self.least_seconds for name, seconds in self.seconds.items()}
 
 
 def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | None]]) -> Limits:
-    """The limits of a primitive's kernels, which run one after the other."""
+    """Return the limits of a primitive's kernels, which run one after the other."""
     clock = gpu.boost_hz * gpu.multiprocessors
     peak = gpu.roofline(cost.rate).peak
     seconds = dict.fromkeys((ARITHMETIC, ISSUE, SHARED), 0.0)
@@ -88,7 +92,7 @@ def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | N
 
 
 def one_after_another(parts: Sequence[Limits]) -> Limits:
-    """The limits of primitives that run one after the other."""
+    """Return the limits of primitives that run one after the other."""
     seconds = {name: sum(each.seconds[name] for each in parts) for name in parts[0].seconds}
     least = sum(each.least_seconds for each in parts)
     even = sum(each.least_seconds * each.balance for each in parts) / least
@@ -96,15 +100,16 @@ def one_after_another(parts: Sequence[Limits]) -> Limits:
 
 
 def balance(gpu: Gpu, blocks: int) -> float:
-    """Blocks that a multiprocessor gets on average, of those that the busiest one gets."""
+    """Return the mean number of blocks of a multiprocessor over the number of the busiest one."""
     most = -(-blocks // gpu.multiprocessors)
     return blocks / (most * gpu.multiprocessors)
 
 
 def global_passes(counts: Counts) -> float:
-    """Clocks that requests to global memory take of a multiprocessor's L1: one for four sectors, and one at least.
+    """Return the clocks that requests to global memory take in a multiprocessor's L1.
 
-    None for asynchronous copies, which are counted where they arrive.
+    A request takes one clock for four sectors, and at least one. Asynchronous copies take none: they are counted where
+    they arrive.
     """
     lines = (line for line in counts.lines if not any(each.kind == "async" for each in line.accesses))
     accesses = (each for line in lines for each in line.accesses if each.space == "global")
@@ -112,7 +117,9 @@ def global_passes(counts: Counts) -> float:
 
 
 def warp_instructions(counts: Counts, code: MachineCode | None) -> float:
-    """Instructions that warps issue: of the machine code, by the share of multiply-adds in its main loop, or of PTX."""
+    """Return the number of instructions that warps issue: by the machine code, from the share of multiply-adds in its
+    main loop, else by the PTX.
+    """
     if code is None or not code.main_loop:
         return counts.executed / WARP
     multiply_adds = counts.instructions.get("FMA", 0) / WARP

@@ -18,8 +18,11 @@ from gpubp.registry import require_count
 class Occupancy:
     """What one multiprocessor holds of a kernel.
 
-    blocks: at a time. limits: how many each resource would allow: "threads", "blocks", "registers", "shared memory".
-    warps: of a block. most_warps: that a multiprocessor can hold.
+    Attributes:
+        blocks: at a time.
+        limits: how many each resource would allow: "threads", "blocks", "registers", "shared memory".
+        warps: of a block.
+        most_warps: that a multiprocessor can hold.
     """
 
     blocks: int
@@ -29,12 +32,12 @@ class Occupancy:
 
     @property
     def limited_by(self) -> tuple[str, ...]:
-        """The resources of which there is not enough for one block more."""
+        """Return the resources that are not enough for one more block."""
         return tuple(name for name, blocks in self.limits.items() if blocks == self.blocks)
 
     @property
     def share(self) -> float:
-        """Warps that are there, of those that could be."""
+        """Return resident warps as a share of the most possible."""
         return self.blocks * self.warps / self.most_warps
 
 
@@ -42,7 +45,9 @@ class Occupancy:
 class Waves:
     """How a grid runs over a chip: in waves of as many blocks as it holds at a time.
 
-    blocks: of the grid. resident: blocks on the chip at a time.
+    Attributes:
+        blocks: of the grid.
+        resident: blocks on the chip at a time.
     """
 
     blocks: int
@@ -50,21 +55,24 @@ class Waves:
 
     @property
     def count(self) -> int:
-        """Waves, the last one whether full or not."""
+        """Return the number of waves, the last one full or not."""
         return -(-self.blocks // self.resident)
 
     @property
     def last_fill(self) -> float:
-        """How full the last wave is: blocks in it, of those that there is room for."""
+        """Return how full the last wave is: its blocks as a share of those that fit."""
         return (self.blocks - (self.count - 1) * self.resident) / self.resident
 
 
 def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes: int = 0) -> Occupancy:
-    """What a multiprocessor holds of blocks of `threads` threads.
+    """Return what a multiprocessor holds of blocks of `threads` threads.
 
-    registers: of a thread. shared_bytes: of a block, static and dynamic.
+    Args:
+        registers: of a thread.
+        shared_bytes: of a block, static and dynamic.
 
-    Raises ArgumentError for a number that is no number of such things.
+    Raises:
+        ArgumentError: a number is out of its range.
     """
     require_count("threads", threads)
     require_count("registers", registers)
@@ -80,7 +88,7 @@ def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes
 
 
 def waves(gpu: Gpu, found: Occupancy, blocks: int) -> Waves | None:
-    """The waves that a grid of so many blocks makes; None where not one block fits a multiprocessor."""
+    """Return the waves of a grid with this many blocks; None if no block fits a multiprocessor."""
     return Waves(blocks, found.blocks * gpu.multiprocessors) if found.blocks else None
 
 

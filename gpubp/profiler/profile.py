@@ -34,10 +34,16 @@ MODEL = (
 class KernelProfile:
     """One kernel of a primitive.
 
-    name: in its language. symbol: in the machine code. threads: of a block. resources: as the compiler reports.
-    shared_bytes: of a block, static and asked for at the launch. occupancy: of a multiprocessor; waves: of the grid;
-    None where not one block fits. machine_code: None where it could not be read, for the reason `unread`.
-    counts: what it does, also line by line.
+    Attributes:
+        name: in its language.
+        symbol: in the machine code.
+        threads: of a block.
+        resources: as the compiler reports.
+        shared_bytes: of a block, static and asked for at the launch.
+        occupancy: of a multiprocessor.
+        waves: of the grid; None if no block fits.
+        machine_code: None if it could not be read, for the reason `unread`.
+        counts: what it does, also line by line.
     """
 
     name: str
@@ -56,10 +62,17 @@ class KernelProfile:
 class Profile:
     """One primitive at one shape, on one chip.
 
-    title: what was profiled, where it is not the one primitive: its parts. workload: the primitive. backend: whose
-    kernels. arch: what they are compiled for. plan: of a product. cost: the least work. shapes: those that were run to
-    count; exact, error: whether the counts hold exactly for the workload's shape, and if not by how much a check was
-    off. limits: what keeps it from being faster.
+    Attributes:
+        title: what was profiled: the primitive, or its parts.
+        workload: the primitive.
+        backend: whose kernels.
+        arch: what they are compiled for.
+        plan: of a product.
+        cost: the least work.
+        shapes: those that were run to count.
+        exact, error: True if the counts hold exactly for the workload's shape, and if not by how much a check was
+            off.
+        limits: what keeps it from being faster.
     """
 
     title: str
@@ -78,7 +91,7 @@ class Profile:
 
     @property
     def roofline(self) -> Roofline:
-        """Of the chip, for the kind of arithmetic."""
+        """Return the roofline of the chip for the kind of arithmetic."""
         return self.gpu.roofline(self.cost.rate)
 
     @property
@@ -88,18 +101,20 @@ class Profile:
 
     @property
     def traffic(self) -> int:
-        """Bytes of the sectors that accesses to global memory move; a cache may serve many of them."""
+        """Return the bytes of all sectors that accesses to global memory move; a cache may serve many of them."""
         return 32 * sum(kernel.counts.sectors for kernel in self.kernels)
 
     @property
     def stage_bytes(self) -> int:
-        """Bytes of one tile of both operands that a block copies at a time; 0 where none is under way in advance."""
+        """Return the bytes of the tiles that a block copies at a time; 0 if it copies none in advance."""
         return self.plan.shared_bytes // self.plan.stages if self.plan is not None and self.plan.stages > 1 else 0
 
     @property
     def bytes_in_flight(self) -> int:
-        """Bytes that a multiprocessor has on their way from memory while it computes: of the blocks that it gets, all
-        stages but the one in use."""
+        """Return the bytes that are on their way from memory to a multiprocessor while it computes.
+
+        These are all stages of its blocks except the one in use.
+        """
         if not self.stage_bytes or self.plan is None:
             return 0
         main = self.kernels[0]
@@ -108,11 +123,11 @@ class Profile:
 
     @property
     def limiter(self) -> str:
-        """What limits it, in one sentence."""
+        """Return what limits the primitive, in one sentence."""
         return _sentence(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """Return all of it, as JSON can hold it."""
         found = asdict(self)
         found["gpu"] = {"key": self.gpu.key, "name": self.gpu.name, "source": self.gpu.source}
         found["note"] = MODEL
@@ -141,10 +156,13 @@ class Profile:
 def profile(work: Workload, backend: str = "cupy", gpu: Gpu | None = None, arch: str | None = None) -> Profile:
     """Profile a primitive.
 
-    gpu: the chip; None: one of the table that runs `arch`, or `DEFAULT_CHIP`. arch: what to compile for; None: the
-    chip's own.
+    Args:
+        gpu: the chip; None: one of the table that runs `arch`, or `DEFAULT_CHIP`.
+        arch: what to compile for; None: the chip's own.
 
-    Raises ArgumentError for what does not go together; BackendError where a compiler is missing.
+    Raises:
+        ArgumentError: arguments do not go together.
+        BackendError: a compiler is missing.
     """
     return _profile("", work, [work], backend, *target(gpu, arch))
 
@@ -159,9 +177,10 @@ def separate_halves(work: Workload, backend: str = "cupy", gpu: Gpu | None = Non
 
 
 def target(gpu: Gpu | None, arch: str | None) -> tuple[Gpu, str]:
-    """The chip, and the architecture to compile for.
+    """Return the chip, and the architecture to compile for.
 
-    Raises ArgumentError for code that the chip does not run, or an architecture that no chip of the table runs.
+    Raises:
+        ArgumentError: the chip does not run code for `arch`, or no chip of the table does.
     """
     if arch is None:
         gpu = gpu or chips.get(DEFAULT_CHIP)
@@ -221,12 +240,12 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
 
 
 def _main_loop_code(kernel: KernelProfile, work: Workload) -> MachineCode | None:
-    """The machine code, where nearly all multiply-adds are in its main loop: in products."""
+    """Return the machine code of a product, whose multiply-adds are nearly all in its main loop; else None."""
     return kernel.machine_code if work.is_product else None
 
 
 def _sum(costs: Iterable[Cost]) -> Cost:
-    """The work of primitives one after the other; the kind of arithmetic is the first's."""
+    """Return the work of primitives one after the other; the kind of arithmetic is the first's."""
     first, *others = costs
     return Cost(
         first.flops + sum(each.flops for each in others),
@@ -259,12 +278,12 @@ def _kernel(gpu: Gpu, launch: RecordedLaunch, counts: Counts) -> KernelProfile:
 
 # --- the limiter, in words --------------------------------------------------------------------------------------------
 def percent(share: float) -> str:
-    """A share for a reader: two digits where it is small."""
+    """Return a share as text: two digits if it is small."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{share:.0%}".replace("%", " %")
 
 
 def rounded(number: float) -> str:
-    """A number for a reader: three digits, and those before the point."""
+    """Return a number as text: three digits, and all before the point."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 

@@ -25,7 +25,10 @@ NARROW = 80
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
 def amount(number: float, unit: str = "") -> str:
-    """A large number with three digits and a prefix, such as 1.37 G, or 3.29 GB with the unit B; a small one whole."""
+    """Return a large number as text with three digits and a prefix, such as 1.37 G, or 3.29 GB with the unit B.
+
+    A small number is written whole.
+    """
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= factor:
             value = number / (1e3 if prefix == "k" else factor)
@@ -46,7 +49,7 @@ def _sides(profile: Profile) -> str:
 
 
 def title(profile: Profile) -> str:
-    """What was profiled, where."""
+    """Return what was profiled, and for which chip."""
     work = profile.workload
     option = {"update": f", {work.optimizer}"}.get(work.primitive, "")
     if work.primitive in ("dense_forward", "hidden_delta", "hadamard_derivative"):
@@ -55,7 +58,7 @@ def title(profile: Profile) -> str:
 
 
 def heading(profile: Profile) -> str:
-    """What tells a profile from the others of a comparison."""
+    """Return what distinguishes a profile in a comparison."""
     if profile.title != profile.workload.primitive:
         return f"{profile.backend} in two kernels"
     variant = profile.plan.variant if profile.plan is not None else ""
@@ -64,7 +67,7 @@ def heading(profile: Profile) -> str:
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 def rows(profile: Profile, kernels: Sequence[KernelProfile]) -> dict[str, str]:
-    """What there is to say of some of a profile's kernels, by what it is about; " + " parts the kernels."""
+    """Return the figures of some of a profile's kernels by their names; " + " stands between the kernels."""
 
     def each(words: Any) -> str:
         return " + ".join(words(kernel) for kernel in kernels)
@@ -90,7 +93,7 @@ def rows(profile: Profile, kernels: Sequence[KernelProfile]) -> dict[str, str]:
 
 
 def summary(profile: Profile) -> dict[str, str]:
-    """What there is to say of all of a profile's kernels together."""
+    """Return the figures of all of a profile's kernels together, by their names."""
     cost, flops = profile.cost, sum(kernel.counts.flops for kernel in profile.kernels)
     intensity, ridge = rounded(cost.intensity), rounded(profile.roofline.ridge)
     found = {
@@ -154,7 +157,7 @@ def _excess(counts: Counts, space: str) -> str:
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 def tables(profile: Profile, width: int = WIDE) -> list[Any]:
-    """A profile as tables and sentences, for a terminal of this width."""
+    """Return a profile as tables and sentences, for a terminal of this width."""
     columns = {_short(kernel.name): rows(profile, [kernel]) for kernel in profile.kernels}
     return [
         _table(title(profile), {"the primitive": summary(profile)}),
@@ -167,7 +170,7 @@ def tables(profile: Profile, width: int = WIDE) -> list[Any]:
 
 
 def comparison(profiles: Sequence[Profile], width: int) -> list[Any]:
-    """Profiles side by side, as tables and sentences for a terminal of this width."""
+    """Return profiles side by side, as tables and sentences for a terminal of this width."""
     names = list(COMPARED)
     columns = len(names) if width >= WIDE else 5 if width >= NARROW else 3
     parts = [names[first : first + columns] for first in range(0, len(names), columns)]
@@ -228,7 +231,7 @@ def _counted_together(profiles: Sequence[Profile]) -> str:
 
 
 def lines_table(profile: Profile, width: int) -> Table:
-    """The lines of the source that cause most, by instructions; in a narrow terminal without what can be left out."""
+    """Return the lines of the source with the most instructions; a narrow terminal gets fewer columns."""
     from rich.table import Table
 
     table = Table(title="Lines with the most instructions", title_justify="left")
@@ -249,7 +252,7 @@ def lines_table(profile: Profile, width: int) -> Table:
 
 
 def counted_note(profile: Profile) -> str:
-    """At which shapes the counts were made, and whether they hold for the one that was asked for."""
+    """Return a sentence on the shapes that were counted, and whether the counts hold for the requested shape."""
     if not profile.scaled:
         return "Counted at the shape itself."
     first, last = ("×".join(map(str, shape)) for shape in (profile.shapes[0], profile.shapes[-1]))
@@ -283,7 +286,7 @@ def _table(name: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
 
 # --- picture ----------------------------------------------------------------------------------------------------------
 def picture(profiles: Sequence[Profile]) -> bytes:
-    """A PNG: the roofline of the chip, and each profile as the point that its limits leave."""
+    """Return a PNG of the chip's roofline, with each profile as the point that its limits allow."""
     first = profiles[0]
     limits = {}
     for rate in dict.fromkeys(each.cost.rate for each in profiles):

@@ -44,10 +44,17 @@ EMULATED = (
 class MachineReport:
     """What a run of `gpubp report` found.
 
-    made: date and time, in ISO 8601. command: the one that made it. seconds: that it took. checks: of each backend.
-    unchecked: where kernels could not be checked, and why. bench: the measured times; None without. profiles: of
-    primitives, by the model. unprofiled: whose kernels could not be profiled, and why. left_out: the parts that are not
-    there, and why. faults: the parts that broke, and how.
+    Attributes:
+        made: date and time, in ISO 8601.
+        command: the one that made it.
+        seconds: how long it took.
+        checks: of each backend.
+        unchecked: where kernels could not be checked, and why.
+        bench: the measured times; None without.
+        profiles: of primitives, by the model.
+        unprofiled: whose kernels could not be profiled, and why.
+        left_out: the parts that are not there, and why.
+        faults: the parts that broke, and how.
     """
 
     made: str
@@ -64,17 +71,17 @@ class MachineReport:
 
     @property
     def failed(self) -> bool:
-        """Whether a case failed, this project's result of a measurement was wrong, or a part broke."""
+        """True if a case failed, this project's result of a measurement was wrong, or a part broke."""
         return bool(self.faults or _own_faults(self.bench)) or not all(check.passed for check in self.checks)
 
     @property
     def checked_on(self) -> tuple[str, ...]:
-        """The devices that kernels were checked on."""
+        """Return the devices that kernels were checked on."""
         return tuple(dict.fromkeys(check.device for check in self.checks if check.cases))
 
     @property
     def verdict(self) -> str:
-        """In a few words."""
+        """Return the verdict in a few words."""
         if self.failed:
             return "Failed"
         if not self.checked_on:
@@ -83,7 +90,7 @@ class MachineReport:
         return f"Passed on {where}" + ("" if "gpu" in self.checked_on else "; nothing ran on a GPU")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it: each part as its own verb writes it."""
+        """Return all of it, as JSON can hold it: each part as its own verb writes it."""
         return finite(
             {
                 "format": FORMAT,
@@ -104,7 +111,7 @@ class MachineReport:
         )
 
     def html(self) -> str:
-        """The page."""
+        """Return the page as HTML."""
         return render(
             "report.html",
             title=f"gpubp report: {self.verdict}",
@@ -126,7 +133,7 @@ class MachineReport:
 
 
 def summary(report: MachineReport) -> list[str]:
-    """What was run, where, what came of it, and what is missing, a sentence each."""
+    """Return what was run, where, what came of it, and what is missing, a sentence each."""
     machine = report.machine
     gpus = ", ".join(machine.gpus) or f"no GPU ({detection.driver().fault})"
     lines = [f"The machine has {machine.processor}, {machine.cores} cores, and {gpus}."]
@@ -144,7 +151,7 @@ def summary(report: MachineReport) -> list[str]:
 
 
 def _by_reason(missing: Mapping[str, str]) -> list[str]:
-    """A line a reason, with all that is missing for it."""
+    """Return a line for each reason, with all that is missing for it."""
     found: dict[str, list[str]] = {}
     for what, reason in missing.items():
         found.setdefault(reason, []).append(what)
@@ -185,14 +192,14 @@ def _check(check: CrossCheck) -> dict[str, Any]:
 
 # --- the bench --------------------------------------------------------------------------------------------------------
 def _own_faults(result: BenchResult | None) -> list[Record]:
-    """The measurements of this project that failed: a peer may fail."""
+    """Return the measurements of this project that failed; a peer may fail."""
     from gpubp.bench.contenders import EVERYONE
 
     return [record for record in result.faults if EVERYONE[record.contender].backend] if result else []
 
 
 def _measured(result: BenchResult) -> list[str]:
-    """What was measured, the times of the largest network's step, and what makes figures wrong or doubtful."""
+    """Return what was measured, the times of the largest network's step, and what makes figures wrong or doubtful."""
     from gpubp.bench.tables import duration
     from gpubp.bench.works import Limit, TrainingStep
 
@@ -219,7 +226,7 @@ def _contender(key: str) -> str:
 
 
 def _unmeasured(result: BenchResult) -> list[str]:
-    """Why this project's own backends have no times."""
+    """Return why this project's own backends have no times."""
     from gpubp.bench.contenders import EVERYONE
 
     return _by_reason({_contender(key): reason for key, reason in result.absent.items() if EVERYONE[key].backend})
@@ -281,7 +288,7 @@ def _profile(profiles: Sequence[Profile]) -> dict[str, Any]:
 
 
 def _roofline(profiles: Sequence[Profile]) -> Picture:
-    """All profiles under the chip's roofline, a colour for each primitive, a marker for each kernel."""
+    """Return all profiles under the chip's roofline, a colour for each primitive, a marker for each kernel."""
     from gpubp.profiler.profile import MODEL
     from gpubp.profiler.profile_tables import COLOURS, MARKERS, heading
     from gpubp.training import plots
@@ -313,6 +320,6 @@ def _roofline(profiles: Sequence[Profile]) -> Picture:
 
 
 def _why_none(report: MachineReport, part: str) -> str:
-    """Why a part has nothing to show."""
+    """Return why a part has nothing to show."""
     fault = report.faults.get(part)
     return f"it broke: {fault}" if fault else report.left_out.get(part, "nothing came of it")

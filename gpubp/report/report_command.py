@@ -35,10 +35,14 @@ Progress = Callable[[str], None]
 class Choice:
     """What goes into a report.
 
-    backends: whose kernels; empty: of all that run here. primitives: only these. skip: parts that are left out.
-    jobs: worker processes of the check.
+    Attributes:
+        backends: whose kernels; empty: of all that run here.
+        primitives: only these.
+        skip: parts that are left out.
+        jobs: worker processes of the check.
 
-    Raises ArgumentError for a name that there is not.
+    Raises:
+        ArgumentError: a name is unknown.
     """
 
     backends: tuple[str, ...] = ()
@@ -62,11 +66,11 @@ class Choice:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The primitives that bench and profile take, of those that were named."""
+        """Return the primitives that bench and profile take, of those that were named."""
         return tuple(name for name in self.primitives if name in PRIMITIVES)
 
     def left_out(self) -> dict[str, str]:
-        """The parts that do not run, and why."""
+        """Return the parts that do not run, and why."""
         found = dict.fromkeys(self.skip, "as the command asks")
         if self.primitives and not self.measured:
             why = f"they do not take {', '.join(self.primitives)}"
@@ -74,7 +78,7 @@ class Choice:
         return found
 
     def selection(self, device: str) -> Selection:
-        """The cases of the check. On the emulated device, only float32 if not all are asked for."""
+        """Return the cases of the check. On the emulated device, only float32 if not all are asked for."""
         few = self.quick or (device == "emulator" and not self.full)
         return Selection(self.primitives, dtypes=("float32",) if few else (), full=self.full)
 
@@ -84,8 +88,9 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Machine
 
     A part that breaks is a fault in the page, and costs the others nothing.
 
-    Raises ArgumentError for a path that cannot be written, and BackendError where a named backend can run nowhere:
-    before anything has run.
+    Raises:
+        ArgumentError: the path cannot be written.
+        BackendError: a named backend can run nowhere. Both are raised before anything runs.
     """
     check_path("out", out, ".html", ".htm")
     places, unchecked = _places(choice)
@@ -126,7 +131,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Machine
 
 @contextmanager
 def _noted(faults: dict[str, str], part: str) -> Iterator[None]:
-    """Turns whatever breaks a part into a fault."""
+    """Turn whatever breaks a part into a fault."""
     try:
         yield
     except Exception as error:
@@ -134,7 +139,7 @@ def _noted(faults: dict[str, str], part: str) -> Iterator[None]:
 
 
 def _places(choice: Choice) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Where each backend's kernels are checked, its GPU first of all; and what cannot be, with the reason."""
+    """Return where each backend's kernels are checked, its GPU first of all; and what cannot be, with the reason."""
     places, unchecked = [], {}
     for backend in choice.backends or BACKENDS:
         on_gpu, emulated = (detection.probe(backend, device) for device in ("gpu", "emulator"))
@@ -150,7 +155,7 @@ def _places(choice: Choice) -> tuple[list[tuple[str, str]], dict[str, str]]:
 
 
 def _emulated(choice: Choice) -> tuple[list[str], dict[str, str]]:
-    """The backends whose kernels can be profiled; and whose cannot, with the reason."""
+    """Return the backends whose kernels can be profiled; and whose cannot, with the reason."""
     found = {name: detection.probe(name, "emulator") for name in choice.backends or BACKENDS}
     able = [name for name, each in found.items() if each.works]
     return able, {name: str(each) for name, each in found.items() if not each.works}
@@ -196,7 +201,7 @@ def _bench(choice: Choice, progress: Progress) -> BenchResult:
 
 
 def _measured_dtypes(choice: Choice) -> tuple[str, ...]:
-    """float32, where a GPU has tensor cores their dtypes too, and float64 if everything is asked for."""
+    """Return float32, the dtypes of tensor cores if the GPU has them, and float64 for a full report."""
     from gpubp import backends
 
     found = DTYPES if choice.full else ("float32",)
@@ -208,7 +213,7 @@ def _measured_dtypes(choice: Choice) -> tuple[str, ...]:
 # --- what is shown meanwhile ------------------------------------------------------------------------------------------
 @contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
-    """Shows the last line in a terminal; elsewhere nothing."""
+    """Show the last line in a terminal; elsewhere nothing."""
     if not console.is_terminal:
         yield lambda text: None
         return

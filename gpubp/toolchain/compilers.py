@@ -134,7 +134,8 @@ def compile_program(
 ) -> dict[str, Any]:
     """Return the "ptx", "cubin", "names" (lowered, by expression) and "log" of a program.
 
-    Raises Refused if it does not compile.
+    Raises:
+        Refused: it does not compile.
     """
     program = checked(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), os.fsencode(name), 0, [], []))
     for expression in expressions:
@@ -189,7 +190,8 @@ def compile_modules(
 ) -> tuple[bytes, str]:
     """Return PTX and log of NVVM IR modules that are linked with each other, and with `library` for what they lack.
 
-    Raises Refused if they do not compile.
+    Raises:
+        Refused: they do not compile.
     """
     program = nvvm.create_program()
     try:
@@ -221,7 +223,11 @@ def _load_nvjitlink() -> ModuleType:
 
 
 def assemble(nvjitlink: Any, *, ptx: str, options: Sequence[str]) -> tuple[bytes, str]:
-    """Return machine code and log of PTX. Raises Refused if it does not assemble."""
+    """Return machine code and log of PTX.
+
+    Raises:
+        Refused: it does not assemble.
+    """
     text = ptx.encode()
     try:
         handle = nvjitlink.create(len(options), options)

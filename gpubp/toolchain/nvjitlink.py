@@ -23,7 +23,7 @@ class Assembled:
 
 @functools.lru_cache(maxsize=64)
 def assemble(ptx: str, arch: str, max_registers: int | None = None) -> Assembled:
-    """Assemble PTX for one architecture.
+    """Return machine code of PTX for one architecture.
 
     Raises:
         CompileError: nvJitLink refuses the PTX; carries the log.

@@ -14,14 +14,20 @@ from gpubp.kernels.control import Control
 
 
 def array_module() -> Any:
-    """CuPy."""
+    """Return CuPy."""
     import cupy
 
     return cupy
 
 
 def make(work: Work, threads: int = 1, fused: bool = False) -> Runner:
-    """A runner of a product, cuBLAS's with what follows it in kernels of CuPy; fused: cuBLASLt's with an epilogue."""
+    """Return a runner of a product.
+
+    Args:
+        work: the product.
+        threads: not used.
+        fused: True: cuBLASLt with an epilogue. False: cuBLAS, and kernels of CuPy for what follows the product.
+    """
     assert isinstance(work, Primitive)
     cupy = array_module()
     problem = runners.problem_of(work)
@@ -32,7 +38,7 @@ def make(work: Work, threads: int = 1, fused: bool = False) -> Runner:
 
 
 def elapsed(work: Call) -> float:
-    """Seconds between two events on CuPy's current stream, around `work`."""
+    """Return the seconds between two events on CuPy's current stream, around `work`."""
     cupy = array_module()
     start, end = cupy.cuda.Event(), cupy.cuda.Event()
     start.record()
@@ -87,14 +93,14 @@ FUNCTIONS: dict[str, Callable[[Any, Arrays], Arrays]] = {
 # --- cuBLASLt ---------------------------------------------------------------------------------------------------------
 # Epilogues go along the columns of a matrix that is stored by columns: such is the transpose of our results.
 def _plan_dense_forward(advanced: Any, cupy: Any, x: Arrays) -> Any:
-    """zᵀ = w a_prevᵀ with RELU_BIAS."""
+    """Return the plan of zᵀ = w a_prevᵀ with RELU_BIAS."""
     product = advanced.Matmul(x["w"], x["a_prev"].T)
     product.plan(epilog=advanced.MatmulEpilog.RELU_BIAS, epilog_inputs={"bias": x["b"].reshape(-1, 1)})
     return product
 
 
 def _plan_hidden_delta(advanced: Any, cupy: Any, x: Arrays) -> Any:
-    """δᵀ = w_nextᵀ δ_nextᵀ with DRELU, whose bits of the signs come from a product with RELU_AUX."""
+    """Return the plan of δᵀ = w_nextᵀ δ_nextᵀ with DRELU, whose sign bits come from a product with RELU_AUX."""
     saved = x["saved"]
     signs = cupy.where(saved > 0, saved, -1).astype(saved.dtype)  # a zero must be on the flat side
     identity = cupy.eye(len(saved), dtype=saved.dtype)
@@ -105,7 +111,7 @@ def _plan_hidden_delta(advanced: Any, cupy: Any, x: Arrays) -> Any:
 
 
 def _plan_weight_gradient(advanced: Any, cupy: Any, x: Arrays) -> Any:
-    """The plain product."""
+    """Return the plan of the plain product."""
     product = advanced.Matmul(x["a_prev"].T, x["delta"])
     product.plan()
     return product

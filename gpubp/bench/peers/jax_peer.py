@@ -19,7 +19,7 @@ from gpubp.nn import optimizers
 
 
 def make(work: Work, threads: int = 1) -> Runner:
-    """A runner. XLA takes as many threads as the process has cores: `worker` gives it so many."""
+    """Return a runner. XLA takes as many threads as the process has cores, which `worker` limits."""
     jax.config.update("jax_enable_x64", True)  # for int64 labels too; arrays keep the dtypes that they come in
     if isinstance(work, TrainingStep):
         return runners.of_step(lambda: _stepper(work))
@@ -79,7 +79,7 @@ def _primitive(work: Primitive) -> Runner:
 
 # --- a training step --------------------------------------------------------------------------------------------------
 def _stepper(work: TrainingStep) -> Stepper:
-    """The old weights' memory goes to the new ones."""
+    """Return a stepper. The memory of the old weights goes to the new ones."""
 
     def loss_of(weights: list, x: jax.Array, y: jax.Array) -> jax.Array:
         for layer, (w, b) in enumerate(weights):

@@ -12,7 +12,7 @@ from gpubp.bench.works import TrainingStep, Work
 
 
 def make(work: Work, threads: int = 1) -> Runner:
-    """A runner of a training step; its threads are the BLAS's, which `worker` limits."""
+    """Return a runner of a training step. Its threads are those of the BLAS, which `worker` limits."""
     assert isinstance(work, TrainingStep)
     return runners.of_step(lambda: _stepper(work))
 

@@ -20,7 +20,11 @@ GRAPH_WARM_UP = 3
 
 
 def make(work: Work, threads: int = 1, mode: str = "eager") -> Runner:
-    """A runner; mode: "eager" or "compiled" on the CPU, "graph" on a GPU."""
+    """Return a runner.
+
+    Args:
+        mode: "eager" or "compiled" on the CPU, "graph" on a GPU.
+    """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     if mode == "compiled":
@@ -116,7 +120,7 @@ def _primitive(work: Primitive, mode: str) -> Runner:
 
 
 def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], list[torch.Tensor]]:
-    """torch.optim.Adam's fused step, from the problem's averages and step; and the tensors that it changes."""
+    """Return torch.optim.Adam's fused step, from the problem's averages and step; and the tensors that it changes."""
     rule: Any = optimizers.get(OPTIMIZER)
     w = x["w"]
     w.grad = x["g"]
@@ -141,7 +145,10 @@ def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], l
 
 # --- a training step --------------------------------------------------------------------------------------------------
 def _stepper(work: TrainingStep, mode: str) -> Stepper:
-    """Linear and ReLU, PyTorch's losses, torch.optim.SGD; compiled: forward pass and loss, and so their backward."""
+    """Return a stepper of linear layers with ReLU, PyTorch's loss and torch.optim.SGD.
+
+    With mode "compiled", the forward pass and the loss are compiled, and with them their backward pass.
+    """
     device = "cuda" if mode == "graph" else "cpu"
     layers: list[torch.nn.Module] = []
     for w, b in work.weights():
@@ -177,9 +184,10 @@ def _stepper(work: TrainingStep, mode: str) -> Stepper:
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
 def _recorded(function: Callable[[], Any], changed: Sequence[torch.Tensor]) -> Callable[[], Any]:
-    """The function as a CUDA graph: calling it replays what the function did, and gives the same tensors.
+    """Return the function as a CUDA graph: calling it replays what the function did, and gives the same tensors.
 
-    changed: the tensors that it changes; they are left as they were.
+    Args:
+        changed: the tensors that it changes; they are left as they were.
     """
     kept = [tensor.detach().clone() for tensor in changed]
     side = torch.cuda.Stream()
@@ -203,7 +211,7 @@ def _recorded(function: Callable[[], Any], changed: Sequence[torch.Tensor]) -> C
 
 
 def _elapsed(work: Call) -> float:
-    """Seconds between two events on the current stream, around `work`."""
+    """Return the seconds between two events on the current stream, around `work`."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     work()

@@ -138,7 +138,7 @@ class ndarray:
 
     @property
     def T(self) -> ndarray:
-        """The transposed view."""
+        """Return the transposed view."""
         return self._view(self.data.ptr, self.shape[::-1], self.strides[::-1])
 
     @property
@@ -185,13 +185,13 @@ class ndarray:
         return float(self.get())
 
     def item(self) -> Any:
-        """The only element, as a Python number."""
+        """Return the only element as a Python number."""
         return self.get().item()
 
     # Views
 
     def __getitem__(self, slices: Any) -> ndarray:
-        """A view, by integers, slices, None and ... ; other indices need a kernel."""
+        """Return a view by integers, slices, None and ...; other indices need a kernel."""
         index = slices if isinstance(slices, tuple) else (slices,)
         for entry in index:
             if not (entry is None or entry is Ellipsis or isinstance(entry, slice) or _is_integer(entry)):
@@ -214,7 +214,7 @@ class ndarray:
             raise TypeError(f"value is a {type(value).__name__}: host data is copied by .set(), or by asarray() first")
 
     def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> ndarray:
-        """A view of the same elements in another shape; a copy where no view is possible, unless copy=False."""
+        """Return a view of the same elements in another shape; a copy if no view is possible, unless copy=False."""
         wanted = shape[0] if len(shape) == 1 and not _is_integer(shape[0]) else shape
         stand_in = as_strided(np.empty(1, self.dtype), self.shape, self.strides)
         if order == "C" and copy is not True:
@@ -226,11 +226,11 @@ class ndarray:
         return asarray(self._host().reshape(wanted, order=order))  # type: ignore[call-overload]
 
     def ravel(self, order: str = "C") -> ndarray:
-        """The elements in one row: a view where the array is contiguous."""
+        """Return the elements in one row: a view if the array is contiguous, else a copy."""
         return self.reshape(-1, order=order)
 
     def view(self, dtype: Any = None, type: Any = None) -> ndarray:
-        """The same bytes as another dtype; of another item size only if the array is C-contiguous."""
+        """Return the same bytes as another dtype; of another item size only if the array is C-contiguous."""
         wanted = self.dtype if dtype is None else np.dtype(dtype)
         shape, strides = self.shape, self.strides
         if wanted.itemsize != self.itemsize:
@@ -250,7 +250,7 @@ class ndarray:
     def get(
         self, stream: Stream | None = None, order: str = "C", out: np.ndarray | None = None, blocking: bool = True
     ) -> np.ndarray:
-        """A NumPy array with a copy of the elements, or `out` filled with them.
+        """Return a NumPy array with a copy of the elements, or `out` filled with them.
 
         Raises:
             ValueError: `out` has another shape or dtype.
@@ -293,7 +293,7 @@ class ndarray:
         current(None).submit(lambda: self._write(scalar))
 
     def copy(self, order: str = "C") -> ndarray:
-        """A copy in new memory."""
+        """Return a copy in new memory."""
         result = type(self)(self.shape, self.dtype, order="F" if order == "F" else "C")
         result[...] = self
         return result
@@ -301,7 +301,7 @@ class ndarray:
     def astype(
         self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
     ) -> ndarray:
-        """A copy in another dtype, converted as NumPy converts."""
+        """Return a copy in another dtype, converted as NumPy converts."""
         if not copy and self.dtype == np.dtype(dtype):
             return self
         result = type(self)(self.shape, dtype)
@@ -309,7 +309,7 @@ class ndarray:
         return result
 
     def _host(self) -> np.ndarray:
-        """The elements where they lie, as a NumPy view."""
+        """Return a NumPy view of the elements in device memory."""
         low, high = self._span()
         memory = MEMORY.view(self.data.ptr + low, high - low)
         return np.ndarray(self.shape, self.dtype, memory, -low, self.strides)
@@ -320,7 +320,7 @@ class ndarray:
             MEMORY.mark_written(address, nbytes)
 
     def _span(self) -> tuple[int, int]:
-        """Bytes from the pointer to the lowest byte and past the highest one."""
+        """Return the offsets in bytes from the pointer to the lowest byte and past the highest one."""
         if self.size == 0:
             return 0, 0
         reaches = [(side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True)]
@@ -339,7 +339,7 @@ class ndarray:
 
 
 def _is_supported(dtype: np.dtype) -> bool:
-    """Whether CuPy allocates arrays of it: numbers that C has, bfloat16, and plain records; in this machine's order."""
+    """True if CuPy allocates arrays of it: numbers that C has, bfloat16, and plain records; in this machine's order."""
     if not dtype.isnative or dtype.hasobject or dtype.subdtype is not None:
         return False
     return dtype.char in "?bhilqBHILQefdFD" or dtype.name == "bfloat16" or (dtype.char == "V" and dtype.itemsize > 0)
@@ -362,7 +362,7 @@ class Flags:
 
 
 def _is_contiguous(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
-    """Whether elements follow each other, last side fastest; sides of one element may have any stride."""
+    """True if elements follow each other, last side fastest; sides of one element may have any stride."""
     if 0 in shape:
         return True
     expected = itemsize
@@ -404,29 +404,29 @@ def _describe(value: object) -> str:
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
-    """An array whose memory nothing has written: poisoned, NaN in every float type."""
+    """Return an array whose memory nothing has written. It is poisoned: NaN in every float type."""
     return ndarray(shape, dtype, order=order)
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> ndarray:
-    """An array filled with one value; its dtype is the value's if none is given."""
+    """Return an array filled with one value; its dtype is the value's if none is given."""
     result = ndarray(shape, np.asarray(fill_value).dtype if dtype is None else dtype, order=order)
     result.fill(fill_value)
     return result
 
 
 def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
-    """An array of zeros."""
+    """Return an array of zeros."""
     return full(shape, 0, dtype, order)
 
 
 def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
-    """An array of ones."""
+    """Return an array of ones."""
     return full(shape, 1, dtype, order)
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:
-    """The numbers from `start` to `stop` in steps, as in NumPy."""
+    """Return the numbers from `start` to `stop` in steps, as in NumPy."""
     first, last = (0, start) if stop is None else (start, stop)
     return asarray(np.arange(first, last, step, dtype=dtype))
 
@@ -434,7 +434,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> nd
 def empty_like(
     prototype: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
 ) -> ndarray:
-    """A new array of the same shape, dtype and order as another, but for what is named."""
+    """Return a new array of the same shape, dtype and order as another, but for what is named."""
     if order == "K":
         order = "F" if prototype.flags.fnc else "C"
     return ndarray(
@@ -445,19 +445,19 @@ def empty_like(
 def full_like(
     a: ndarray, fill_value: Any, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
 ) -> ndarray:
-    """As `empty_like`, filled with one value."""
+    """Return an array as `empty_like` does, filled with one value."""
     result = empty_like(a, dtype, order, subok, shape)
     result.fill(fill_value)
     return result
 
 
 def zeros_like(a: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None) -> ndarray:
-    """As `empty_like`, filled with zeros."""
+    """Return an array as `empty_like` does, filled with zeros."""
     return full_like(a, 0, dtype, order, subok, shape)
 
 
 def ones_like(a: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None) -> ndarray:
-    """As `empty_like`, filled with ones."""
+    """Return an array as `empty_like` does, filled with ones."""
     return full_like(a, 1, dtype, order, subok, shape)
 
 
@@ -471,7 +471,7 @@ def array(
     *,
     blocking: bool = False,
 ) -> ndarray:
-    """An array of its own with the elements of `obj`: anything NumPy takes, or an array on the device."""
+    """Return a new array with the elements of `obj`, which is anything that NumPy takes or an array on the device."""
     on_device = _device_array(obj)
     if on_device is not None:
         result = on_device.copy() if copy else on_device
@@ -487,7 +487,7 @@ def array(
 def asarray(
     a: Any, dtype: Any = None, order: str | None = None, *, copy: bool | None = None, blocking: bool = False
 ) -> ndarray:
-    """`a` as an array on the device: without a copy if it lies there in this dtype, else copied.
+    """Return `a` as an array on the device: without a copy if it is there in this dtype.
 
     Objects with `__cuda_array_interface__` are taken without a copy if their memory is the emulated device's.
     """
@@ -504,14 +504,14 @@ def asarray(
 
 
 def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
-    """`a` as a C-contiguous array on the device."""
+    """Return `a` as a C-contiguous array on the device."""
     return asarray(a, dtype, order="C")
 
 
 def asnumpy(
     a: Any, stream: Stream | None = None, order: str = "C", out: np.ndarray | None = None, *, blocking: bool = True
 ) -> np.ndarray:
-    """`a` as a NumPy array on the host."""
+    """Return `a` as a NumPy array on the host."""
     on_device = _device_array(a)
     if on_device is not None:
         return on_device.get(stream, order, out, blocking)
@@ -523,7 +523,7 @@ def asnumpy(
 
 
 def from_dlpack(array: Any, *, device: Any = None, copy: bool | None = None) -> ndarray:
-    """An array of another library that lies in the emulated device's memory, without a copy unless copy=True.
+    """Return an array of another library that lies in the emulated device's memory, without a copy unless copy=True.
 
     Raises:
         BufferError: it lies somewhere else.
@@ -545,7 +545,7 @@ def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None
 
 
 def _device_array(value: Any) -> ndarray | None:
-    """An emulated array on the memory of `value`, or None if it is no device array.
+    """Return an emulated array on the memory of `value`, or None if it is no device array.
 
     Raises:
         EmulatorError: `value` is a device array whose memory is not the emulated device's.
@@ -568,7 +568,7 @@ def _device_array(value: Any) -> ndarray | None:
 def _foreign(
     value: Any, owner: object, address: int, shape: Sequence[int], dtype: np.dtype, strides: Sequence[int] | None
 ) -> ndarray:
-    """An array on the memory of another library's, which `owner` keeps alive."""
+    """Return an array on the memory of another library, which `owner` keeps alive."""
     pointer = MemoryPointer(UnownedMemory(address, 0, owner), 0)
     result = ndarray(shape, dtype, pointer, strides)
     if result.size:

@@ -40,7 +40,7 @@ class _Holder:
 
 
 def export(host_view: np.ndarray, address: int, owner: object) -> object:
-    """A capsule for the elements that `host_view` shows and that lie at `address` on the emulated device.
+    """Return a capsule for the elements that `host_view` shows and that lie at `address` on the emulated device.
 
     Raises:
         BufferError: a dtype that DLPack has no code for.
@@ -53,7 +53,7 @@ def export(host_view: np.ndarray, address: int, owner: object) -> object:
 
 
 def describe(capsule: object) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...] | None]:
-    """Address, shape, dtype and strides in bytes (None: C-contiguous) of a capsule.
+    """Return address, shape, dtype and strides in bytes (None: C-contiguous) of a capsule.
 
     Raises:
         BufferError: it is not CUDA's memory, or a dtype that NumPy has not.

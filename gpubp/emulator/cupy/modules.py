@@ -81,7 +81,7 @@ class RawModule:
         self.name_expressions = None if name_expressions is None else tuple(name_expressions)
 
     def get_function(self, name: str) -> RawKernel:
-        """The kernel of this name: a name expression, or its name in the PTX.
+        """Return the kernel of this name: a name expression, or its name in the PTX.
 
         Raises:
             EmulatorError: the module has no such kernel.
@@ -91,7 +91,7 @@ class RawModule:
         return kernel
 
     def get_global(self, name: str) -> MemoryPointer:
-        """Where a __device__ or __constant__ variable lies."""
+        """Return where a __device__ or __constant__ variable lies."""
         binary = self._load()
         symbol = binary.lowered_names.get(name, name)
         size = binary.module.global_size(symbol)
@@ -109,7 +109,7 @@ class RawModule:
         )
 
     def _load(self) -> _Binary:
-        """The module for the current architecture; variables keep their values from call to call."""
+        """Return the module for the current architecture; variables keep their values from call to call."""
         arch = current_arch()
         if arch not in self._loaded:
             self._loaded[arch] = self._load_source() if self.file_path is None else _load_file(Path(self.file_path))
@@ -196,7 +196,7 @@ class RawKernel:
 
     @property
     def kernel(self) -> launch.Kernel:
-        """The parsed kernel, for the current architecture."""
+        """Return the parsed kernel, for the current architecture."""
         binary = self._module._load()
         return binary.module.kernel(binary.lowered_names.get(self.name, self.name))
 
@@ -222,7 +222,7 @@ class RawKernel:
 
     @property
     def attributes(self) -> dict[str, int]:
-        """What the compiler and the chip say of the kernel, under CuPy's names; -1 for what is not known."""
+        """Return what is known of the kernel, under CuPy's names; -1 for what is not known."""
         names = [
             "max_threads_per_block",
             "shared_size_bytes",
@@ -243,38 +243,38 @@ class RawKernel:
 
     @property
     def num_regs(self) -> int:
-        """Registers a thread."""
+        """Return the number of registers of a thread."""
         return self._resources.registers
 
     @property
     def shared_size_bytes(self) -> int:
-        """Static shared memory a block, in bytes."""
+        """Return the static shared memory of a block in bytes."""
         return self._resources.shared_bytes
 
     @property
     def local_size_bytes(self) -> int:
-        """Stack frame a thread, in bytes."""
+        """Return the stack frame of a thread in bytes."""
         return self._resources.local_bytes
 
     @property
     def const_size_bytes(self) -> int:
-        """Constant memory beyond the parameters, in bytes."""
+        """Return the constant memory beyond the parameters in bytes."""
         return self._resources.constant_bytes
 
     @property
     def max_threads_per_block(self) -> int:
-        """The kernel's launch bound, or what its registers allow."""
+        """Return the kernel's launch bound, or what its registers allow."""
         by_registers = current_chip().multiprocessor.registers // max(self.num_regs, 1) // 32 * 32
         return min(self.kernel.max_threads or MAX_THREADS, by_registers, MAX_THREADS)
 
     @property
     def ptx_version(self) -> int:
-        """10 * major + minor of the virtual architecture."""
+        """Return 10 * major + minor of the virtual architecture."""
         return self._module._load().ptx_version
 
     @property
     def binary_version(self) -> int:
-        """10 * major + minor of the real architecture."""
+        """Return 10 * major + minor of the real architecture."""
         return self._module._load().ptx_version
 
     @property
@@ -283,7 +283,10 @@ class RawKernel:
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:
-        """Dynamic shared memory that a launch may ask for, in bytes: 48 KiB less the static part, or what was set."""
+        """Return the dynamic shared memory that a launch may ask for, in bytes.
+
+        That is what was set, else 48 KiB less the static part.
+        """
         if self._dynamic_limit is not None:
             return self._dynamic_limit
         return STATIC_SHARED - self.kernel.static_shared_bytes
@@ -300,7 +303,7 @@ class RawKernel:
 
     @property
     def preferred_shared_memory_carveout(self) -> int:
-        """A hint to the chip; kept, and without effect here."""
+        """Return a hint to the chip, which has no effect here."""
         return self._carveout
 
     @preferred_shared_memory_carveout.setter
@@ -327,7 +330,7 @@ def _check_plain(backend: str, translate_cucomplex: bool, cooperative: bool, jit
 
 
 def _load_file(path: Path) -> _Binary:
-    """A .cubin with its PTX beside it, or a .ptx."""
+    """Return the code in a .cubin that has its PTX beside it, or in a .ptx."""
     if path.suffix == ".cubin":
         compiled = read_compiled(path)
         if compiled is None:
@@ -380,7 +383,7 @@ def _three(sizes: tuple[int, ...], name: str) -> tuple[int, int, int]:
 
 
 def pack_arguments(kernel: launch.Kernel, args: Sequence[Any]) -> list[bytes]:
-    """The bytes of each argument, each held against the parameter it is for.
+    """Return the bytes of each argument, each checked against its parameter.
 
     Raises:
         LaunchError: wrong count, size or kind; says which argument.
@@ -421,7 +424,7 @@ def _pack(argument: Any, parameter: launch.Parameter, where: str) -> bytes:
 
 
 def _kinds_agree(dtype: np.dtype, parameter_type: str) -> bool:
-    """Whether bits of this dtype mean what the parameter takes them for; bare bytes (.b) take anything."""
+    """True if the parameter's type fits this dtype; bare bytes (.b) fit any."""
     if parameter_type.startswith("f"):
         return dtype.kind == "f"
     if parameter_type[0] in "us":

@@ -16,12 +16,12 @@ def deviceSynchronize() -> None:
 
 
 def getDeviceCount() -> int:
-    """One."""
+    """Return 1."""
     return 1
 
 
 def getDevice() -> int:
-    """Number 0."""
+    """Return 0."""
     return 0
 
 

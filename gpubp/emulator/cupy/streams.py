@@ -152,18 +152,18 @@ def _stack() -> list[Stream]:
 
 
 def get_current_stream(device_id: int = -1) -> Stream:
-    """The current stream of this thread."""
+    """Return the current stream of this thread."""
     check_device_id(device_id)
     return _stack()[-1]
 
 
 def current(stream: Stream | None) -> Stream:
-    """`stream`, or the current one for None."""
+    """Return `stream`, or the current one if it is None."""
     return get_current_stream() if stream is None else stream
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
-    """Refused: the emulated device measures no time.
+    """Raise EmulatorError: the emulated device measures no time.
 
     Raises:
         EmulatorError: always.

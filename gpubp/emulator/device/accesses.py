@@ -73,7 +73,7 @@ def bind_access(
     kind: str,
     out: Array | None = None,
 ) -> Access:
-    """A function that checks the active lanes' addresses and gives their host pointers, in the order of the lanes.
+    """Return a function that checks the addresses of the active lanes and returns their host pointers, lane by lane.
 
     `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access
     unless an `out` is given.
@@ -101,7 +101,7 @@ def _watched(
     kind: str,
     ___: Array,
 ) -> Access:
-    """The access itself, or one that also tells the observer."""
+    """Return the access itself, or one that also tells the observer."""
     if machine.observer is None:
         return access
     watch = machine.observer.watch(machine, instruction, space, nbytes, kind)
@@ -117,7 +117,7 @@ def _watched(
 
 
 def _space_of(machine: Machine, operand: Operand, space: str) -> str:
-    """Where a param or const operand really lies: parameters of device functions are in the thread's own memory."""
+    """Return the real space of a param or const operand: parameters of device functions are in local memory."""
     if space == "param" and isinstance(operand, Address):
         if isinstance(operand.base, Symbol):
             return "local" if operand.base.name in machine.local_layout.addresses else "global"
@@ -186,7 +186,7 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
 def _resolver_param(
     machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
 ) -> Access:
-    """A parameter by its address: a kernel's lie in the arena, those of device functions in the thread's own memory."""
+    """Return the address of a parameter: a kernel's is in the arena, a device function's in local memory."""
     arguments = (machine, instruction, addresses, offset, nbytes, kind, out)
     of_kernel, of_function = _resolver_global(*arguments), _RESOLVERS["local"](*arguments)
 
@@ -248,7 +248,7 @@ def fault(
     offset: int,
     position: int,
 ) -> MemoryAccessError:
-    """The error for the access of the active lane at `position`."""
+    """Return the error for the access of the active lane at `position`."""
     lane = int(machine.active.lanes[position])
     address = int(addresses[lane]) + offset
     verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies"}[kind]
@@ -285,7 +285,7 @@ def bind_load(machine: Machine, instruction: Instruction) -> Bound:
 
 
 def _bind_parameter(machine: Machine, modifiers: AccessModifiers, to: Operand, operand: Operand) -> Bound | None:
-    """ld.param of a kernel's own parameter: one value for all lanes."""
+    """Return the step of ld.param of a kernel's parameter, which is one value for all lanes, or None."""
     if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
         return None
     name = operand.base.name
@@ -318,7 +318,7 @@ def _memory_dtype(modifiers: AccessModifiers) -> np.dtype[Any]:
 def _load_targets(
     machine: Machine, items: tuple[Operand, ...], dtype: np.dtype[Any]
 ) -> tuple[list[Array], list[tuple[Array, Array]]]:
-    """Arrays to gather into, and (register, gathered) pairs to widen afterwards."""
+    """Return arrays to gather into, and (register, gathered) pairs to widen afterwards."""
     outs: list[Array] = []
     conversions: list[tuple[Array, Array]] = []
     for index, item in enumerate(items):
@@ -409,7 +409,7 @@ _INTEGER_ATOMICS = {
 
 
 def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
-    """atom and red; lanes take their turns in ascending order."""
+    """Return the steps of atom and red; lanes take their turns in ascending order."""
     modifiers = AccessModifiers(machine, instruction)
     rest = [modifier for modifier in modifiers.rest if modifier not in ("noftz",)]
     if len(rest) != 1 or modifiers.vector != 1:
@@ -467,7 +467,7 @@ def _atomic_update(
 
 
 def _atomic_add_half(machine: Machine, instruction: Instruction, kind: str, value: Operand) -> Callable[..., None]:
-    """Adds of halves: rounded by the same add as the lane-wise instruction, one lane after the other."""
+    """Return the function that adds halves, one lane after the other, rounded as the lane-wise instruction rounds."""
     add = operation("add", ("rn", kind))
     assert add is not None
     dtype = np.dtype(f"u{TYPE_BYTES[kind]}")

@@ -32,7 +32,7 @@ class PendingCopy(NamedTuple):
 
 
 def bind_async(machine: Machine, instruction: Instruction) -> Bound:
-    """cp.async.ca/cg, commit_group, wait_group and wait_all."""
+    """Return the steps of cp.async.ca/cg, commit_group, wait_group and wait_all."""
     modifiers = instruction.modifiers
     if modifiers == ("async", "commit_group"):
         return always(_commit(machine))
@@ -79,7 +79,7 @@ def _issue(machine: Machine, instruction: Instruction) -> Action:
 
 
 def _taken_bytes(machine: Machine, operand: object, nbytes: int) -> Callable[[], Array]:
-    """Bytes each lane takes from the source; the rest of the destination becomes zero."""
+    """Return the bytes that each lane takes from the source; the rest of the destination becomes zero."""
     if operand is None:
         whole = np.full(machine.lanes, nbytes, np.int64)
         return lambda: whole
@@ -122,7 +122,7 @@ def _commit(machine: Machine) -> Action:
 
 
 def _wait(machine: Machine, allowed: int | None) -> Action:
-    """Complete all groups but the latest `allowed`; None: everything, committed or not."""
+    """Return a step that completes all groups but the latest `allowed`; None: everything, committed or not."""
 
     def wait() -> None:
         active = machine.active

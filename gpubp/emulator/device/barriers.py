@@ -47,7 +47,7 @@ class Barriers:
     # -- arriving -----------------------------------------------------------------------------------------------------
 
     def arrive(self, instruction: Instruction, active: Active, resume: int, live_count: int) -> bool:
-        """The active lanes reach a barrier; True if all may go on at once."""
+        """Let the active lanes arrive at a barrier, and return True if all may go on at once."""
         if "cluster" in instruction.modifiers:
             raise self.machine.unsupported(instruction, "clusters")
         if "warp" in instruction.modifiers:
@@ -71,7 +71,10 @@ class Barriers:
         np.add.at(self.arrived, (self.machine.block_of_lane[lanes], numbers[lanes]), 1)
 
     def _operands(self, instruction: Instruction, active: Active) -> tuple[Array, Array]:
-        """Barrier number and expected threads of each lane; bar.red has a destination before, a predicate after."""
+        """Return barrier number and expected threads of each lane.
+
+        bar.red has a destination before them and a predicate after.
+        """
         machine = self.machine
         reduces = "red" in instruction.modifiers
         operands = instruction.operands[1:-1] if reduces else instruction.operands
@@ -111,7 +114,7 @@ class Barriers:
         return False
 
     def _warps_complete(self, members: Array, present: Array) -> bool:
-        """Whether every lane named by a present lane is present or has ended."""
+        """True if every lane named by a present lane is present or has ended."""
         there = warp_bits(present)
         ended = warp_bits(~self.live)
         missing = members.reshape(-1, WARP) & ~(there | ended)[:, None]
@@ -134,7 +137,7 @@ class Barriers:
             yield int(position), opened & (self.resume == position)
 
     def _complete_warps(self) -> Array:
-        """Lanes at bar.warp.sync all of whose members wait there too."""
+        """Return the lanes at bar.warp.sync whose members all wait there too."""
         here = self.waiting & (self.number == _WARP_BARRIER)
         if not here.any():
             return here
@@ -226,7 +229,7 @@ class Barriers:
         )
 
     def _elsewhere(self, lane: int) -> str:
-        """Where the threads of a lane's block are."""
+        """Return a text that says where the threads of a lane's block are."""
         machine = self.machine
         block = machine.block_of_lane == machine.block_of_lane[lane]
         parts = []
@@ -241,6 +244,6 @@ class Barriers:
 
 
 def warp_bits(mask: Array) -> Array:
-    """Each warp's lanes as a 32-bit mask (int64)."""
+    """Return each warp's lanes as a 32-bit mask (int64)."""
     packed = np.packbits(mask.reshape(-1, WARP), axis=1, bitorder="little")
     return np.ascontiguousarray(packed).view(np.uint32).ravel().astype(np.int64)

@@ -86,7 +86,7 @@ def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
 
 
 def _bind_arrive(machine: Machine, instruction: Instruction) -> Bound:
-    """bar.arrive; the barriers at which threads wait end their block, and are the scheduler's."""
+    """Return the step of bar.arrive. Barriers at which threads wait end their block, and belong to the scheduler."""
     return always(lambda: machine.barriers.arrive_only(instruction))
 
 

@@ -28,7 +28,7 @@ class Bound(NamedTuple):
 
 
 def always(step: Action) -> Bound:
-    """A step that looks at the active lanes by itself."""
+    """Return a step in its full and masked form that looks at the active lanes itself."""
     return Bound(step, (), step)
 
 
@@ -71,7 +71,10 @@ def compose(
     before: list[Action],
     after: list[tuple[Array, Array]],
 ) -> Bound:
-    """The two forms of apply(*outs, *sources); `before` prepares sources, `after` lists (target, value) to convert."""
+    """Return the full and the masked form of apply(*outs, *sources).
+
+    `before` prepares the sources; `after` lists pairs of target and value to convert.
+    """
     converted = {id(value) for _, value in after}
     stores = [
         (out, machine.scratch(out.dtype, 4 + index)) for index, out in enumerate(outs) if id(out) not in converted
@@ -221,7 +224,7 @@ def _pack(machine: Machine, instruction: Instruction, to: Operand, value: Vector
 
 
 def _bind_cvta(machine: Machine, instruction: Instruction) -> Bound:
-    """Shared and local addresses move in or out of their window; global, const and param ones are generic already."""
+    """Return the step of cvta: shared and local addresses move in or out of their window, the others are generic."""
     modifiers = [modifier for modifier in instruction.modifiers if modifier not in ("to", "u64", "u32")]
     space = modifiers[0].split("::")[0] if modifiers else ""
     if space not in ("global", "const", "param", "shared", "local") or len(modifiers) > 1:

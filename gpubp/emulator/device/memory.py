@@ -65,7 +65,11 @@ class DeviceMemory:
         self.watcher: Callable[[int, int, bool], None] | None = None
 
     def allocate(self, nbytes: int, name: str = "", internal: bool = False) -> int:
-        """Address of `nbytes` fresh bytes, aligned to 256 and poisoned. Raises EmulatorError when memory is full."""
+        """Return the address of `nbytes` new bytes, aligned to 256 and poisoned.
+
+        Raises:
+            EmulatorError: the memory is full.
+        """
         if nbytes < 0:
             raise EmulatorError(f"nbytes is {nbytes}; it must not be negative")
         granules = max(1, -(-nbytes // GRANULE)) + 1  # one granule of red zone
@@ -102,7 +106,11 @@ class DeviceMemory:
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def view(self, address: int, nbytes: int) -> np.ndarray:
-        """The bytes themselves as a writable uint8 array. Raises MemoryAccessError unless inside one allocation."""
+        """Return the bytes at an address as a writable uint8 array, without a copy.
+
+        Raises:
+            MemoryAccessError: they are not inside one allocation.
+        """
         allocation = self.find(address)
         if allocation is None or allocation.freed or address + nbytes > allocation.address + allocation.nbytes:
             raise MemoryAccessError(f"host access to {nbytes:,} bytes at {address:#x}: {self.describe(address)}")
@@ -115,22 +123,22 @@ class DeviceMemory:
             self.watcher(address, nbytes, True)
 
     def find(self, address: int) -> Allocation | None:
-        """The allocation, live or freed, that begins last at or before an address."""
+        """Return the last allocation, live or freed, that begins at or before an address."""
         index = bisect.bisect_right(self._starts, address) - 1
         return self._allocations[self._starts[index]] if index >= 0 else None
 
     @property
     def extent(self) -> int:
-        """Bytes of the arena up to the end of its last allocation."""
+        """Return the bytes of the arena up to the end of its last allocation."""
         end = max((a.address + a.nbytes for a in self._allocations.values()), default=ARENA_BASE)
         return -(-(end - ARENA_BASE) // GRANULE) * GRANULE + GRANULE
 
     def allocations(self) -> list[Allocation]:
-        """The live allocations, by address."""
+        """Return the live allocations, by address."""
         return [self._allocations[start] for start in self._starts if not self._allocations[start].freed]
 
     def describe(self, address: int) -> str:
-        """Where an address lies, in words."""
+        """Return a text that says where an address is."""
         if address < GRANULE:
             return "a null pointer"
         allocation = self._neighbour(address, -1)
@@ -148,7 +156,7 @@ class DeviceMemory:
         return behind + (", which was freed" if allocation.freed else "")
 
     def _neighbour(self, address: int, step: int) -> Allocation | None:
-        """The nearest of the user's allocations that begins at or before an address (step -1) or after it (step 1)."""
+        """Return the user's nearest allocation that begins at or before an address (step -1) or after it (step 1)."""
         index = bisect.bisect_right(self._starts, address) + (-1 if step < 0 else 0)
         while 0 <= index < len(self._starts):
             allocation = self._allocations[self._starts[index]]
@@ -176,7 +184,7 @@ class DeviceMemory:
 
 
 def _reserve(nbytes: int) -> tuple[mmap.mmap, int]:
-    """Zeroed address space that costs memory where it is touched; less of it where the system gives less."""
+    """Return zeroed address space, which costs memory only where it is touched; less if the system gives less."""
     # Python names this flag from 3.13 on; the number is Linux's.
     no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
     while True:
@@ -216,7 +224,7 @@ class SpaceLayout:
     dynamic_bytes: int = 0
 
     def describe(self, address: int) -> str:
-        """Where an address of this window lies, in words."""
+        """Return a text that says where an address of this window is."""
         below = [entry for entry in self.names if entry[0] <= address]
         if not below:
             return "outside every variable"
@@ -227,7 +235,7 @@ class SpaceLayout:
 
 
 def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dynamic_bytes: int = 0) -> SpaceLayout:
-    """Lay out variables in order; `dynamic` ones all begin at the same place behind the others."""
+    """Return the layout of variables in order; all `dynamic` ones begin at the same place behind the others."""
     addresses: dict[str, int] = {}
     entries: list[tuple[int, int, str]] = []
     real = here = 0
@@ -262,5 +270,5 @@ def _align(address: int, align: int) -> int:
 
 
 def _congruent(here: int, real: int) -> int:
-    """The least address from `here` on that lies in the same banks as `real`."""
+    """Return the least address from `here` on that is in the same banks as `real`."""
     return here + (real - here) % _BANKS_PERIOD

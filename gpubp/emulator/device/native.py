@@ -18,7 +18,7 @@ from gpubp.emulator.loops import loop
 
 @intrinsic
 def _load(typingctx: Any, pointer: Any, like: Any) -> Any:
-    """The value at a host address, of the type of `like`."""
+    """Return the value at a host address, of the type of `like`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(like)
@@ -64,7 +64,7 @@ def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, 
 
 @loop
 def _spans(address, nbytes, valid, bits):
-    """Whether an access fills whole granules that are all valid."""
+    """True if an access fills whole granules that are all valid."""
     granule = np.int64(1) << bits
     if nbytes < granule:
         return False
@@ -224,7 +224,7 @@ def atomic_integer(pointers, operation, values, old, lanes, whole, count):
 
 @intrinsic
 def _as(typingctx: Any, value: Any, like: Any) -> Any:
-    """The value converted to the type of `like`, so that 32-bit arithmetic widened to 64 bits wraps around."""
+    """Return the value converted to the type of `like`: 32-bit arithmetic that was widened to 64 bits wraps around."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.cast(builder, args[0], value, like)

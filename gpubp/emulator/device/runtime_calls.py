@@ -19,7 +19,7 @@ _CONVERSION = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|j|z|t|L
 
 
 def bind_call(machine: Machine, instruction: Instruction) -> Bound:
-    """vprintf(format, arguments) and __assertfail(message, file, line, function, size)."""
+    """Return the step of vprintf(format, arguments) or __assertfail(message, file, line, function, size)."""
     name = next(operand.name for operand in instruction.operands if isinstance(operand, Symbol))
     lists = [operand.items for operand in instruction.operands if isinstance(operand, Vector)]
     if name == "vprintf":
@@ -28,7 +28,7 @@ def bind_call(machine: Machine, instruction: Instruction) -> Bound:
 
 
 def _slot(machine: Machine, item: object) -> int:
-    """Offset of a call's parameter in the thread's own memory."""
+    """Return the offset of a call's parameter in the thread's local memory."""
     assert isinstance(item, Symbol)
     return machine.local_layout.addresses[item.name]
 
@@ -114,7 +114,7 @@ def _assertion(machine: Machine, instruction: Instruction, slots: list[int]) -> 
 
 
 def c_string(address: int) -> str:
-    """The zero-terminated text at an address of global memory."""
+    """Return the zero-terminated text at an address of global memory."""
     if address == 0:
         return "(null)"
     allocation = MEMORY.find(address)

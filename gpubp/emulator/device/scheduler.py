@@ -158,7 +158,8 @@ class Wave:
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if none is left to run.
 
-        Raises DeadlockError if lanes wait, none of their barriers is complete, and (`required`) nothing else can run.
+        Raises:
+            DeadlockError: lanes wait, none of their barriers is complete, and (`required`) nothing else can run.
         """
         for position, mask in self.barriers.open(required):
             self._send(position, mask, int(np.count_nonzero(mask)))

@@ -34,7 +34,7 @@ class Active:
 
     @property
     def lanes(self) -> Array:
-        """Their numbers, ascending."""
+        """Return the numbers of the active lanes, ascending."""
         if self._lanes is None:
             self._lanes = np.flatnonzero(self.mask)
         return self._lanes
@@ -155,22 +155,22 @@ class Machine:
     # -- operands as arrays -------------------------------------------------------------------------------------------
 
     def row(self, register: Register) -> Array:
-        """The whole register, in its own dtype (raw bits)."""
+        """Return the whole register, in its own dtype (raw bits)."""
         return self._rows[self.slots[register.name]]
 
     def register_bytes(self, register: Register) -> int:
-        """Size of a register; 0 for a predicate."""
+        """Return the size of a register in bytes; 0 for a predicate."""
         return self.slots[register.name][0]
 
     def scratch(self, dtype: np.dtype[Any], number: int = 0) -> Array:
-        """A work array over lanes; the same one for the same dtype and number."""
+        """Return a work array over lanes; the same one for the same dtype and number."""
         key = (np.dtype(dtype), number)
         if key not in self._scratch:
             self._scratch[key] = np.zeros(self.lanes, dtype)
         return self._scratch[key]
 
     def constant(self, value: int, dtype: np.dtype[Any]) -> Array:
-        """An array over lanes that holds one value."""
+        """Return an array over lanes that holds one value."""
         dtype = np.dtype(dtype)
         key = (value, dtype)
         if key not in self._constants:
@@ -178,7 +178,7 @@ class Machine:
         return self._constants[key]
 
     def address_of(self, symbol: Symbol) -> int:
-        """The address of a variable within its own space."""
+        """Return the address of a variable within its own space."""
         name = symbol.name
         for table in (self.shared_layout.addresses, self.local_layout.addresses, self.symbols):
             if name in table:
@@ -188,7 +188,7 @@ class Machine:
         raise UnsupportedInstruction(f"kernel {self.program.name}: {name} has no address")
 
     def source(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
-        """An operand that is read: a view of the register in `dtype`, or a 0-d array."""
+        """Return an operand that is read: a view of the register in `dtype`, or a 0-d array."""
         dtype = np.dtype(dtype)
         if isinstance(operand, Register):
             row = self.row(operand)
@@ -209,7 +209,7 @@ class Machine:
         raise UnsupportedInstruction(f"operand {operand}")
 
     def lanes_of(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
-        """As `source`, but always an array over lanes."""
+        """Return what `source` does, but always as an array over lanes."""
         value = self.source(operand, dtype)
         if value.ndim:
             return value
@@ -217,7 +217,7 @@ class Machine:
         return self.constant(int(value.view(bits)), bits).view(dtype)
 
     def addresses(self, operand: Operand) -> tuple[Array, int]:
-        """A memory operand as an array of addresses and an offset."""
+        """Return a memory operand as an array of addresses and an offset."""
         if not isinstance(operand, Address):
             raise UnsupportedInstruction(f"address {operand}")
         if isinstance(operand.base, Register):
@@ -227,7 +227,7 @@ class Machine:
         return self.constant(self.address_of(operand.base), np.dtype(np.uint64)), operand.offset
 
     def special_register(self, name: str) -> Array:
-        """An array over lanes, or a 0-d array; raises UnsupportedInstruction for an unknown name."""
+        """Return an array over lanes, or a 0-d array; raises UnsupportedInstruction for an unknown name."""
         if name in self.special:
             return self.special[name]
         uniform = {
@@ -253,7 +253,7 @@ class Machine:
         return number % self.grid[0], number // self.grid[0] % self.grid[1], number // (self.grid[0] * self.grid[1])
 
     def thread_of_grid(self, number: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Block and thread index of the thread with a number, counted over the padded blocks of the whole grid."""
+        """Return block and thread index of a thread by its number, which counts over the padded blocks of the grid."""
         width, height, _ = self.block
         thread = number % self.padded
         block = self.block_index(number // self.padded * self.padded - self.first_block * self.padded)
@@ -263,7 +263,7 @@ class Machine:
         return tuple(int(self.special[f"tid.{axis}"][lane]) for axis in "xyz")  # type: ignore[return-value]
 
     def where(self, instruction: Instruction | None, lane: int | None = None) -> str:
-        """Kernel, source line, block and thread, in words."""
+        """Return a text that names kernel, source line, block and thread."""
         parts = [f"kernel {self.program.name}"]
         if instruction is not None:
             # Without line information the instruction itself is the best there is.
@@ -273,7 +273,7 @@ class Machine:
         return ", ".join(parts)
 
     def unsupported(self, instruction: Instruction, what: str = "") -> UnsupportedInstruction:
-        """The error for an instruction that is not implemented."""
+        """Return the error for an instruction that is not implemented."""
         reason = f" ({what})" if what and what != ".".join((instruction.opcode, *instruction.modifiers)) else ""
         return UnsupportedInstruction(
             f"{self.where(instruction)}: the emulated device does not execute `{instruction.text}`{reason}"
@@ -281,7 +281,7 @@ class Machine:
 
 
 def immediate(operand: Immediate, dtype: np.dtype[Any]) -> Array:
-    """A constant as a 0-d array; integers wrap to the width, floats keep their bits."""
+    """Return a constant as a 0-d array; integers wrap to the width, floats keep their bits."""
     dtype = np.dtype(dtype)
     if dtype.kind == "b":
         return np.array(bool(operand.value))

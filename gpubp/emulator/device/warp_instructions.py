@@ -78,7 +78,7 @@ def _check_aligned(machine: Machine, instruction: Instruction) -> None:
 
 
 def _lane_list(mask: int) -> str:
-    """[0, 1, 2, 5] as "0-2, 5"."""
+    """Return [0, 1, 2, 5] as "0-2, 5"."""
     lanes = [lane for lane in range(WARP) if mask >> lane & 1]
     runs: list[list[int]] = []
     for lane in lanes:
@@ -189,7 +189,7 @@ def _bind_activemask(machine: Machine, instruction: Instruction) -> Bound:
 
 
 def _fragment(machine: Machine, operand: Operand) -> Callable[[], Array]:
-    """The registers of a vector operand as (warps, 32, registers)."""
+    """Return the registers of a vector operand as (warps, 32, registers)."""
     items = operand.items if isinstance(operand, Vector) else (operand,)
     rows = [machine.lanes_of(item, _U32) for item in items]
     packed = np.zeros((machine.lanes // WARP, WARP, len(rows)), np.uint32)
@@ -229,7 +229,7 @@ def _bind_multiply(machine: Machine, instruction: Instruction) -> Bound:
 def _row_access(
     machine: Machine, instruction: Instruction, address: Operand, count: int, kind: str
 ) -> Callable[[], Array]:
-    """The pointers to the rows of ldmatrix and stmatrix, shape (active warps, count, 8): lane i has row i % 8."""
+    """Return the pointers to the rows of ldmatrix and stmatrix (active warps, count, 8): lane i has row i % 8."""
     space = "shared" if {"shared", "shared::cta"} & set(instruction.modifiers) else "generic"
     access = bind_access(machine, instruction, address, space, 16, kind)
     addressing = np.tile(np.arange(WARP) < 8 * count, machine.lanes // WARP)

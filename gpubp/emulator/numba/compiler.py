@@ -64,7 +64,7 @@ class DeviceFunction:
 
     @property
     def _numba_type_(self) -> ext_types.CUDADispatcher:
-        """What Numba's compiler asks a value in a kernel for."""
+        """Return what Numba's compiler asks a value in a kernel for."""
         arch = current_arch()
         if arch not in self._dispatchers:
             with target(arch):
@@ -185,7 +185,7 @@ def canonical(modules: Sequence[str]) -> list[str]:
         return _NAME.sub(lambda name: _replaced(name[0], _counters(name[0]), number), text)
 
     def place(module: str) -> tuple[int, str]:
-        """By the first call of a function that the module defines; by its text if nothing calls it."""
+        """Return the place of the first call of a function that the module defines; its text if nothing calls it."""
         counters = (each for name in _DEFINED.findall(module) for each in _counters(name))
         known = (numbers.get(f"{each.lastgroup} {each[0]}", len(numbers) + 1) for each in counters)
         return min(known, default=0), renumbered(module, lambda counter: "")

@@ -101,12 +101,12 @@ class Overload:
 
     @functools.cached_property
     def assembled(self) -> Assembled:
-        """The machine code of the PTX."""
+        """Return the machine code of the PTX."""
         return assemble(self.ptx, self.arch, self._max_registers)
 
     @property
     def resources(self) -> Resources:
-        """Registers and memory, from ptxas."""
+        """Return the registers and the memory that the kernel needs, from ptxas."""
         # Numba declares shared memory outside of the kernel, where ptxas does not count it.
         return replace(self.assembled.resources[self.kernel.name], shared_bytes=self.kernel.static_shared_bytes)
 
@@ -140,11 +140,11 @@ class Dispatcher:
         return self.configure(*args)
 
     def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Launcher:
-        """The kernel with its launch configuration, ready to be called with its arguments."""
+        """Return the kernel with its launch configuration, ready to be called with its arguments."""
         return Launcher(self, _dimensions(griddim, "griddim"), _dimensions(blockdim, "blockdim"), stream, sharedmem)
 
     def forall(self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0) -> Callable[..., None]:
-        """The kernel on a line of at least `ntasks` threads; blocks of 128 if `tpb` is 0."""
+        """Return the kernel for a line of at least `ntasks` threads, in blocks of `tpb`, or of 128 if `tpb` is 0."""
         if ntasks < 0:
             raise ValueError(f"ntasks is {ntasks}: it must not be negative")
         if ntasks == 0:
@@ -161,7 +161,7 @@ class Dispatcher:
         return self._overloads[arch, argument_types]
 
     def specialize(self, *args: Any) -> Dispatcher:
-        """This kernel for the types of these arguments only."""
+        """Return this kernel for the types of these arguments only."""
         argument_types = tuple(typeof(argument, Purpose.argument) for argument in args)
         return Dispatcher(
             self.py_func, [numba_signature(types.void, *argument_types)], self.options, self._max_registers
@@ -169,12 +169,12 @@ class Dispatcher:
 
     @property
     def specialized(self) -> bool:
-        """Whether it has one signature, given beforehand."""
+        """True if the kernel has one signature, which was given beforehand."""
         return len(self._declared) == 1
 
     @property
     def overloads(self) -> dict[tuple[types.Type, ...], Overload]:
-        """Argument types -> what was compiled for them, for the current architecture."""
+        """Return what was compiled for the current architecture, by argument types."""
         return {
             argument_types: made for (arch, argument_types), made in self._overloads.items() if arch == current_arch()
         }
@@ -184,7 +184,7 @@ class Dispatcher:
         return list(self.overloads)
 
     def overload_for(self, arguments: Sequence[Any]) -> Overload:
-        """What to launch for these arguments, compiled if need be.
+        """Return what to launch for these arguments, compiled if need be.
 
         Raises:
             LaunchError: wrong count, or no signature fits.
@@ -206,27 +206,27 @@ class Dispatcher:
         return self.compile(best.args)
 
     def inspect_asm(self, signature: Any = None) -> Any:
-        """The PTX for a signature, or for each."""
+        """Return the PTX for a signature; without one, for each signature by its argument types."""
         return self._of_each(signature, lambda overload: overload.ptx)
 
     def get_regs_per_thread(self, signature: Any = None) -> Any:
-        """Registers a thread."""
+        """Return the number of registers of a thread."""
         return self._of_each(signature, lambda overload: overload.resources.registers, single=True)
 
     def get_shared_mem_per_block(self, signature: Any = None) -> Any:
-        """Static shared memory a block, in bytes."""
+        """Return the static shared memory of a block in bytes."""
         return self._of_each(signature, lambda overload: overload.resources.shared_bytes, single=True)
 
     def get_local_mem_per_thread(self, signature: Any = None) -> Any:
-        """Stack frame a thread, in bytes."""
+        """Return the stack frame of a thread in bytes."""
         return self._of_each(signature, lambda overload: overload.resources.local_bytes, single=True)
 
     def get_const_mem_size(self, signature: Any = None) -> Any:
-        """Constant memory beyond the parameters, in bytes."""
+        """Return the constant memory beyond the parameters in bytes."""
         return self._of_each(signature, lambda overload: overload.resources.constant_bytes, single=True)
 
     def get_max_threads_per_block(self, signature: Any = None) -> Any:
-        """Threads that a block can have, by launch bound."""
+        """Return the number of threads that a block can have, by the launch bound."""
         return self._of_each(signature, lambda overload: overload.kernel.max_threads or MAX_THREADS, single=True)
 
     def _of_each(self, signature: Any, what: Callable[[Overload], Any], single: bool = False) -> Any:
@@ -333,7 +333,7 @@ class _Packer:
         self.parameters += [int(number).to_bytes(8, "little", signed=True) for number in numbers]
 
     def _on_device(self, kind: types.Array, value: Any, where: str) -> arrays.ndarray:
-        """The array itself, or a copy on the device of one that lies on the host."""
+        """Return the array itself, or a copy on the device if it is on the host."""
         hint = wrap_arg(value)
         value = hint.value
         device = arrays._device_array(value)
@@ -385,7 +385,7 @@ class DeviceNDArray(arrays.ndarray):
     """An emulated array with the methods of Numba's device arrays."""
 
     def copy_to_host(self, ary: np.ndarray | None = None, stream: Any = 0) -> np.ndarray:
-        """The elements as a NumPy array: a new one, or `ary` filled with them."""
+        """Return the elements as a NumPy array: a new one, or `ary` filled with them."""
         return self.get(as_stream(stream), out=ary)
 
     def copy_to_device(self, ary: Any, stream: Any = 0) -> None:
@@ -396,7 +396,7 @@ class DeviceNDArray(arrays.ndarray):
             self.set(np.asarray(ary), as_stream(stream))
 
     def __getitem__(self, item: Any) -> Any:
-        """A view; a single element is copied to the host."""
+        """Return a view; a single element is copied to the host."""
         view = super().__getitem__(item)
         return view if view.ndim else view.item()
 
@@ -410,7 +410,7 @@ class DeviceNDArray(arrays.ndarray):
 
     @property
     def device_ctypes_pointer(self) -> ctypes.c_size_t:
-        """The address of the first element."""
+        """Return the address of the first element."""
         return ctypes.c_size_t(self.data.ptr)
 
     def is_c_contiguous(self) -> bool:
@@ -454,7 +454,7 @@ _DEFAULT_STREAM = NumbaStream(null=True)
 
 
 def as_stream(stream: Any) -> streams.Stream:
-    """Numba's stream argument, where 0 is the default stream, as a stream of the emulator."""
+    """Return the emulator's stream for Numba's stream argument, in which 0 is the default stream."""
     if isinstance(stream, streams.Stream):
         return stream
     if stream in (0, None):
@@ -463,7 +463,7 @@ def as_stream(stream: Any) -> streams.Stream:
 
 
 def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceNDArray | None = None) -> DeviceNDArray:
-    """A host array as an array on the device; `to` is filled if it is given."""
+    """Return a host array as an array on the device; `to` is filled if it is given."""
     host = obj.get() if isinstance(obj, arrays.ndarray) else np.asarray(obj)
     target = device_array(host.shape, host.dtype, order="F" if host.flags.fnc else "C") if to is None else to
     if copy:
@@ -474,24 +474,24 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceNDArray | 
 def device_array(
     shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C", stream: Any = 0
 ) -> DeviceNDArray:
-    """A new array, poisoned until something is written to it."""
+    """Return a new array, poisoned until something is written to it."""
     if strides is not None:
         raise NotImplementedError("device_array(strides=...) is not part of the emulator")
     return DeviceNDArray(shape, dtype, order=order)
 
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceNDArray:
-    """A new array of the same shape, dtype and order."""
+    """Return a new array of the same shape, dtype and order."""
     return device_array(ary.shape, ary.dtype, order="F" if ary.flags["F_CONTIGUOUS"] and ary.ndim > 1 else "C")
 
 
 def pinned_array(shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C") -> np.ndarray:
-    """A NumPy array: the emulator has no need of page-locked memory."""
+    """Return a NumPy array: the emulator has no need of page-locked memory."""
     return np.empty(shape, dtype, order)  # type: ignore[call-overload]
 
 
 def as_cuda_array(obj: Any, sync: bool = True) -> DeviceNDArray:
-    """An object with `__cuda_array_interface__`, without a copy."""
+    """Return an object with `__cuda_array_interface__`, without a copy."""
     array = arrays.asarray(obj)
     return DeviceNDArray(array.shape, array.dtype, array.data, array.strides)
 
@@ -506,7 +506,7 @@ def synchronize() -> None:
 
 
 def stream() -> NumbaStream:
-    """A new stream."""
+    """Return a new stream."""
     return NumbaStream()
 
 
@@ -535,7 +535,7 @@ def defer_cleanup() -> Iterator[None]:
 
 
 def select_device(device_id: int) -> SimpleNamespace:
-    """Device 0, the only one."""
+    """Return device 0, the only one."""
     check_device_id(device_id)
     return get_current_device()
 
@@ -545,7 +545,7 @@ def close() -> None:
 
 
 def get_current_device() -> SimpleNamespace:
-    """The emulated chip, with the attributes that kernel code asks for."""
+    """Return the emulated chip, with the attributes that kernel code asks for."""
     chip = current_chip()
     return SimpleNamespace(
         id=0,
@@ -584,7 +584,7 @@ HOST_NAMES: dict[str, Any] = {
 
 
 def lookup(name: str) -> Any:
-    """A name of `numba.cuda` as the emulator has it.
+    """Return what the emulator has under a name of `numba.cuda`.
 
     Raises:
         AttributeError: Numba has no such name. EmulatorError: one that needs a driver and is not emulated.

@@ -26,7 +26,7 @@ class Finding:
 
     @property
     def line(self) -> int | None:
-        """Source line of the access that was found."""
+        """Return the source line of the access that was found."""
         return None if self.location is None else self.location.line
 
 
@@ -50,12 +50,12 @@ class LineAccesses:
 
     @property
     def line(self) -> int | None:
-        """The source line's number."""
+        """Return the source line's number."""
         return None if self.location is None else self.location.line
 
     @property
     def excess(self) -> int:
-        """Sectors or passes beyond the fewest possible."""
+        """Return the number of sectors or passes beyond the fewest possible."""
         return self.units - self.least_units
 
 
@@ -84,27 +84,27 @@ class Report:
 
     @property
     def races(self) -> list[Finding]:
-        """Data races, in shared and in global memory."""
+        """Return the data races in shared and in global memory."""
         return [finding for finding in self.findings if finding.kind == "race"]
 
     @property
     def uninitialised(self) -> list[Finding]:
-        """Reads of memory that nothing had written."""
+        """Return the reads of memory that nothing had written."""
         return [finding for finding in self.findings if finding.kind == "uninitialised read"]
 
     @property
     def missing_waits(self) -> list[Finding]:
-        """Reads of the target of an asynchronous copy before the wait for it."""
+        """Return the reads of the target of an asynchronous copy before the wait for it."""
         return [finding for finding in self.findings if finding.kind == "missing wait"]
 
     @property
     def global_accesses(self) -> list[LineAccesses]:
-        """The instructions that access global memory, with their sectors."""
+        """Return the instructions that access global memory, with their sectors."""
         return [entry for entry in self.accesses if entry.space == "global"]
 
     @property
     def shared_accesses(self) -> list[LineAccesses]:
-        """The instructions that access shared memory, with their passes through the banks."""
+        """Return the instructions that access shared memory, with their passes through the banks."""
         return [entry for entry in self.accesses if entry.space == "shared"]
 
     def __rich__(self) -> Any:

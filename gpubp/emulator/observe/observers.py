@@ -41,7 +41,7 @@ _CURRENT: list[Observer] = []
 
 
 def current() -> Observer | None:
-    """The observer in force, if any."""
+    """Return the observer in force, if any."""
     return _CURRENT[-1] if _CURRENT else None
 
 
@@ -112,7 +112,7 @@ class _Watched:
 
 
 def _granularity(machine: Machine, space: str) -> int:
-    """log2 of the least bytes that an instruction of the program accesses at once in a space."""
+    """Return log2 of the fewest bytes that an instruction of the program accesses at once in a space."""
     least = 8
     for block in machine.program.blocks:
         for instruction in block.instructions:
@@ -271,12 +271,12 @@ class Observer:
     # -- instructions -------------------------------------------------------------------------------------------------
 
     def count_block(self, machine: Machine, block: Block) -> Callable[[], None]:
-        """A step that counts the instructions of a block, those with a guard apart."""
+        """Return a step that counts the instructions of a block, those with a guard apart."""
         everything = [*block.instructions, *([] if block.end is None else [block.end])]
         return self._counter(machine, [i for i in everything if i.guard is None or i is block.end])
 
     def counted(self, machine: Machine, instruction: Instruction, step: Callable[[], None]) -> Callable[[], None]:
-        """A guarded instruction's step, counted where the guard lets it run."""
+        """Return the step of a guarded instruction, counted for the lanes that the guard lets run."""
         count = self._counter(machine, [instruction])
 
         def counted_step() -> None:
@@ -300,7 +300,7 @@ class Observer:
     def watch(
         self, machine: Machine, instruction: Instruction, space: str, nbytes: int, kind: str
     ) -> Callable[[Array], None] | None:
-        """What to do with the checked host pointers of the active lanes, each time the instruction runs."""
+        """Return a function of the checked host pointers of the active lanes, called each time the instruction runs."""
         watched = self._state(machine)
         site = _Site(len(watched.sites), instruction, space, kind, nbytes)
         watched.sites.append(site)
@@ -470,7 +470,7 @@ _ACCESSES = {"ld": "load", "ldu": "load", "st": "store", "atom": "atomic", "red"
 
 
 def instruction_class(instruction: Instruction) -> str:
-    """The class an instruction is counted under: "FMA", "integer", "load global", "tensor", "control", ..."""
+    """Return the class under which an instruction is counted, such as "FMA", "integer", "load global" or "tensor"."""
     opcode = instruction.opcode
     if opcode in _ACCESSES:
         spaces = ("global", "shared", "local", "param", "const")
@@ -483,7 +483,7 @@ def instruction_class(instruction: Instruction) -> str:
 
 
 def flops_of(instruction: Instruction) -> int:
-    """Floating point operations a thread; a matrix instruction's are shared out over the 32 threads of its warp."""
+    """Return the floating point operations of a thread; those of a matrix instruction are shared by its 32 threads."""
     if instruction.opcode == "mma":
         return matrix.matrix_multiply(instruction.modifiers).flops // WARP
     if instruction.opcode in _CLASSES or instruction.opcode in _ACCESSES:

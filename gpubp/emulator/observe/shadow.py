@@ -20,7 +20,7 @@ UNWRITTEN, DEFINED, PENDING = range(3)
 
 @loop
 def _unordered(one, one_when, other, other_when, padded):
-    """Whether no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
+    """True if no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
     if one == other:
         return False
     if (one - 1) // padded != (other - 1) // padded:

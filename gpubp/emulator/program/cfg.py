@@ -58,7 +58,11 @@ class Program:
 
 
 def build(module: Module, kernel: Function) -> Program:
-    """Flatten `kernel`: inline calls, split into blocks, order them. Raises UnsupportedInstruction on recursion."""
+    """Return the flat program of `kernel`: calls inlined, split into blocks, in order.
+
+    Raises:
+        UnsupportedInstruction: a function calls itself.
+    """
     flat = _Inliner(module, kernel).run()
     blocks = _split(flat)
     _skip_empty(blocks)
@@ -72,7 +76,7 @@ def build(module: Module, kernel: Function) -> Program:
 
 
 def ends_block(instruction: Instruction) -> bool:
-    """Branches, returns, and the instructions at which threads may have to wait for others."""
+    """True for branches, returns, and instructions at which threads may have to wait for others."""
     if instruction.opcode in ("bra", "brx", "ret", "exit", "trap"):
         return True
     if instruction.opcode in ("bar", "barrier"):
@@ -238,7 +242,7 @@ class _Renamer:
 
 
 def _split(flat: Function) -> list[Block]:
-    """Blocks in the order of the text; successors are indices into the list."""
+    """Return the blocks in the order of the text; successors are indices into the list."""
     instructions = flat.instructions
     starts = {0, *flat.labels.values()}
     for index, instruction in enumerate(instructions):
@@ -257,7 +261,7 @@ def _split(flat: Function) -> list[Block]:
 
 
 def _place(label: str, at: dict[str, int], branch: Instruction, flat: Function) -> int:
-    """Where a label leads. A compiler that leaves one out has a fault of its own; ptxas refuses such PTX too."""
+    """Return where a label leads. PTX without it is a compiler's fault, and ptxas refuses it too."""
     if label not in at:
         raise PTXSyntaxError(f"kernel {flat.name}, {branch.location}: {branch.text} leads to a label that is not there")
     return at[label]
@@ -320,7 +324,7 @@ def _skip_empty(blocks: list[Block]) -> None:
 
 
 def _running_order(blocks: list[Block]) -> list[int]:
-    """Reachable blocks from block 0, topological, loops contiguous; ties in the order of the text."""
+    """Return the blocks reachable from block 0 in topological order, loops contiguous, ties in the text's order."""
     edges = {index: {s for s in block.successors if s != EXIT} for index, block in enumerate(blocks)}
     reachable, pending = {0}, [0]
     while pending:
@@ -331,7 +335,7 @@ def _running_order(blocks: list[Block]) -> list[int]:
 
 
 def _order(nodes: list[int], entry: int, edges: dict[int, set[int]]) -> list[int]:
-    """Order the components of the graph topologically, and each loop from its header."""
+    """Return the components of the graph in topological order, each loop from its header."""
     component_of, components = _components(nodes, edges)
     incoming = [0] * len(components)
     outgoing: list[set[int]] = [set() for _ in components]
@@ -365,7 +369,7 @@ def _order_loop(members: list[int], entry: int, nodes: list[int], edges: dict[in
 
 
 def _components(nodes: list[int], edges: dict[int, set[int]]) -> tuple[dict[int, int], list[list[int]]]:
-    """Strongly connected components (Tarjan 1972, without recursion); members sorted."""
+    """Return the strongly connected components, members sorted (Tarjan 1972, without recursion)."""
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     component_of: dict[int, int] = {}

@@ -563,7 +563,7 @@ def _blank_comment(match: re.Match[str]) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Split operands at the commas outside of brackets."""
+    """Return the operands, split at the commas outside of brackets."""
     if not text.strip():
         return []
     if "[" not in text and "{" not in text and "(" not in text:

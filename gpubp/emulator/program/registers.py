@@ -54,7 +54,7 @@ def registers_of(operand: Operand) -> Iterator[str]:
 
 
 def reads_and_writes(instruction: Instruction) -> tuple[list[str], list[str]]:
-    """The registers an instruction reads and writes; a guarded write also keeps the old value, so it reads."""
+    """Return the registers that an instruction reads and writes. A guarded write keeps old values, so it also reads."""
     first = 1 if has_destination(instruction) else 0
     writes = [name for operand in instruction.operands[:first] for name in registers_of(operand)]
     reads = [name for operand in instruction.operands[first:] for name in registers_of(operand)]
@@ -69,7 +69,7 @@ _ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
 
 
 def depends_on_atomic_order(program: Program) -> bool:
-    """Whether the order of atomics may show: they add floats, write over, or give a value that is used."""
+    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used."""
     instructions = [instruction for block in program.blocks for instruction in _all(block)]
     read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
     for instruction in instructions:
@@ -83,7 +83,7 @@ def depends_on_atomic_order(program: Program) -> bool:
 
 
 def allocate(program: Program) -> dict[str, Slot]:
-    """A slot for every register that the program names; registers that are live together never share one."""
+    """Return a slot for every register that the program names; registers that are live together never share one."""
     first, last, shared_start = _intervals(program)
     free: dict[int, list[int]] = {}
     used: dict[int, int] = {}
@@ -108,8 +108,9 @@ def allocate(program: Program) -> dict[str, Slot]:
 
 
 def _intervals(program: Program) -> tuple[dict[str, int], dict[str, int], set[str]]:
-    """First and last point of each register's life in running order, and the names whose first instruction may reuse
-    the slot of a source that dies there (single-result instructions work in place)."""
+    """Return the first and last point of each register's life in running order, and the names whose first instruction
+    may reuse the slot of a source that dies there (instructions with one result work in place).
+    """
     live_in, live_out = _liveness(program.blocks)
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -143,7 +144,7 @@ def _all(block: Block) -> list[Instruction]:
 
 
 def _liveness(blocks: list[Block]) -> tuple[list[set[str]], list[set[str]]]:
-    """Registers live at each block's start and end (backward data flow to a fixed point)."""
+    """Return the registers live at each block's start and end (backward data flow to a fixed point)."""
     needs: list[set[str]] = []
     gives: list[set[str]] = []
     for block in blocks:
