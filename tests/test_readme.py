@@ -1,5 +1,6 @@
 """Every command and example of the READMEs, run as a reader would run them, and their links and pictures."""
 
+import itertools
 import os
 import re
 import shutil
@@ -96,7 +97,7 @@ def test_every_command_runs(readme, clone):
 def test_every_python_example_runs_and_prints_what_is_shown(readme, tmp_path):
     """A block of text behind an example is its output."""
     shown = [(name, content) for name, content in BLOCK.findall(readme) if name in ("python", "text")]
-    for (name, example), (following, output) in zip(shown, [*shown[1:], ("", "")], strict=True):
+    for (name, example), (following, output) in itertools.pairwise([*shown, ("", "")]):
         if name != "python":
             continue
         command = [sys.executable, "-W", "error", "-c", example]
