@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long pythons oldest first-steps exhaustive lint types format bench profiles gpu-report clean
+.PHONY: help train test quick long pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -83,6 +83,9 @@ bench: $(bench)  ## run the benchmarks
 
 profiles: $(test)  ## store the kernels' profiles anew, and say what changed
 	$(python) tests/profiler/stored_profiles.py
+
+pictures: $(core)  ## draw the README's picture of a training step anew
+	$(python) .github/images/training_step.py
 
 gpu-report: $(gpu)  ## check, measure and profile the kernels on this machine, its GPU if it has one: report.html
 	@$(VENV)/bin/gpubp report $(ARGS)

@@ -18,9 +18,8 @@ import pytest
 pytest.importorskip("cuda.bindings.nvrtc", reason="the emulator's compilers are missing: pip install 'gpubp[emulator]'")
 
 import gpubp.emulator as cp
-from gpubp import Network
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Scaler
+from gpubp import Network, Trainer
+from gpubp.data import Scaler, load
 from gpubp.toolchain.nvrtc import compile_file
 
 KERNELS = Path(__file__).resolve().parents[1] / "tests" / "emulator" / "kernels"
@@ -154,20 +153,20 @@ def test_all_observers_together(benchmark, sgemm):
 
 @pytest.mark.parametrize("backend", ["cupy", "numba"])
 def test_epoch_of_the_digits(benchmark, backend):
-    digits = data.load("digits")
+    digits = load("digits")
     x, y = Scaler.fit(digits.x_train).apply(digits.x_train), digits.y_train
     net = Network([64, 32, 10], backend=backend, device="emulator")
-    net.optimizer = {"name": "sgd", "learning_rate": 0.1}
-    feed = net.feed(x, y)
+    trainer = Trainer(net, {"name": "sgd", "learning_rate": 0.1})
+    feed = trainer.feed(x, y)
     feed.visit(np.random.default_rng(0).permutation(len(x)))
     batch = 32
 
     def epoch():
         for start in range(0, len(x), batch):
-            net.train_rows(feed, start, min(batch, len(x) - start))
+            trainer.step_rows(feed, start, min(batch, len(x) - start))
 
     epoch()
-    before = net.take_total_loss()
+    before = trainer.take_total_loss()
     benchmark.pedantic(epoch, rounds=1, iterations=1)
-    assert net.take_total_loss() < before
+    assert trainer.take_total_loss() < before
     assert benchmark.stats["min"] <= 30

@@ -15,6 +15,7 @@ from gpubp.backends import detection
 from gpubp.bench.works import STEPS
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
+from gpubp.nn.trainer import Trainer
 
 PLACES = {"numpy": "cpu", "cupy": "gpu", "numba": "gpu"}
 
@@ -33,34 +34,34 @@ def test_step(benchmark, backend, name):
     case = STEPS[name]
     benchmark.extra_info["flops"] = case.flops
     net = Network(case.sizes, loss=case.loss, backend=backend)
-    net.optimizer = SGD(learning_rate=case.learning_rate)
+    trainer = Trainer(net, SGD(learning_rate=case.learning_rate))
     x, y = case.batch()
-    feed = net.feed(x, y)
+    feed = trainer.feed(x, y)
 
     def step():
-        net.train_rows(feed, 0, case.rows)
+        trainer.step_rows(feed, 0, case.rows)
         backend.synchronize()
 
     step()
-    before = net.last_loss()
+    before = trainer.last_loss()
     benchmark(step)
     step()
-    assert net.last_loss() < before
+    assert trainer.last_loss() < before
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_epoch_of_fashion_mnists_shape(benchmark, backend, optimizer):
     rows, batch = 60_000, 128
     net = Network([784, 256, 128, 10], backend=backend)
-    net.optimizer = optimizer
+    trainer = Trainer(net, optimizer)
     rng = np.random.default_rng(0)
-    feed = net.feed(rng.random((rows, 784), dtype=np.float32), rng.integers(0, 10, rows))
+    feed = trainer.feed(rng.random((rows, 784), dtype=np.float32), rng.integers(0, 10, rows))
 
     def epoch():
         feed.visit(rng.permutation(rows))
         for start in range(0, rows, batch):
-            net.train_rows(feed, start, min(batch, rows - start))
+            trainer.step_rows(feed, start, min(batch, rows - start))
         backend.synchronize()
 
     benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
-    assert np.isfinite(net.take_total_loss())
+    assert np.isfinite(trainer.take_total_loss())

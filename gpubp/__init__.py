@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from gpubp.nn.network import Gradients as Gradients
     from gpubp.nn.network import Network as Network
     from gpubp.nn.precision import LossScaling as LossScaling
+    from gpubp.nn.trainer import Trainer as Trainer
 
-__all__ = ["Evaluation", "Gradients", "LossScaling", "Network"]
+__all__ = ["Evaluation", "Gradients", "LossScaling", "Network", "Trainer"]
 
 __getattr__ = names_from(
     __name__,
@@ -21,5 +22,6 @@ __getattr__ = names_from(
         "Gradients": "nn.network",
         "LossScaling": "nn.precision",
         "Network": "nn.network",
+        "Trainer": "nn.trainer",
     },
 )

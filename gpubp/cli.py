@@ -5,26 +5,27 @@ Nothing heavy is imported before a verb runs, so that help comes at once.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, GpubpError
+from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError
 from gpubp.training.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USAGE_ERROR = 2
-DEFAULT = Settings()
 
 OPTION_OF = {
     "learning_rate": "--lr",
@@ -38,7 +39,7 @@ class Verbs(TyperGroup):
     """The verbs; what a user got wrong becomes one line on stderr and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb that was asked for."""
+        """Run the verb on the command line."""
         try:
             return super().invoke(ctx)
         except GpubpError as error:
@@ -62,7 +63,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The program `gpubp`."""
+    """Run the program `gpubp`."""
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -119,7 +120,7 @@ def _gpubp(
 
 # --- options ----------------------------------------------------------------------------------------------------------
 def _options(panel: str) -> Callable[..., Any]:
-    """What makes the options of one panel of the help."""
+    """Return a function that makes the options of one panel of the help."""
 
     def option(help: str, *names: str) -> Any:
         return typer.Option(*names, help=help, rich_help_panel=panel)
@@ -127,135 +128,66 @@ def _options(panel: str) -> Callable[..., Any]:
     return option
 
 
-_data, _network, _optimiser, _training, _where, _output = map(
-    _options, ("Data", "Network", "Optimiser", "Training", "Where it runs", "Output")
-)
+def _with_settings(*names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a verb these settings as options, before its own: its `**keywords` take them.
 
-Data = Annotated[str, _data("digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.")]
-Task = Annotated[str | None, _data("classification or regression. Default: what the labels look like.")]
-Label = Annotated[
-    str | None, _data("The label column of a .csv, by name or number. Default: label, class, target, y, or the last.")
-]
-TestFraction = Annotated[float, _data("Share of the data held out for testing, if it has no test part.")]
+    names: the `Settings`; none takes them all. defaults: by name, where the verb has others than `Settings`.
+    """
 
-Layers = Annotated[str, _network("Widths of the hidden layers, or none.")]
-Activation = Annotated[
-    str,
-    _network(
-        "Of the hidden layers, one for all or one for each: relu, leaky_relu, elu, softplus, sigmoid, tanh, gelu, "
-        "gelu_tanh, silu, identity."
-    ),
-]
-OutputActivation = Annotated[str | None, _network("Of the output layer. Default: what the loss needs, else identity.")]
-Loss = Annotated[
-    str | None,
-    _network(
-        "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
-        "absolute_error or huber. Default: the first for classes, mean_squared_error for values."
-    ),
-]
-Reduction = Annotated[str, _network("Of a batch's losses: mean or sum.")]
-Initializer = Annotated[
-    str | None,
-    _network(
-        "he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, normal or "
-        "zeros. Default: he_normal for rectifiers, glorot_uniform for others."
-    ),
-]
-Bias = Annotated[bool, _network("Whether layers have a bias.", "--bias/--no-bias")]
-DType = Annotated[str, _network("float32 or float64.", "--dtype")]
-Precision = Annotated[
-    str | None,
-    _network("bf16, fp16 or tf32: float32 weights, and products on tensor cores. Default: the dtype throughout."),
-]
+    def decorated(verb: Callable[..., None]) -> Callable[..., None]:
+        types, known = get_type_hints(Settings), {each.name: each for each in fields(Settings)}
+        options = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(each.name, each.default),
+                annotation=Annotated[types[each.name], _options(each.metadata["panel"])(each.metadata["help"])],
+            )
+            for each in [known[name] for name in names or known]
+        ]
+        signature = inspect.signature(verb, eval_str=True)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        verb.__signature__ = signature.replace(parameters=[*options, *own])  # type: ignore[attr-defined]
+        return verb
 
-OptimizerName = Annotated[str, _optimiser("sgd, momentum, nesterov, rmsprop, adam or adamw.")]
-LearningRate = Annotated[
-    float | None, _optimiser("Learning rate. Default: sgd 0.1, momentum and nesterov 0.05, others 0.001.")
-]
-Momentum = Annotated[float | None, _optimiser("Of momentum and nesterov. Default: 0.9.")]
-WeightDecay = Annotated[float | None, _optimiser("On the weights. Default: adamw 0.01, others 0.")]
-ClipNorm = Annotated[float | None, _optimiser("Largest norm of the whole gradient. Default: no limit.")]
-ClipValue = Annotated[float | None, _optimiser("Largest magnitude of one gradient. Default: no limit.")]
-Schedule = Annotated[str, _optimiser("Of the learning rate: constant, step, exponential or cosine.")]
-Decay = Annotated[
-    float | None, _optimiser("Factor of schedule step (default 0.1), or of exponential an epoch (default 0.95).")
-]
-DecayEpochs = Annotated[int | None, _optimiser("Epochs between the steps of schedule step. Default: a third of all.")]
-Warmup = Annotated[float, _optimiser("Epochs in which the rate rises to its full value.")]
+    return decorated
 
-Epochs = Annotated[int, _training("Passes over the data; with --resume, the new total.")]
-BatchSize = Annotated[int, _training("Examples a step.")]
-Validation = Annotated[
-    float | None,
-    _training("Share of the training data set aside for validation. Default: 0.1 with --patience, else 0."),
-]
-Patience = Annotated[
-    int | None,
-    _training("Stop after this many epochs without a lower validation loss, and take the best epoch's weights."),
-]
-Seed = Annotated[int, _training("Of everything random.")]
-
-Backend = Annotated[str, _where("auto, numpy, cupy or numba.")]
-Device = Annotated[str | None, _where("cpu, gpu or emulator. Default: the backend's first.")]
 
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
+_output = _options("Output")
+
+
 @app.command()
+@_with_settings()
 def train(
     ctx: typer.Context,
-    data: Data = DEFAULT.data,
-    task: Task = DEFAULT.task,
-    label: Label = DEFAULT.label,
-    test_fraction: TestFraction = DEFAULT.test_fraction,
-    layers: Layers = DEFAULT.layers,
-    activation: Activation = DEFAULT.activation,
-    output_activation: OutputActivation = DEFAULT.output_activation,
-    loss: Loss = DEFAULT.loss,
-    reduction: Reduction = DEFAULT.reduction,
-    initializer: Initializer = DEFAULT.initializer,
-    bias: Bias = DEFAULT.bias,
-    dtype: DType = DEFAULT.dtype,
-    precision: Precision = DEFAULT.precision,
-    optimizer: OptimizerName = DEFAULT.optimizer,
-    lr: LearningRate = DEFAULT.lr,
-    momentum: Momentum = DEFAULT.momentum,
-    weight_decay: WeightDecay = DEFAULT.weight_decay,
-    clip_norm: ClipNorm = DEFAULT.clip_norm,
-    clip_value: ClipValue = DEFAULT.clip_value,
-    schedule: Schedule = DEFAULT.schedule,
-    decay: Decay = DEFAULT.decay,
-    decay_epochs: DecayEpochs = DEFAULT.decay_epochs,
-    warmup: Warmup = DEFAULT.warmup,
-    epochs: Epochs = DEFAULT.epochs,
-    batch_size: BatchSize = DEFAULT.batch_size,
-    validation: Validation = DEFAULT.validation,
-    patience: Patience = DEFAULT.patience,
-    seed: Seed = DEFAULT.seed,
-    backend: Backend = DEFAULT.backend,
-    device: Device = DEFAULT.device,
     out: Annotated[Path | None, _output("Folder of the run, a new one. Default: runs/DATA-TIME.")] = None,
     resume: Annotated[Path | None, _output("Folder of a run to continue, with its own settings.")] = None,
     config: Annotated[Path | None, _output("Settings from a file, such as a run's config.toml.")] = None,
+    **settings: Any,
 ) -> None:
     """Train a network; the run's folder gets the model, its history, curves, configuration and checkpoint."""
     from gpubp.training import folder as runs
     from gpubp.training.display import display_for
     from gpubp.training.loop import Interrupted
 
-    given = _given(ctx)
+    given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
     if resume is not None and (out is not None or config is not None):
-        other, value = ("--out", out) if out is not None else ("--config", config)
-        raise ArgumentError(other, str(value), "left out with --resume, which has the run's own")
+        raise ConflictError("--out" if out is not None else "--config", "--resume", "the run has its own")
     with display_for(_console()) as display:
         try:
             if resume is not None:
                 result, folder = runs.resume(resume, given, display)
             else:
-                settings = Settings(**{**(Settings.read(config) if config else {}), **given})
-                result, folder = runs.start(settings, out, display)
+                chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
+                result, folder = runs.start(chosen, out, display)
         except Interrupted as stop:
             display.interrupted(stop)
             raise typer.Exit(128 + stop.number) from None
@@ -264,17 +196,15 @@ def train(
         raise typer.Exit(1)
 
 
-def _given(ctx: typer.Context) -> dict[str, Any]:
-    """The settings that stand on the command line."""
-    return {
-        name: ctx.params[name]
-        for name in Settings.__dataclass_fields__
-        if (source := ctx.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
-    }
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    """True if the option stands on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
 @app.command()
+@_with_settings("backend", "device")
 def evaluate(
     model: ModelFile,
     data: Annotated[
@@ -282,64 +212,57 @@ def evaluate(
         typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="The label column of a .csv.")] = None,
-    backend: Backend = "auto",
-    device: Device = None,
+    **where: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
-    from gpubp.training import folder as runs
+    from gpubp.training import predictions
     from gpubp.training.display import evaluation_table
     from gpubp.training.model import Model
 
-    loaded = Model.load(model, backend, device)
-    name, x, y = runs.load_for(loaded, data, label)
+    loaded = Model.load(model, **where)
+    name, x, y = predictions.load_for(loaded, data, label)
     _console().print(evaluation_table(loaded, name, x, y))
 
 
 @app.command()
+@_with_settings("backend", "device")
 def predict(
     model: ModelFile,
     data: Annotated[str, typer.Option(help="As for train; labels may be missing.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .csv or .npz file for the predictions.", show_default=False)],
     label: Annotated[str | None, typer.Option(help="A column of a .csv to leave out.")] = None,
-    backend: Backend = "auto",
-    device: Device = None,
+    **where: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
-    from gpubp.training import folder as runs
+    from gpubp.training import predictions
     from gpubp.training.model import Model
 
-    count = runs.predict(Model.load(model, backend, device), data, label, out)
+    count = predictions.predict(Model.load(model, **where), data, label, out)
     typer.echo(f"{count:,} predictions in {out}")
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------
 @app.command()
+@_with_settings(
+    *("data", "label", "layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
+    layers="16,8",
+    activation="tanh",
+)
 def gradcheck(
-    data: Data = DEFAULT.data,
-    label: Label = DEFAULT.label,
-    layers: Layers = "16,8",
-    activation: Activation = "tanh",
-    output_activation: OutputActivation = DEFAULT.output_activation,
-    loss: Loss = DEFAULT.loss,
-    reduction: Reduction = DEFAULT.reduction,
-    initializer: Initializer = DEFAULT.initializer,
-    bias: Bias = DEFAULT.bias,
     batch_size: Annotated[int, typer.Option(help="Examples of the batch that is differentiated.")] = 32,
     tolerance: Annotated[float, typer.Option(help="Largest relative error that passes.")] = 1e-6,
-    seed: Annotated[int, typer.Option(help="Of the weights and of the directions.")] = DEFAULT.seed,
+    seed: Annotated[int, typer.Option(help="Of the weights and of the directions.")] = 0,
+    **settings: Any,
 ) -> None:
     """Check backpropagation against central differences in float64; exit code 1 where they differ."""
     from gpubp.registry import require_count
-    from gpubp.training import folder as runs
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
+    from gpubp.training.from_settings import first_batch
 
     require_count("batch_size", batch_size)
-    settings = Settings(
-        data=data, label=label, layers=layers, activation=activation, output_activation=output_activation, loss=loss,
-        reduction=reduction, initializer=initializer, bias=bias, dtype="float64", backend="numpy", seed=seed,
-    )  # fmt: skip
-    network, x, y = runs.first_batch(settings, batch_size)
+    chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
+    network, x, y = first_batch(chosen, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
@@ -350,9 +273,8 @@ def gradcheck(
 
 # --- check ------------------------------------------------------------------------------------------------------------
 @app.command()
+@_with_settings("backend", "device")
 def check(
-    backend: Backend = "auto",
-    device: Device = None,
     primitive: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this rung of the ladder; may be given again.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="Only float32, float64, tf32, bfloat16 or float16.")] = None,
@@ -364,6 +286,7 @@ def check(
     ] = False,
     jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one on a GPU, else one a core.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,
+    **where: Any,
 ) -> None:
     """Check a backend's kernels against the reference, case by case; exit code 1 where one is wrong."""
     from gpubp.crosscheck import check_command
@@ -374,8 +297,7 @@ def check(
         require_count("jobs", jobs)
     found = check_command.check(
         _console(),
-        backend=backend,
-        device=device,
+        **where,
         selection=Selection(
             tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), check_command.shape_of(shape), full
         ),
@@ -560,7 +482,7 @@ def report(
 
 # --- what every verb needs --------------------------------------------------------------------------------------------
 def _command_line() -> str:
-    """What the user typed, for a page to show."""
+    """Return what the user typed, for a page to show."""
     from shlex import join
 
     return join(["gpubp", *sys.argv[1:]])
@@ -573,10 +495,11 @@ def _console() -> Console:
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:
-    """The error's message, with an argument called by the option of the verb that the user gave it by."""
-    if not isinstance(error, ArgumentError):
-        return str(error)
-    option = error.argument
-    if option in options:
-        option = "--" + option.replace("_", "-")
-    return str(ArgumentError(OPTION_OF.get(option, option), error.value, error.expected, error.hint))
+    """Return the error's message, in which arguments are called by the options of the verb that give them."""
+
+    def option(argument: str) -> str:
+        if argument in options:
+            argument = "--" + argument.replace("_", "-")
+        return OPTION_OF.get(argument, argument)
+
+    return str(error.renamed(option) if isinstance(error, ArgumentError) else error)

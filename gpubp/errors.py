@@ -3,8 +3,10 @@
 Each message names the thing, says what it was and what it must be. The command line prints it and exits with 2.
 """
 
+from __future__ import annotations
+
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class GpubpError(Exception):
@@ -12,26 +14,62 @@ class GpubpError(Exception):
 
 
 class ArgumentError(GpubpError, ValueError):
-    """An argument has a value that it must not have.
+    """An argument has a value that it must not have: "batch_size was 0; it must be a whole number ≥ 1".
 
     Args:
         argument: the argument's name, as the caller wrote it.
-        value: what it was.
+        value: its value.
         expected: what it must be, as the end of the sentence "it must be ...".
         hint: a closing remark, such as the nearest right name; empty for none.
     """
 
     def __init__(self, argument: str, value: object, expected: str, hint: str = "") -> None:
+        self._tell(argument, f"was {value!r}; it must be {expected}", hint)
+        self._made_with: tuple[object, ...] = (value, expected, hint)
+
+    def _tell(self, argument: str, sentence: str, hint: str) -> None:
         self.argument = argument
-        self.value = value
-        self.expected = expected
-        self.hint = hint
-        message = f"{argument} was {value!r}; it must be {expected}"
-        super().__init__(f"{message}; {hint}" if hint else message)
+        super().__init__(f"{argument} {sentence}" + (f"; {hint}" if hint else ""))
+
+    def renamed(self, rename: Callable[[str], str]) -> ArgumentError:
+        """Return the same error, with its argument by another name, such as the command line's."""
+        return type(self)(rename(self.argument), *self._made_with)  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         # Exception.__reduce__ would pass the message alone, so that a worker process could not hand the error back.
-        return type(self), (self.argument, self.value, self.expected, self.hint)
+        return type(self), (self.argument, *self._made_with)
+
+
+class StateError(ArgumentError):
+    """An argument is in a state that it must not be in: "y has 6 rows; it must have as many as x, 7".
+
+    Args:
+        argument: the argument's name, as the caller wrote it.
+        state: the sentence that it begins, such as "is empty".
+        expected: the end of the sentence "it must ...", such as "have at least one label".
+    """
+
+    def __init__(self, argument: str, state: str, expected: str) -> None:
+        self._tell(argument, f"{state}; it must {expected}", "")
+        self._made_with = (state, expected)
+
+
+class ConflictError(ArgumentError):
+    """Two arguments exclude each other: "--full and --quick exclude each other".
+
+    Args:
+        argument, other: their names, as the caller wrote them.
+        hint: why they do; empty if that is clear.
+    """
+
+    def __init__(self, argument: str, other: str, hint: str = "") -> None:
+        self._tell(argument, f"and {other} exclude each other", hint)
+        self._made_with = (other, hint)
+
+    def renamed(self, rename: Callable[[str], str]) -> ArgumentError:
+        """Return the same error, with both arguments by other names."""
+        other, hint = self._made_with
+        return ConflictError(rename(self.argument), rename(str(other)), str(hint))
 
 
 class DataError(GpubpError):
@@ -43,7 +81,7 @@ class CheckpointError(GpubpError):
 
 
 class BackendError(GpubpError):
-    """A backend or a device that was asked for cannot run here; the message says what is missing."""
+    """The named backend or device cannot run here; the message says what is missing."""
 
 
 class CacheError(BackendError):
@@ -55,14 +93,14 @@ class CacheWarning(UserWarning):
 
 
 def nearest(name: object, options: Iterable[str]) -> str | None:
-    """Return the option that looks most like ``name``, or None when none comes close."""
+    """Return the option that looks most like `name`, or None if none comes close."""
     by_lower_case = {option.lower(): option for option in options}
     matches = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.5)
     return by_lower_case[matches[0]] if matches else None
 
 
 def unknown_name(argument: str, name: object, options: Iterable[str]) -> ArgumentError:
-    """Return the error for a name that is none of ``options``, with the nearest right one when there is one."""
+    """Return the error for a name that is none of `options`, with the nearest right one if there is one."""
     options = list(options)
     match = nearest(name, options)
     hint = f"did you mean {match!r}?" if match else ""

@@ -14,7 +14,7 @@ Kind = TypeVar("Kind")
 
 
 def choose(argument: str, kinds: Mapping[str, type[Kind]], chosen: str | Mapping[str, Any] | Kind) -> Kind:
-    """Make the object that `chosen` stands for: a name, a config (`{"name": ..., **fields}`), or the object itself.
+    """Return the object that `chosen` names: by a name, a config (`{"name": ..., **fields}`), or the object itself.
 
     Raises ArgumentError, naming `argument`, for an unknown name (with the nearest right one), an unknown field, or a
     field that has no default and was left out.

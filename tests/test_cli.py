@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from gpubp.cli import app
 from gpubp.training import folder as runs
 from gpubp.training import plots
 from gpubp.training.model import Model
+from gpubp.training.settings import Settings
 
 FAST = ("--layers", "16", "--epochs", "2", "--batch-size", "64")
 
@@ -132,13 +135,23 @@ def test_every_verb_has_help(gpubp, verb):
     assert "--data" in text
 
 
+def test_every_setting_is_an_option_of_train(gpubp):
+    parameters = {each.name: each for each in get_command(app).commands["train"].params}
+    for each in fields(Settings):
+        option = parameters[each.name]
+        assert option.help == each.metadata["help"]
+        assert option.default == each.default
+        assert f"--{each.name.replace('_', '-')}" in option.opts
+    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config"]
+
+
 def test_the_help_names_every_choice(gpubp):
     """The help's lists are written by hand, so that no numerical library is loaded for them."""
     from gpubp import backends
-    from gpubp.data.dataset import NAMES
+    from gpubp.data.loading import NAMES
     from gpubp.nn import initializers, losses, optimizers
     from gpubp.nn.activations import ACTIVATIONS
-    from gpubp.training.loop import SCHEDULES
+    from gpubp.training.config import SCHEDULES
 
     text = gpubp("train", "--help").stdout
     names = [*ACTIVATIONS, *losses.LOSSES, *initializers.INITIALIZERS, *optimizers.OPTIMIZERS, *SCHEDULES, *NAMES]
@@ -300,7 +313,12 @@ def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     assert accuracy > 0.85
     assert f"{accuracy:.2%}"[:4] in gpubp("evaluate", "run", "--backend", "numpy").stdout
     emulated = ("--backend", "numba", "--device", "emulator")
-    refused("evaluate", "run", *emulated, message=["--backend was", "'numba'", "computes in fp16"])
+    refused(
+        "evaluate",
+        "run",
+        *emulated,
+        message=["--backend is 'numba' on device 'emulator'", "'numba'", "computes in fp16"],
+    )
     refused("train", "--precision", "bf16", "--out", "other", *emulated, message=["--precision was 'bf16'", "'cupy'"])
 
 
@@ -329,8 +347,8 @@ def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path)
         (["--lr", "0.5"], ["--lr was 0.5", "its default"]),
         (["--data", "fashion-mnist"], "--data was"),
         (["--epochs", "1"], ["--epochs was 1", "at least 2"]),
-        (["--out", "other"], "--out was 'other'"),
-        (["--config", "config.toml"], "--config was"),
+        (["--out", "other"], "--out and --resume exclude each other; the run has its own"),
+        (["--config", "config.toml"], "--config and --resume exclude each other"),
         (["--backend", "nmupy"], ["--backend was 'nmupy'", "did you mean 'numpy'?"]),
     ],
 )
@@ -642,7 +660,7 @@ def test_a_bare_network_is_no_model(refused, tmp_path):
 
 
 def test_predictions_as_csv_and_npz(gpubp, trained):
-    from gpubp.data.dataset import load
+    from gpubp.data.loading import load
 
     digits = load("digits")
     assert "359 predictions" in gpubp("predict", trained, "--data", "digits", "--out", "p.csv").stdout

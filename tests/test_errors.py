@@ -4,7 +4,17 @@ import pickle
 
 import pytest
 
-from gpubp.errors import ArgumentError, BackendError, CheckpointError, DataError, GpubpError, nearest, unknown_name
+from gpubp.errors import (
+    ArgumentError,
+    BackendError,
+    CheckpointError,
+    ConflictError,
+    DataError,
+    GpubpError,
+    StateError,
+    nearest,
+    unknown_name,
+)
 
 
 @pytest.mark.parametrize("kind", [ArgumentError, BackendError, CheckpointError, DataError])
@@ -18,12 +28,46 @@ def test_an_argument_error_names_the_argument_its_value_and_what_it_must_be():
     assert isinstance(error, ValueError)
 
 
-def test_an_argument_error_survives_pickling():
-    error = ArgumentError("sizes", [0], "positive", "a hint")
+def test_a_state_is_told_as_a_sentence():
+    error = StateError("y", "has 6 rows", "have as many as x, 7")
+    assert str(error) == "y has 6 rows; it must have as many as x, 7"
+    assert isinstance(error, ArgumentError)
+
+
+def test_arguments_that_exclude_each_other_are_told_so():
+    assert str(ConflictError("--full", "--quick")) == "--full and --quick exclude each other"
+    error = ConflictError("--json", "--compare", "a comparison is a table")
+    assert str(error) == "--json and --compare exclude each other; a comparison is a table"
+    assert isinstance(error, ArgumentError)
+
+
+ERRORS = [
+    ArgumentError("sizes", [0], "positive"),
+    ArgumentError("loss", "hubber", "one of huber", "did you mean 'huber'?"),
+    StateError("y", "is empty", "have at least one label"),
+    ConflictError("full", "quick"),
+    ConflictError("json", "compare", "a comparison is a table"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+def test_an_argument_error_survives_pickling(error):
     copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is ArgumentError
+    assert type(copy) is type(error)
     assert str(copy) == str(error)
-    assert (copy.argument, copy.value, copy.expected, copy.hint) == ("sizes", [0], "positive", "a hint")
+    assert copy.argument == error.argument
+    assert str(copy.renamed(str.upper)) == str(error.renamed(str.upper))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+def test_an_argument_may_be_renamed_and_nothing_else_changes(error):
+    renamed = error.renamed(lambda name: f"--{name}")
+    assert type(renamed) is type(error)
+    assert renamed.argument == f"--{error.argument}"
+    expected = f"--{error}"
+    if isinstance(error, ConflictError):
+        expected = expected.replace(" and ", " and --")
+    assert str(renamed) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Every command and example of the README, run as a reader would run them, and its links and pictures."""
+"""Every command and example of the READMEs, run as a reader would run them, and their links and pictures."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,13 +14,27 @@ import typer
 from gpubp.cli import app
 from gpubp.toolchain import cache
 
+ROOT = Path(__file__).resolve().parents[1]
+READMES = [
+    "README.md",
+    *(f"gpubp/{folder}/README.md" for folder in ("bench", "crosscheck", "emulator", "profiler")),
+    "kernels/README.md",
+]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETUP_TARGETS = ("core", "test", "bench", "gpu")
+WIDTH = "96"
+"""Columns of the terminal whose output is shown."""
+
+
+@pytest.fixture(params=READMES)
+def readme(request):
+    """The text of each README."""
+    return (ROOT / request.param).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def readme(repository):
-    return (repository / "README.md").read_text(encoding="utf-8")
+def main_readme():
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(text, language):
@@ -33,10 +48,10 @@ def commands(text):
 
 
 @pytest.fixture
-def clone(repository, tmp_path):
+def clone(tmp_path):
     """A folder that looks like a clone after its set-up: the Makefile, and .venv with this Python's programs."""
     for name in ("Makefile", "pyproject.toml", "README.md"):
-        shutil.copy(repository / name, tmp_path)
+        shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     for target in SETUP_TARGETS:
@@ -44,10 +59,13 @@ def clone(repository, tmp_path):
     return tmp_path
 
 
+def test_every_readme_is_tested():
+    found = {str(path.relative_to(ROOT)) for top in ("gpubp", "kernels") for path in (ROOT / top).rglob("README.md")}
+    assert {"README.md", *found} == set(READMES)
+
+
 def test_every_block_has_a_language_that_is_tested(readme):
-    assert {name for name, _ in BLOCK.findall(readme)} <= {"bash", "python"}
-    assert commands(readme)
-    assert blocks(readme, "python")
+    assert {name for name, _ in BLOCK.findall(readme)} <= {"bash", "python", "text", "cuda"}
 
 
 @pytest.mark.slow
@@ -75,32 +93,46 @@ def test_every_command_runs(readme, clone):
 
 
 @pytest.mark.slow
-def test_every_python_example_runs(readme, tmp_path):
-    for example in blocks(readme, "python"):
-        result = subprocess.run(
-            [sys.executable, "-W", "error", "-c", example], cwd=tmp_path, capture_output=True, text=True
-        )
+def test_every_python_example_runs_and_prints_what_is_shown(readme, tmp_path):
+    """A block of text behind an example is its output."""
+    shown = [(name, content) for name, content in BLOCK.findall(readme) if name in ("python", "text")]
+    for (name, example), (following, output) in zip(shown, [*shown[1:], ("", "")], strict=True):
+        if name != "python":
+            continue
+        command = [sys.executable, "-W", "error", "-c", example]
+        environment = os.environ | {"COLUMNS": WIDTH}
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert result.returncode == 0, f"{example}\n{result.stderr}"
-        if "races=True" in example:
-            assert re.search(r"race.*kernel\.cu:5.*kernel\.cu:4", result.stdout, re.DOTALL)
+        if following == "text":
+            lines = [line.rstrip() for line in result.stdout.strip().splitlines()]
+            assert lines == output.splitlines()
 
 
-def test_every_extra_that_is_named_exists(readme, repository):
-    with open(repository / "pyproject.toml", "rb") as file:
+def test_the_first_example_names_the_race(main_readme):
+    """The two lines of the kernel that the report names are the two without a barrier between them."""
+    (_, example), (_, output) = BLOCK.findall(main_readme)[:2]
+    source = re.search(r'r"""(.*?)"""', example, re.DOTALL)[1].splitlines()
+    reader, writer = (source[int(number) - 1] for number in re.findall(r"kernel\.cu:(\d+)", output))
+    assert "= s[63 - threadIdx.x]" in reader
+    assert writer.strip().startswith("s[threadIdx.x] =")
+
+
+def test_every_extra_that_is_named_exists(readme):
+    with open(ROOT / "pyproject.toml", "rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    named = re.findall(r'"\.\[(\w+)\]"', readme)
-    assert named
-    assert set(named) <= set(extras)
+    assert set(re.findall(r'"\.\[(\w+)\]"', readme)) <= set(extras)
 
 
-def test_every_link_to_a_file_leads_somewhere(readme, repository):
-    targets = re.findall(r"\]\(([^)#]+)", readme) + re.findall(r'src="([^"]+)"', readme)
+@pytest.mark.parametrize("name", READMES)
+def test_every_link_to_a_file_leads_somewhere(name):
+    text = BLOCK.sub("", (ROOT / name).read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
     local = [target for target in targets if "://" not in target]
     assert local
     for target in local:
-        assert (repository / target).exists(), target
+        assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
-def test_the_table_of_verbs_is_that_of_the_command_line(readme):
-    verbs = re.findall(r"^\| `gpubp (\w+)", readme, re.MULTILINE)
+def test_the_table_of_commands_is_that_of_the_command_line(main_readme):
+    verbs = re.findall(r"^\| `gpubp (\w+)", main_readme, re.MULTILINE)
     assert sorted(verbs) == sorted(typer.main.get_command(app).commands)

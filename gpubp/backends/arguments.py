@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp.backends.base import Array
 from gpubp.dtypes import FLOAT64, master_of
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn.optimizers import Optimizer
 from gpubp.nn.precision import require_master
@@ -139,13 +139,12 @@ class ArgumentChecker:
         for position, (name, start, end) in enumerate(spans[: sum(x is not None for x in written.values())]):
             for other, other_start, other_end in spans[position + 1 :]:
                 if start < other_end and other_start < end:
-                    raise ArgumentError(name, f"memory at {start:#x}", f"apart from {other}, which overlaps it")
+                    raise StateError(name, f"overlaps {other}, at {start:#x}", "lie in memory of its own")
 
     def _on_device(self, argument: str, x: Array) -> None:
         if not isinstance(x, self._kind):
-            raise ArgumentError(
-                argument, f"a {type(x).__name__}", "an array of this backend (see its asarray, empty and zeros)"
-            )
+            expected = "be an array of this backend (see its asarray, empty and zeros)"
+            raise StateError(argument, f"is a {type(x).__name__}", expected)
         if self._device_of(x) != self._device:
             raise ArgumentError(f"{argument}.device", self._device_of(x), f"{self._device}, the backend's device")
 
@@ -320,7 +319,7 @@ class ArgumentChecker:
         self.array("gradients", gradients, shape, dtype)
         self._control(control)
         if len(state) != len(optimizer.state):
-            raise ArgumentError("state", f"{len(state)} arrays", f"{len(optimizer.state)} for {optimizer.name}")
+            raise StateError("state", f"has {len(state)} arrays", f"have {len(optimizer.state)} for {optimizer.name}")
         named = {f"state[{i}] ({name})": x for i, (name, x) in enumerate(zip(optimizer.state, state, strict=True))}
         for name, slot in named.items():
             self.array(name, slot, shape, dtype)

@@ -20,7 +20,7 @@ from gpubp.backends.memory import Workspace
 from gpubp.backends.plans import Plan
 from gpubp.chips import MAX_GRID, WARP, Chip
 from gpubp.dtypes import ARITHMETIC, FLOAT32, FLOAT64, master_of
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, StateError
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss, SoftmaxCrossEntropy
 from gpubp.nn.optimizers import Optimizer
@@ -378,7 +378,7 @@ class GpuBackend:
         while row_bytes % nbytes or any(self._check.address(x) % nbytes for x in arrays):
             nbytes //= 2
         if self.widest and nbytes < 2:
-            raise ArgumentError("dtype", f"{row_bytes} bytes a row", "of 2 bytes or more")
+            raise StateError("dtype", f"makes rows of {row_bytes} bytes", "make rows of 2 bytes or more")
         return Word(nbytes, dtype)
 
 

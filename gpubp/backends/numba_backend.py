@@ -36,7 +36,7 @@ from gpubp.backends.memory import Uploads
 from gpubp.backends.plans import THREAD_VARIANTS, Plan
 from gpubp.chips import Chip
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
-from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.kernels.numba import (
     activations,
     bias_gradient,
@@ -291,8 +291,10 @@ class NumbaBackend(GpuBackend):
 
     def _refuse_mixed(self, argument: str, value: Any) -> None:
         if value is not None:
-            was = value if isinstance(value, str | bool | int) else "given"
-            raise ArgumentError(argument, was, "left out: backend 'numba' has no tensor cores; 'cupy' has them")
+            expected = "left out: backend 'numba' has no tensor cores; 'cupy' has them"
+            if isinstance(value, str | bool | int):
+                raise ArgumentError(argument, value, expected)
+            raise StateError(argument, "was given", f"be {expected}")
 
 
 @lru_cache(maxsize=4096)

@@ -22,7 +22,7 @@ from scipy.linalg import blas
 from gpubp.backends.base import Array
 from gpubp.backends.numpy_rounded import rounded
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
-from gpubp.errors import ArgumentError, BackendError
+from gpubp.errors import ArgumentError, BackendError, StateError
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
@@ -315,7 +315,7 @@ def _column_sums(x: np.ndarray, ones: np.ndarray, out: np.ndarray) -> None:
 
 def _not_written(name: str, out: np.ndarray) -> ArgumentError:
     """Return the error for an array of which SciPy gave BLAS a copy, as it has another dtype or order."""
-    return ArgumentError(name, f"an array of {out.dtype} with strides {out.strides}", "C-contiguous")
+    return StateError(name, f"is an array of {out.dtype} with strides {out.strides}", "be C-contiguous")
 
 
 def _blocks(*arrays: np.ndarray) -> Iterable[Sequence[np.ndarray]]:

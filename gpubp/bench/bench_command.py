@@ -18,7 +18,7 @@ from gpubp.bench.load import Load
 from gpubp.bench.results import BenchResult, limits_of
 from gpubp.bench.turns import measure
 from gpubp.bench.works import Limit, Sweep, Work
-from gpubp.errors import ArgumentError, DataError
+from gpubp.errors import ArgumentError, ConflictError, DataError, StateError
 from gpubp.registry import require_count
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ def run(
 def _require_own(wanted: Sequence[Contender], present: Sequence[Contender], absent: Mapping[str, str]) -> None:
     """Raise ArgumentError unless one of this project's backends takes part."""
     if not any(each.backend for each in wanted):
-        given = ", ".join(each.key for each in wanted) or "none that computes this"
-        raise ArgumentError("contender", given, "one of this project's backends that computes what is measured")
+        given = ", ".join(each.key for each in wanted)
+        state = f"names {given} alone" if given else "names none that computes this"
+        raise StateError("contender", state, "name one of this project's backends that computes what is measured")
     if not any(each.backend for each in present):
         names = [each.key for each in wanted if each.backend]
         reasons = "; ".join(dict.fromkeys(absent[name] for name in names))
@@ -150,17 +151,17 @@ def bench(
         ArgumentError, DataError: an argument or a file is wrong. Raised before anything is measured or written.
     """
     if quick and full:
-        raise ArgumentError("--full", "given", "left out with --quick")
+        raise ConflictError("--full", "--quick")
     _check_save(save)
     _check_out(out)
     earlier = [BenchResult.read(path) for path in compare]
     if len(earlier) > 2:
-        raise ArgumentError("compare", f"{len(earlier)} files", "one, which this run is compared with, or two")
+        raise StateError("compare", f"names {len(earlier)} files", "name one, which this run is compared with, or two")
     if len(earlier) == 2:
         _show_comparison(console, *earlier)
         return earlier[1]
     if as_json and compare:
-        raise ArgumentError("--json", "given", "left out with --compare, which prints a table")
+        raise ConflictError("--json", "--compare", "a comparison is a table")
     effort = QUICK if quick else FULL if full else DEFAULT
     again = None
     if earlier and not (choice.names_works or quick or full):

@@ -12,12 +12,13 @@ import numpy as np
 from gpubp import backends
 from gpubp.backends.base import Array, Backend
 from gpubp.bench import runners
-from gpubp.bench.runners import Arrays, Trainer
+from gpubp.bench.runners import Arrays
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Primitive, TrainingStep, Work
 from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
+from gpubp.nn.trainer import Trainer
 
 
 def make(
@@ -38,7 +39,7 @@ def make(
     made.variant = variant
     elapsed = None if made.device == "cpu" else made.elapsed
     if isinstance(work, TrainingStep):
-        return runners.of_step(partial(_trainer, work, made, captured), elapsed)
+        return runners.of_step(partial(_stepper, work, made, captured), elapsed)
     assert isinstance(work, Primitive)
     return _primitive(work, made, elapsed)
 
@@ -79,30 +80,30 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _trainer(work: TrainingStep, backend: Backend, captured: bool) -> Trainer:
+def _stepper(work: TrainingStep, backend: Backend, captured: bool) -> runners.Stepper:
     precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
-    net.optimizer = SGD(learning_rate=work.learning_rate)
     named: dict[str, np.ndarray] = {}
     for layer, (w, b) in enumerate(work.weights(), start=1):
         named |= {f"layer{layer}.weight": w, f"layer{layer}.bias": b}
     net.set_weights(named)
+    trainer = Trainer(net, SGD(learning_rate=work.learning_rate))
     x, y = work.batch()
     if backend.device == "cpu":
-        return Trainer(lambda: net.train_step(x, y), net.last_loss)
-    feed = net.feed(x, y)
+        return runners.Stepper(lambda: trainer.step(x, y), trainer.last_loss)
+    feed = trainer.feed(x, y)
     if captured:
-        step = net.capture(feed, work.rows)
-        return Trainer(lambda: step(0), net.last_loss)
-    return Trainer(lambda: net.train_rows(feed, 0, work.rows), net.last_loss)
+        step = trainer.capture(feed, work.rows)
+        return runners.Stepper(lambda: step(0), trainer.last_loss)
+    return runners.Stepper(lambda: trainer.step_rows(feed, 0, work.rows), trainer.last_loss)
 
 
 @cache
 def reference_losses(work: TrainingStep, steps: int) -> list[float]:
     """Return the losses of the first steps in float64, which those of every contender must come close to."""
-    trainer = _trainer(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
+    stepper = _stepper(replace(work, dtype="float64"), backends.get("numpy"), captured=False)
     found = []
     for _ in range(steps):
-        trainer.step()
-        found.append(trainer.loss())
+        stepper.step()
+        found.append(stepper.loss())
     return found

@@ -1,4 +1,4 @@
-"""How a library's function for a primitive, or its trainer for a training step, becomes a `Runner`."""
+"""How a library's function for a primitive, or its stepper for a training step, becomes a `Runner`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ order, such as adding each term to w, is not wrong. A lower precision than was a
 
 
 @dataclass(frozen=True)
-class Trainer:
+class Stepper:
     """A network in training; `loss` gives the last step's, as it was before the update."""
 
     step: Call
@@ -113,16 +113,16 @@ def of_primitive(
     return Runner(calls, fault=fault, elapsed=elapsed, flush=flush)
 
 
-def of_step(make: Callable[[], Trainer], elapsed: Callable[[Call], float] | None = None) -> Runner:
+def of_step(make: Callable[[], Stepper], elapsed: Callable[[Call], float] | None = None) -> Runner:
     """Return a runner of a training step.
 
     Args:
-        make: returns a trainer with the first weights.
+        make: returns a stepper with the first weights.
         elapsed: see `Runner`.
     """
-    trainer = make()
+    stepper = make()
     for _ in range(WARM_UP):
-        trainer.step()
+        stepper.step()
 
     def losses(steps: int) -> list[float]:
         fresh = make()
@@ -132,7 +132,7 @@ def of_step(make: Callable[[], Trainer], elapsed: Callable[[Call], float] | None
             found.append(fresh.loss())
         return found
 
-    return Runner([trainer.step], losses=losses, elapsed=elapsed)
+    return Runner([stepper.step], losses=losses, elapsed=elapsed)
 
 
 def _copies(nbytes: int) -> int:

@@ -12,7 +12,7 @@ from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse, require_dty
 from gpubp.crosscheck.compilation import compile_cases
 from gpubp.crosscheck.runner import run_cases
 from gpubp.crosscheck.summary import SUFFIXES, CrossCheck
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, StateError
 from gpubp.files import check_path
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check(
         check_path("report", report, *SUFFIXES)
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
-        raise ArgumentError("--observe", "given", "left out: only the emulator has observers")
+        raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")
     chosen = [_named(case, made)] if case is not None else selection.cases(made.variants)
     result = CrossCheck(made.name, made.device, observe)
     _run(console, result, chosen, jobs)

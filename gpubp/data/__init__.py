@@ -9,10 +9,13 @@ from gpubp.lazy import names_from
 if TYPE_CHECKING:
     from gpubp.data.dataset import TASKS as TASKS
     from gpubp.data.dataset import Dataset as Dataset
-    from gpubp.data.dataset import Scaler as Scaler
-    from gpubp.data.dataset import load as load
-    from gpubp.data.dataset import split as split
+    from gpubp.data.loading import load as load
+    from gpubp.data.scaler import Scaler as Scaler
+    from gpubp.data.splitting import split as split
 
 __all__ = ["TASKS", "Dataset", "Scaler", "load", "split"]
 
-__getattr__ = names_from(__name__, dict.fromkeys(__all__, "dataset"))
+__getattr__ = names_from(
+    __name__,
+    {"TASKS": "dataset", "Dataset": "dataset", "Scaler": "scaler", "load": "loading", "split": "splitting"},
+)

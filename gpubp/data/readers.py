@@ -1,7 +1,7 @@
 """Readers of the data formats: IDX, .npz and CSV, each to a `Source`.
 
 A reader checks what belongs to its format: that the file is whole, and that what should be a number is one. Whether
-the numbers fit together is checked in `data`. Everything that is wrong is a `DataError` that names the file.
+the numbers fit together is checked in `loading`. Everything that is wrong is a `DataError` that names the file.
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from gpubp.errors import DataError, nearest
+from gpubp.data import columns
+from gpubp.errors import DataError
 
 DIGIT_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 IDX_SETS = {"fashion-mnist": FASHION_CLASSES, "mnist": DIGIT_CLASSES}
-"""The sets of IDX files that are known by name, with their classes."""
-
-LABEL_COLUMNS = ("label", "class", "target", "y")
-"""The CSV columns taken for the label when none is named; without one of them it is the last column."""
+"""The classes of each set of IDX files that is known by name."""
 
 MOST_WHOLE_NUMBER_CLASSES = 50
 """A CSV label column of whole numbers with more different values than this is taken for a quantity to predict."""
@@ -64,7 +62,7 @@ class Source:
 
 
 def _reason(error: BaseException) -> str:
-    """The message of a system's or a library's error, without the path and the error number."""
+    """Return the message of a system's or a library's error, without the path and the error number."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
@@ -225,7 +223,7 @@ def read_csv(
 
     Args:
         path: the file, UTF-8.
-        label: the label column, by name or by index from 0 (negative: from the end); see `LABEL_COLUMNS`.
+        label: the label column, by name or by index from 0 (negative: from the end); see `columns.LABEL_COLUMNS`.
         task: "regression" reads the labels as numbers, "classification" as names, None as they look.
         feature_names: take these columns, in this order, and no others.
         inputs_only: the labels are not wanted, and their column may be missing.
@@ -234,8 +232,8 @@ def read_csv(
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = _csv_lines(path, file)
             header, lines = _csv_header(path, lines, label)
-            label_index = _label_index(path, header, label, optional=inputs_only)
-            features = _feature_indices(path, header, label_index, feature_names)
+            label_index = columns.label_column(path, header, label, optional=inputs_only)
+            features = columns.feature_columns(path, header, label_index, feature_names)
             x, labels = _csv_values(path, lines, header, features, None if inputs_only else label_index)
     except OSError as error:
         raise DataError(f"{path}: it cannot be read: {_reason(error)}") from None
@@ -254,16 +252,16 @@ def _csv_lines(path: Path, file: TextIO) -> Iterator[_Line]:
     first = file.readline()
     file.seek(0)
     reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True, strict=True)
-    columns = None
+    width = None
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
             if not any(cells):
                 continue
-            columns = columns or len(cells)
-            if len(cells) != columns:
+            width = width or len(cells)
+            if len(cells) != width:
                 raise DataError(
-                    f"{path}, line {reader.line_num}: it has {len(cells)} cells and the first line has {columns}; "
+                    f"{path}, line {reader.line_num}: it has {len(cells)} cells and the first line has {width}; "
                     "every line must have as many"
                 )
             yield _Line(reader.line_num, cells)
@@ -277,12 +275,7 @@ def _csv_header(path: Path, lines: Iterator[_Line], label: str | int | None) -> 
     if first is None:
         raise DataError(f"{path}: it is empty; it must hold a header and at least one row")
     head = [line for line in (first, second) if line is not None]
-    is_header = (
-        label in first.cells
-        or any(cell.lower() in LABEL_COLUMNS for cell in first.cells)
-        or (second is not None and any(map(_names_numbers, first.cells, second.cells)))
-    )
-    if is_header:
+    if columns.is_header(first.cells, None if second is None else second.cells, label):
         repeated = [name for name in first.cells if first.cells.count(name) > 1]
         if repeated:
             raise DataError(f"{path}: the header names {repeated[0]!r} twice; every column needs a name of its own")
@@ -297,52 +290,6 @@ def _csv_header(path: Path, lines: Iterator[_Line], label: str | int | None) -> 
 def _chain(head: list[_Line], lines: Iterator[_Line]) -> Iterator[_Line]:
     yield from head
     yield from lines
-
-
-def _names_numbers(first: str, second: str) -> bool:
-    return not _is_number(first) and _is_number(second)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _label_index(path: Path, header: list[str], label: str | int | None, *, optional: bool) -> int | None:
-    """Return which column has the labels; None only where they are optional and there are none."""
-    if label is None:
-        by_lower_case = {name.lower(): i for i, name in enumerate(header)}
-        usual = [by_lower_case[name] for name in LABEL_COLUMNS if name in by_lower_case]
-        return usual[0] if usual else None if optional else len(header) - 1
-    if label in header:
-        return header.index(str(label))
-    try:
-        index = int(label)
-    except ValueError:
-        match = nearest(label, header)
-        hint = f"; did you mean {match!r}?" if match else ""
-        raise DataError(f"{path}: there is no column {label!r} among {', '.join(header[:20])}{hint}") from None
-    if not -len(header) <= index < len(header):
-        raise DataError(f"{path}: there is no column {index}; there are {len(header)}, counted from 0")
-    return index % len(header)
-
-
-def _feature_indices(path: Path, header: list[str], label_index: int | None, wanted: Sequence[str]) -> list[int]:
-    if not wanted:
-        features = [i for i in range(len(header)) if i != label_index]
-        if not features:
-            raise DataError(f"{path}: it has the label column only; it must have at least one more")
-        return features
-    index = {name: i for i, name in enumerate(header)}
-    missing = [name for name in wanted if name not in index]
-    if missing:
-        raise DataError(
-            f"{path}: the column {missing[0]!r} is missing; the model was trained on {', '.join(wanted[:20])}"
-        )
-    return [index[name] for name in wanted]
 
 
 def _csv_values(
@@ -371,7 +318,7 @@ def _bad_cell(path: Path, line: _Line, header: list[str], features: list[int]) -
     """Return the error for the first cell of a line that is no finite number."""
     for i in features:
         cell = line.cells[i]
-        if not _is_number(cell) or not math.isfinite(float(cell)):
+        if not columns.is_number(cell) or not math.isfinite(float(cell)):
             what = f"is {cell!r}" if cell else "is empty"
             return DataError(
                 f"{path}, line {line.number}: the column {header[i]!r} {what}; inputs must be finite numbers "
@@ -386,7 +333,7 @@ def _csv_labels(path: Path, labels: list[str], column: str, task: str | None) ->
         numbers = np.array([float(label) for label in labels])
     except ValueError:
         if task == "regression":
-            bad = next(label for label in labels if not _is_number(label))
+            bad = next(label for label in labels if not columns.is_number(label))
             raise DataError(f"{path}: the label column {column!r} has {bad!r}; regression needs numbers") from None
         return np.array(labels), "classification"
     if not np.isfinite(numbers).all():

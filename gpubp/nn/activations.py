@@ -1,4 +1,4 @@
-"""Activation functions: each σ with its derivative σ', as NumPy says them.
+"""Activation functions: each σ with its derivative σ', in NumPy.
 
 `reads` tells which array σ' is computed from: the output a wherever the derivative is a function of it, so that the
 pre-activation z need not be kept; GELU and SiLU are not monotonic, so theirs reads z.
@@ -38,26 +38,26 @@ class Activation:
     reads: ClassVar[str] = "a"
 
     def apply(self, z: np.ndarray, out: np.ndarray) -> None:
-        """out = σ(z)."""
+        """Write σ(z) into `out`."""
         raise NotImplementedError
 
     def derivative(self, saved: np.ndarray, out: np.ndarray) -> None:
-        """out = σ'(z), from `saved`: the array that `reads` names."""
+        """Write σ'(z) into `out`, from `saved`: the array that `reads` names."""
         raise NotImplementedError
 
     def multiply_derivative(self, saved: np.ndarray, product: np.ndarray, out: np.ndarray, work: np.ndarray) -> None:
-        """out = product ⊙ σ'(z); `work` is scratch of the same shape, `out` may be `product`."""
+        """Write product ⊙ σ'(z) into `out`, which may be `product`; `work` is scratch of the same shape."""
         self.derivative(saved, work)
         np.multiply(product, work, out=out)
 
     @property
     def parameter(self) -> float:
-        """The one number that the function takes (slope, α), or 0."""
+        """The one number that the function takes (slope, α); 0 if it takes none."""
         values = list(asdict(self).values())
         return float(values[0]) if values else 0.0
 
     def config(self) -> dict[str, Any]:
-        """What `get` makes this activation from again."""
+        """Return what `get` makes this activation from again."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -253,12 +253,12 @@ ACTIVATIONS: dict[str, type[Activation]] = {
 
 
 def get(activation: str | Mapping[str, Any] | Activation, argument: str = "activation") -> Activation:
-    """The activation with this name, from this `config()`, or itself; errors call it `argument`."""
+    """Return the activation with this name, from this `config()`, or itself; errors call it `argument`."""
     return choose(argument, ACTIVATIONS, activation)
 
 
 def _zeros_like(x: np.ndarray) -> np.ndarray:
-    """Zeros to compare x with: NumPy's loop for an array and a number is several times slower than that for arrays."""
+    """Return zeros to compare x with: NumPy compares an array with a number several times slower than arrays."""
     return _kept_zeros(x.shape, x.dtype) if x.size <= KEPT_ZEROS else np.zeros(x.shape, x.dtype)
 
 

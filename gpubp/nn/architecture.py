@@ -1,8 +1,9 @@
-"""The arguments that a network is made from: each is taken as the caller wrote it, and checked or refused."""
+"""The arguments that a network is made from: each function checks one, and raises ArgumentError if it is wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from gpubp import backends, dtypes
 from gpubp.backends.base import Backend
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.nn import activations
 from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss
@@ -19,7 +20,7 @@ from gpubp.registry import require_count
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The widths n_0 .. n_L, at least two whole numbers ≥ 1."""
+    """Return the widths n_0 .. n_L, at least two whole numbers ≥ 1."""
     try:
         widths = tuple(sizes)
     except TypeError:
@@ -60,7 +61,7 @@ def checked_precision(precision: Any, dtype: str) -> tuple[str | None, Precision
 
 
 def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | None:
-    """How the loss is scaled: always in float16, and never elsewhere, where there is nothing to rescue."""
+    """Return how the loss is scaled: always in float16, never in other precisions, where it would rescue nothing."""
     if precision.storage == "float16":
         return LossScaling.get(chosen)
     if chosen is not None:
@@ -69,7 +70,7 @@ def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | Non
 
 
 def made_backend(backend: str | Backend, device: str | None) -> Backend:
-    """The backend of this name on this device, or the backend that was given."""
+    """Return the backend of this name on this device, or the backend itself."""
     if isinstance(backend, str):
         return backends.get(backend, device)
     if not hasattr(backend, "dense_forward"):
@@ -80,7 +81,7 @@ def made_backend(backend: str | Backend, device: str | None) -> Backend:
 
 
 def hidden_activations(chosen: Any, count: int) -> list[Activation]:
-    """`count` elementwise activations: one for all hidden layers, or one for each."""
+    """Return `count` elementwise activations, from one for all hidden layers or from one for each."""
     one_for_all = isinstance(chosen, str | Activation | Mapping)
     if not one_for_all and (not isinstance(chosen, Sequence) or len(chosen) != count):
         raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
@@ -93,10 +94,31 @@ def hidden_activations(chosen: Any, count: int) -> list[Activation]:
 
 
 def output_activation(chosen: Any, loss: Loss) -> Activation:
-    """The chosen one, where the loss allows it; None: the one that the loss fixes, else identity."""
+    """Return the chosen activation if the loss allows it; for None the one that the loss requires, else identity."""
     if chosen is None:
         return activations.get(loss.output_activation or "identity")
     activation = activations.get(chosen, "output_activation")
     if loss.from_logits and activation.name != loss.output_activation:
         raise ArgumentError("output_activation", activation.name, f"{loss.output_activation!r} with loss {loss.name!r}")
     return activation
+
+
+def require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise ArgumentError unless a file has the weights of a network of these sizes.
+
+    Called before the network is made, so that it takes no more memory than the file's size explains.
+    """
+    for l, (n_prev, n) in enumerate(itertools.pairwise(sizes), start=1):
+        name = f"layer{l}.weight"
+        if name not in tensors or tensors[name].shape != (n, n_prev):
+            raise StateError(name, "is missing or has another shape", f"have shape {(n, n_prev)}")
+
+
+def require_precision(precision: Any, backend: Backend) -> None:
+    """Raise ArgumentError, which names a backend that can, if this one does not compute in the precision of a file."""
+    if isinstance(precision, str) and precision in PRECISIONS:
+        try:
+            backend.for_precision(precision)
+        except ArgumentError:
+            state = f"is {backend.name!r} on device {backend.device!r}"
+            raise StateError("backend", state, f"be one that computes in {precision}, such as 'numpy'") from None

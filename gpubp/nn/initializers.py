@@ -22,11 +22,11 @@ class Initializer:
     name: ClassVar[str] = ""
 
     def draw(self, fan_out: int, fan_in: int, generator: np.random.Generator) -> np.ndarray:
-        """Weights (fan_out, fan_in), float64."""
+        """Return weights (fan_out, fan_in), float64."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What `get` makes this initialiser from again."""
+        """Return what `get` makes this initialiser from again."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -167,11 +167,11 @@ INITIALIZERS: dict[str, type[Initializer]] = {
 
 
 def get(initializer: str | Mapping[str, Any] | Initializer) -> Initializer:
-    """The initialiser with this name, from this `config()`, or itself."""
+    """Return the initialiser with this name, from this `config()`, or itself."""
     return choose("initializer", INITIALIZERS, initializer)
 
 
 def default_for(activation: Activation) -> Initializer:
-    """He for the ReLU family, which halves the variance; Glorot for the others."""
+    """Return He for the ReLU family, which halves the variance; Glorot for the others."""
     rectifiers = (ReLU, LeakyReLU, ELU, GELU, GELUTanh, SiLU)
     return HeNormal() if isinstance(activation, rectifiers) else GlorotUniform()

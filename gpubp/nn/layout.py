@@ -1,4 +1,4 @@
-"""Where the weights and biases of all layers lie in one flat array, so that an update is one pass over it."""
+"""The place of each layer's weights and biases in one flat array, so that an update is one pass over it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Array
-from gpubp.errors import ArgumentError
+from gpubp.errors import StateError
 
 ALIGNMENT = 128
-"""Bytes: each layer's weights and bias start at a multiple, so that kernels may load 16 bytes at once."""
+"""Bytes: each layer's weights and bias start at a multiple of this, so that kernels may load 16 bytes at once."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The weights of all layers, then the biases; what lies between them, for alignment, is 0 and stays so.
+    """The weights of all layers, then the biases; the gaps between them, for alignment, are 0 and stay so.
 
-    depth: L. parts: start and shape of w[1] .. w[L], then of b[1] .. b[L], if there are biases.
-    bias_start: where the biases begin; size: of the flat array. All in elements.
+    Attributes:
+        depth: L.
+        parts: start and shape of w[1] .. w[L], then of b[1] .. b[L] if there are biases.
+        bias_start: where the biases begin.
+        size: of the flat array. This and all starts are in elements.
     """
 
     depth: int
@@ -32,7 +35,7 @@ class Layout:
 
     @classmethod
     def of(cls, sizes: Sequence[int], bias: bool, dtype: str) -> Layout:
-        """The layout for layers of these widths, n_0 .. n_L."""
+        """Return the layout for layers of these widths, n_0 .. n_L."""
         shapes: list[tuple[int, ...]] = [(n, m) for m, n in itertools.pairwise(sizes)]
         depth = len(shapes)
         if bias:
@@ -44,30 +47,32 @@ class Layout:
 
     @property
     def count(self) -> int:
-        """Weights and biases, without what lies between them."""
+        """The number of weights and biases, without the gaps."""
         return sum(math.prod(shape) for _, shape in self.parts)
 
     def layers(self, flat: Array) -> tuple[list[Array], list[Array]]:
-        """Views of a flat array of this layout: (weights, biases), indexed by layer; entry 0 is None, and so are all
-        biases where there are none."""
+        """Return views of a flat array of this layout: (weights, biases), indexed by layer.
+
+        Entry 0 is None, and so is every bias in a network without.
+        """
         views = [flat[start : start + math.prod(shape)].reshape(shape) for start, shape in self.parts]
         weights, biases = views[: self.depth], views[self.depth :]
         return [None, *weights], [None, *(biases or [None] * self.depth)]
 
     def named(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """Views of a flat array on the host by names: "layer1.weight", "layer1.bias" and so on."""
+        """Return views of a flat array on the host by name: "layer1.weight", "layer1.bias" and so on."""
         w, b = self.layers(flat)
         layers = range(1, self.depth + 1)
         return {f"layer{l}.weight": w[l] for l in layers} | {f"layer{l}.bias": b[l] for l in layers if b[l] is not None}
 
     def flat(self, named: Mapping[str, Any], dtype: str) -> np.ndarray:
-        """The flat array of arrays by these names. Raises ArgumentError for one that is missing or does not fit."""
+        """Return a flat array of these arrays by name. Raises ArgumentError for one that is missing or does not fit."""
         flat = np.zeros(self.size, dtype)
         for name, view in self.named(flat).items():
             if name not in named or np.shape(named[name]) != view.shape:
-                was = f"of shape {np.shape(named[name])}" if name in named else "missing"
-                raise ArgumentError(name, was, f"of shape {view.shape}")
+                state = f"has shape {np.shape(named[name])}" if name in named else "is missing"
+                raise StateError(name, state, f"have shape {view.shape}")
             if np.asarray(named[name]).dtype.kind not in "biuf":
-                raise ArgumentError(name, f"of {np.asarray(named[name]).dtype}", "real numbers")
+                raise StateError(name, f"holds {np.asarray(named[name]).dtype}", "hold real numbers")
             view[...] = named[name]
         return flat

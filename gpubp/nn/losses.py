@@ -28,9 +28,9 @@ class Loss:
 
     name: ClassVar[str] = ""
     output_activation: ClassVar[str | None] = None
-    """The activation that the loss fixes, or None. A loss with one reads the logits z, not a."""
+    """The activation that the loss requires, or None. A loss with one reads the logits z, not a."""
     takes_labels: ClassVar[bool] = False
-    """Whether y may be (B,) integer labels in place of (B, n_L)."""
+    """True if y may be (B,) integer labels in place of (B, n_L)."""
 
     def __post_init__(self) -> None:
         if self.reduction not in REDUCTIONS:
@@ -38,22 +38,22 @@ class Loss:
 
     @property
     def from_logits(self) -> bool:
-        """Whether the loss reads the logits z in place of the output a."""
+        """True if the loss reads the logits z in place of the output a."""
         return self.output_activation is not None
 
     def divisor(self, rows: int) -> int:
-        """What the sum over a batch of this many rows is divided by."""
+        """Return what the sum over a batch of this many rows is divided by."""
         return rows if self.reduction == "mean" else 1
 
     def evaluate(self, output: np.ndarray, y: np.ndarray, gradient: np.ndarray) -> float:
-        """Σ over the rows of ℓ, in float64; gradient ← ∂ℓ/∂output, before any reduction.
+        """Return Σ over the rows of ℓ, in float64, and write ∂ℓ/∂output into `gradient`, before any reduction.
 
         output, gradient: (B, n_L), a or z as `from_logits` says; y: (B, n_L), or (B,) integer labels.
         """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What `get` makes this loss from again."""
+        """Return what `get` makes this loss from again."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -195,7 +195,7 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def get(loss: str | Mapping[str, Any] | Loss) -> Loss:
-    """The loss with this name, from this `config()`, or itself."""
+    """Return the loss with this name, from this `config()`, or itself."""
     return choose("loss", LOSSES, loss)
 
 

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.errors import CheckpointError
 from gpubp.files import write_bytes
-from gpubp.nn.precision import PRECISIONS
-
-if TYPE_CHECKING:
-    from gpubp.backends.base import Backend
-    from gpubp.nn.network import Network
 
 KEY = "gpubp"
-"""Of the metadata entry that holds the JSON."""
+"""The name of the metadata entry that holds the JSON."""
 CHECKSUM = "crc32"
-"""In the JSON, the name of the checksum of all the rest and of all tensors: safetensors has none. It stands there, and
-not in an entry of its own, because safetensors writes several entries in any order, and equal runs make equal files."""
+"""The name, in the JSON, of the checksum of all else in it and of all tensors: safetensors has none. It is not in an
+entry of its own, because safetensors writes several entries in any order, and equal runs make equal files."""
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write a file whole or not at all: whenever the process dies, the old file or the new one is there.
 
-    Raises CheckpointError where the folder cannot be written.
+    Raises CheckpointError if the folder cannot be written.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = _as_json({**metadata, CHECKSUM: _checksum(metadata, arrays)})
@@ -39,9 +33,9 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors and the metadata of a file that `write` made.
+    """Return the tensors and the metadata of a file that `write` made.
 
-    Raises CheckpointError where there is none, or where it is damaged or something else.
+    Raises CheckpointError for a file that is missing, damaged or something else.
     """
     path = Path(path)
     try:
@@ -63,50 +57,6 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         # the last three: a dtype that NumPy lacks, such as bfloat16, and JSON that is nested without end
         raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
-
-
-def network_from(
-    path: str | Path,
-    tensors: Mapping[str, np.ndarray],
-    metadata: Mapping[str, Any],
-    backend: str | Backend = "auto",
-    device: str | None = None,
-) -> Network:
-    """The network that a file's contents describe; `path` is for messages."""
-    from gpubp import backends
-    from gpubp.nn.network import Network
-
-    if isinstance(backend, str):
-        backend, device = backends.get(backend, device), None  # first, so that what is wrong with it is said as such
-    config = metadata.get("network")
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no network")
-    _require_precision(config.get("precision"), backend)
-    try:
-        _require_weights(config.get("sizes"), tensors)
-        network = Network.from_config(config, backend, device)
-        network.set_weights(tensors)
-    except (GpubpError, TypeError) as error:
-        raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
-    return network
-
-
-def _require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
-    """Look before the network is made: its memory should be no more than the file's size explains."""
-    for l, (n_prev, n) in enumerate(itertools.pairwise(sizes), start=1):
-        name = f"layer{l}.weight"
-        if name not in tensors or tensors[name].shape != (n, n_prev):
-            raise ArgumentError(name, "missing or of another shape", f"of shape {(n, n_prev)}")
-
-
-def _require_precision(precision: Any, backend: Backend) -> None:
-    """Say what reads a network in a precision that this backend does not compute in."""
-    if isinstance(precision, str) and precision in PRECISIONS:
-        try:
-            backend.for_precision(precision)
-        except ArgumentError:
-            was = f"{backend.name!r} on device {backend.device!r}"
-            raise ArgumentError("backend", was, f"one that computes in {precision}, such as 'numpy'") from None
 
 
 def _as_json(metadata: Mapping[str, Any]) -> str:

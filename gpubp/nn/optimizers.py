@@ -1,7 +1,7 @@
 """Optimisers: each recurrence from gradient to step, as NumPy says it; clipping; schedules of the step size.
 
 An optimiser is a frozen description. Its state (one array of the parameters' size for each name in `state`) belongs to
-the network. The step size of update t = 1, 2, ... is η_t = learning_rate · schedule(t − 1).
+the trainer. The step size of update t = 1, 2, ... is η_t = learning_rate · schedule(t − 1).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Schedule:
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What `schedule` makes this schedule from again."""
+        """Return what `schedule` makes this schedule from again."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -119,7 +119,7 @@ SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Constant, S
 
 
 def schedule(chosen: str | Mapping[str, Any] | Schedule) -> Schedule:
-    """The schedule with this name, from this `config()`, or itself."""
+    """Return the schedule with this name, from this `config()`, or itself."""
     return choose("schedule", SCHEDULES, chosen)
 
 
@@ -128,11 +128,12 @@ def schedule(chosen: str | Mapping[str, Any] | Schedule) -> Schedule:
 class Optimizer:
     """What all optimisers share.
 
-    learning_rate: η > 0.
-    schedule: its factor over the updates.
-    weight_decay: λ ≥ 0, on the weights and not on the biases; added to the gradient as λ w, but for AdamW.
-    clip_norm: the largest norm of the whole gradient; a longer one is scaled down to it (Pascanu et al., 2013).
-    clip_value: the largest magnitude of one gradient; a larger one is cut off, after the norm.
+    Args:
+        learning_rate: η > 0.
+        schedule: its factor over the updates.
+        weight_decay: λ ≥ 0, on the weights and not on the biases; added to the gradient as λ w, but for AdamW.
+        clip_norm: the largest norm of the whole gradient; a longer one is scaled down to it (Pascanu et al., 2013).
+        clip_value: the largest magnitude of one gradient; a larger one is cut off, after the norm.
     """
 
     learning_rate: float
@@ -154,12 +155,12 @@ class Optimizer:
             require_number("clip_value", self.clip_value, above=0)
 
     def rate(self, step: int) -> float:
-        """η for the update after `step` updates."""
+        """Return η for the update after `step` updates."""
         return self.learning_rate * self.schedule(step)
 
     @property
     def is_plain_sgd(self) -> bool:
-        """Whether a step is w ← w − η ∂L/∂w and nothing else, so that it can be folded into the product."""
+        """True if a step is w ← w − η ∂L/∂w and nothing else, so that it can be folded into the product."""
         return False
 
     def update(
@@ -171,15 +172,14 @@ class Optimizer:
         w: np.ndarray,
         work: np.ndarray,
     ) -> None:
-        """One step of the recurrence, in place on `w` and `state`.
+        """Make one step of the recurrence, in place on `w` and `state`. All arrays are (P,).
 
         g: the gradient, clipped, with L2 decay in it; rate: η; t = 1, 2, ...: the update's number; work: scratch.
-        All arrays (P,).
         """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What `get` makes this optimiser from again."""
+        """Return what `get` makes this optimiser from again."""
         return {"name": self.name, **asdict(self), "schedule": self.schedule.config()}
 
 
@@ -326,12 +326,12 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, Mome
 
 
 def get(optimizer: str | Mapping[str, Any] | Optimizer) -> Optimizer:
-    """The optimiser with this name, from this `config()`, or itself."""
+    """Return the optimiser with this name, from this `config()`, or itself."""
     return choose("optimizer", OPTIMIZERS, optimizer)
 
 
 def _average_squares(decay: float, g: np.ndarray, average: np.ndarray, work: np.ndarray) -> None:
-    """average ← decay · average + (1 − decay) · g²."""
+    """Compute average ← decay · average + (1 − decay) · g²."""
     np.multiply(average, decay, out=average)
     np.multiply(g, g, out=work)
     np.multiply(work, 1 - decay, out=work)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gpubp import chips, costs
 from gpubp.backends import detection, plans
 from gpubp.chips import Gpu
-from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.errors import ArgumentError, BackendError, ConflictError, unknown_name
 from gpubp.files import check_path, write_bytes
 from gpubp.profiler.launches import BACKENDS
 from gpubp.profiler.profile import Profile, profile, separate_halves
@@ -57,9 +57,9 @@ def run(
     if backend is not None and backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
     if compare and variant is not None:
-        raise ArgumentError("variant", variant, "left out with --compare, which takes every one")
+        raise ConflictError("variant", "compare", "a comparison takes every variant")
     if html is not None and compare:
-        raise ArgumentError("html", str(html), "left out with --compare: it shows one profile")
+        raise ConflictError("html", "compare", "a page shows one profile")
     if out is not None:
         check_path("out", out, ".png")
     if html is not None:

@@ -15,7 +15,7 @@ from gpubp.backends import detection
 from gpubp.costs import PRIMITIVES, sides_of
 from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
 from gpubp.crosscheck.summary import CrossCheck
-from gpubp.errors import ArgumentError, BackendError, unknown_name
+from gpubp.errors import BackendError, ConflictError, unknown_name
 from gpubp.files import check_path, write_bytes
 from gpubp.report.machine_page import PARTS, MachineReport, summary
 
@@ -62,7 +62,7 @@ class Choice:
                 if name not in known:
                     raise unknown_name(argument, name, known)
         if self.quick and self.full:
-            raise ArgumentError("--full", "given", "left out with --quick")
+            raise ConflictError("--full", "--quick")
 
     @property
     def measured(self) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from gpubp.lazy import names_from
 
 if TYPE_CHECKING:
-    from gpubp.training.loop import TrainingConfig as TrainingConfig
+    from gpubp.training.config import TrainingConfig as TrainingConfig
     from gpubp.training.loop import fit as fit
     from gpubp.training.model import Model as Model
 
 __all__ = ["Model", "TrainingConfig", "fit"]
 
-__getattr__ = names_from(__name__, {"TrainingConfig": "loop", "fit": "loop", "Model": "model"})
+__getattr__ = names_from(__name__, {"TrainingConfig": "config", "fit": "loop", "Model": "model"})

@@ -6,17 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import ELU, LeakyReLU, ReLU
 from gpubp.nn.losses import AbsoluteError, Huber
+from gpubp.nn.network import Network
 from gpubp.registry import require_count, require_number
-
-if TYPE_CHECKING:
-    from gpubp.nn.network import Network
 
 VANISHED = 1e-4
 """A first layer whose gradient norm is below this share of the last layer's hardly learns."""
@@ -38,7 +36,7 @@ KINKED = (ReLU, LeakyReLU, ELU)
 
 
 class Watch:
-    """Looks at training once an epoch, and says each kind of trouble once in a run, with advice.
+    """Warns of what is wrong with training, each kind of trouble once in a run, with advice.
 
     given: the kinds that were said before, for a run that is resumed.
     """
@@ -56,10 +54,11 @@ class Watch:
     ) -> list[str]:
         """Return what is newly wrong after an epoch.
 
-        loss: of the epoch.
-        gradient_norms: each layer's, first to last.
-        dead, widths: for each hidden layer, how many of its units gave 0 for every example, and how many it has.
-        skipping: whether steps are skipped, and no loss scale is small enough to end that.
+        Args:
+            loss: of the epoch.
+            gradient_norms: of each layer, first to last.
+            dead, widths: for each hidden layer, how many of its units gave 0 for every example, and how many it has.
+            skipping: True if steps are skipped, and no loss scale is small enough to end that.
         """
         checks = {
             "skipping": SKIPPING if skipping else "",
@@ -144,12 +143,12 @@ class ArrayCheck:
 
     @property
     def error(self) -> float:
-        """The largest relative error; infinite where nothing could be compared."""
+        """The largest relative error; infinite if nothing could be compared."""
         return math.inf if self.worst is None else self.worst.error
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared, and no error is above the tolerance."""
+        """True if something was compared, and no error is above the tolerance."""
         return self.error <= self.tolerance
 
 
@@ -161,11 +160,11 @@ class GradientCheck:
     arrays: tuple[ArrayCheck, ...]
     tolerance: float
     moved: bool
-    """Whether the weights were moved a little first, because an array had kinks only."""
+    """True if the weights were moved a little first, because an array had kinks only."""
 
     @property
     def passed(self) -> bool:
-        """Whether backpropagation agrees with finite differences in every array."""
+        """True if backpropagation agrees with finite differences in every array."""
         return all(array.passed for array in self.arrays)
 
     @property
@@ -225,7 +224,7 @@ def gradient_check(
         expected = "None: check the same network without it, as the equations are the same"
         raise ArgumentError("precision", net.precision_name, expected)
     require_count("seed", seed, 0)
-    copy = type(net).from_config({**net.config(), "dtype": "float64"}, backend="numpy")
+    copy = Network.from_config({**net.config(), "dtype": "float64"}, backend="numpy")
     copy.set_weights(net.weights())
     settings = _Settings(tolerance, step, every, directions)
     generator = np.random.default_rng(seed)
@@ -294,7 +293,7 @@ class _Probe:
     def compare(
         self, parameters: np.ndarray, gradient: np.ndarray, where: tuple[int, ...] | None, move: Move
     ) -> Difference | None:
-        """The derivative along `move` both ways, or None where a kink makes the difference meaningless."""
+        """Return the derivative along `move` both ways, or None if a kink makes the difference meaningless."""
         index, direction = move
         p = float(np.sum(gradient[index] * direction))
         for shrink in self.SHRINKS:
@@ -314,7 +313,7 @@ class _Probe:
             return self.net.evaluate(self.x, self.y).loss
 
     def _kink_within(self, parameters: np.ndarray, index: Any, change: Any) -> bool:
-        """Whether any unit or error lies on one side of its kink at w + change, and on another at w − change."""
+        """True if any unit or error is on one side of its kink at w + change, and on another at w − change."""
         with _moved(parameters, index, change):
             above = self._sides()
         with _moved(parameters, index, -change):

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from gpubp.nn.network import Network
 from gpubp.training.diagnostics import GradientCheck
-from gpubp.training.loop import HistoryRow, Interrupted, Listener, Result, Run
+from gpubp.training.history import HistoryRow
+from gpubp.training.loop import Interrupted, Listener, Result, Run
 from gpubp.training.model import Model
 from gpubp.training.plots import architecture
 
@@ -34,13 +35,13 @@ PARTS = {
     "rate": "{task.fields[rate]} examples/s",
     "left": "{task.fields[left]} left",
 }
-"""What the live line says, the bar after the first."""
+"""The parts of the live line; the bar comes after the first."""
 WIDTHS = {"accuracy": 110, "rate": 76, "left": 58}
 """The terminal's width from which on these parts have room; the table above says the accuracy too."""
 
 
 def display_for(console: Console) -> Display:
-    """The display that suits where the output goes."""
+    """Return the display that suits where the output goes."""
     return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay(console)
 
 
@@ -62,7 +63,7 @@ class Display(Listener):
         self.clock = Clock(run)
         network, config = run.network, run.config
         self._say(run.dataset.describe())
-        optimizer = network.optimizer
+        optimizer = run.trainer.optimizer
         self._say(
             f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
             f"batches of {min(config.batch_size, run.rows)}; {network.parameter_count:,} parameters"
@@ -88,7 +89,7 @@ class Display(Listener):
         self._say(f"stopped {where}; saved. Continue with: gpubp train --resume {stop.folder}")
 
     def finished(self, result: Result, folder: Path) -> None:
-        """The table at the end."""
+        """Print the table at the end."""
         self.console.print(summary(result, folder, self.clock))
 
 
@@ -101,20 +102,20 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Since the first batch."""
+        """Seconds since the first batch."""
         return time.perf_counter() - self.began
 
     def examples(self, run: Run) -> int:
-        """How many this process has trained on."""
+        """Return how many examples this process has trained on."""
         batches = run.epoch * run.batches + run.batch - self.batches_before
         return round(batches / run.batches * run.rows)
 
     def rate(self, run: Run) -> float:
-        """Examples a second, everything included: evaluation, saving."""
+        """Return how many examples a second it trains on, everything included: evaluation, saving."""
         return self.examples(run) / max(self.seconds, 1e-9)
 
     def seconds_left(self, run: Run) -> float:
-        """At this pace, to the last epoch."""
+        """Return how long the rest of the run takes at this pace."""
         left = run.config.epochs * run.rows - (run.epoch + run.batch / run.batches) * run.rows
         return left / max(self.rate(run), 1e-9)
 
@@ -123,7 +124,7 @@ class PlainDisplay(Display):
     """One line an epoch, for logs."""
 
     def epoch(self, run: Run, row: HistoryRow) -> None:
-        """The line."""
+        """Print the epoch's line."""
         columns = [f"{name} {value}" for name, value in _columns(row)]
         done = f"epoch {row.epoch:>{len(str(run.config.epochs))}}/{run.config.epochs}"
         self._say(f"{done}  {'  '.join(columns)}  {self.clock.rate(run):,.0f} examples/s")
@@ -146,7 +147,7 @@ class LiveDisplay(Display):
         self.live.stop()
 
     def interrupted(self, stop: Interrupted) -> None:
-        """Below the live part, which stays as it is."""
+        """Print below the live part, which stays as it is."""
         self.live.stop()
         super().interrupted(stop)
 
@@ -175,7 +176,7 @@ class LiveDisplay(Display):
         self._show(run)
 
     def warning(self, message: str) -> None:
-        """Above the live part: it scrolls up, and stays."""
+        """Print above the live part: it scrolls up, and stays."""
         self.live.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
     def _show(self, run: Run) -> None:
@@ -195,7 +196,7 @@ class LiveDisplay(Display):
 
 
 def _epochs_table(rows: list[HistoryRow], width: int) -> Table:
-    """The epochs, a column for each number that has room in so many characters, the first ones first."""
+    """Return the epochs as a table, with as many of their numbers as fit into `width` characters."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     cells = [[("epoch", str(row.epoch)), *_columns(row)] for row in rows]
     for column in zip(*cells, strict=True):
@@ -211,7 +212,7 @@ def _epochs_table(rows: list[HistoryRow], width: int) -> Table:
 
 
 def _columns(row: HistoryRow) -> list[tuple[str, str]]:
-    """What an epoch's line says: names and values. A part that is not there has no column."""
+    """Return the names and values of an epoch's line. A part that is not there has no column."""
     shown = [("loss", _number(row.train_loss))]
     for part in ("validation", "test"):
         shown.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
@@ -222,7 +223,7 @@ def _columns(row: HistoryRow) -> list[tuple[str, str]]:
 
 
 def _held_out(row: HistoryRow) -> tuple[str, float | None]:
-    """The accuracy that tells most about new data: of the first part that is there."""
+    """Return the accuracy that tells most about new data, with the name of its part."""
     for part in ("validation", "test"):
         if getattr(row, f"{part}_loss") is not None:
             return part, getattr(row, f"{part}_accuracy")
@@ -230,7 +231,7 @@ def _held_out(row: HistoryRow) -> tuple[str, float | None]:
 
 
 def summary(result: Result, folder: Path, clock: Clock) -> Table:
-    """The table at the end: how good the model is, how long it took, where everything is."""
+    """Return the table at the end: how good the model is, how long it took, where everything is."""
     row, history = result.row, result.history
     table = _pairs_table()
     epochs = f"{len(history)}"
@@ -256,7 +257,7 @@ def summary(result: Result, folder: Path, clock: Clock) -> Table:
 
 # --- evaluate, gradcheck ----------------------------------------------------------------------------------------------
 def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> Group:
-    """How good a model is on raw inputs and targets, class by class, or output by output."""
+    """Return how good a model is on raw inputs and targets, class by class, or output by output."""
     found = model.evaluate(x, y)
     totals = _pairs_table()
     totals.add_row("data", escape(f"{name}: {len(x):,} examples"))
@@ -269,7 +270,7 @@ def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> G
 
 
 def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
-    """Recall: the share of a class that was found; precision: the share of what was called so that is."""
+    """Return recall (the share of a class that was found) and precision (the share of what was called so that is)."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("class")
     for name in ("examples", "recall", "precision"):
@@ -283,7 +284,7 @@ def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
 
 
 def _outputs_table(y: np.ndarray, predicted: np.ndarray) -> Table:
-    """Errors in the data's own units, and the coefficient of determination R²."""
+    """Return errors in the data's own units, and the coefficient of determination R²."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     for name in ("output", "root mean square error", "mean absolute error", "R²"):
         table.add_column(name, justify="right")
@@ -297,7 +298,7 @@ def _outputs_table(y: np.ndarray, predicted: np.ndarray) -> Table:
 
 
 def gradient_check_table(network: Network, found: GradientCheck, rows: int) -> Table:
-    """The largest relative error of each layer's weights and bias."""
+    """Return the largest relative error of each layer's weights and bias as a table."""
     title = f"{architecture(network)}; {network.loss.name}; a batch of {rows}"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, title=title, title_justify="left")
     for name in ("layer", "", "parameters", "compared", "largest error", "allowed", ""):
@@ -332,7 +333,7 @@ def _share(value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds, to one decimal below ten; from a minute on as a clock shows them."""
+    """Return a duration as text: seconds, to one decimal below ten; from a minute on like a clock."""
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import fcntl
 import io
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -20,42 +19,30 @@ import numpy as np
 import tomli_w
 
 from gpubp import files
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Dataset
-from gpubp.errors import ArgumentError, CheckpointError, DataError
-from gpubp.nn import optimizers
-from gpubp.nn.losses import BinaryCrossEntropy
-from gpubp.nn.network import Network
-from gpubp.nn.optimizers import Optimizer
+from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.training import plots
-from gpubp.training.loop import (
-    CHECKPOINT_FILE,
-    HISTORY_FILE,
-    Listener,
-    Result,
-    Run,
-    TrainingConfig,
-    read_checkpoint,
-)
-from gpubp.training.model import RUN_FILE, Model
-from gpubp.training.settings import Settings, tidy_name
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from gpubp.training.from_settings import lasting, load_data, make_network, training_config
+from gpubp.training.history import HISTORY_FILE
+from gpubp.training.loop import Listener, Result, Run
+from gpubp.training.model import RUN_FILE
+from gpubp.training.settings import Settings
 
 CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
 FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, CONFIG_FILE, CHECKPOINT_FILE)
-"""What a finished run's folder holds."""
+"""The files in the folder of a finished run."""
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-"""What a file system says that has no locks, as on some clusters: there one can train all the same."""
-
-# What is random here, by the spawn key of its seed sequence, beside what `training` draws.
-_TEST_SPLIT = 3
+"""The errors of a file system without locks, as on some clusters: there one can train all the same."""
 
 
 def start(settings: Settings, out: str | Path | None, listener: Listener) -> tuple[Result, Path]:
-    """Train as the settings say, in a new folder: `out`, or runs/DATA-TIME. Nothing is written before all is checked.
+    """Train in a new folder, and return the result and the folder. Write nothing before everything is checked.
 
-    Raises ArgumentError, DataError, BackendError, CheckpointError for what is wrong; Interrupted as `training.fit`.
+    out: the folder, which must be new or empty; None takes runs/DATA-TIME.
+
+    Raises ArgumentError, DataError, BackendError and CheckpointError for what is wrong; Interrupted as `fit`.
     """
     folder = _default_folder(settings) if out is None else Path(out)
     _check_new(folder)
@@ -68,12 +55,14 @@ def start(settings: Settings, out: str | Path | None, listener: Listener) -> tup
 
 
 def resume(folder: str | Path, given: Mapping[str, Any], listener: Listener) -> tuple[Result, Path]:
-    """Continue the run in a folder. given: settings that were asked for now; they must be those of the run, but for
-    `epochs`, which may be more, and `backend` and `device`."""
+    """Continue the run in a folder, and return its result and the folder. Raises what `start` raises.
+
+    given: settings by name; they must be those of the run, but for `epochs`, which may be more, `backend` and `device`.
+    """
     folder = Path(folder)
-    _, metadata = read_checkpoint(folder)
-    saved = Settings.from_mapping(metadata["settings"], str(folder / CHECKPOINT_FILE))
-    run = _make_run(_merged(saved, given, metadata["epoch"]), folder, listener)
+    checkpoint = Checkpoint.read(folder)
+    saved = Settings.from_mapping(checkpoint.settings, str(folder / CHECKPOINT_FILE))
+    run = _make_run(_merged(saved, given, checkpoint.epoch), folder, listener)
     with _alone_in(folder):
         run.load()
         _remove_leftovers(folder)
@@ -96,10 +85,9 @@ def _train(run: Run) -> Result:
     return result
 
 
-# --- from settings to a run -------------------------------------------------------------------------------------------
 def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     config = training_config(settings)
-    settings = replace(settings, data=_lasting(settings.data))
+    settings = replace(settings, data=lasting(settings.data))
     dataset = load_data(settings)
     network = make_network(settings, dataset)
     # A run that is resumed continues on what it began on, whatever "auto" would choose then.
@@ -108,91 +96,12 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     return Run(network, dataset, config, folder=folder, listener=listener, settings=settings.chosen(), origin=origin)
 
 
-def load_data(settings: Settings) -> Dataset:
-    """The data that the settings name. Where it has no test part, one is split off by the seed."""
-    return data.load(
-        settings.data,
-        task=settings.task,
-        label=settings.label,
-        test_fraction=settings.test_fraction,
-        seed=_split_seed(settings.seed),
-    )
-
-
-def _split_seed(seed: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(seed, spawn_key=(_TEST_SPLIT,))
-
-
-def make_network(settings: Settings, dataset: Dataset) -> Network:
-    """A network of the settings' architecture for this data, with its initial weights."""
-    classifies = dataset.task == "classification"
-    loss = settings.loss or ("softmax_cross_entropy" if classifies else "mean_squared_error")
-    loss = tidy_name(loss)
-    single = classifies and dataset.outputs == 2 and loss == BinaryCrossEntropy.name
-    activations = settings.names("activation")
-    widths = settings.hidden_widths()
-    return Network(
-        [dataset.features, *widths, 1 if single else dataset.outputs],
-        hidden_activation=activations[0] if len(activations) == 1 else activations,
-        output_activation=None if settings.output_activation is None else tidy_name(settings.output_activation),
-        loss={"name": loss, "reduction": settings.reduction},
-        initializer=None if settings.initializer is None else tidy_name(settings.initializer),
-        bias=settings.bias,
-        dtype=settings.dtype,
-        precision=None if settings.precision is None else tidy_name(settings.precision),
-        backend=settings.backend,
-        device=settings.device,
-        seed=settings.seed,
-    )
-
-
-def first_batch(settings: Settings, rows: int) -> tuple[Network, np.ndarray, np.ndarray]:
-    """A fresh network, and the first examples of the training data as it reads them."""
-    dataset = load_data(settings)
-    network = make_network(settings, dataset)
-    model = Model.for_data(network, dataset)
-    return network, model.inputs(dataset.x_train[:rows]), model.targets(dataset.y_train[:rows])
-
-
-def training_config(settings: Settings) -> TrainingConfig:
-    """How the settings say to train."""
-    return TrainingConfig(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        optimizer=make_optimizer(settings),
-        schedule=tidy_name(settings.schedule),
-        decay=settings.decay,
-        decay_epochs=settings.decay_epochs,
-        warmup=settings.warmup,
-        validation=settings.validation,
-        patience=settings.patience,
-        seed=settings.seed,
-    )
-
-
-def make_optimizer(settings: Settings) -> Optimizer:
-    """The optimiser that the settings name, with what they say of it; the rest is its own default."""
-    name = tidy_name(settings.optimizer)
-    if settings.momentum is not None and name in optimizers.OPTIMIZERS and name not in ("momentum", "nesterov"):
-        raise ArgumentError(
-            "--momentum", settings.momentum, f"left out with optimizer {name!r}", "take --optimizer momentum"
-        )
-    wanted = {
-        "learning_rate": settings.lr,
-        "momentum": settings.momentum,
-        "weight_decay": settings.weight_decay,
-        "clip_norm": settings.clip_norm,
-        "clip_value": settings.clip_value,
-    }
-    return optimizers.get({"name": name, **{key: value for key, value in wanted.items() if value is not None}})
-
-
 def _merged(saved: Settings, given: Mapping[str, Any], epochs_done: int) -> Settings:
-    """The run's settings with what may change; ArgumentError where something else was given than the run has."""
+    """Return the run's settings with what may change. Raises ArgumentError if another setting is not the run's."""
     for name, value in given.items():
         before = getattr(saved, name)
         if name == "data":
-            value = _lasting(value)
+            value = lasting(value)
         if name not in ("epochs", "backend", "device") and value != before:
             was = "its default" if before is None else repr(before)
             raise ArgumentError(_option(name), value, f"left out, or {was} as in the run that is resumed")
@@ -200,17 +109,12 @@ def _merged(saved: Settings, given: Mapping[str, Any], epochs_done: int) -> Sett
     if "backend" in given and "device" not in given:
         merged = replace(merged, device=None)
     if merged.epochs < epochs_done:
-        raise ArgumentError("--epochs", merged.epochs, f"at least {epochs_done}: so many the run has done already")
+        raise ArgumentError("--epochs", merged.epochs, f"at least {epochs_done}, which the run has done already")
     return merged
 
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _lasting(spec: str) -> str:
-    """A data set's name, or its path from wherever a later command is run."""
-    return spec if spec in data.NAMES or not os.path.exists(spec) else str(Path(spec).resolve())
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -242,7 +146,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Let one process at a time train in a folder. However the process ends, the lock ends with it."""
+    """Let one process at a time train in a folder. However the process ends, its lock ends with it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
@@ -265,7 +169,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 def _write_config(run: Run) -> None:
-    """Write what was chosen, and what came of the choices that were left open."""
+    """Write the settings, and what the settings that were left open came to."""
     assert run.folder is not None
     network = run.network
     contents = {
@@ -278,7 +182,7 @@ def _write_config(run: Run) -> None:
             "training_examples": run.rows,
             "validation_examples": len(run.parts["validation"][0]),
             "test_examples": len(run.parts["test"][0]),
-            "optimizer": _without_none(network.optimizer.config()),
+            "optimizer": _without_none(run.trainer.optimizer.config()),
         },
         "versions": {
             "gpubp": version("gpubp"),
@@ -302,85 +206,3 @@ def _remove_leftovers(folder: Path) -> None:
     for name in FILES:
         for path in folder.glob(f".{name}.*"):
             path.unlink(missing_ok=True)
-
-
-# --- using a model ----------------------------------------------------------------------------------------------------
-def load_for(model: Model, spec: str | None, label: str | None) -> tuple[str, np.ndarray, np.ndarray]:
-    """Raw inputs and targets to judge a model by, and what they are.
-
-    None, or the source of the model's training data: the part that was held out from training. Other data: its test
-    part if it comes in two parts, else all of it.
-    """
-    origin = model.origin
-    spec = origin.get("data") if spec is None else _lasting(spec)
-    if spec is None:
-        raise ArgumentError("--data", None, "given: the model does not say what it was trained on")
-    trained_on = spec == origin.get("data")
-    found = data.load(
-        spec,
-        task=model.task,
-        label=label or (origin.get("label") if trained_on else None),
-        test_fraction=origin.get("test_fraction", 0.0) if trained_on else 0.0,
-        seed=_split_seed(origin.get("seed", 0)),
-        classes=model.class_names or None,
-        feature_names=model.feature_names,
-    )
-    name, x, y = found.name, found.x_train, found.y_train
-    if len(found.x_test):
-        name, x, y = f"{found.name}, the test part", found.x_test, found.y_test
-    _require_features(model, found.name, x)
-    outputs = model.network.sizes[-1]
-    if model.task == "regression" and found.outputs != outputs:
-        raise DataError(f"{found.name}: it has {found.outputs} values an example; the model predicts {outputs}")
-    return name, x, y
-
-
-def _require_features(model: Model, name: str, x: np.ndarray) -> None:
-    """Raise DataError unless raw inputs have as many features as the model reads."""
-    if x.shape[1] != model.network.sizes[0]:
-        raise DataError(f"{name}: it has {x.shape[1]} features an example; the model reads {model.network.sizes[0]}")
-
-
-def predict(model: Model, spec: str, label: str | None, out: Path) -> int:
-    """Write predictions for a data set's inputs to a .csv or .npz file, which cannot be the data's; return how many."""
-    if out.suffix.lower() not in (".csv", ".npz"):
-        raise ArgumentError("--out", str(out), "a file that ends in .csv or .npz")
-    if os.path.exists(spec) and os.path.exists(out) and os.path.samefile(spec, out):
-        raise ArgumentError("--out", str(out), "another file than the data")
-    x = data.load_inputs(spec, label=label, feature_names=model.feature_names)
-    _require_features(model, spec, x)
-    _write_predictions(model, x, out)
-    return len(x)
-
-
-def _write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
-    """Write predictions for raw inputs, whole or not at all.
-
-    Classification: `class` (names) and a probability for each class. Regression: the values.
-    """
-    if model.task == "classification":
-        probabilities = model.predict_proba(x)
-        classes = np.array(model.class_names)[probabilities.argmax(axis=1)]
-        arrays = {"classes": classes, "probabilities": probabilities, "class_names": np.array(model.class_names)}
-        header = ["class", *(f"probability {name}" for name in model.class_names)]
-        rows: Sequence[Any] = [[name, *row] for name, row in zip(classes, probabilities.tolist(), strict=True)]
-    else:
-        values = model.predict(x)
-        arrays = {"values": values}
-        header = [f"value {number}" for number in range(1, values.shape[1] + 1)]
-        rows = values.tolist()
-    files.write_bytes(path, _npz(arrays) if path.suffix.lower() == ".npz" else _csv(header, rows))
-
-
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
-    return file.getvalue()
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()

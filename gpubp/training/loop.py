@@ -1,4 +1,4 @@
-"""Training: the loop over epochs and batches, its history, early stopping, checkpoints and resuming.
+"""Training: the loop over epochs and batches, early stopping, and resuming.
 
 All that is random comes from the seed: the order of an epoch's batches is a function of the seed and the epoch alone.
 So a run that was stopped anywhere and resumed from its checkpoint ends with the same history and weights, bit for bit,
@@ -8,197 +8,59 @@ on the same backend, chip and number of BLAS threads.
 from __future__ import annotations
 
 import contextlib
-import csv
-import hashlib
-import io
 import math
-import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpubp import files
-from gpubp.data import dataset as data
 from gpubp.data.dataset import Dataset
-from gpubp.errors import ArgumentError, CheckpointError, unknown_name
-from gpubp.nn import model_file, optimizers
+from gpubp.data.splitting import split
+from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.nn.activations import ReLU
-from gpubp.nn.feed import CapturedStep
 from gpubp.nn.network import Evaluation, Network
-from gpubp.nn.optimizers import Constant, Cosine, Exponential, Optimizer, Schedule, Step, Warmup
-from gpubp.registry import require_count, require_number
+from gpubp.nn.trainer import CapturedStep, Trainer
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint, fingerprint
+from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import Watch
+from gpubp.training.history import HISTORY_FILE, HistoryRow, history_csv
 from gpubp.training.model import RUN_FILE, Model
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
-HISTORY_FILE = "history.csv"
-FORMAT = 1
-"""The version of the checkpoint's layout."""
 PROBE_ROWS = 4096
 """Gradient norms, dead units and training accuracy are measured on at most this many rows of the training data."""
-EARLY_STOPPING_VALIDATION = 0.1
-"""The share set aside for validation where early stopping is asked for and no share is given."""
-SCHEDULES = ("constant", "step", "exponential", "cosine")
 
 # What is random, by the spawn key of its seed sequence. The network's initial weights have (0,).
 _SHUFFLE, _VALIDATION, _PROBE = 1, 2, 4
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a network is trained.
-
-    epochs: passes over the training data.
-    batch_size: examples a step; more than there are means one batch of all. The last batch may be smaller.
-    optimizer: a name, a config or the optimiser itself.
-    schedule: of the learning rate over the epochs, after the warm-up: "constant"; "step": times `decay` every
-        `decay_epochs`; "exponential": times `decay` an epoch; "cosine": to 0 at the end. None: the optimiser's own.
-    decay: default 0.1 for "step", 0.95 for "exponential".
-    decay_epochs: default a third of the epochs.
-    warmup: epochs, may be a fraction, in which the learning rate rises linearly to its full value.
-    validation: the share of the training data set aside for validation, stratified by class, 0 ≤ share < 1.
-        None: 0.1 with early stopping, else 0.
-    patience: early stopping: training ends after this many epochs without a lower validation loss, and the weights of
-        the best epoch are restored. None: no early stopping.
-    seed: of the validation split and of the batches' order; a whole number ≥ 0.
-    """
-
-    epochs: int = 30
-    batch_size: int = 32
-    optimizer: str | Optimizer | Mapping[str, Any] = "adam"
-    schedule: str | None = "cosine"
-    decay: float | None = None
-    decay_epochs: int | None = None
-    warmup: float = 0.0
-    validation: float | None = None
-    patience: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_count("epochs", self.epochs)
-        require_count("batch_size", self.batch_size)
-        object.__setattr__(self, "optimizer", optimizers.get(self.optimizer))
-        if self.schedule is not None and self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
-        self._require_decay()
-        require_number("warmup", self.warmup, least=0)
-        if self.warmup >= self.epochs:
-            raise ArgumentError("warmup", self.warmup, f"less than the {self.epochs} epochs")
-        if self.patience is not None:
-            require_count("patience", self.patience)
-            if self.validation is None:
-                object.__setattr__(self, "validation", EARLY_STOPPING_VALIDATION)
-            require_number("validation", self.validation, above=0, below=1)
-        if self.validation is None:
-            object.__setattr__(self, "validation", 0.0)
-        require_number("validation", self.validation, least=0, below=1)
-        require_count("seed", self.seed, 0)
-
-    def _require_decay(self) -> None:
-        if self.decay is not None:
-            if self.schedule not in ("step", "exponential"):
-                raise ArgumentError("decay", self.decay, f"left out with schedule {self.schedule!r}")
-            require_number("decay", self.decay, above=0, most=1)
-        if self.decay_epochs is not None:
-            if self.schedule != "step":
-                raise ArgumentError("decay_epochs", self.decay_epochs, f"left out with schedule {self.schedule!r}")
-            require_count("decay_epochs", self.decay_epochs)
-
-    def scheduled_optimizer(self, steps_per_epoch: int) -> Optimizer:
-        """The optimiser with the schedule in updates, for epochs of this many."""
-        assert isinstance(self.optimizer, Optimizer)
-        if self.schedule is None:
-            return self.optimizer
-        warmup = round(self.warmup * steps_per_epoch)
-        schedule = self._schedule(steps_per_epoch, self.epochs * steps_per_epoch - warmup)
-        return replace(self.optimizer, schedule=Warmup(warmup, schedule) if warmup else schedule)
-
-    def _schedule(self, steps_per_epoch: int, steps: int) -> Schedule:
-        if self.schedule == "step":
-            every = self.decay_epochs or max(1, self.epochs // 3)
-            return Step(every * steps_per_epoch, 0.1 if self.decay is None else self.decay)
-        if self.schedule == "exponential":
-            return Exponential((0.95 if self.decay is None else self.decay) ** (1 / steps_per_epoch))
-        if self.schedule == "cosine":
-            return Cosine(max(1, steps))
-        return Constant()
-
-    def config(self) -> dict[str, Any]:
-        """All settings, as JSON can hold them: `TrainingConfig(**config)` makes the same again."""
-        assert isinstance(self.optimizer, Optimizer)
-        own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**own, "optimizer": self.optimizer.config()}
-
-
-# --- history ----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class HistoryRow:
-    """What an epoch came to. Nothing here depends on the machine's speed, so that runs can be compared bit for bit.
-
-    epoch: 1, 2, ...; steps: updates made so far; learning_rate: of the epoch's last update.
-    train_loss: mean over the epoch's examples, each as it was before its update (for reduction "sum": the sum).
-    train_accuracy: at the epoch's end, on at most `PROBE_ROWS` rows; an accuracy is None for regression.
-    validation_*, test_*: at the epoch's end; None where there is no such part. The test part decides nothing.
-    gradient_norms: of each layer, first to last, at the epoch's end, on the same rows as train_accuracy.
-    dead_units: how many units of hidden ReLU layers gave 0 on all those rows.
-    """
-
-    epoch: int
-    steps: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    dead_units: int
-    gradient_norms: tuple[float, ...]
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the weights can still be of use."""
-        return not math.isnan(self.train_loss) and all(math.isfinite(norm) for norm in self.gradient_norms)
-
-
-def history_csv(history: list[HistoryRow]) -> str:
-    """The history as CSV: a column for each field, and one for each layer's gradient norm. Numbers are exact."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [each.name for each in fields(HistoryRow)][:-1]
-    layers = len(history[0].gradient_norms) if history else 0
-    writer.writerow(names + [f"gradient_norm_{layer}" for layer in range(1, layers + 1)])
-    for row in history:
-        writer.writerow([*(getattr(row, name) for name in names), *row.gradient_norms])
-    return text.getvalue()
-
-
 # --- what a run tells while it goes on --------------------------------------------------------------------------------
 class Listener:
-    """Is told how a run goes on; this one does nothing with it."""
+    """Its methods are called as a run goes on; these do nothing."""
 
     def started(self, run: Run) -> None:
-        """The first batch is about to be trained on."""
+        """Called before the first batch."""
 
     def batch(self, run: Run) -> None:
-        """A batch is done. Called for each: it must be quick."""
+        """Called after each batch: it must be quick."""
 
     def epoch(self, run: Run, row: HistoryRow) -> None:
-        """An epoch is done and saved."""
+        """Called after each epoch, once it is saved."""
 
     def warning(self, message: str) -> None:
-        """Something is wrong with the training; said once."""
+        """Called if something is wrong with the training, once for each kind of trouble."""
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run, which is saved: `folder` can be resumed.
 
-    number: the signal's; epoch, batch: how many are done, the batches of the epoch after.
+    Attributes:
+        number: of the signal.
+        epoch, batch: how many epochs are done, and how many batches of the next.
     """
 
     def __init__(self, number: int, folder: Path, epoch: int, batch: int) -> None:
@@ -208,13 +70,14 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
-    model: with the weights of the best epoch where early stopping was asked for, else of the last.
-    history: one row an epoch.
-    best_epoch: the epoch with the lowest validation loss; None without validation.
-    row: the history's row of the epoch whose weights the model has.
-    stopped_early, diverged: why it ended before its last epoch.
+    Attributes:
+        model: with the weights of the best epoch if the run has early stopping, else of the last.
+        history: one row an epoch.
+        best_epoch: the epoch with the lowest validation loss; None without validation.
+        row: the history's row of the epoch whose weights the model has.
+        stopped_early, diverged: why the run ended before its last epoch.
     """
 
     model: Model
@@ -240,13 +103,13 @@ def fit(
     """Train the network on the data's training part, from its present weights, with a fresh optimiser.
 
     Args:
-        network: of the data's features and outputs.
+        network: with as many inputs and outputs as the data.
         dataset: raw; inputs, and the targets of regression, are scaled here, and the scaling goes into the model.
         config: None takes the defaults.
         folder: where a checkpoint and the history are written after each epoch, and the model at the end. It must
             exist. None writes nothing.
         resume: continue from the folder's checkpoint.
-        listener: is told how it goes on.
+        listener: its methods are called as the run goes on.
         settings, origin: anything JSON can hold, saved with the checkpoint and with the model.
 
     Raises:
@@ -263,10 +126,11 @@ def fit(
 
 
 class Run:
-    """A training run between two batches: where it stands, and what it has come to.
+    """A training run between two batches: where it stands, and its results so far.
 
-    epoch: how many are done; batch: how many of the next epoch are done.
-    rows, batches: an epoch's examples and batches.
+    Attributes:
+        epoch, batch: how many epochs are done, and how many batches of the next.
+        rows, batches: how many examples and batches an epoch has.
     """
 
     def __init__(
@@ -297,11 +161,11 @@ class Run:
         }
         probe = np.sort(self._rng(_PROBE).choice(kept, min(len(kept), PROBE_ROWS), replace=False))
         self.probe = inputs[probe], targets[probe]
-        self.feed = self.network.feed(inputs[kept], targets[kept])
         self.rows = len(kept)
         self.batches = -(-self.rows // config.batch_size)
 
-        self.network.optimizer = config.scheduled_optimizer(self.batches)
+        self.trainer = Trainer(network, config.scheduled_optimizer(self.batches))
+        self.feed = self.trainer.feed(inputs[kept], targets[kept])
         self.epoch = 0
         self.batch = 0
         self.history: list[HistoryRow] = []
@@ -311,17 +175,17 @@ class Run:
         self._captured: CapturedStep | None = None
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the training part to train on, and to validate on."""
+        """Return the rows of the training part to train on, and those to validate on."""
         assert self.config.validation is not None
         rng = self._rng(_VALIDATION)
-        return data.split(self.dataset.y_train, self.config.validation, rng, task=self.dataset.task)
+        return split(self.dataset.y_train, self.config.validation, rng, task=self.dataset.task)
 
     def _rng(self, what: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(what,)))
 
     # --- the loop -----------------------------------------------------------------------------------------------------
     def train(self) -> Result:
-        """Train until the run is finished; a run that is finished already only comes to its result."""
+        """Train until the run is finished, and return its result. Raises what `fit` raises."""
         # What overflows is seen by the watch, once; NumPy would say it at every step.
         with _signals(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self.listener.started(self)
@@ -332,7 +196,7 @@ class Run:
         return self._finish()
 
     def train_epoch(self) -> None:
-        """Train on the batches of the epoch that are left, then take stock."""
+        """Train on the batches that are left of the epoch, then measure and save."""
         self.feed.visit(epoch_order(self.config.seed, self.epoch, self.rows))
         while self.batch < self.batches:
             self._train_batch()
@@ -345,26 +209,29 @@ class Run:
             self._stop()
 
     def _train_batch(self) -> None:
-        """One step on the next batch. A whole one is a recorded step replayed, where the backend records: the same
-        kernels on the same numbers, without the host's work for each launch, which takes longer than small kernels."""
+        """Make a step on the next batch.
+
+        If the backend records, a whole batch is the replay of a recorded step: the same kernels on the same numbers,
+        without the host's work for each launch, which takes longer than small kernels.
+        """
         start = self.batch * self.config.batch_size
         rows = min(self.config.batch_size, self.rows - start)
         if not self.network.backend.captures or rows < self.config.batch_size:
-            self.network.train_rows(self.feed, start, rows)
+            self.trainer.step_rows(self.feed, start, rows)
             return
         if self._captured is None or not self._captured.is_current:
-            self._captured = self.network.capture(self.feed, rows)
+            self._captured = self.trainer.capture(self.feed, rows)
         self._captured(start)
 
     def _end_epoch(self) -> None:
-        rate, skipping = self.network.optimizer.rate(self.network.steps - 1), self.network.skipping
-        train_loss = self.network.take_total_loss() / self.network.loss.divisor(self.rows)
+        rate, skipping = self.trainer.optimizer.rate(self.trainer.steps - 1), self.trainer.skipping
+        train_loss = self.trainer.take_total_loss() / self.network.loss.divisor(self.rows)
         self.epoch, self.batch = self.epoch + 1, 0
         dead, widths = self._dead_units()
         train = self.model.measure(*self.probe)
         validation, test = (self._measure(part) for part in ("validation", "test"))
         row = HistoryRow(
-            self.epoch, self.network.steps, rate,
+            self.epoch, self.trainer.steps, rate,
             train_loss, train.accuracy, validation.loss, validation.accuracy, test.loss, test.accuracy,
             sum(dead), self._gradient_norms(),
         )  # fmt: skip
@@ -382,14 +249,14 @@ class Run:
         return self.model.measure(inputs, targets) if len(inputs) else _Nothing()
 
     def _gradient_norms(self) -> tuple[float, ...]:
-        norms = self.network.gradients(*self.probe)[1].norms()
+        norms = self.network.gradients(*self.probe, self.trainer.loss_scale)[1].norms()
         if self.network.loss.reduction == "sum":
             # of a batch as large as those that are trained on
             norms = [norm * min(self.config.batch_size, self.rows) / len(self.probe[0]) for norm in norms]
         return tuple(norms)
 
     def _dead_units(self) -> tuple[list[int], list[int]]:
-        """For each hidden layer, how many of its units gave 0 on all rows of the probe, and how many it has."""
+        """Return for each hidden layer how many of its units gave 0 on all rows of the probe, and how many it has."""
         widths = list(self.network.sizes[1:-1])
         kinds = self.network.activations[1:-1]
         if not any(isinstance(kind, ReLU) for kind in kinds):
@@ -399,7 +266,7 @@ class Run:
         return dead, widths
 
     def _finish(self) -> Result:
-        """The result; the weights of the best epoch are restored where early stopping was asked for."""
+        """Return the result, with the weights of the best epoch if the run has early stopping."""
         stopped_early, diverged, best = self.stopped_early, self.diverged, self.best_epoch
         row = self.history[-1]
         if self.best_weights and best is not None:
@@ -421,23 +288,23 @@ class Run:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the validation loss has not fallen for so many epochs as the patience says."""
+        """True if the validation loss has not fallen for as many epochs as the patience says."""
         return self.config.patience is not None and self.epoch - (self.best_epoch or 0) >= self.config.patience
 
     @property
     def diverged(self) -> bool:
-        """Whether the weights are lost: no further epoch brings them back."""
+        """True if the weights are lost: no further epoch brings them back."""
         return bool(self.history) and not self.history[-1].is_finite
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """True if there is nothing left to train."""
         return self.epoch >= self.config.epochs or self.stopped_early or self.diverged
 
     def running_loss(self) -> float:
-        """The epoch's loss so far, reduced as the loss says. Waits for the device, and changes nothing."""
+        """Return the epoch's loss so far, reduced as the loss says. Waits for the device, and changes nothing."""
         seen = min(self.batch * self.config.batch_size, self.rows)
-        return self.network.total_loss() / self.network.loss.divisor(seen) if seen else math.nan
+        return self.trainer.total_loss() / self.network.loss.divisor(seen) if seen else math.nan
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
     def _stop(self) -> None:
@@ -448,25 +315,21 @@ class Run:
         raise Interrupted(self.signal, self.folder, self.epoch, self.batch)
 
     def save(self) -> None:
-        """Write checkpoint and history, each whole or not at all."""
+        """Write checkpoint and history into the folder, if there is one, each whole or not at all."""
         if self.folder is None:
             return
-        best = {f"best.{name}": array for name, array in self.best_weights.items()}
-        model_file.write(
-            self.folder / CHECKPOINT_FILE,
-            {**self.network.state(), **best},
-            {
-                "format": FORMAT,
-                "network": self.network.config(),
-                "training": self.config.config(),
-                "settings": self.settings,
-                "data": self.data_fingerprint,
-                "epoch": self.epoch,
-                "batch": self.batch,
-                "history": [asdict(row) for row in self.history],
-                "warnings": self.watch.given,
-            },
-        )
+        Checkpoint(
+            state=self.trainer.state(),
+            best_weights=self.best_weights,
+            network=self.network.config(),
+            training=self.config.config(),
+            settings=self.settings,
+            data=self.data_fingerprint,
+            epoch=self.epoch,
+            batch=self.batch,
+            history=self.history,
+            warnings=self.watch.given,
+        ).write(self.folder)
         self._write_history()
 
     def _write_history(self) -> None:
@@ -475,50 +338,27 @@ class Run:
             files.write_bytes(self.folder / HISTORY_FILE, history_csv(self.history).encode())
 
     def load(self) -> None:
-        """Continue from the folder's checkpoint."""
+        """Continue from the folder's checkpoint.
+
+        Raises CheckpointError if it is missing, damaged, or of another network, configuration or data.
+        """
         if self.folder is None:
             raise ArgumentError("folder", None, "the folder of the run to resume")
+        found = Checkpoint.read(self.folder)
         path = self.folder / CHECKPOINT_FILE
-        tensors, metadata = read_checkpoint(self.folder)
-        for what, here in (("network", self.network.config()), ("training", self.config.config())):
-            _require_same(path, what, _plain(here), metadata[what])
-        if metadata["data"] != self.data_fingerprint:
-            raise CheckpointError(f"{path} was trained on other data; resume with the same")
+        found.require_fit(path, self.network.config(), self.config.config(), self.data_fingerprint)
         try:
-            self.network.restore(tensors)
+            self.trainer.restore(found.state)
         except (KeyError, ArgumentError) as error:
             raise CheckpointError(f"{path} lacks a part of its network's state: {error}") from error
-        self.best_weights = {name[5:]: array for name, array in tensors.items() if name.startswith("best.")}
-        self.epoch, self.batch = metadata["epoch"], metadata["batch"]
-        self.history = [
-            HistoryRow(**{**row, "gradient_norms": tuple(row["gradient_norms"])}) for row in metadata["history"]
-        ]
-        self.watch = Watch(metadata["warnings"])
-
-
-def read_checkpoint(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors and the metadata of a run's checkpoint, as `Run.save` wrote them; CheckpointError without them."""
-    path = Path(folder) / CHECKPOINT_FILE
-    if not os.path.isfile(path):
-        raise CheckpointError(f"there is no run to resume in {folder}: it holds no {CHECKPOINT_FILE}")
-    tensors, metadata = model_file.read(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this version of gpubp (format {FORMAT})")
-    return tensors, metadata
+        self.best_weights = dict(found.best_weights)
+        self.epoch, self.batch, self.history = found.epoch, found.batch, found.history
+        self.watch = Watch(found.warnings)
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """The order in which an epoch (0, 1, ...) visits the rows: a function of its arguments alone."""
+    """Return the order in which an epoch (0, 1, ...) visits the rows: a function of its arguments alone."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHUFFLE, epoch))).permutation(rows)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """A hash of all inputs and targets: equal for equal data."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -529,26 +369,9 @@ class _Nothing:
     accuracy: None = None
 
 
-def _plain(config: Mapping[str, Any]) -> Any:
-    """A configuration as it is after a way through JSON: tuples are lists."""
-    if isinstance(config, Mapping):
-        return {key: _plain(value) for key, value in config.items()}
-    return [_plain(each) for each in config] if isinstance(config, list | tuple) else config
-
-
-def _require_same(path: Path, what: str, here: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Raise CheckpointError where a setting differs from the checkpoint's; only the number of epochs may."""
-    for key in {**here, **saved}:
-        value, before = here.get(key), saved.get(key)
-        if value != before and (what, key) != ("training", "epochs"):
-            raise CheckpointError(
-                f"{path} is of another {what}: its {key} is {before!r}, and that to resume has {value!r}"
-            )
-
-
 @contextlib.contextmanager
 def _signals(run: Run) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM as a wish to save and stop; the second one has its usual effect."""
+    """Let the first Ctrl-C or SIGTERM ask the run to save and stop; the second one has its usual effect."""
     if run.folder is None or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A trained network with all that it takes to use it on raw data: the scaling of its inputs, its classes, its task."""
+"""A trained network with all that its use on raw data needs: the scaling of its inputs, its classes, its task."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from gpubp.data.dataset import TASKS, Dataset, Scaler
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError, unknown_name
+from gpubp.backends.base import Backend
+from gpubp.data.dataset import TASKS, Dataset
+from gpubp.data.scaler import Scaler
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, unknown_name
 from gpubp.nn import model_file
 from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.nn.network import Evaluation, Network
 
-if TYPE_CHECKING:
-    from gpubp.backends.base import Backend
-
 RUN_FILE = "model.safetensors"
-"""What a model is called in a run's folder."""
+"""The name of the model in a run's folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,21 +48,22 @@ class Model:
         if self.task not in TASKS:
             raise unknown_name("task", self.task, TASKS)
         if (self.task == "regression") != (self.target_scaler is not None):
-            raise ArgumentError("target_scaler", self.target_scaler, "given for regression, and for nothing else")
+            state = "is missing" if self.target_scaler is None else "is given"
+            raise StateError("target_scaler", state, "be given for regression, and for nothing else")
         inputs, outputs = self.network.sizes[0], self.network.sizes[-1]
         if len(self.scaler.offset) != inputs:
-            raise ArgumentError("scaler", f"of {len(self.scaler.offset)} columns", f"of {inputs}, as the network")
+            raise StateError("scaler", f"has {len(self.scaler.offset)} columns", f"have {inputs}, as the network")
         described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
         one_for_two = self.target_scaler is None and (described, outputs) == (2, 1)
         if described != outputs and not one_for_two:
             name = "class_names" if self.target_scaler is None else "target_scaler"
-            raise ArgumentError(name, f"of {described} entries", f"of {outputs}, the outputs of the network")
+            raise StateError(name, f"has {described} entries", f"have {outputs}, the outputs of the network")
 
     @classmethod
     def for_data(cls, network: Network, dataset: Dataset, origin: Mapping[str, Any] | None = None) -> Model:
-        """The model of a network for this data: scalers are fitted on its training part.
+        """Return the model of a network for this data: scalers are fitted on its training part.
 
-        Raises ArgumentError where the network's sizes or its loss do not fit the data.
+        Raises ArgumentError if the network's sizes or its loss do not fit the data.
         """
         _check_fit(network, dataset)
         regression = dataset.task == "regression"
@@ -79,14 +79,14 @@ class Model:
 
     # --- raw data to the network's arrays and back --------------------------------------------------------------------
     def inputs(self, x: np.ndarray) -> np.ndarray:
-        """Raw inputs (B, features), scaled: what the network reads, in its dtype."""
+        """Return raw inputs (B, features) scaled: what the network reads, in its dtype."""
         return self.scaler.apply(x, self.network.dtype)
 
     def targets(self, y: np.ndarray) -> np.ndarray:
-        """Class indices (B,) or values (B, outputs) as the network's loss takes them.
+        """Return class indices (B,) or values (B, outputs) as the network's loss takes them.
 
         Softmax cross-entropy takes the indices. Other losses get one-hot rows (B, classes), or a column of 0 and 1
-        where the network has a single output. Values are scaled.
+        if the network has a single output. Values are scaled.
         """
         network = self.network
         if self.target_scaler is not None:
@@ -98,21 +98,24 @@ class Model:
         return np.eye(network.sizes[-1], dtype=network.dtype)[y]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Class indices (B,) int64, or values (B, outputs) float64 in the data's own units, for raw inputs."""
+        """Return class indices (B,) int64, or values (B, outputs) float64 in the data's own units, for raw inputs."""
         if self.task == "classification":
             return self._classes(self.network.predict_proba(self.inputs(x)))
         return self.values(self.network.predict_proba(self.inputs(x)))
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        """For raw inputs, a number for each class, (B, classes): its probability where the loss is a cross-entropy,
-        else the output itself. One output gives two columns, 1 − p and p."""
+        """Return a number for each class, (B, classes), for raw inputs. Raises ArgumentError for regression.
+
+        It is a probability if the loss is a cross-entropy, else the output itself. One output gives two columns, 1 − p
+        and p.
+        """
         if self.task != "classification":
             raise ArgumentError("task", self.task, "classification: there are no probabilities of values")
         outputs = self.network.predict_proba(self.inputs(x))
         return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
 
     def values(self, outputs: np.ndarray) -> np.ndarray:
-        """A regression network's outputs (B, outputs) in the data's own units."""
+        """Return a regression network's outputs (B, outputs) in the data's own units."""
         assert self.target_scaler is not None, "only regression has values"
         return self.target_scaler.invert(outputs)
 
@@ -124,11 +127,11 @@ class Model:
 
     # --- how good it is -----------------------------------------------------------------------------------------------
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
-        """The loss, and for classification the share of right classes, for raw inputs and targets."""
+        """Return the loss, and for classification the share of right classes, for raw inputs and targets."""
         return self.measure(self.inputs(x), self.targets(y))
 
     def measure(self, inputs: np.ndarray, targets: np.ndarray) -> Evaluation:
-        """`evaluate` for arrays that are scaled already."""
+        """Return what `evaluate` does, for arrays that are scaled already."""
         found = self.network.evaluate(inputs, targets)
         if self.task == "regression" or isinstance(self.network.loss, SoftmaxCrossEntropy):
             return found
@@ -138,7 +141,7 @@ class Model:
 
     # --- saving -------------------------------------------------------------------------------------------------------
     def tensors(self) -> dict[str, np.ndarray]:
-        """The scalers' arrays, named for a file."""
+        """Return the scalers' arrays, named for a file."""
         scalers = {"input": self.scaler, "target": self.target_scaler}
         return {
             f"{name}.{key}": array
@@ -148,7 +151,7 @@ class Model:
         }
 
     def metadata(self) -> dict[str, Any]:
-        """Everything else, as JSON can hold it."""
+        """Return everything else, as JSON can hold it."""
         return {
             "task": self.task,
             "class_names": list(self.class_names),
@@ -157,14 +160,14 @@ class Model:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the model to a safetensors file, whole or not at all. Raises CheckpointError where that fails."""
+        """Write the model to a safetensors file, whole or not at all. Raises CheckpointError if that fails."""
         self.network.save(path, self.tensors(), {"model": self.metadata()})
 
     @classmethod
     def load(cls, path: str | Path, backend: str | Backend = "auto", device: str | None = None) -> Model:
-        """Read what `save` wrote; of a folder, its model.safetensors. Runs no code from the file.
+        """Return the model in a file that `save` wrote, or in a run's folder. Runs no code from the file.
 
-        Raises CheckpointError where the file is missing, damaged or something else.
+        Raises CheckpointError if the file is missing, damaged or something else.
         """
         path = Path(path)
         if os.path.isdir(path):
@@ -174,14 +177,14 @@ class Model:
             raise CheckpointError(
                 f"{path} holds a network without its data's scaling and classes; it must be a file that a run wrote"
             )
-        network = model_file.network_from(path, tensors, metadata, backend, device)
+        network = Network.from_parts(path, tensors, metadata, backend, device)
         return cls.from_parts(path, network, tensors, metadata["model"])
 
     @classmethod
     def from_parts(
         cls, path: Path, network: Network, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
     ) -> Model:
-        """The model that `tensors` and `metadata` describe; `path` is for messages."""
+        """Return the model that `tensors` and `metadata` describe; `path` is for messages. Raises CheckpointError."""
         try:
             scalers = [
                 Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"]) if f"{name}.offset" in tensors else None

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpubp.chips import Roofline
     from gpubp.nn.network import Network
-    from gpubp.training.loop import HistoryRow
+    from gpubp.training.history import HistoryRow
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C6D31", "#56B4E9", "#5A5A5A",
@@ -63,7 +63,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _figure(columns: int, height: float = 3.5, width: float = 11.0, rows: int = 1) -> Iterator[tuple[Any, Any]]:
-    """A figure in the project's style with its axes, row by row, 1,760 pixels wide: it fills a README's column."""
+    """Return a figure in the project's style with its axes, row by row, 1,760 pixels wide, a README's column."""
     with _quiet():
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -122,7 +122,7 @@ def _draw_parts(ax: Any, history: Sequence[HistoryRow], what: str, factor: float
 
 
 def _draw_gradient_norms(ax: Any, history: Sequence[HistoryRow]) -> None:
-    """A line a layer, from dark (the first) to light (the last)."""
+    """Draw a line a layer, from dark (the first) to light (the last)."""
     import matplotlib as mpl
 
     layers = len(history[0].gradient_norms)
@@ -141,12 +141,12 @@ def _draw_gradient_norms(ax: Any, history: Sequence[HistoryRow]) -> None:
 
 
 def _marker(points: int) -> dict[str, Any]:
-    """Dots where there are few points: a single one would not show."""
+    """Return dots if there are few points: a single one would not show."""
     return {"marker": "o", "markersize": 3.5} if points <= 12 else {}
 
 
 def _log_where_wide(ax: Any) -> None:
-    """A log axis where the values span more than a factor of 30."""
+    """Take a log axis if the values span more than a factor of 30."""
     values = [value for line in ax.lines for value in line.get_ydata()]
     if values and min(values) > 0 and max(values) > 30 * min(values):
         ax.set_yscale("log")
@@ -304,7 +304,7 @@ def roofline(
 
 
 def architecture(network: Network) -> str:
-    """A network in a line: 64 → 128 → 10, relu; equal widths in a row are counted: 64 → 9 × 32 → 10."""
+    """Return a network as a line: 64 → 128 → 10, relu; equal widths in a row are counted: 64 → 9 × 32 → 10."""
     widths = [(width, len(list(same))) for width, same in itertools.groupby(network.sizes[1:-1])]
     hidden = [f"{count} × {width}" if count > 2 else " → ".join([str(width)] * count) for width, count in widths]
     names = list(dict.fromkeys(activation.name for activation in network.activations[1:-1]))

@@ -1,64 +1,96 @@
-"""What a user can choose for a training run, in the command line's words. Imports nothing heavy."""
+"""The settings of a training run, which are options of the command line. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpubp.errors import ArgumentError, CheckpointError, unknown_name
 
 TYPES = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
-"""What a setting of each type may be in a file."""
+"""The types that a setting of each type may have in a file."""
+
+
+def _setting(panel: str, help: str, default: Any = None) -> Any:
+    """Return a field that is an option of the command line too: `panel` and `help` say how its help shows it."""
+    return field(default=default, metadata={"panel": panel, "help": help})
+
+
+_data, _network, _optimiser, _training, _where = (
+    partial(_setting, panel) for panel in ("Data", "Network", "Optimiser", "Training", "Where it runs")
+)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices of a run, by the names of `gpubp train`'s options; None is what fits the others best.
+    """The choices of a run. They are the options of `gpubp train`; None takes what fits the others best.
 
     They are kept in the run's folder, as a TOML file and with each checkpoint.
     """
 
-    # data
-    data: str = "digits"
-    task: str | None = None
-    label: str | None = None
-    test_fraction: float = 0.2
-    # network
-    layers: str = "128,64"
-    activation: str = "relu"
-    output_activation: str | None = None
-    loss: str | None = None
-    reduction: str = "mean"
-    initializer: str | None = None
-    bias: bool = True
-    dtype: str = "float32"
-    precision: str | None = None
-    # optimiser
-    optimizer: str = "adam"
-    lr: float | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    clip_norm: float | None = None
-    clip_value: float | None = None
-    schedule: str = "cosine"
-    decay: float | None = None
-    decay_epochs: int | None = None
-    warmup: float = 0.0
-    # training
-    epochs: int = 30
-    batch_size: int = 32
-    validation: float | None = None
-    patience: int | None = None
-    seed: int = 0
-    # where it runs
-    backend: str = "auto"
-    device: str | None = None
+    data: str = _data(
+        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.", "digits"
+    )
+    task: str | None = _data("classification or regression. Default: what the labels look like.")
+    label: str | None = _data(
+        "The label column of a .csv, by name or number. Default: label, class, target, y, or the last."
+    )
+    test_fraction: float = _data("Share of the data held out for testing, if it has no test part.", 0.2)
+
+    layers: str = _network("Widths of the hidden layers, or none.", "128,64")
+    activation: str = _network(
+        "Of the hidden layers, one for all or one for each: relu, leaky_relu, elu, softplus, sigmoid, tanh, gelu, "
+        "gelu_tanh, silu, identity.",
+        "relu",
+    )
+    output_activation: str | None = _network("Of the output layer. Default: what the loss needs, else identity.")
+    loss: str | None = _network(
+        "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
+        "absolute_error or huber. Default: the first for classes, mean_squared_error for values."
+    )
+    reduction: str = _network("Of a batch's losses: mean or sum.", "mean")
+    initializer: str | None = _network(
+        "he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, normal or "
+        "zeros. Default: he_normal for rectifiers, glorot_uniform for others."
+    )
+    bias: bool = _network("Whether layers have a bias.", True)
+    dtype: str = _network("float32 or float64.", "float32")
+    precision: str | None = _network(
+        "bf16, fp16 or tf32: float32 weights, and products on tensor cores. Default: the dtype throughout."
+    )
+
+    optimizer: str = _optimiser("sgd, momentum, nesterov, rmsprop, adam or adamw.", "adam")
+    lr: float | None = _optimiser("Learning rate. Default: sgd 0.1, momentum and nesterov 0.05, others 0.001.")
+    momentum: float | None = _optimiser("Of momentum and nesterov. Default: 0.9.")
+    weight_decay: float | None = _optimiser("On the weights. Default: adamw 0.01, others 0.")
+    clip_norm: float | None = _optimiser("Largest norm of the whole gradient. Default: no limit.")
+    clip_value: float | None = _optimiser("Largest magnitude of one gradient. Default: no limit.")
+    schedule: str = _optimiser("Of the learning rate: constant, step, exponential or cosine.", "cosine")
+    decay: float | None = _optimiser(
+        "Factor of schedule step (default 0.1), or of exponential an epoch (default 0.95)."
+    )
+    decay_epochs: int | None = _optimiser("Epochs between the steps of schedule step. Default: a third of all.")
+    warmup: float = _optimiser("Epochs in which the rate rises to its full value.", 0.0)
+
+    epochs: int = _training("Passes over the data; with --resume, the new total.", 30)
+    batch_size: int = _training("Examples a step.", 32)
+    validation: float | None = _training(
+        "Share of the training data set aside for validation. Default: 0.1 with --patience, else 0."
+    )
+    patience: int | None = _training(
+        "Stop after this many epochs without a lower validation loss, and take the best epoch's weights."
+    )
+    seed: int = _training("Of everything random.", 0)
+
+    backend: str = _where("auto, numpy, cupy or numba.", "auto")
+    device: str | None = _where("cpu, gpu or emulator. Default: the backend's first.")
 
     def hidden_widths(self) -> list[int]:
-        """`layers` as numbers; "none" is a network without a hidden layer."""
+        """Return `layers` as numbers, none of them for "none". Raises ArgumentError for other text."""
         if self.layers.strip().lower() == "none":
             return []
         try:
@@ -68,16 +100,19 @@ class Settings:
             raise ArgumentError("--layers", self.layers, expected) from None
 
     def names(self, option: str) -> list[str]:
-        """The names in one of the options that take several, such as `activation`."""
+        """Return the names in an option that takes several, such as `activation`."""
         return [tidy_name(name) for name in getattr(self, option).split(",")]
 
     def chosen(self) -> dict[str, Any]:
-        """All settings but those that are None."""
+        """Return all settings but those that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str) -> Settings:
-        """The settings that `chosen` gave; `source` is for messages."""
+        """Return the settings that `chosen` gave; `source` is for messages.
+
+        Raises ArgumentError for a setting that does not exist, and for a value of another type.
+        """
         kinds = {each.name: str(each.type) for each in fields(cls)}
         for name, value in values.items():
             if name not in kinds:
@@ -89,7 +124,10 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
-        """The settings in a TOML file, such as a run's config.toml."""
+        """Return the settings in a TOML file, such as a run's config.toml.
+
+        Raises CheckpointError for a file that cannot be read, ArgumentError as `from_mapping`.
+        """
         try:
             found = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -101,5 +139,5 @@ class Settings:
 
 
 def tidy_name(name: str) -> str:
-    """A name as the library writes it: `Leaky-ReLU` is leaky_relu."""
+    """Return a name as the library writes it: leaky_relu for `Leaky-ReLU`."""
     return name.strip().lower().replace("-", "_")

@@ -3,22 +3,23 @@
 import numpy as np
 import pytest
 
-from gpubp import LossScaling, Network
+from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, BackendError
-from gpubp.training.loop import TrainingConfig, fit
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Run
 
 ROWS, BATCH = 20, 8
 
 
 def make(backend, device=None, optimizer="sgd"):
     net = Network([5, 4, 3], hidden_activation="tanh", backend=backend, device=device)
-    net.optimizer = optimizer
+    trainer = Trainer(net, optimizer)
     rng = np.random.default_rng(0)
-    feed = net.feed(rng.normal(size=(ROWS, 5)), rng.integers(0, 3, ROWS))
+    feed = trainer.feed(rng.normal(size=(ROWS, 5)), rng.integers(0, 3, ROWS))
     feed.visit(rng.permutation(ROWS))
-    return net, feed
+    return trainer, feed
 
 
 OPTIMIZERS = [
@@ -38,7 +39,7 @@ def test_replays_equal_steps(optimizer):
         np.testing.assert_array_equal(values, before[name], err_msg=f"capturing changed {name}")
     for _ in range(2):
         for start in range(0, ROWS, BATCH):
-            plain.train_rows(plain_feed, start, min(BATCH, ROWS - start))
+            plain.step_rows(plain_feed, start, min(BATCH, ROWS - start))
             (whole if start + BATCH <= ROWS else ragged)(start)
     assert captured.steps == plain.steps == 6
     for name, values in plain.state().items():
@@ -46,26 +47,23 @@ def test_replays_equal_steps(optimizer):
 
 
 def test_a_captured_step_refuses_what_it_was_not_made_for():
-    net, feed = make("cupy", "emulator")
-    step = net.capture(feed, BATCH)
+    trainer, feed = make("cupy", "emulator")
+    step = trainer.capture(feed, BATCH)
     with pytest.raises(ArgumentError, match="rows"):
         step(ROWS - BATCH + 1)
-    net.train_rows(feed, 0, ROWS)  # a larger batch: new arrays
+    assert step.is_current
+    trainer.step_rows(feed, 0, ROWS)  # a larger batch: new arrays
+    assert not step.is_current
     with pytest.raises(ArgumentError, match="captured anew"):
         step(0)
-    for optimizer in ("adam", net.optimizer):  # the same one, too, starts with fresh state
-        step = net.capture(feed, BATCH)
-        net.optimizer = optimizer
-        with pytest.raises(ArgumentError, match="captured anew"):
-            step(0)
 
 
 def test_a_backend_that_cannot_capture_says_so_and_leaves_the_network_alone():
-    net, feed = make("numpy")
-    before = net.state()
+    trainer, feed = make("numpy")
+    before = trainer.state()
     with pytest.raises(BackendError, match="'numpy' cannot capture"):
-        net.capture(feed, BATCH)
-    for name, values in net.state().items():
+        trainer.capture(feed, BATCH)
+    for name, values in trainer.state().items():
         np.testing.assert_array_equal(values, before[name], err_msg=name)
 
 
@@ -83,8 +81,9 @@ def test_a_run_that_replays_equals_one_that_does_not(precision):
         net = Network(
             [5, 4, 3], hidden_activation="tanh", backend=backend, precision=precision, loss_scaling=scaling, seed=1
         )
-        result = fit(net, dataset, TrainingConfig(epochs=3, batch_size=12))  # 3 whole batches and one of 4
-        ends.append((result.history, {name: values.tobytes() for name, values in net.state().items()}))
+        run = Run(net, dataset, TrainingConfig(epochs=3, batch_size=12))  # 3 whole batches and one of 4
+        result, state = run.train(), run.trainer.state()
+        ends.append((result.history, {name: values.tobytes() for name, values in state.items()}))
     assert ends[0] == ends[1]
     if precision is not None:
-        assert net.state()["updates"] < net.steps  # some were skipped
+        assert state["updates"] < run.trainer.steps  # some were skipped

@@ -15,6 +15,7 @@ from gpubp.errors import ArgumentError
 from gpubp.kernels.control import Control
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.network import Network
+from gpubp.nn.trainer import Trainer
 
 DTYPES = ("float32", "float64")
 QUICK_DTYPES = ("float32", pytest.param("float64", marks=pytest.mark.slow))
@@ -421,7 +422,7 @@ def test_a_wrong_argument_is_named(backend, argument, make, words):
 def test_overlapping_arguments_are_named(backend):
     room = backend.zeros((60,), "float32")
     arguments = good(backend) | {"a_prev": room[:24].reshape(4, 6), "a": room[20:40].reshape(4, 5)}
-    with pytest.raises(ArgumentError, match=r"a was 'memory at .*; it must be apart from a_prev"):
+    with pytest.raises(ArgumentError, match=r"a overlaps a_prev, at .*; it must lie in memory of its own"):
         backend.dense_forward(**arguments)
     neighbours = good(backend) | {"a_prev": room[:24].reshape(4, 6), "a": room[24:44].reshape(4, 5)}
     backend.dense_forward(**neighbours)
@@ -430,7 +431,7 @@ def test_overlapping_arguments_are_named(backend):
 def test_other_wrong_arguments(backend):
     x = backend.zeros((8,), "float32")
     control = backend.zeros((len(Control),), "float64")
-    with pytest.raises(ArgumentError, match="state was '0 arrays'; it must be 2 for adam"):
+    with pytest.raises(ArgumentError, match="state has 0 arrays; it must have 2 for adam"):
         backend.update(optimizers.Adam(), x, 0, control, [], backend.zeros((8,), "float32"))
     with pytest.raises(ArgumentError, match="decayed was 9"):
         backend.update(optimizers.SGD(), x, 9, control, [], backend.zeros((8,), "float32"))
@@ -514,43 +515,43 @@ def test_dlpack_arrays_of_the_device_go_through_dlpack(backend, monkeypatch):
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
-def networks(dtype, optimizer, hidden="tanh"):
+def trainers(dtype, optimizer, hidden="tanh"):
     made = []
     for name, device in (("numpy", "cpu"), ("cupy", "emulator")):
         net = Network([64, 32, 10], hidden_activation=hidden, dtype=dtype, backend=name, device=device, seed=1)
-        net.optimizer = optimizer
-        made.append(net)
+        made.append(Trainer(net, optimizer))
     return made
 
 
-def parameters(net):
+def parameters(trainer):
+    net = trainer.network
     return np.asarray(net.backend.asnumpy(net.parameters), "float64")
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-12)])
 def test_training_follows_numpy(rng, dtype, bound):
     x, y = rng.random((160, 64)).astype(dtype), rng.integers(0, 10, 160)
-    nets = networks(dtype, optimizers.SGD(learning_rate=0.01))
-    for net in nets:
-        feed = net.feed(x, y)
+    both = trainers(dtype, optimizers.SGD(learning_rate=0.01))
+    for trainer in both:
+        feed = trainer.feed(x, y)
         for step in range(20):
-            net.train_rows(feed, step * 32 % 160, 32)
-    expected, got = map(parameters, nets)
+            trainer.step_rows(feed, step * 32 % 160, 32)
+    expected, got = map(parameters, both)
     difference = np.linalg.norm(got - expected) / np.linalg.norm(expected)
     print(f"{dtype}: ‖Δw‖/‖w‖ = {difference:.1e}, {difference / bound:.1%} of the bound")
     assert difference <= bound
-    assert nets[1].last_loss() == pytest.approx(nets[0].last_loss(), rel=bound)
+    assert both[1].last_loss() == pytest.approx(both[0].last_loss(), rel=bound)
 
 
 def test_a_step_allocates_nothing(rng, monkeypatch):
-    _, net = networks("float32", optimizers.Adam(clip_norm=1.0))
-    feed = net.feed(rng.random((96, 64)), rng.integers(0, 10, 96))
-    net.train_rows(feed, 0, 32)
+    _, trainer = trainers("float32", optimizers.Adam(clip_norm=1.0))
+    feed = trainer.feed(rng.random((96, 64)), rng.integers(0, 10, 96))
+    trainer.step_rows(feed, 0, 32)
     sizes = []
     allocate = MEMORY.allocate
     monkeypatch.setattr(MEMORY, "allocate", lambda nbytes, name="": sizes.append(nbytes) or allocate(nbytes, name))
-    net.train_rows(feed, 32, 32)
-    net.train_rows(feed, 64, 32)
+    trainer.step_rows(feed, 32, 32)
+    trainer.step_rows(feed, 64, 32)
     assert sizes == []
 
 

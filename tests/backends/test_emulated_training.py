@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 
-from gpubp import Network, backends
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Scaler
+from gpubp import Network, Trainer, backends
+from gpubp.data import Scaler, load
 
 BATCH = 64
 
 
 @pytest.fixture(scope="module")
 def digits():
-    found = data.load("digits")
+    found = load("digits")
     scaler = Scaler.fit(found.x_train)
     return scaler.apply(found.x_train), found.y_train, scaler.apply(found.x_test), found.y_test
 
@@ -21,12 +20,12 @@ def train(digits, backend, steps, optimizer, **settings):
     """A [64, 32, 10] network after so many steps on the digits, the same batches for every backend."""
     x, y, _, _ = digits
     net = Network([64, 32, 10], hidden_activation="tanh", backend=backend, **settings)
-    net.optimizer = optimizer
-    feed = net.feed(x, y)
+    trainer = Trainer(net, optimizer)
+    feed = trainer.feed(x, y)
     feed.visit(np.random.default_rng(1).permutation(len(x)))
     for step in range(steps):
         start = step * BATCH % (len(x) - BATCH)
-        net.train_rows(feed, start, BATCH)
+        trainer.step_rows(feed, start, BATCH)
     return net
 
 

@@ -4,12 +4,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpubp import LossScaling, Network
+from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.chips import Chip
-from gpubp.data import dataset as data
-from gpubp.data.dataset import Scaler
+from gpubp.data import Scaler, load
 from gpubp.errors import ArgumentError
 from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
@@ -184,7 +183,7 @@ def test_chips_without_these_tensor_cores_are_refused():
 
 @pytest.fixture(scope="module")
 def digits():
-    found = data.load("digits")
+    found = load("digits")
     scaler = Scaler.fit(found.x_train)
     return scaler.apply(found.x_train), found.y_train, scaler.apply(found.x_test), found.y_test
 
@@ -194,11 +193,11 @@ def train(digits, backend, steps, **settings):
     x, y, _, _ = digits
     device = "emulator" if backend == "cupy" else None
     net = Network([64, 32, 10], backend=backend, device=device, **settings)
-    net.optimizer = {"name": "nesterov", "learning_rate": 0.1}
-    feed = net.feed(x, y)
+    trainer = Trainer(net, {"name": "nesterov", "learning_rate": 0.1})
+    feed = trainer.feed(x, y)
     feed.visit(np.random.default_rng(1).permutation(len(x)))
     for step in range(steps):
-        net.train_rows(feed, step * BATCH % (len(x) - BATCH), BATCH)
+        trainer.step_rows(feed, step * BATCH % (len(x) - BATCH), BATCH)
     return net
 
 
@@ -228,8 +227,7 @@ def test_the_weights_follow_the_reference(digits, precision, tolerance):
 
 def small(**options):
     net = Network([5, 4, 3], hidden_activation="tanh", backend="cupy", device="emulator", **options)
-    net.optimizer = "adam"
-    return net
+    return Trainer(net, "adam")
 
 
 @pytest.mark.slow
@@ -238,19 +236,20 @@ def test_a_captured_step_skips_on_the_device(rng, initial, first_skip):
     x, y = rng.normal(size=(20, 5)), rng.integers(0, 3, 20)
     scaling = LossScaling(initial, 3)
     plain, captured = (small(precision="fp16", loss_scaling=scaling) for _ in range(2))
-    feeds = [net.feed(x, y) for net in (plain, captured)]
+    feeds = [trainer.feed(x, y) for trainer in (plain, captured)]
     before = captured.state()
     replay = captured.capture(feeds[1], 10)
-    assert captured._stored is not None
-    np.testing.assert_array_equal(captured.backend.asnumpy(captured._stored), plain.backend.asnumpy(plain._stored))
+    stored = [trainer.network.backend.asnumpy(trainer.network.stored) for trainer in (plain, captured)]
+    assert stored[0].dtype == np.float16
+    np.testing.assert_array_equal(*stored)
     for name, values in captured.state().items():
         np.testing.assert_array_equal(values, before[name], err_msg=f"capturing changed {name}")
     skips = []
     for step in range(14):
         start = 10 * (step % 2)
-        plain.train_rows(feeds[0], start, 10)
+        plain.step_rows(feeds[0], start, 10)
         replay(start)
-        skips.append(captured.backend.asnumpy(captured.control)[Control.SKIP])
+        skips.append(captured.network.backend.asnumpy(captured.control)[Control.SKIP])
     assert skips[0] == first_skip
     assert 0 in skips
     assert captured.steps == 14 == captured.state()["updates"] + sum(skips)
@@ -263,12 +262,15 @@ def test_a_step_takes_arrays_on_the_device_in_either_dtype(rng):
     x, y = rng.normal(size=(8, 5)).astype(np.float32), rng.integers(0, 3, 8)
     ends = []
     for kind in (None, "float32", "bfloat16"):
-        net = small(precision="bf16")
+        trainer = small(precision="bf16")
+        net = trainer.network
         placed = x if kind is None else net.backend.asarray(x.astype(kind), kind)
-        net.train_step(placed, y)
+        trainer.step(placed, y)
         ends.append(net.weights())
     for name in ends[0]:
         np.testing.assert_array_equal(ends[1][name], ends[0][name])
         np.testing.assert_array_equal(ends[2][name], ends[0][name])
-    with pytest.raises(ArgumentError, match=r"x was .*; it must be of float32 and shape \(B, 5\) or of bfloat16"):
-        net.train_step(net.backend.asarray(x, "float64"), y)
+    with pytest.raises(
+        ArgumentError, match=r"x is an array of .*; it must be of float32 and shape \(B, 5\) or of bfloat16"
+    ):
+        trainer.step(net.backend.asarray(x, "float64"), y)

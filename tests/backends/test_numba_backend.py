@@ -167,7 +167,7 @@ def test_wrong_arguments_are_named_before_anything_is_written(backend):
         "w.dtype": (a, backend.zeros((5, 3), "float64"), None, identity, None, out),
         "b.shape": (a, w, backend.zeros((4,), "float32"), identity, None, out),
         "a.strides": (a, w, None, identity, None, backend.zeros((5, 4), "float32").T),
-        "a_prev was 'a ndarray'": (np.zeros((4, 3)), w, None, identity, None, out),
+        "a_prev is a ndarray": (np.zeros((4, 3)), w, None, identity, None, out),
         "activation": (a, w, None, activations.get("softmax"), None, out),
     }
     shared = backend.zeros((40,), "float32")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.backends import numpy_backend
 from gpubp.backends.base import Backend
 from gpubp.backends.numpy_backend import NumpyBackend
@@ -247,8 +247,9 @@ def test_results_are_the_same_from_run_to_run():
     results = []
     for _ in range(2):
         net = Network([33, 129, 65, 10], backend="numpy")
+        trainer = Trainer(net)
         for _ in range(3):
-            net.train_step(x, y)
+            trainer.step(x, y)
         results.append(net.parameters.tobytes())
     assert results[0] == results[1]
 
@@ -301,18 +302,18 @@ GENTLE = SGD(learning_rate=1e-5)
 def peak_of_a_step(dtype="float32", optimizer=GENTLE, from_feed=False, **chosen):
     """The most bytes that the second training step holds at once, beyond what was held before it."""
     net = Network(SIZES, dtype=dtype, backend="numpy", **chosen)
-    net.optimizer = optimizer
+    trainer = Trainer(net, optimizer)
     rng = np.random.default_rng(0)
     x = rng.random((ROWS, SIZES[0])).astype(dtype)
     labels = rng.integers(0, SIZES[-1], ROWS)
     y = labels if net.loss.takes_labels else np.eye(SIZES[-1], dtype=dtype)[labels]
-    feed = net.feed(x, y)
+    feed = trainer.feed(x, y)
 
     def step():
         if from_feed:
-            net.train_rows(feed, 0, ROWS)
+            trainer.step_rows(feed, 0, ROWS)
         else:
-            net.train_step(x, y)
+            trainer.step(x, y)
 
     step()
     tracemalloc.start()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.errors import ArgumentError
 from gpubp.nn import losses
 from gpubp.nn.checks import checked_examples, checked_targets, require_examples_on_device, require_targets_on_device
@@ -16,19 +16,19 @@ LABELS = np.array([2, 1, 1, 0, 0, 0, 2])
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.ones((7, 5)), r"x was 'an array of shape \(7, 5\)'; it must be of shape \(B, 4\)"),
-        (np.ones(4), r"x was 'an array of shape \(4,\)'"),
-        (np.ones((7, 4, 1)), r"x was 'an array of shape \(7, 4, 1\)'"),
-        (np.float64(3), "x was"),
-        (np.ones((0, 4)), r"x was 'an array of shape \(0, 4\)'.*B ≥ 1"),
-        ([], "x was"),
-        (None, "x was 'an array of dtype object'"),
-        ("text", "x was 'an array of dtype"),
-        ([["a", "b", "c", "d"]], "x was 'an array of dtype"),
-        ([[1, 2, 3, 4], [1, 2, 3]], "x was 'ragged'"),
-        (np.ones((7, 4), complex), "x was 'an array of dtype complex128'; it must be an array of real numbers"),
-        (np.full((7, 4), None), "x was 'an array of dtype object'"),
-        (np.full((7, 4), np.datetime64("2020-01-01")), "x was 'an array of dtype datetime64"),
+        (np.ones((7, 5)), r"x has shape \(7, 5\); it must have shape \(B, 4\)"),
+        (np.ones(4), r"x has shape \(4,\)"),
+        (np.ones((7, 4, 1)), r"x has shape \(7, 4, 1\)"),
+        (np.float64(3), "x has shape"),
+        (np.ones((0, 4)), r"x has shape \(0, 4\).*B ≥ 1"),
+        ([], "x has shape"),
+        (None, "x holds object;"),
+        ("text", "x holds"),
+        ([["a", "b", "c", "d"]], "x holds"),
+        ([[1, 2, 3, 4], [1, 2, 3]], "x is ragged; it must be an array of numbers"),
+        (np.ones((7, 4), complex), "x holds complex128; it must hold real numbers"),
+        (np.full((7, 4), None), "x holds object;"),
+        (np.full((7, 4), np.datetime64("2020-01-01")), "x holds datetime64"),
     ],
 )
 def test_a_wrong_x_is_an_error_that_names_it(x, message, finite):
@@ -40,17 +40,17 @@ def test_a_wrong_x_is_an_error_that_names_it(x, message, finite):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (LABELS.astype(float), "y was 'an array of float64 labels'; it must be of integers"),
-        (LABELS.astype(bool), "y was 'an array of bool labels'"),
-        (np.where(LABELS == 1, 3, LABELS), "y was 'labels from 0 to 3'; it must be labels from 0 to 2"),
-        (np.where(LABELS == 1, -1, LABELS), "y was 'labels from -1 to 2'"),
-        (np.full(7, 2**63, np.uint64), "y was 'labels from"),
-        (np.ones((7, 2)), r"y was 'an array of shape \(7, 2\)'; it must be of shape \(B, 3\) or \(B,\) integer labels"),
-        (np.ones((7, 1), int), "y was 'an array of shape"),
-        (np.zeros(0, int), "y was 'empty'"),
-        (np.zeros((0, 3)), "y was"),
-        (["a"] * 7, "y was 'an array of dtype"),
-        (None, "y was 'an array of dtype object'"),
+        (LABELS.astype(float), "y holds float64 labels; it must hold integers, or one-hot rows"),
+        (LABELS.astype(bool), "y holds bool labels"),
+        (np.where(LABELS == 1, 3, LABELS), "y holds labels from 0 to 3; it must hold labels from 0 to 2"),
+        (np.where(LABELS == 1, -1, LABELS), "y holds labels from -1 to 2;"),
+        (np.full(7, 2**63, np.uint64), "y holds labels from"),
+        (np.ones((7, 2)), r"y has shape \(7, 2\); it must have shape \(B, 3\), or be \(B,\) integer labels"),
+        (np.ones((7, 1), int), "y has shape"),
+        (np.zeros(0, int), "y is empty; it must have at least one label"),
+        (np.zeros((0, 3)), "y has shape"),
+        (["a"] * 7, "y holds"),
+        (None, "y holds object;"),
     ],
 )
 def test_wrong_labels_are_an_error_that_names_them(y, message, values):
@@ -62,9 +62,7 @@ def test_wrong_labels_are_an_error_that_names_them(y, message, values):
 def test_nan_and_infinity_in_x_are_refused_and_too_large_for_float32_is_infinite(value):
     x = np.ones((7, 4))
     x[3, 2] = value
-    with pytest.raises(
-        ArgumentError, match="x was 'an array with NaN or infinity in it'; it must be finite in float32"
-    ):
+    with pytest.raises(ArgumentError, match="x holds NaN or infinity; it must be finite in float32"):
         checked_examples(x, 4, "float32", finite=True)
     np.testing.assert_array_equal(checked_examples(x, 4, "float64"), x)  # nobody asked to look
 
@@ -74,7 +72,7 @@ def test_nan_and_infinity_in_x_are_refused_and_too_large_for_float32_is_infinite
     [
         ("huber", np.nan, "NaN or infinity"),
         ("squared_error", np.inf, "NaN or infinity"),
-        ("binary_cross_entropy", 1.5, "values from .* to 1.5'; it must be from 0 to 1"),
+        ("binary_cross_entropy", 1.5, "values from .* to 1.5; it must be from 0 to 1"),
         ("binary_cross_entropy", -0.1, "values from -0.1"),
         ("softmax_cross_entropy", 0.5, "rows that do not sum to 1"),
         ("softmax_cross_entropy", -1, "values from -1"),
@@ -101,7 +99,9 @@ def test_targets_that_the_loss_cannot_take_are_refused(loss, value, message):
     ],
 )
 def test_examples_of_another_shape_or_dtype_are_refused(shape, dtype):
-    with pytest.raises(ArgumentError, match=r"x was .*; it must be of float32 and shape \(B, 4\), with B ≥ 1"):
+    with pytest.raises(
+        ArgumentError, match=r"x is an array of .*; it must be of float32 and shape \(B, 4\), with B ≥ 1"
+    ):
         require_examples_on_device(np.empty(shape, dtype), 4, "float32")
     require_examples_on_device(np.empty((7, 4), "float32"), 4, "float32")
 
@@ -125,17 +125,18 @@ def test_targets_are_of_the_shape_and_dtype_that_the_loss_takes(loss, shape, dty
     if right:
         require_targets_on_device(y, losses.get(loss), 3, "float32")
     else:
-        with pytest.raises(ArgumentError, match=r"y was 'an array of .* it must be of float32"):
+        with pytest.raises(ArgumentError, match=r"y is an array of .*; it must be of float32"):
             require_targets_on_device(y, losses.get(loss), 3, "float32")
 
 
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_a_step_looks_at_arrays_on_its_device(name):
     net = Network([4, 6, 3], backend="cupy", device="emulator")
+    trainer = Trainer(net)
     before = net.weights()
     arrays = {"x": np.zeros((7, 4), "float32"), "y": np.zeros(7, "int64"), name: np.zeros((7, 2), "float32")}
-    with pytest.raises(ArgumentError, match=f"{name} was"):
-        net.train_step(*(net.backend.asarray(array, array.dtype) for array in arrays.values()))
-    assert net.steps == 0
+    with pytest.raises(ArgumentError, match=f"{name} is an array of"):
+        trainer.step(*(net.backend.asarray(array, array.dtype) for array in arrays.values()))
+    assert trainer.steps == 0
     for key, weights in net.weights().items():
         np.testing.assert_array_equal(weights, before[key])

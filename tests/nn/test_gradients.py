@@ -13,7 +13,7 @@ from autograd.scipy.special import erf, logsumexp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
 
@@ -85,9 +85,9 @@ def test_the_mean_divides_by_the_batch_and_once_only():
 
 def test_a_step_of_sgd_by_hand():
     net = hand_network(loss={"name": "half_squared_error", "reduction": "sum"})
-    net.optimizer = {"name": "sgd", "learning_rate": 0.5}
-    net.train_step(HAND_X, HAND_Y)
-    assert net.last_loss() == 55.25
+    trainer = Trainer(net, {"name": "sgd", "learning_rate": 0.5})
+    trainer.step(HAND_X, HAND_Y)
+    assert trainer.last_loss() == 55.25
     # w − ½ ∂L/∂w; w1's gradient was taken with the old w2
     np.testing.assert_array_equal(net.w[2], [[2 - 0.625, -3 + 17.75]])
     np.testing.assert_array_equal(net.b[2], [6.0])
@@ -357,16 +357,17 @@ def test_float32_is_close_to_float64(problem):
 @given(problems())
 def test_the_folded_update_equals_the_unfolded(problem):
     make, x, y = problem
-    folded, unfolded = make(), make()
+    folded = Trainer(make())
     # a clipping norm that is never reached turns the folding off
-    unfolded.optimizer = {**unfolded.optimizer.config(), "clip_norm": 1e30}
+    unfolded = Trainer(make(), {**folded.optimizer.config(), "clip_norm": 1e30})
     assert folded.optimizer.is_plain_sgd
     assert not unfolded.optimizer.is_plain_sgd
     for _ in range(2):
-        for net in (folded, unfolded):
-            net.train_step(x, y)
-    for name, value in folded.weights().items():
-        np.testing.assert_allclose(value, unfolded.weights()[name], rtol=1e-12, atol=1e-13, err_msg=name)
+        for trainer in (folded, unfolded):
+            trainer.step(x, y)
+    expected = unfolded.network.weights()
+    for name, value in folded.network.weights().items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12, atol=1e-13, err_msg=name)
 
 
 @few
@@ -376,11 +377,11 @@ def test_a_small_step_along_the_gradient_lowers_the_loss_by_its_squared_norm(pro
     net = make("sum")
     loss, gradients = net.gradients(x, y)
     squared_norm = sum(norm**2 for norm in gradients.norms())
-    net.optimizer = {"name": "sgd", "learning_rate": 1e-7 / max(1.0, squared_norm)}
-    net.train_step(x, y)
+    rate = 1e-7 / max(1.0, squared_norm)
+    Trainer(net, {"name": "sgd", "learning_rate": rate}).step(x, y)
     fall = loss - net.evaluate(x, y).loss
     # kinks and rounding leave a little
-    assert fall == pytest.approx(net.optimizer.learning_rate * squared_norm, rel=0.02, abs=1e-13 * max(1.0, loss) * 30)
+    assert fall == pytest.approx(rate * squared_norm, rel=0.02, abs=1e-13 * max(1.0, loss) * 30)
 
 
 def test_identical_examples_weigh_as_one():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.nn import model_file
 from gpubp.nn.activations import ACTIVATIONS, LeakyReLU
@@ -106,37 +106,33 @@ def test_arrays_of_any_layout_are_written_right(tmp_path):
 def test_training_goes_on_bit_for_bit_from_a_saved_state(tmp_path, optimizer):
     rng = np.random.default_rng(1)
     batches = [(rng.normal(size=(5, 4)), rng.integers(0, 3, 5)) for _ in range(6)]
-    net = network()
-    net.optimizer = optimizer
+    trainer = Trainer(network(), optimizer)
     for batch in batches[:3]:
-        net.train_step(*batch)
-    model_file.write(tmp_path / "checkpoint", net.state(), {"network": net.config()})
+        trainer.step(*batch)
+    model_file.write(tmp_path / "checkpoint", trainer.state(), {"network": trainer.network.config()})
 
     tensors, metadata = model_file.read(tmp_path / "checkpoint")
-    resumed = Network.from_config(metadata["network"], backend="numpy")
-    resumed.optimizer = optimizer
+    resumed = Trainer(Network.from_config(metadata["network"], backend="numpy"), optimizer)
     resumed.restore(tensors)
     assert resumed.steps == 3
     for batch in batches[3:]:
-        net.train_step(*batch)
-        resumed.train_step(*batch)
-        assert resumed.last_loss() == net.last_loss()
-    for name, value in net.state().items():
+        trainer.step(*batch)
+        resumed.step(*batch)
+        assert resumed.last_loss() == trainer.last_loss()
+    for name, value in trainer.state().items():
         np.testing.assert_array_equal(resumed.state()[name], value, err_msg=name)
 
 
 def test_a_state_of_another_network_or_optimizer_is_refused_and_nothing_changes():
-    net = network()
-    net.optimizer = "adam"
-    before = net.state()
-    other = Network([4, 6, 3], backend="numpy")
-    other.optimizer = "adam"
-    wrong = [other.state(), network().state(), {k: v for k, v in before.items() if k != "steps"}]
+    trainer = Trainer(network(), "adam")
+    before = trainer.state()
+    other = Trainer(Network([4, 6, 3], backend="numpy"), "adam")
+    wrong = [other.state(), Trainer(network()).state(), {k: v for k, v in before.items() if k != "steps"}]
     wrong += [{k: v for k, v in before.items() if k != "layer2.bias"}]
     for state in wrong:
         with pytest.raises(ArgumentError):
-            net.restore(state)
-    for name, value in net.state().items():
+            trainer.restore(state)
+    for name, value in trainer.state().items():
         np.testing.assert_array_equal(value, before[name])
 
 
@@ -352,7 +348,7 @@ def test_other_programs_can_read_the_weights(saved):
 
 WRITER = """
 import sys
-from gpubp import Network
+from gpubp import Network, Trainer
 nets = [Network([30, 200, 3], backend="numpy", seed=seed) for seed in (1, 2)]
 nets[0].save(sys.argv[1])
 print("ready", flush=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.errors import ArgumentError
 from gpubp.nn import optimizers
 from gpubp.nn.optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Cosine, Exponential, Nesterov, Step, Warmup
@@ -107,22 +107,22 @@ def test_every_optimizer_has_a_recurrence_here():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_follow_the_papers_recurrence(name):
     net = one_weight()
-    net.optimizer = name
+    trainer = Trainer(net, name)
     for t, expected in enumerate(RECURRENCES[name](0.7, gradient_of_one_weight)):
-        net.train_step(X, np.array([[TARGETS[t]]]))
+        trainer.step(X, np.array([[TARGETS[t]]]))
         assert net.w[1][0, 0] == pytest.approx(expected, rel=1e-13), f"step {t + 1}"
-        assert net.steps == t + 1
+        assert trainer.steps == t + 1
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_setting_the_optimizer_starts_afresh(name):
+def test_a_new_trainer_starts_afresh(name):
     net = one_weight()
-    net.optimizer = name
-    first = [net.train_step(X, [[y]]) or net.w[1][0, 0] for y in TARGETS]
+    trainer = Trainer(net, name)
+    first = [trainer.step(X, [[y]]) or net.w[1][0, 0] for y in TARGETS]
     net.set_weights({"layer1.weight": np.array([[0.7]])})
-    net.optimizer = name
-    assert net.steps == 0
-    assert [net.train_step(X, [[y]]) or net.w[1][0, 0] for y in TARGETS] == first
+    trainer = Trainer(net, name)
+    assert trainer.steps == 0
+    assert [trainer.step(X, [[y]]) or net.w[1][0, 0] for y in TARGETS] == first
 
 
 # --- schedules --------------------------------------------------------------------------------------------------------
@@ -145,19 +145,19 @@ def test_schedules_by_hand():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_schedule_scales_the_step_of_every_optimizer(name):
     # a schedule of ½ from the second update on is half the learning rate from there on
-    scheduled, by_hand = one_weight(), one_weight()
     whole = optimizers.get(name)
-    scheduled.optimizer = {**whole.config(), "schedule": Step(every=1, factor=0.5)}
-    by_hand.optimizer = whole
-    for net in (scheduled, by_hand):
-        net.train_step(X, [[2.0]])
+    scheduled = Trainer(one_weight(), {**whole.config(), "schedule": Step(every=1, factor=0.5)})
+    by_hand = Trainer(one_weight(), whole)
+    for trainer in (scheduled, by_hand):
+        trainer.step(X, [[2.0]])
     state = by_hand.state()
-    by_hand.optimizer = {**whole.config(), "learning_rate": whole.learning_rate / 2}
+    by_hand = Trainer(by_hand.network, {**whole.config(), "learning_rate": whole.learning_rate / 2})
     by_hand.restore(state)
-    for net in (scheduled, by_hand):
-        net.train_step(X, [[-1.0]])
-    assert scheduled.w[1][0, 0] == pytest.approx(by_hand.w[1][0, 0], rel=1e-14)
-    assert scheduled.w[1][0, 0] != 0.7
+    for trainer in (scheduled, by_hand):
+        trainer.step(X, [[-1.0]])
+    found, expected = (trainer.network.w[1][0, 0] for trainer in (scheduled, by_hand))
+    assert found == pytest.approx(expected, rel=1e-14)
+    assert found != 0.7
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,8 @@ BATCH = (np.array([[1.0, -2, 0.5], [0.3, 0.8, -1]]), np.array([[1.0, 0], [-2, 3]
 
 def step_of(net, optimizer):
     """What one update subtracts from the parameters, weights before biases."""
-    net.optimizer = optimizer
     before = net.weights()
-    net.train_step(*BATCH)
+    Trainer(net, optimizer).step(*BATCH)
     after = net.weights()
     return {name: before[name] - after[name] for name in before}
 
@@ -265,15 +264,13 @@ def test_the_norm_is_clipped_before_the_value():
 
 def test_a_gradient_of_0_is_not_divided_by_its_norm():
     net = one_weight()
-    net.optimizer = SGD(clip_norm=1.0)
-    net.train_step(X, X * 0.7)
+    Trainer(net, SGD(clip_norm=1.0)).step(X, X * 0.7)
     assert net.w[1][0, 0] == 0.7
 
 
 def test_a_gradient_with_nan_shows_in_every_weight_that_clipping_scales():
     net = small()
-    net.optimizer = SGD(clip_norm=1.0)
-    net.train_step(BATCH[0], np.array([[1.0, np.nan], [0, 0]]))
+    Trainer(net, SGD(clip_norm=1.0)).step(BATCH[0], np.array([[1.0, np.nan], [0, 0]]))
     assert all(np.isnan(w).all() for w in net.w[1:])
 
 
@@ -314,9 +311,8 @@ def test_decay_stops_at_the_first_bias_wherever_the_blocks_of_the_update_end():
     # more weights than one block of the backend holds, and a number that is no multiple of it
     net = Network([300, 201], loss="squared_error", dtype="float64", backend="numpy")
     net.set_weights({"layer1.weight": np.ones((201, 300)), "layer1.bias": np.ones(201)})
-    net.optimizer = SGD(learning_rate=0.1, weight_decay=0.5)
     x = np.zeros((1, 300))
-    net.train_step(x, np.ones((1, 201)))  # no gradient: a = b = y
+    Trainer(net, SGD(learning_rate=0.1, weight_decay=0.5)).step(x, np.ones((1, 201)))  # no gradient: a = b = y
     np.testing.assert_array_equal(net.w[1], np.full((201, 300), 0.95))
     np.testing.assert_array_equal(net.b[1], np.ones(201))
 

@@ -10,23 +10,27 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import integers
 
-from gpubp import LossScaling, Network
+from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.data import dataset as data
+from gpubp.data import load
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.kernels.control import Control
 from gpubp.nn.precision import PRECISIONS, Precision, round_to_tf32
+from gpubp.training.checkpoint import CHECKPOINT_FILE
+from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import gradient_check
-from gpubp.training.loop import Listener, TrainingConfig, fit
+from gpubp.training.loop import Listener, fit
 
 STORAGE = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 
 
-def small(precision="fp16", *, optimizer="sgd", **options):
-    net = Network([4, 6, 3], precision=precision, backend="numpy", seed=3, **options)
-    net.optimizer = optimizer
-    return net
+def small(precision="fp16", **options):
+    return Network([4, 6, 3], precision=precision, backend="numpy", seed=3, **options)
+
+
+def training(precision="fp16", *, optimizer="sgd", **options):
+    return Trainer(small(precision, **options), optimizer)
 
 
 def batch(rows=8, seed=0):
@@ -42,12 +46,12 @@ def blobs():
     return Dataset(x[:66], labels[:66], x[66:], labels[66:], class_names=("a", "b", "c"), name="blobs")
 
 
-def control(net, place):
-    return net.backend.asnumpy(net.control)[place]
+def control(trainer, place):
+    return trainer.network.backend.asnumpy(trainer.control)[place]
 
 
-def contents(net):
-    return {name: array.tobytes() for name, array in net.state().items()}
+def contents(trainer):
+    return {name: array.tobytes() for name, array in trainer.state().items()}
 
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
@@ -118,13 +122,15 @@ def test_without_a_precision_every_role_has_the_dtype():
 
 @pytest.mark.parametrize("precision", STORAGE)
 def test_arrays_have_the_dtype_of_their_role(precision):
-    net = small(precision, optimizer="adam")
+    trainer = training(precision, optimizer="adam")
+    net = trainer.network
     x, y = batch()
-    net.train_step(x, y)
+    trainer.step(x, y)
     storage = STORAGE[precision]
-    arrays = net._batch(8)
-    assert {array.dtype for array in (*net.w[1:], *net._a, *net._delta[1:])} == {np.dtype(storage)}
-    assert {array.dtype for array in (net.parameters, net._gradients, *net._state, *net.b[1:])} == {np.dtype("float32")}
+    arrays = net.batches.of(8)
+    assert {array.dtype for array in (*net.w[1:], *arrays.a, *arrays.delta[1:])} == {np.dtype(storage)}
+    updated = (net.parameters, net.gradient, *trainer._state, *net.b[1:])
+    assert {array.dtype for array in updated} == {np.dtype("float32")}
     assert arrays.target[np.dtype("float32")].dtype == np.float32
     # the copy that the products read is the weights rounded, step by step
     for l in (1, 2):
@@ -137,9 +143,9 @@ def test_steps_too_small_for_16_bits_are_not_lost():
     net = small("bf16")
     x, y = batch()
     before = net.weights()["layer2.weight"].copy()
-    net.optimizer = {"name": "sgd", "learning_rate": 1e-4}
+    trainer = Trainer(net, {"name": "sgd", "learning_rate": 1e-4})
     for _ in range(50):
-        net.train_step(x, y)
+        trainer.step(x, y)
     moved = net.weights()["layer2.weight"] - before
     gradient = small("bf16").gradients(x, y)[1].w[2]
     np.testing.assert_allclose(moved, -50e-4 * gradient, rtol=0.1, atol=1e-5)
@@ -183,11 +189,11 @@ def test_gradients_are_near_those_in_float32(precision):
 
 
 def test_inputs_beyond_the_range_of_float16_are_refused():
-    net = small()
+    trainer = training()
     x, y = batch()
     x[2, 1] = 70_000
-    with pytest.raises(ArgumentError, match=r"x was .*; it must be finite in float16"):
-        net.feed(x, y)
+    with pytest.raises(ArgumentError, match=r"x holds NaN or infinity; it must be finite in float16"):
+        trainer.feed(x, y)
 
 
 def test_inputs_may_be_rounded_already():
@@ -198,7 +204,7 @@ def test_inputs_may_be_rounded_already():
 # --- training ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return load("digits")
 
 
 @pytest.fixture(scope="module")
@@ -220,38 +226,41 @@ def test_the_digits_are_learnt_as_well_as_in_float32(digits, float32_accuracy, p
 
 # --- loss scaling -----------------------------------------------------------------------------------------------------
 def test_an_overflow_skips_the_step_and_halves_the_scale():
-    net = small(optimizer="adam", loss_scaling=LossScaling(initial=2.0**40, growth_interval=1000))
+    trainer = training(optimizer="adam", loss_scaling=LossScaling(initial=2.0**40, growth_interval=1000))
     x, y = batch()
-    kept = contents(net)
+    kept = contents(trainer)
     skipped = 0
     for step in range(60):
-        net.train_step(x, y)
-        if control(net, Control.SKIP) == 0:
+        trainer.step(x, y)
+        if control(trainer, Control.SKIP) == 0:
             break
         skipped = step + 1
-        assert control(net, Control.LOSS_SCALE) == 2.0 ** (40 - skipped)
-        assert control(net, Control.STEP) == control(net, Control.CLEAN_STEPS) == 0
-        now = contents(net)
+        assert control(trainer, Control.LOSS_SCALE) == 2.0 ** (40 - skipped)
+        assert control(trainer, Control.STEP) == control(trainer, Control.CLEAN_STEPS) == 0
+        now = contents(trainer)
         assert all(now[name] == kept[name] for name in kept if name.startswith(("layer", "optimizer")))
-        np.testing.assert_array_equal(net.w[1], net.weights()["layer1.weight"].astype(np.float16))
-        assert np.isfinite(net.last_loss())
+        np.testing.assert_array_equal(
+            trainer.network.w[1], trainer.network.weights()["layer1.weight"].astype(np.float16)
+        )
+        assert np.isfinite(trainer.last_loss())
     assert 20 < skipped < 30  # δ^L is about 0.1, and float16 ends at 2¹⁶
-    assert control(net, Control.STEP) == control(net, Control.CLEAN_STEPS) == 1
-    assert net.steps == skipped + 1
+    assert control(trainer, Control.STEP) == control(trainer, Control.CLEAN_STEPS) == 1
+    assert trainer.steps == skipped + 1
 
     # from there on, all is as if the scale had been that from the start
-    other = small(optimizer="adam", loss_scaling=LossScaling(initial=2.0 ** (40 - skipped), growth_interval=1000))
-    other.train_step(x, y)
+    other = training(optimizer="adam", loss_scaling=LossScaling(initial=2.0 ** (40 - skipped), growth_interval=1000))
+    other.step(x, y)
     for _ in range(3):
-        net.train_step(x, y)
-        other.train_step(x, y)
-    now, expected = contents(net), contents(other)
+        trainer.step(x, y)
+        other.step(x, y)
+    now, expected = contents(trainer), contents(other)
     assert {name for name in now if now[name] != expected[name]} == {"steps", "losses"}
-    assert net.last_loss() == other.last_loss()  # the sum over the epoch has the skipped steps too
+    assert trainer.last_loss() == other.last_loss()  # the sum over the epoch has the skipped steps too
 
 
 def test_an_overflow_of_the_weights_skips_and_recovers():
-    net = small()
+    trainer = training()
+    net = trainer.network
     x, y = batch()
     right = net.weights()
     wrong = {name: array.copy() for name, array in right.items()}
@@ -259,50 +268,50 @@ def test_an_overflow_of_the_weights_skips_and_recovers():
     net.set_weights(wrong)
     assert np.isinf(net.w[1][2]).all()
     for step in range(3):
-        net.train_step(x, y)
-        assert not np.isfinite(net.last_loss())
-        assert control(net, Control.SKIP) == 1
-        assert control(net, Control.LOSS_SCALE) == 2.0 ** (15 - step)
+        trainer.step(x, y)
+        assert not np.isfinite(trainer.last_loss())
+        assert control(trainer, Control.SKIP) == 1
+        assert control(trainer, Control.LOSS_SCALE) == 2.0 ** (15 - step)
     np.testing.assert_array_equal(net.weights()["layer1.weight"], wrong["layer1.weight"])
     net.set_weights(right)
-    net.train_step(x, y)
-    assert np.isfinite(net.last_loss())
-    assert control(net, Control.SKIP) == 0
-    assert control(net, Control.STEP) == 1
+    trainer.step(x, y)
+    assert np.isfinite(trainer.last_loss())
+    assert control(trainer, Control.SKIP) == 0
+    assert control(trainer, Control.STEP) == 1
     assert (net.weights()["layer1.weight"] != right["layer1.weight"]).any()
 
 
 def test_the_scale_stops_at_one():
-    net = small(loss_scaling=LossScaling(initial=2.0))
+    trainer = training(loss_scaling=LossScaling(initial=2.0))
     x, y = batch()
     x[0, 0] = np.nan
     for _ in range(3):
-        net.train_step(x, y)
-        assert (control(net, Control.LOSS_SCALE), control(net, Control.SKIP)) == (1, 1)
-        assert np.isnan(net.last_loss())
+        trainer.step(x, y)
+        assert (control(trainer, Control.LOSS_SCALE), control(trainer, Control.SKIP)) == (1, 1)
+        assert np.isnan(trainer.last_loss())
 
 
 def test_the_scale_doubles_after_clean_steps():
-    net = small(loss_scaling=LossScaling(initial=4.0, growth_interval=3))
+    trainer = training(loss_scaling=LossScaling(initial=4.0, growth_interval=3))
     x, y = batch()
     scales = []
     for _ in range(9):
-        net.train_step(x, y)
-        scales.append(control(net, Control.LOSS_SCALE))
+        trainer.step(x, y)
+        scales.append(control(trainer, Control.LOSS_SCALE))
     assert scales == [4, 4, 8, 8, 8, 16, 16, 16, 32]
-    assert control(net, Control.STEP) == 9
+    assert control(trainer, Control.STEP) == 9
 
 
 def test_a_skip_starts_the_count_of_clean_steps_anew():
-    net = small(loss_scaling=LossScaling(initial=4.0, growth_interval=3))
+    trainer = training(loss_scaling=LossScaling(initial=4.0, growth_interval=3))
     x, y = batch()
     scales = []
     for step in range(6):
-        net.train_step(np.full_like(x, np.nan) if step == 2 else x, y)
-        assert not net.skipping  # without end: there are smaller scales
-        scales.append(control(net, Control.LOSS_SCALE))
+        trainer.step(np.full_like(x, np.nan) if step == 2 else x, y)
+        assert not trainer.skipping  # without end: there are smaller scales
+        scales.append(control(trainer, Control.LOSS_SCALE))
     assert scales == [4, 4, 2, 2, 2, 4]
-    assert control(net, Control.STEP) == 5
+    assert control(trainer, Control.STEP) == 5
 
 
 @pytest.mark.parametrize("optimizer", ["adam", {"name": "sgd", "clip_norm": 0.5}, {"name": "sgd", "clip_value": 0.01}])
@@ -311,32 +320,33 @@ def test_the_scale_does_not_show_in_the_weights(optimizer):
     x, y = batch()
     ends = []
     for initial in (2.0**4, 2.0**9):
-        net = small(
+        trainer = training(
             optimizer=optimizer,
             loss={"name": "softmax_cross_entropy", "reduction": "sum"},
             hidden_activation="identity",
             loss_scaling=LossScaling(initial=initial),
         )
         for _ in range(5):
-            net.train_step(x, y)
-        ends.append(net.weights())
+            trainer.step(x, y)
+        ends.append(trainer.network.weights())
     for name in ends[0]:
         np.testing.assert_array_equal(ends[0][name], ends[1][name])
 
 
 def test_clipping_is_of_the_unscaled_norm():
     x, y = batch()
-    clipped = small(optimizer={"name": "sgd", "learning_rate": 1.0, "clip_norm": 0.25})
-    before = clipped.weights()
-    clipped.train_step(x, y)
-    after = clipped.weights()
+    clipped = training(optimizer={"name": "sgd", "learning_rate": 1.0, "clip_norm": 0.25})
+    before = clipped.network.weights()
+    clipped.step(x, y)
+    after = clipped.network.weights()
     step = math.sqrt(sum(float(np.square(after[name] - before[name]).sum()) for name in before))
     assert step == pytest.approx(0.25, rel=1e-4)
     # the scale of a norm that is small enough is one, however large the loss scale
-    free, loose = small(optimizer="sgd"), small(optimizer={"name": "sgd", "clip_norm": 100.0})
-    for net in (free, loose):
-        net.train_step(x, y)
-    np.testing.assert_array_equal(free.weights()["layer1.weight"], loose.weights()["layer1.weight"])
+    free, loose = training(optimizer="sgd"), training(optimizer={"name": "sgd", "clip_norm": 100.0})
+    for trainer in (free, loose):
+        trainer.step(x, y)
+    ends = [trainer.network.weights()["layer1.weight"] for trainer in (free, loose)]
+    np.testing.assert_array_equal(*ends)
 
 
 def test_small_deltas_need_the_scale():
@@ -360,32 +370,50 @@ def test_gradients_are_unscaled_and_finite():
     x, y = batch()
     gradients = []
     for initial in (2.0**8, 2.0**60):
-        net = small(loss_scaling=LossScaling(initial=initial))
-        kept = net.backend.asnumpy(net.control)
-        gradients.append(net.gradients(x, y)[1])
-        np.testing.assert_array_equal(net.backend.asnumpy(net.control), kept)
+        trainer = training(loss_scaling=LossScaling(initial=initial))
+        kept = contents(trainer)
+        gradients.append(trainer.network.gradients(x, y)[1])
+        assert contents(trainer) == kept
     for found, right in zip(gradients[1].w[1:], gradients[0].w[1:], strict=True):
         np.testing.assert_allclose(found, right, rtol=0.01, atol=1e-5)
 
 
 def test_gradients_of_nothing_at_the_largest_scale_are_nothing():
     # nothing overflows: the scale doubles until it is beyond float32
-    net = small(loss="squared_error", bias=False, loss_scaling=LossScaling(initial=2.0**120, growth_interval=1))
+    trainer = training(loss="squared_error", bias=False, loss_scaling=LossScaling(initial=2.0**120, growth_interval=1))
     x, y = batch()[0], np.zeros((8, 3))
-    net.set_weights({name: 0 * array for name, array in net.weights().items()})
+    trainer.network.set_weights({name: 0 * array for name, array in trainer.network.weights().items()})
     for _ in range(15):
-        net.train_step(x, y)
-    assert control(net, Control.LOSS_SCALE) >= 2.0**128
+        trainer.step(x, y)
+    assert control(trainer, Control.LOSS_SCALE) >= 2.0**128
     with warnings.catch_warnings(action="error"):
-        assert net.gradients(x, y)[1].norms() == [0, 0]
+        assert trainer.network.gradients(x, y, trainer.loss_scale)[1].norms() == [0, 0]
 
 
-def test_a_new_optimizer_starts_with_the_first_scale():
-    net = small(loss_scaling=LossScaling(initial=2.0**50))
-    net.train_step(*batch())
-    assert control(net, Control.LOSS_SCALE) == 2.0**49
-    net.optimizer = "adam"
-    assert control(net, Control.LOSS_SCALE) == 2.0**50
+def test_a_new_trainer_starts_with_the_first_scale():
+    trainer = training(loss_scaling=LossScaling(initial=2.0**50))
+    trainer.step(*batch())
+    assert control(trainer, Control.LOSS_SCALE) == 2.0**49
+    assert trainer.loss_scale == 2.0**49
+    assert Trainer(trainer.network, "adam").loss_scale == 2.0**50
+
+
+def test_gradients_start_from_the_scale_that_is_given():
+    # deltas under the smallest float16, but for a scale
+    net = small(loss="mean_squared_error", loss_scaling=LossScaling(initial=1.0))
+    net.set_weights({name: 1e-4 * array for name, array in net.weights().items()})
+    x, y = batch()[0], np.full((8, 3), 1e-4)
+    norms = [net.gradients(x, y, scale)[1].norms()[0] for scale in (None, 1.0, 2.0**16, 2.0**60)]
+    assert norms[0] == norms[1] < 0.5 * norms[2]
+    assert norms[3] == pytest.approx(norms[2], rel=0.01)  # too large a scale comes down to what float16 can take
+    with pytest.raises(ArgumentError, match="loss_scale was 0"):
+        net.gradients(x, y, 0)
+    with pytest.raises(ArgumentError, match=r"loss_scale was 2\.0; it must be left out"):
+        small("bf16").gradients(x, y, 2.0)
+
+
+def test_without_loss_scaling_there_is_no_scale():
+    assert training("bf16").loss_scale is None
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
@@ -393,28 +421,27 @@ def test_a_new_optimizer_starts_with_the_first_scale():
 def test_a_state_continues_bit_for_bit(precision):
     scaling = {"loss_scaling": LossScaling(2.0**30, 4)} if precision == "fp16" else {}
     x, y = batch()
-    straight, first = (small(precision, optimizer="adam", **scaling) for _ in range(2))
+    straight, first = (training(precision, optimizer="adam", **scaling) for _ in range(2))
     for _ in range(30):
-        straight.train_step(x, y)
+        straight.step(x, y)
     for _ in range(17):
-        first.train_step(x, y)
-    second = Network.from_config(first.config(), backend="numpy")
-    second.optimizer = "adam"
+        first.step(x, y)
+    second = Trainer(Network.from_config(first.network.config(), backend="numpy"), "adam")
     second.restore(first.state())
     for _ in range(13):
-        second.train_step(x, y)
+        second.step(x, y)
     assert contents(second) == contents(straight)
-    assert second.precision_name == precision
+    assert second.network.precision_name == precision
     if precision == "fp16":
         assert 0 < control(second, Control.STEP) < second.steps == 30
 
 
 def test_a_state_without_the_scale_is_refused():
-    net = small()
-    state = net.state()
+    trainer = training()
+    state = trainer.state()
     del state["loss_scale"]
-    with pytest.raises(ArgumentError, match="loss_scale was 'missing'"):
-        net.restore(state)
+    with pytest.raises(ArgumentError, match="loss_scale is missing"):
+        trainer.restore(state)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -432,7 +459,8 @@ def test_a_run_resumes_bit_for_bit(tmp_path, precision):
     run(2, tmp_path / "parts")
     resumed = run(6, tmp_path / "parts", resume=True)
     assert resumed.history == straight.history
-    assert contents(resumed.model.network) == contents(straight.model.network)
+    ends = [(tmp_path / name / CHECKPOINT_FILE).read_bytes() for name in ("straight", "parts")]
+    assert ends[0] == ends[1]
     for folder in ("straight", "parts"):
         loaded = Network.load(tmp_path / folder / "model.safetensors", backend="numpy")
         assert loaded.precision_name == precision

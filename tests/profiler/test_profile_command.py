@@ -98,7 +98,10 @@ def test_tensor_cores():
         (["hidden_delta", "--backend", "numpy"], "--backend was 'numpy'; it must be one of cupy, numba"),
         (["hidden_delta", "--backend", "numpy", "--compare"], "--backend was 'numpy'; it must be one of cupy, numba"),
         (["update", "--variant", "naive"], "--variant was 'naive'; it must be left out for update"),
-        (["hidden_delta", "--variant", "naive", "--compare"], "left out with --compare"),
+        (
+            ["hidden_delta", "--variant", "naive", "--compare"],
+            "--variant and --compare exclude each other; a comparison takes every variant",
+        ),
         (["hidden_delta", "--out", "x.jpg"], "--out was 'x.jpg'; it must be a file name that ends in .png"),
         (["hidden_delta", "--out", "none/x.png"], "--out was 'none/x.png'; it must be in a folder that exists"),
         (

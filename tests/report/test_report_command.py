@@ -160,7 +160,7 @@ def test_a_named_backend_that_runs_nowhere_is_an_error(gpubp, ran, works):
         (["--backend", "numpy"], "--backend was 'numpy'; it must be one of cupy, numba"),
         (["--primitive", "hiden_delta"], "did you mean 'hidden_delta'?"),
         (["--skip", "info"], "--skip was 'info'; it must be one of check, bench, profile"),
-        (["--quick", "--full"], "--full was 'given'; it must be left out with --quick"),
+        (["--quick", "--full"], "--full and --quick exclude each other"),
         (["--jobs", "0"], "--jobs was 0"),
     ],
 )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpubp import Network
+from gpubp import Network, Trainer
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import ACTIVATIONS, ReLU, Sigmoid
@@ -57,15 +57,15 @@ def test_small_arrays_are_checked_whole_and_large_ones_along_directions():
 
 def test_the_network_is_not_changed():
     net = network(dtype="float32", hidden_activation="relu")
-    net.optimizer = "adam"
-    net.train_step(*problem(net))
-    before, loss = net.state(), net.last_loss()
+    trainer = Trainer(net, "adam")
+    trainer.step(*problem(net))
+    before, loss = trainer.state(), trainer.last_loss()
     gradient_check(net, *problem(net, seed=1))
-    after = net.state()
+    after = trainer.state()
     assert before.keys() == after.keys()
     for name, value in before.items():
         np.testing.assert_array_equal(value, after[name], err_msg=name)
-    assert (net.last_loss(), net.dtype) == (loss, "float32")
+    assert (trainer.last_loss(), net.dtype) == (loss, "float32")
 
 
 def test_the_same_seed_gives_the_same_directions():
@@ -271,7 +271,7 @@ def test_a_wrong_setting_is_an_error_that_names_it(settings, argument):
 
 @pytest.mark.parametrize("x", [np.ones((2, 3)), np.full((2, 4), np.nan), np.ones((0, 4)), "x"])
 def test_a_wrong_batch_is_an_error(x):
-    with pytest.raises(ArgumentError, match="x was"):
+    with pytest.raises(ArgumentError, match=r"x (has|holds)"):
         gradient_check(network(), x, [0, 1])
 
 
@@ -313,3 +313,37 @@ def test_each_kind_of_trouble_is_said_once_in_a_run():
     assert watch.look(0.5, [1e-9, 1.0]) == []
     assert len(watch.look(math.nan, [1e-9, 1.0])) == 1
     assert Watch(given=watch.given).look(math.nan, [1e-9, 1.0]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"loss": math.nan, "gradient_norms": [1, 1]}, "exploding"),
+        ({"loss": math.inf, "gradient_norms": [1, 1]}, "exploding"),
+        ({"loss": 1.0, "gradient_norms": [10, 1.01e4]}, "exploding"),
+        ({"loss": 1.0, "gradient_norms": [math.nan, 1]}, "exploding"),
+        ({"loss": 1.0, "gradient_norms": [0.99e-4, 1, 1]}, "vanishing"),
+        ({"loss": 1.0, "gradient_norms": [0.0, 1]}, "vanishing"),
+        ({"loss": 1.0, "gradient_norms": [1, 1], "dead": [1], "widths": [10]}, "dead"),
+    ],
+)
+def test_the_watch_sees_each_kind_once(arguments, kind):
+    watch = Watch()
+    assert len(watch.look(**arguments)) == 1
+    assert watch.given == [kind]
+    assert watch.look(**arguments) == []
+    assert Watch(watch.given).look(**arguments) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"loss": 1.0, "gradient_norms": [1.01e-4, 1]},
+        {"loss": 1.0, "gradient_norms": [0.99e4, 1]},
+        {"loss": 1.0, "gradient_norms": [0.0, 0.0]},
+        {"loss": 1.0, "gradient_norms": [1.0]},
+        {"loss": 1.0, "gradient_norms": [1, 1], "dead": [1], "widths": [11]},
+    ],
+)
+def test_the_watch_keeps_quiet_when_all_is_well(arguments):
+    assert Watch().look(**arguments) == []

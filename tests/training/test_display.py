@@ -9,8 +9,9 @@ from gpubp import Network
 from gpubp.data.dataset import Dataset
 from gpubp.nn.optimizers import SGD
 from gpubp.training import display
+from gpubp.training.config import TrainingConfig
 from gpubp.training.display import LiveDisplay, PlainDisplay, display_for
-from gpubp.training.loop import TrainingConfig, fit
+from gpubp.training.loop import fit
 
 
 def dataset(task="classification"):

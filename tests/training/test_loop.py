@@ -1,5 +1,3 @@
-import csv
-import math
 import os
 import signal
 import threading
@@ -11,10 +9,11 @@ from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, CheckpointError, DataError
 from gpubp.nn.network import Network
-from gpubp.nn.optimizers import SGD, Adam
+from gpubp.nn.optimizers import SGD
+from gpubp.nn.trainer import Trainer
 from gpubp.training import loop as training
-from gpubp.training.diagnostics import Watch
-from gpubp.training.loop import HistoryRow, Interrupted, Listener, Run, TrainingConfig, epoch_order, fit, history_csv
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Interrupted, Listener, Run, epoch_order, fit
 from gpubp.training.model import Model
 
 
@@ -67,70 +66,6 @@ def weights(network):
     return {name: array.tobytes() for name, array in network.weights().items()}
 
 
-# --- configuration ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "argument"),
-    [
-        ({"epochs": 0}, "epochs"),
-        ({"epochs": 1.5}, "epochs"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"batch_size": -8}, "batch_size"),
-        ({"optimizer": "adma"}, "optimizer"),
-        ({"optimizer": {"name": "sgd", "learning_rate": -1}}, "learning_rate"),
-        ({"schedule": "cosin"}, "schedule"),
-        ({"decay": 0.5}, "decay"),
-        ({"schedule": "step", "decay": 0}, "decay"),
-        ({"schedule": "exponential", "decay": 1.5}, "decay"),
-        ({"schedule": "exponential", "decay_epochs": 2}, "decay_epochs"),
-        ({"schedule": "step", "decay_epochs": 0}, "decay_epochs"),
-        ({"warmup": -1}, "warmup"),
-        ({"warmup": 30}, "warmup"),
-        ({"warmup": math.nan}, "warmup"),
-        ({"validation": 1}, "validation"),
-        ({"validation": -0.1}, "validation"),
-        ({"patience": 0}, "patience"),
-        ({"patience": 3, "validation": 0}, "validation"),
-        ({"seed": -1}, "seed"),
-    ],
-)
-def test_a_setting_out_of_range_is_named(settings, argument):
-    with pytest.raises(ArgumentError) as caught:
-        TrainingConfig(**settings)
-    assert caught.value.argument == argument
-
-
-def test_an_unknown_name_comes_with_the_nearest():
-    with pytest.raises(ArgumentError, match="did you mean 'cosine'"):
-        TrainingConfig(schedule="cosin")
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"schedule": "constant"}, [1] * 12),
-        ({"schedule": "step", "decay": 0.5, "decay_epochs": 1}, [1] * 4 + [0.5] * 4 + [0.25] * 4),
-        ({"schedule": "step"}, [1] * 4 + [0.1] * 4 + [0.01] * 4),
-        ({"schedule": "exponential", "decay": 0.5}, [0.5 ** (step / 4) for step in range(12)]),
-        ({"schedule": "cosine"}, [0.5 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]),
-        (
-            {"schedule": "cosine", "warmup": 0.5},
-            [0.5, 1, *(0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10))],
-        ),
-        ({"schedule": None}, [1] * 12),
-    ],
-)
-def test_the_schedule_is_stretched_over_the_epochs(settings, expected):
-    optimizer = TrainingConfig(epochs=3, optimizer=SGD(learning_rate=2.0), **settings).scheduled_optimizer(4)
-    np.testing.assert_allclose([optimizer.rate(step) for step in range(12)], 2 * np.array(expected), rtol=1e-12)
-
-
-def test_a_configuration_can_be_made_from_its_config():
-    config = TrainingConfig(epochs=3, optimizer=Adam(clip_norm=1.0), patience=2, warmup=0.5)
-    assert TrainingConfig(**config.config()) == config
-
-
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +85,7 @@ def test_the_loop_makes_the_steps_that_the_algorithm_says():
     result = fit(network_for(dataset), dataset, config)
 
     network = network_for(dataset)
-    network.optimizer = SGD(learning_rate=0.2, schedule={"name": "cosine", "steps": 8})
+    trainer = Trainer(network, SGD(learning_rate=0.2, schedule={"name": "cosine", "steps": 8}))
     model = Model.for_data(network, dataset)
     x, y = model.inputs(dataset.x_train), model.targets(dataset.y_train)
     for epoch in range(2):
@@ -158,11 +93,11 @@ def test_the_loop_makes_the_steps_that_the_algorithm_says():
         losses = []
         for start in (0, 16, 32, 48):
             batch = order[start : start + 16]
-            network.train_step(x[batch], y[batch])
-            losses.append(network.last_loss() * len(batch))
+            trainer.step(x[batch], y[batch])
+            losses.append(trainer.last_loss() * len(batch))
         row = result.history[epoch]
         assert row.train_loss == pytest.approx(sum(losses) / 50, rel=1e-12)
-        assert row.learning_rate == network.optimizer.rate(4 * epoch + 3)
+        assert row.learning_rate == trainer.optimizer.rate(4 * epoch + 3)
         found = network.evaluate(model.inputs(dataset.x_test), dataset.y_test)
         assert (row.test_loss, row.test_accuracy) == (found.loss, found.accuracy)
         assert row.gradient_norms == tuple(network.gradients(x, y)[1].norms())
@@ -265,11 +200,12 @@ def test_whole_batches_are_recorded_and_replayed(batch_size, recorded, replayed)
     config = TrainingConfig(epochs=3, batch_size=batch_size)
     backend = Replaying()
     networks = [network_for(dataset, backend=each) for each in ("numpy", backend)]
-    results = [fit(network, dataset, config) for network in networks]
+    runs = [Run(network, dataset, config) for network in networks]
+    results = [run.train() for run in runs]
     # once, and once more where the evaluation after the first epoch made arrays for more rows
     assert (backend.recorded, backend.replayed) == (recorded, replayed)
     assert results[0].history == results[1].history
-    assert networks[0].steps == networks[1].steps
+    assert runs[0].trainer.steps == runs[1].trainer.steps
     assert weights(networks[0]) == weights(networks[1])
 
 
@@ -430,57 +366,6 @@ def test_units_that_are_not_relu_are_not_called_dead():
     changed["layer1.bias"][:] = -1e4
     network.set_weights(changed)
     assert fit(network, dataset, TrainingConfig(epochs=1)).row.dead_units == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kind"),
-    [
-        ({"loss": math.nan, "gradient_norms": [1, 1]}, "exploding"),
-        ({"loss": math.inf, "gradient_norms": [1, 1]}, "exploding"),
-        ({"loss": 1.0, "gradient_norms": [10, 1.01e4]}, "exploding"),
-        ({"loss": 1.0, "gradient_norms": [math.nan, 1]}, "exploding"),
-        ({"loss": 1.0, "gradient_norms": [0.99e-4, 1, 1]}, "vanishing"),
-        ({"loss": 1.0, "gradient_norms": [0.0, 1]}, "vanishing"),
-        ({"loss": 1.0, "gradient_norms": [1, 1], "dead": [1], "widths": [10]}, "dead"),
-    ],
-)
-def test_the_watch_sees_each_kind_once(arguments, kind):
-    watch = Watch()
-    assert len(watch.look(**arguments)) == 1
-    assert watch.given == [kind]
-    assert watch.look(**arguments) == []
-    assert Watch(watch.given).look(**arguments) == []
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"loss": 1.0, "gradient_norms": [1.01e-4, 1]},
-        {"loss": 1.0, "gradient_norms": [0.99e4, 1]},
-        {"loss": 1.0, "gradient_norms": [0.0, 0.0]},
-        {"loss": 1.0, "gradient_norms": [1.0]},
-        {"loss": 1.0, "gradient_norms": [1, 1], "dead": [1], "widths": [11]},
-    ],
-)
-def test_the_watch_keeps_quiet_when_all_is_well(arguments):
-    assert Watch().look(**arguments) == []
-
-
-# --- history ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_history_file_gives_back_every_number_exactly(tmp_path):
-    dataset = blobs()
-    result = fit(network_for(dataset), dataset, TrainingConfig(epochs=3), folder=tmp_path)
-    text = (tmp_path / "history.csv").read_text()
-    assert text == history_csv(result.history)
-    rows = list(csv.DictReader(text.splitlines()))
-    assert len(rows) == 3
-    for row, expected in zip(rows, result.history, strict=True):
-        assert int(row["epoch"]) == expected.epoch
-        assert float(row["train_loss"]) == expected.train_loss
-        assert row["validation_loss"] == ""
-        assert [float(row[f"gradient_norm_{layer}"]) for layer in (1, 2, 3)] == list(expected.gradient_norms)
 
 
 # --- resuming, in one process -----------------------------------------------------------------------------------------
@@ -657,10 +542,3 @@ def test_resuming_needs_a_folder_with_a_checkpoint(tmp_path):
         fit(*resumable(), resume=True)
     with pytest.raises(CheckpointError, match="no run to resume"):
         fit(*resumable(), folder=tmp_path, resume=True)
-
-
-def test_a_row_knows_whether_the_weights_are_of_use():
-    values = dict.fromkeys(HistoryRow.__dataclass_fields__, 1.0)
-    assert HistoryRow(**{**values, "gradient_norms": (1.0,)}).is_finite
-    assert not HistoryRow(**{**values, "gradient_norms": (math.inf,)}).is_finite
-    assert not HistoryRow(**{**values, "gradient_norms": (1.0,), "train_loss": math.nan}).is_finite

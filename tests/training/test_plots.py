@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from gpubp import Network
 from gpubp.training import plots
-from gpubp.training.loop import HistoryRow
+from gpubp.training.history import HistoryRow
 
 
 def row(epoch, *, accuracy=True, validation=True, layers=3, loss=1.0, norm=1.0):
@@ -121,7 +121,7 @@ def test_matplotlib_is_loaded_when_a_picture_is_drawn_and_needs_no_display():
     script = (
         "import io, sys\n"
         "import gpubp.training.folder, gpubp.training.plots as plots\n"
-        "from gpubp.training.loop import HistoryRow\n"
+        "from gpubp.training.history import HistoryRow\n"
         "assert 'matplotlib' not in sys.modules\n"
         "row = HistoryRow(1, 1, 0.1, 1.0, None, None, None, None, None, 0, (1.0,))\n"
         "plots.curves([row], title='', out=io.BytesIO())\n"

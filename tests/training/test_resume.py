@@ -8,17 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from gpubp.cli import app
+from gpubp.data.dataset import Dataset
 from gpubp.errors import CheckpointError
 from gpubp.nn import model_file
+from gpubp.nn.network import Network
 from gpubp.training import folder as runs
 from gpubp.training import plots
-from gpubp.training.loop import read_checkpoint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Run
 
 DRIVER = '''
 """A training run that stops for ever at a chosen moment, after it said so, and waits to be killed."""
@@ -27,7 +32,8 @@ import os, sys, time
 import numpy as np
 from gpubp.data.dataset import Dataset
 from gpubp.nn.network import Network
-from gpubp.training.loop import Listener, TrainingConfig, fit
+from gpubp.training.config import TrainingConfig
+from gpubp.training.loop import Listener, fit
 
 
 def stop():
@@ -158,8 +164,8 @@ def folders(tmp_path_factory, spawn):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_leaves_a_whole_checkpoint(folders, moment):
-    _, metadata = read_checkpoint(folders["left"][moment])
-    assert metadata["epoch"] == len(metadata["history"]) == EPOCHS_SAVED[moment]
+    found = Checkpoint.read(folders["left"][moment])
+    assert found.epoch == len(found.history) == EPOCHS_SAVED[moment]
 
 
 @pytest.mark.slow
@@ -170,11 +176,11 @@ def test_a_killed_and_resumed_run_ends_like_one_left_alone(folders, moment):
 
 @pytest.mark.slow
 def test_the_runs_were_not_trivial(folders):
-    _, metadata = read_checkpoint(folders["whole"])
-    losses = [row["train_loss"] for row in metadata["history"]]
+    history = Checkpoint.read(folders["whole"]).history
+    losses = [row.train_loss for row in history]
     assert len(losses) == 4
     assert losses == sorted(losses, reverse=True)
-    assert metadata["history"][-1]["steps"] == 4 * 8  # 480 rows are left to train on, in batches of 64
+    assert history[-1].steps == 4 * 8  # 480 rows are left to train on, in batches of 64
 
 
 # --- through the command line -----------------------------------------------------------------------------------------
@@ -235,7 +241,7 @@ def test_a_full_disk_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path, monkey
     assert "No space left on device" in stopped.stderr
     assert len(stopped.stderr.strip().splitlines()) == 1
     assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
-    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == at - 8
+    assert Checkpoint.read(tmp_path / "run").epoch == at - 8
 
     assert train("--resume", tmp_path / "run").exit_code == 0
     assert train("--out", tmp_path / "whole", *QUICK).exit_code == 0
@@ -289,9 +295,11 @@ def test_a_file_system_without_locks_is_no_obstacle_and_a_broken_one_is(tmp_path
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    path = tmp_path / "checkpoint.safetensors"
-    model_file.write(path, {"w": np.arange(1000.0)}, {"format": 1, "note": "a long note " * 20})
-    return path
+    settings = {"note": "a long note " * 20}
+    whole = Checkpoint({"w": np.arange(1000.0)}, {}, {}, {}, settings, "data", 0, 0, [], [])
+    whole.write(tmp_path)
+    assert Checkpoint.read(tmp_path).settings == settings
+    return tmp_path / CHECKPOINT_FILE
 
 
 def test_every_single_damaged_byte_is_noticed(checkpoint):
@@ -301,20 +309,29 @@ def test_every_single_damaged_byte_is_noticed(checkpoint):
         damaged[position] ^= 0x10
         checkpoint.write_bytes(bytes(damaged))
         with pytest.raises(CheckpointError):
-            read_checkpoint(checkpoint.parent)
+            Checkpoint.read(checkpoint.parent)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, 1000, -1])
 def test_a_truncated_checkpoint_is_noticed(checkpoint, length):
     checkpoint.write_bytes(checkpoint.read_bytes()[:length])
     with pytest.raises(CheckpointError, match="damaged"):
-        read_checkpoint(checkpoint.parent)
+        Checkpoint.read(checkpoint.parent)
 
 
 def test_a_checkpoint_of_another_version_is_refused(checkpoint):
     model_file.write(checkpoint, {}, {"format": 99})
     with pytest.raises(CheckpointError, match="no checkpoint of this version"):
-        read_checkpoint(checkpoint.parent)
+        Checkpoint.read(checkpoint.parent)
+
+
+@pytest.mark.parametrize("key", ["epoch", "history", "settings"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(checkpoint, key):
+    tensors, metadata = model_file.read(checkpoint)
+    del metadata[key]
+    model_file.write(checkpoint, tensors, metadata)
+    with pytest.raises(CheckpointError, match=f"no checkpoint of this version of gpubp.*{key}"):
+        Checkpoint.read(checkpoint.parent)
 
 
 def test_a_file_that_something_else_wrote_is_refused(checkpoint):
@@ -322,4 +339,44 @@ def test_a_file_that_something_else_wrote_is_refused(checkpoint):
 
     save_file({"w": np.zeros(3)}, checkpoint, {"other": json.dumps({})})
     with pytest.raises(CheckpointError, match="not a file that gpubp wrote"):
-        read_checkpoint(checkpoint.parent)
+        Checkpoint.read(checkpoint.parent)
+
+
+# --- a checkpoint of an earlier version -------------------------------------------------------------------------------
+def striped_run(folder):
+    """The run whose checkpoint after two of its four epochs is in format_1: float16, whose scale falls at first."""
+    y = np.arange(24) % 2
+    x = np.stack([np.arange(24) % 7 + y, np.arange(24) % 5 - y, np.arange(24) % 3], axis=1) / 4
+    dataset = Dataset(x[:18], y[:18], x[18:], y[18:], class_names=("a", "b"), name="stripes")
+    config = TrainingConfig(epochs=4, batch_size=8, optimizer={"name": "adam", "clip_norm": 1.0}, seed=3)
+    scaling = {"initial": 2.0**19, "growth_interval": 3}
+    network = Network([3, 4, 2], precision="fp16", loss_scaling=scaling, backend="numpy", seed=3)
+    return Run(network, dataset, config, folder=folder, settings={"data": "stripes"})
+
+
+@pytest.fixture
+def stored(tmp_path):
+    checkpoint = Path(__file__).parent / "format_1" / CHECKPOINT_FILE
+    shutil.copy(checkpoint, tmp_path)
+    return tmp_path
+
+
+def test_a_stored_checkpoint_is_read_and_written_byte_for_byte(stored):
+    before = (stored / CHECKPOINT_FILE).read_bytes()
+    run = striped_run(stored)
+    run.load()
+    assert (run.epoch, run.trainer.steps) == (2, 6)
+    run.save()
+    assert (stored / CHECKPOINT_FILE).read_bytes() == before
+
+
+def test_a_stored_run_continues_to_the_end_of_an_uninterrupted_one(stored):
+    run = striped_run(stored)
+    run.load()
+    resumed, straight = run.train(), striped_run(None).train()
+    assert len(resumed.history) == 4
+    for found, expected in zip(resumed.history, straight.history, strict=True):
+        # another machine's BLAS may have stored it
+        assert found.steps == expected.steps
+        assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+        assert found.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-3)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpubp.bench import runners
-from gpubp.bench.runners import Arrays, Trainer
+from gpubp.bench.runners import Arrays, Stepper
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import OPTIMIZER, Primitive, TrainingStep, Work
 from gpubp.kernels.control import Control
@@ -22,7 +22,7 @@ def make(work: Work, threads: int = 1) -> Runner:
     """Return a runner. XLA takes as many threads as the process has cores, which `worker` limits."""
     jax.config.update("jax_enable_x64", True)  # for int64 labels too; arrays keep the dtypes that they come in
     if isinstance(work, TrainingStep):
-        return runners.of_step(lambda: _trainer(work))
+        return runners.of_step(lambda: _stepper(work))
     assert isinstance(work, Primitive)
     return _primitive(work)
 
@@ -78,8 +78,8 @@ def _primitive(work: Primitive) -> Runner:
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
-def _trainer(work: TrainingStep) -> Trainer:
-    """Return a trainer. The memory of the old weights goes to the new ones."""
+def _stepper(work: TrainingStep) -> Stepper:
+    """Return a stepper. The memory of the old weights goes to the new ones."""
 
     def loss_of(weights: list, x: jax.Array, y: jax.Array) -> jax.Array:
         for layer, (w, b) in enumerate(weights):
@@ -102,4 +102,4 @@ def _trainer(work: TrainingStep) -> Trainer:
         last, weights = compiled(weights, x, y)
         last.block_until_ready()
 
-    return Trainer(step, lambda: float(last))
+    return Stepper(step, lambda: float(last))

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from gpubp.bench import runners
-from gpubp.bench.runners import Trainer
+from gpubp.bench.runners import Stepper
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import TrainingStep, Work
 
@@ -14,10 +14,10 @@ from gpubp.bench.works import TrainingStep, Work
 def make(work: Work, threads: int = 1) -> Runner:
     """Return a runner of a training step. Its threads are those of the BLAS, which `worker` limits."""
     assert isinstance(work, TrainingStep)
-    return runners.of_step(lambda: _trainer(work))
+    return runners.of_step(lambda: _stepper(work))
 
 
-def _trainer(work: TrainingStep) -> Trainer:
+def _stepper(work: TrainingStep) -> Stepper:
     kind = MLPRegressor if work.regression else MLPClassifier
     model = kind(
         hidden_layer_sizes=work.sizes[1:-1],
@@ -36,4 +36,4 @@ def _trainer(work: TrainingStep) -> Trainer:
         own_w[...], own_b[...] = w.T, b
     # its squared error is a mean over the outputs too
     scale = work.sizes[-1] if work.regression else 1
-    return Trainer(lambda: model.partial_fit(x, y), lambda: scale * float(model.loss_))
+    return Stepper(lambda: model.partial_fit(x, y), lambda: scale * float(model.loss_))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gpubp.bench import runners
-from gpubp.bench.runners import Arrays, Trainer
+from gpubp.bench.runners import Arrays, Stepper
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import OPTIMIZER, Primitive, TrainingStep, Work
 from gpubp.kernels.control import Control
@@ -30,7 +30,7 @@ def make(work: Work, threads: int = 1, mode: str = "eager") -> Runner:
     if mode == "compiled":
         torch._dynamo.reset()  # what an earlier work compiled would count against the limit of recompilations
     if isinstance(work, TrainingStep):
-        return runners.of_step(lambda: _trainer(work, mode), _elapsed if mode == "graph" else None)
+        return runners.of_step(lambda: _stepper(work, mode), _elapsed if mode == "graph" else None)
     assert isinstance(work, Primitive)
     return _primitive(work, mode)
 
@@ -144,8 +144,8 @@ def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], l
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
-def _trainer(work: TrainingStep, mode: str) -> Trainer:
-    """Return a trainer of linear layers with ReLU, PyTorch's loss and torch.optim.SGD.
+def _stepper(work: TrainingStep, mode: str) -> Stepper:
+    """Return a stepper of linear layers with ReLU, PyTorch's loss and torch.optim.SGD.
 
     With mode "compiled", the forward pass and the loss are compiled, and with them their backward pass.
     """
@@ -177,9 +177,9 @@ def _trainer(work: TrainingStep, mode: str) -> Trainer:
         return last
 
     if mode != "graph":
-        return Trainer(step, lambda: float(last.detach()))
+        return Stepper(step, lambda: float(last.detach()))
     replay = _recorded(step, list(net.parameters()))
-    return Trainer(replay, lambda: float(last.detach()))
+    return Stepper(replay, lambda: float(last.detach()))
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------

@@ -306,7 +306,8 @@ def test_loops_count_each_time_round(observed):
 # -- the report -------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_prints_what_it_holds(observed):
+def test_the_report_prints_what_it_holds(observed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     report = observed(neighbour("").replace("DISTANCE", "128"), OUT, block=64)
     text = str(report)
     for part in ("race", "test.cu:5", "load shared", "Bytes by memory space", "passes"):

@@ -1,0 +1,143 @@
+"""The arrays that a network's passes read and write, and putting a batch of examples into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpubp.backends.base import Array, Backend
+from gpubp.nn import checks
+from gpubp.nn.activations import Activation, Softmax
+from gpubp.nn.losses import Loss
+from gpubp.nn.precision import Precision
+
+
+@dataclass  # not frozen: made in every step, and a frozen one takes three times as long
+class Batch:
+    """The arrays of a pass over `rows` examples, indexed by layer."""
+
+    rows: int
+    a: list[Array]
+    z: list[Array | None]
+    delta: list[Array]
+    saved: list[Array]  # what σ' of the layer reads: a[l] or z[l]
+    target: dict[np.dtype, Array]  # room for y, by its dtype: rows (B, n_L), or labels (B,)
+
+
+class Batches:
+    """The arrays of all passes of a network: made for the largest batch so far, whose leading rows smaller ones use."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        sizes: Sequence[int],
+        activations: Sequence[Activation],
+        loss: Loss,
+        precision: Precision,
+    ) -> None:
+        self.backend, self.sizes, self.activations = backend, sizes, activations
+        self.loss, self.precision = loss, precision
+        self._array = type(backend.empty((1,), precision.storage))
+        self._rows = 0
+        self._made: dict[int, Batch] = {}
+
+    def of(self, rows: int) -> Batch:
+        """Return the arrays for this many rows: the same object each time, until a larger batch makes new arrays."""
+        batch = self._made.get(rows)
+        if batch is None:
+            if rows > self._rows:
+                self._make_arrays(rows)
+            batch = self._made[rows] = self._leading_rows(rows)
+        return batch
+
+    def _make_arrays(self, rows: int) -> None:
+        def new(width: int) -> Array:
+            return self.backend.empty((rows, width), self.precision.storage)
+
+        layers = range(1, len(self.sizes))
+        self._a = [new(n) for n in self.sizes]
+        self._delta = [None, *(new(self.sizes[layer]) for layer in layers)]
+        self._z = [None, *(new(self.sizes[layer]) if self._keeps_z(layer) else None for layer in layers)]
+        self._target = {
+            np.dtype(self.precision.master): self.backend.empty((rows, self.sizes[-1]), self.precision.master)
+        }
+        if self.loss.takes_labels:
+            self._target[np.dtype(np.int64)] = self.backend.empty((rows,), "int64")
+        self._rows = rows
+        self._made = {}
+
+    def _keeps_z(self, layer: int) -> bool:
+        activation = self.activations[layer]
+        return activation.reads == "z" or (isinstance(activation, Softmax) and not self.loss.from_logits)
+
+    def _leading_rows(self, rows: int) -> Batch:
+        a, z, delta = ([None if x is None else x[:rows] for x in arrays] for arrays in (self._a, self._z, self._delta))
+        saved = [None] + [
+            z[layer] if self.activations[layer].reads == "z" else a[layer] for layer in range(1, len(self.sizes))
+        ]
+        target = {dtype: y[:rows] for dtype, y in self._target.items()}
+        return Batch(rows, a, z, delta, saved, target)
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+    def checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return a data set on the host as the passes read it: x (B, n_0); y (B, n_L), or (B,) int64 labels where the
+        loss takes them.
+
+        Raises ArgumentError for other shapes, for NaN and infinity, and for targets that the loss does not take.
+        """
+        x, y = self.checked_examples(x), self.checked_targets(y, values=True)
+        checks.require_same_rows(x, y)
+        return x, y
+
+    def checked_examples(self, x: Any, finite: bool = True) -> np.ndarray:
+        """Return x (B, n_0) as the passes read it. Raises ArgumentError; `finite`: for NaN and infinity too."""
+        return checks.checked_examples(x, self.sizes[0], self.precision.storage, finite)
+
+    def checked_targets(self, y: Any, values: bool = False) -> np.ndarray:
+        """Return y as the loss reads it. Raises ArgumentError; `values`: for numbers that the loss refuses too."""
+        return checks.checked_targets(y, self.loss, self.sizes[-1], self.precision.master, values)
+
+    def place(self, x: Any, y: Any) -> tuple[Batch, Array]:
+        """Return the arrays of a pass with x as a[0], and the targets; both on the backend's device.
+
+        x and y come from the host, or are the backend's own arrays. Raises ArgumentError for wrong shapes and dtypes,
+        and for labels on the host that are out of range; NaN and infinity pass.
+        """
+        batch = self.place_examples(x)
+        if self._is_own(y):
+            checks.require_targets_on_device(y, self.loss, self.sizes[-1], self.precision.master)
+        else:
+            y = self.checked_targets(y)
+        checks.require_same_rows(batch.a[0], y)
+        if self._array is np.ndarray:
+            return batch, y
+        target = batch.target[np.dtype(y.dtype)]
+        self._fill(y, target)
+        return batch, target
+
+    def place_examples(self, x: Any) -> Batch:
+        """Return the arrays of a pass with x as a[0], like `place`."""
+        if self._is_own(x):
+            checks.require_examples_on_device(x, self.sizes[0], self.precision.master, self.precision.storage)
+        else:
+            x = self.checked_examples(x, finite=False)
+        batch = self.of(int(x.shape[0]))
+        if self._array is np.ndarray:
+            # x is only read, and no longer than the pass: a copy would cost up to a sixth of a small step
+            return Batch(batch.rows, [x, *batch.a[1:]], batch.z, batch.delta, batch.saved, batch.target)
+        self._fill(x, batch.a[0])
+        return batch
+
+    def _is_own(self, x: Any) -> bool:
+        """True if x is an array of the backend's on a device."""
+        return type(x) is self._array and self._array is not np.ndarray
+
+    def _fill(self, source: Any, out: Array) -> None:
+        if self._is_own(source):
+            move = self.backend.copy if source.dtype == out.dtype else self.backend.cast
+            move(source, out)
+        else:
+            self.backend.upload(source, out)

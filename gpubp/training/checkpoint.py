@@ -1,0 +1,125 @@
+"""The checkpoint of a run: all that it needs to continue, in one safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpubp.data.dataset import Dataset
+from gpubp.errors import CheckpointError
+from gpubp.nn import model_file
+from gpubp.training.history import HistoryRow
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""The name of the checkpoint in a run's folder."""
+FORMAT = 1
+"""The version of the file's layout."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where a run stands, and of what run.
+
+    Attributes:
+        state: `Trainer.state`.
+        best_weights: `Network.weights` of the best epoch so far; empty without early stopping.
+        network, training: the configurations of the network and of its training.
+        settings: the caller's; anything that JSON can hold.
+        data: the fingerprint of the data.
+        epoch, batch: how many epochs are done, and how many batches of the next.
+        history: one row for each epoch done.
+        warnings: the kinds of warning that were given.
+    """
+
+    state: Mapping[str, np.ndarray]
+    best_weights: Mapping[str, np.ndarray]
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    data: str
+    epoch: int
+    batch: int
+    history: list[HistoryRow]
+    warnings: list[str]
+
+    def write(self, folder: Path) -> None:
+        """Write the checkpoint into a run's folder, whole or not at all. Raises CheckpointError if that fails."""
+        best = {f"best.{name}": array for name, array in self.best_weights.items()}
+        model_file.write(
+            folder / CHECKPOINT_FILE,
+            {**self.state, **best},
+            {
+                "format": FORMAT,
+                "network": self.network,
+                "training": self.training,
+                "settings": self.settings,
+                "data": self.data,
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "history": [asdict(row) for row in self.history],
+                "warnings": self.warnings,
+            },
+        )
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Checkpoint:
+        """Return what `write` wrote. Raises CheckpointError if it is missing, damaged or of another format."""
+        path = Path(folder) / CHECKPOINT_FILE
+        if not os.path.isfile(path):
+            raise CheckpointError(f"there is no run to resume in {folder}: it holds no {CHECKPOINT_FILE}")
+        tensors, metadata = model_file.read(path)
+        if metadata.pop("format", None) != FORMAT:
+            raise CheckpointError(f"{path} is no checkpoint of this version of gpubp (format {FORMAT})")
+        best = {name: array for name, array in tensors.items() if name.startswith("best.")}
+        try:
+            rows = [{**row, "gradient_norms": tuple(row["gradient_norms"])} for row in metadata.pop("history")]
+            return cls(
+                state={name: array for name, array in tensors.items() if name not in best},
+                best_weights={name.removeprefix("best."): array for name, array in best.items()},
+                history=[HistoryRow(**row) for row in rows],
+                **metadata,
+            )
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is no checkpoint of this version of gpubp: {error}") from error
+
+    def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: str) -> None:
+        """Raise CheckpointError unless the checkpoint is of a run like this; only the number of epochs may differ.
+
+        `path` is for messages.
+        """
+        _require_same(path, "network", _plain(network), self.network)
+        _require_same(path, "training", _plain(training), self.training)
+        if self.data != data:
+            raise CheckpointError(f"{path} was trained on other data; resume with the same")
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return a hash of all inputs and targets: equal for equal data."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _plain(config: Mapping[str, Any]) -> Any:
+    """Return a configuration as it comes back from JSON: tuples are lists."""
+    if isinstance(config, Mapping):
+        return {key: _plain(value) for key, value in config.items()}
+    return [_plain(each) for each in config] if isinstance(config, list | tuple) else config
+
+
+def _require_same(path: Path, what: str, here: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a setting differs from the checkpoint's; only the number of epochs may."""
+    for key in {**here, **saved}:
+        value, before = here.get(key), saved.get(key)
+        if value != before and (what, key) != ("training", "epochs"):
+            raise CheckpointError(
+                f"{path} is of another {what}: its {key} is {before!r}, and that to resume has {value!r}"
+            )

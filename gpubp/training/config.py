@@ -1,0 +1,107 @@
+"""How a network is trained: epochs, batches, the optimiser and its schedule, validation and early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from gpubp.errors import ArgumentError, unknown_name
+from gpubp.nn import optimizers
+from gpubp.nn.optimizers import Constant, Cosine, Exponential, Optimizer, Schedule, Step, Warmup
+from gpubp.registry import require_count, require_number
+
+EARLY_STOPPING_VALIDATION = 0.1
+"""The share set aside for validation if early stopping is asked for and no share is given."""
+SCHEDULES = ("constant", "step", "exponential", "cosine")
+"""The names of schedules over a run's epochs."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The settings of `fit`.
+
+    Args:
+        epochs: passes over the training data.
+        batch_size: examples a step; if the data has fewer, they are one batch. The last batch may be smaller.
+        optimizer: a name, a config or the optimiser itself.
+        schedule: of the learning rate over the epochs, after the warm-up: "constant"; "step": times `decay` every
+            `decay_epochs`; "exponential": times `decay` an epoch; "cosine": to 0 at the end. None: the optimiser's own.
+        decay: default 0.1 for "step", 0.95 for "exponential".
+        decay_epochs: default a third of the epochs.
+        warmup: epochs, may be a fraction, in which the learning rate rises linearly to its full value.
+        validation: the share of the training data set aside for validation, stratified by class, 0 ≤ share < 1.
+            None: 0.1 with early stopping, else 0.
+        patience: early stopping: training ends after this many epochs without a lower validation loss, and the weights
+            of the best epoch are restored. None: no early stopping.
+        seed: of the validation split and of the batches' order; a whole number ≥ 0.
+
+    Raises:
+        ArgumentError: a setting is out of range, or does not go with another.
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    optimizer: str | Optimizer | Mapping[str, Any] = "adam"
+    schedule: str | None = "cosine"
+    decay: float | None = None
+    decay_epochs: int | None = None
+    warmup: float = 0.0
+    validation: float | None = None
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_count("epochs", self.epochs)
+        require_count("batch_size", self.batch_size)
+        object.__setattr__(self, "optimizer", optimizers.get(self.optimizer))
+        if self.schedule is not None and self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        self._require_decay()
+        require_number("warmup", self.warmup, least=0)
+        if self.warmup >= self.epochs:
+            raise ArgumentError("warmup", self.warmup, f"less than the {self.epochs} epochs")
+        if self.patience is not None:
+            require_count("patience", self.patience)
+            if self.validation is None:
+                object.__setattr__(self, "validation", EARLY_STOPPING_VALIDATION)
+            require_number("validation", self.validation, above=0, below=1)
+        if self.validation is None:
+            object.__setattr__(self, "validation", 0.0)
+        require_number("validation", self.validation, least=0, below=1)
+        require_count("seed", self.seed, 0)
+
+    def _require_decay(self) -> None:
+        if self.decay is not None:
+            if self.schedule not in ("step", "exponential"):
+                raise ArgumentError("decay", self.decay, f"left out with schedule {self.schedule!r}")
+            require_number("decay", self.decay, above=0, most=1)
+        if self.decay_epochs is not None:
+            if self.schedule != "step":
+                raise ArgumentError("decay_epochs", self.decay_epochs, f"left out with schedule {self.schedule!r}")
+            require_count("decay_epochs", self.decay_epochs)
+
+    def scheduled_optimizer(self, steps_per_epoch: int) -> Optimizer:
+        """Return the optimiser with the schedule, for epochs of this many steps."""
+        assert isinstance(self.optimizer, Optimizer)
+        if self.schedule is None:
+            return self.optimizer
+        warmup = round(self.warmup * steps_per_epoch)
+        schedule = self._schedule(steps_per_epoch, self.epochs * steps_per_epoch - warmup)
+        return replace(self.optimizer, schedule=Warmup(warmup, schedule) if warmup else schedule)
+
+    def _schedule(self, steps_per_epoch: int, steps: int) -> Schedule:
+        if self.schedule == "step":
+            every = self.decay_epochs or max(1, self.epochs // 3)
+            return Step(every * steps_per_epoch, 0.1 if self.decay is None else self.decay)
+        if self.schedule == "exponential":
+            return Exponential((0.95 if self.decay is None else self.decay) ** (1 / steps_per_epoch))
+        if self.schedule == "cosine":
+            return Cosine(max(1, steps))
+        return Constant()
+
+    def config(self) -> dict[str, Any]:
+        """Return all settings, as JSON can hold them: `TrainingConfig(**config)` makes the same again."""
+        assert isinstance(self.optimizer, Optimizer)
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**own, "optimizer": self.optimizer.config()}

@@ -1,0 +1,101 @@
+"""The scaler: images, tables, constant and extreme columns, and the way back."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gpubp.data.loading import load
+from gpubp.data.scaler import Scaler
+from gpubp.errors import ArgumentError, DataError
+
+
+def test_the_pixels_of_images_are_centred_and_share_one_scale():
+    digits = load("digits")
+    scaled = Scaler.fit(digits.x_train, digits.value_range).apply(digits.x_train)
+    assert scaled.dtype == np.float32
+    centred = digits.x_train - digits.x_train.mean(axis=0)
+    np.testing.assert_allclose(scaled, centred / centred.std(), atol=1e-5)
+
+
+def test_images_that_are_all_alike_become_zeros():
+    x = np.full((3, 4), 7, np.uint8)
+    np.testing.assert_array_equal(Scaler.fit(x, 255).apply(x), np.zeros((3, 4)))
+
+
+def test_tables_get_mean_0_and_deviation_1_from_the_training_data_alone():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(50, 7, (400, 3)), rng.normal(0, 1, (10, 3))
+    scaler = Scaler.fit(train)
+    scaled = scaler.apply(train, "float64")
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-12)
+    np.testing.assert_allclose(scaler.apply(test, "float64"), (test - train.mean(axis=0)) / train.std(axis=0))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e7, 1e300, 1e-300])
+def test_a_constant_column_becomes_0(value):
+    x = np.column_stack([np.full(1000, value), np.arange(1000)])
+    scaled = Scaler.fit(x).apply(x)
+    assert (scaled[:, 0] == 0).all()
+    assert scaled[:, 1].std() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("magnitude", [1e-200, 1e200])
+def test_columns_of_extreme_size_are_scaled_without_overflow(magnitude):
+    x = np.array([[1.0], [2.0], [4.0]]) * magnitude
+    np.testing.assert_allclose(Scaler.fit(x).apply(x, "float64").std(), 1, rtol=1e-12)
+
+
+def test_a_spread_too_small_to_divide_by_counts_as_constant():
+    scaler = Scaler.fit(np.array([[0.0], [5e-310]]))
+    assert scaler.scale.tolist() == [1.0]
+
+
+def test_a_small_change_on_a_large_value_survives_float32():
+    x = np.array([[1e9], [1e9 + 1], [1e9 + 2]])
+    np.testing.assert_allclose(Scaler.fit(x).apply(x)[:, 0], [-np.sqrt(1.5), 0, np.sqrt(1.5)], rtol=1e-6)
+
+
+@given(hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1e6, 1e6)))
+def test_invert_undoes_apply(x):
+    scaler = Scaler.fit(x)
+    np.testing.assert_allclose(scaler.invert(scaler.apply(x, "float64")), x, rtol=1e-9, atol=1e-6)
+
+
+def test_a_scaler_is_made_again_from_its_arrays():
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    scaler = Scaler.fit(x)
+    np.testing.assert_array_equal(Scaler(**scaler.arrays()).apply(x), scaler.apply(x))
+
+
+def test_many_rows_are_scaled_like_few(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(10, 2))
+    scaler = Scaler.fit(x)
+    whole = scaler.apply(x)
+    monkeypatch.setattr("gpubp.data.scaler.ROWS_AT_ONCE", 3)
+    np.testing.assert_array_equal(scaler.apply(x), whole)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Scaler.fit(np.ones((0, 2))), "no rows"),
+        (lambda: Scaler.fit(np.array([[np.nan]])), "NaN or infinity"),
+        (lambda: Scaler.fit(np.ones(3)), "must be .examples, features."),
+        (lambda: Scaler(np.zeros(2), np.zeros(2)), "scale not zero"),
+        (lambda: Scaler(np.zeros(2), np.ones(3)), "as many features"),
+        (lambda: Scaler(np.array([np.inf]), np.ones(1)), "finite"),
+        (lambda: Scaler(np.zeros(2), np.ones(2)).apply(np.ones((4, 3))), r"fitted for \(examples, 2\)"),
+    ],
+)
+def test_a_scaler_that_cannot_be(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("value_range", [0, -1, float("nan"), float("inf")])
+def test_a_value_range_must_be_positive(value_range):
+    with pytest.raises(ArgumentError, match="value_range"):
+        Scaler.fit(np.ones((2, 2)), value_range)
