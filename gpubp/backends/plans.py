@@ -48,7 +48,8 @@ class Plan:
     split_k: parts of the depth that blocks of their own sum up.
     warp_m, warp_n: what a warp computes of the result, for "tensorcore".
 
-    Raises ArgumentError, which names the field, its value and what it must be a multiple of.
+    Raises:
+        ArgumentError: a size that cannot be; it names the field, its value and what it must be.
     """
 
     variant: str
@@ -184,15 +185,15 @@ class Plan:
         return self.stages * sides * depth * self.item_bytes
 
     def copies(self, vector: int) -> int:
-        """Copies of `vector` elements that a thread makes for each tile of its larger operand."""
+        """Return how many copies of `vector` elements a thread makes for each tile of its larger operand."""
         return max(self.tile_m, self.tile_n) * self.tile_k // (vector * self.threads)
 
     def suits_vector(self, vector: int) -> bool:
-        """Whether the rule takes this tile where copies move `vector` elements."""
+        """True if the rule takes this tile where copies move `vector` elements."""
         return vector == self.unit or (self.copies(vector) <= MAX_COPIES and self.sums <= MAX_SUMS_UNALIGNED)
 
     def for_alignment(self, alignment: int) -> Plan:
-        """This plan for operands whose rows all start on multiples of so many bytes.
+        """Return this plan for operands whose rows all start on multiples of `alignment` bytes.
 
         Copies move 16 bytes; where rows do not allow it, single elements, or those of `tensorcore` pairs.
         """
@@ -219,17 +220,18 @@ class Plan:
         return self.tile_n // self.thread_n, self.tile_m // self.thread_m
 
     def part(self, k: int) -> int:
-        """Depth of each part of a product split in split_k: a multiple of tile_k; the last part may be less deep."""
+        """Return the depth of each part of a split product: a multiple of tile_k; the last may be less deep."""
         return -(-k // (self.split_k * self.tile_k)) * self.tile_k
 
     def parts(self, k: int) -> int:
-        """Parts of depth K that are not empty: split_k, or fewer where K has not enough tiles."""
+        """Return how many parts of depth K are not empty: split_k, or fewer if K has not enough tiles."""
         return -(-k // self.part(k))
 
     def on(self, chip: Chip) -> Plan:
-        """This plan as the chip runs it: without cp.async the copies go through registers, and two stages are enough.
+        """Return this plan as the chip runs it: without cp.async copies go through registers, and two stages do.
 
-        Raises ArgumentError if its shared memory does not fit, or if the chip has no tensor cores and needs them.
+        Raises:
+            ArgumentError: its shared memory does not fit, or it needs tensor cores and the chip has none.
         """
         plan = self
         if self.variant == "tensorcore":
@@ -245,7 +247,7 @@ class Plan:
         return plan
 
     def fits(self, chip: Chip) -> bool:
-        """Whether a block's shared memory fits."""
+        """True if a block's shared memory fits."""
         return self.shared_bytes <= self._shared_limit(chip)
 
     def _shared_limit(self, chip: Chip) -> int:
@@ -362,13 +364,17 @@ TENSORCORE_UNALIGNED: dict[str, tuple[Plan, ...]] = {
 
 
 def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined", alignment: int = 16) -> Plan:
-    """The plan for a product of M × N with depth K, by the rule at the head of this module.
+    """Return the plan for a product of M × N with depth K, by the rule at the head of this module.
 
-    dtype: what is multiplied: of `gpubp.dtypes.PLAIN` or, with variant "tensorcore", of `MIXED`.
-    alignment: bytes that all rows of the operands start on multiples of.
+    Args:
+        m, n, k: sides and depth of the product.
+        dtype: what is multiplied: of `gpubp.dtypes.PLAIN` or, with variant "tensorcore", of `MIXED`.
+        chip: what the plan is for.
+        variant: the rung of the ladder.
+        alignment: bytes that all rows of the operands start on multiples of.
 
-    Raises ArgumentError for a side < 1, an unknown variant, a dtype that it does not have, or "tensorcore" on a chip
-    without.
+    Raises:
+        ArgumentError: a side < 1, an unknown variant, a dtype that it does not have, or "tensorcore" on a chip without.
     """
     for name, side in (("m", m), ("n", n), ("k", k)):
         if side < 1:
@@ -392,7 +398,7 @@ def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipel
 
 
 def _choose_tile(tiles: Sequence[Plan], m: int, n: int, k: int, chip: Chip) -> Plan:
-    """The rule at the head of this module; tiles: the largest first, and last the smallest in both sides."""
+    """Apply the rule at the head of this module; tiles: the largest first, and last the smallest in both sides."""
     least_m, least_n = tiles[-1].tile_m, tiles[-1].tile_n
     candidates = [
         plan
@@ -421,17 +427,17 @@ TEAM_WIDTH = 1024
 
 
 def sum_blocks(size: int) -> int:
-    """Blocks of the first stage of a sum over `size` elements: the same on every chip, and so is the sum."""
+    """Return the blocks of the first stage of a sum of `size` elements: as many on every chip, for the same sum."""
     return max(1, min(MAX_SUM_BLOCKS, -(-size // (8 * SUM_THREADS))))
 
 
 def row_team(width: int) -> int:
-    """Threads that take one row of this width."""
+    """Return how many threads take one row of this width."""
     return 32 if width <= TEAM_WIDTH else 256
 
 
 def column_sum_rows(rows: int, width: int, chip: Chip) -> int:
-    """Rows of each part in the first stage of a column sum: enough parts for two blocks a multiprocessor, of ≥ 64."""
+    """Return the rows of each part in the first stage of a column sum: ≥ 64, and few enough to fill the chip."""
     columns = -(-width // 32)
     parts = max(1, min(rows // 64, -(-2 * chip.multiprocessors // columns), MAX_GRID[1]))
     return -(-rows // parts)

@@ -56,12 +56,15 @@ struct Blocked {
     static __device__ __forceinline__ void copy_tile(
         const Operand<layout, T>& x, int64 first_side, int64 first_depth, Tile<T>& tile) {
         constexpr bool by_depth = layout == Layout::depth_contiguous;  // neighbours read neighbouring addresses
-#pragma unroll 4  // beside 64 sums there are no registers for all eight of the smaller tile
+        // how much of the piece is there; in 32 bits, as 64 sums leave few registers for the comparisons
+        int sides = int(min(x.side - first_side, int64(TILE)));
+        int depths = int(min(x.depth - first_depth, int64(TILE_K)));
+#pragma unroll
         for (int copy = 0; copy < TILE * TILE_K / THREADS; ++copy) {
             int q = copy * THREADS + threadIdx.y * SIDE + threadIdx.x;
             int s = by_depth ? q / TILE_K : q % TILE;
             int k = by_depth ? q % TILE_K : q / TILE;
-            bool inside = first_side + s < x.side && first_depth + k < x.depth;
+            bool inside = s < sides && k < depths;
             tile[k][s] = inside ? x(first_side + s, first_depth + k) : T(0);
         }
     }

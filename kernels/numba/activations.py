@@ -23,7 +23,7 @@ class Sigma(NamedTuple):
 
 
 def make(jit: Callable, name: str, parameter: float, dtype: str) -> Sigma:
-    """The device functions of the activation with this name; `parameter` is its own (a slope, α)."""
+    """Return the device functions of the activation with this name; `parameter` is its own (a slope, α)."""
     return Sigma(*(jit(device=True, inline="always")(function) for function in _FUNCTIONS[name](jit, parameter, dtype)))
 
 

@@ -14,7 +14,7 @@ from gpubp.kernels.numba.signatures import array, kernel
 
 
 def make(jit: Callable, source_dtype: str, dtype: str) -> Any:
-    """The kernel cast(source, out), one thread an element."""
+    """Return the kernel cast(source, out), one thread an element."""
 
     def cast(source, out):
         i = cuda.grid(1)

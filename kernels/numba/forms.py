@@ -30,7 +30,7 @@ TN = Form(False, False)
 
 
 def element(jit: Callable, by_depth: bool) -> Any:
-    """The device function at(x, s, k): the operand's element at this side and depth.
+    """Return the device function at(x, s, k): the operand's element at this side and depth.
 
     Indices are unsigned: of a signed one Numba asks whether it is negative, and so counted from the end.
     """

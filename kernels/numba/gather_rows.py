@@ -20,7 +20,7 @@ BATCH_OFFSET = int(Control.BATCH_OFFSET)
 
 
 def make(jit: Callable, dtype: str) -> Any:
-    """The kernel gather_rows(source, order, control, out), one thread an element."""
+    """Return the kernel gather_rows(source, order, control, out), one thread an element."""
 
     def gather_rows(source, order, control, out):
         i = cuda.grid(1)

@@ -15,7 +15,7 @@ from gpubp.kernels.numba.signatures import array, kernel
 
 
 def make(jit: Callable, dtype: str, sigma: Sigma) -> Any:
-    """The kernel hadamard_derivative(product, saved, delta), one thread an element."""
+    """Return the kernel hadamard_derivative(product, saved, delta), one thread an element."""
     derivative = sigma.derivative
 
     def hadamard_derivative(product, saved, delta):

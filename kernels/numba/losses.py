@@ -16,14 +16,14 @@ from gpubp.kernels.numba import activations
 
 
 class LossFunctions(NamedTuple):
-    """Device functions of (output, y, width): term, float64, and derivative, of the kernel's dtype."""
+    """Return device functions of (output, y, width): term, float64, and derivative, of the kernel's dtype."""
 
     term: Any
     derivative: Any
 
 
 def make(jit: Callable, name: str, parameter: float, dtype: str) -> LossFunctions:
-    """The device functions of the loss with this name; `parameter` is its own (a threshold)."""
+    """Return the device functions of the loss with this name; `parameter` is its own (a threshold)."""
     functions = _FUNCTIONS[name](jit, parameter, dtype)
     return LossFunctions(*(jit(device=True, inline="always")(function) for function in functions))
 

@@ -139,7 +139,7 @@ def total_loss(jit: Callable) -> Any:
 
 
 def _labels(jit: Callable, scalar: Any) -> tuple[Any, Any]:
-    """Device functions target(y, row, j) and valid(y, row, width) for labels, y (B,)."""
+    """Return device functions target(y, row, j) and valid(y, row, width) for labels, y (B,)."""
     zero, one = scalar(0), scalar(1)
 
     @jit(device=True, inline="always")

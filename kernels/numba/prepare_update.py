@@ -17,7 +17,7 @@ STEP, SQUARED_NORM, GRADIENT_SCALE = int(Control.STEP), int(Control.SQUARED_NORM
 
 
 def make(jit: Callable) -> Any:
-    """The kernel prepare_update(control, max_norm), by one thread."""
+    """Return the kernel prepare_update(control, max_norm), by one thread."""
 
     def prepare_update(control, max_norm):
         control[STEP] += 1

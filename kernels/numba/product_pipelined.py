@@ -7,7 +7,7 @@ In `blocked` all threads of a block wait for a tile, and then memory waits for t
     No guards          The main loop runs over whole tiles and checks nothing. The tile that depth does not fill comes
                        first, padded with zeros. Rows and columns outside the operand are clamped to its last ones:
                        their sums are never stored.
-    No bank conflicts  A tile lies as [depth][side] with a few columns of padding (see `line`).
+    No bank conflicts  A tile lies as [depth][side] with a few columns of padding (see LINE_M).
 
 What Python cannot say here, and CUDA C++ can: cp.async, which needs no registers on the way into shared memory, and so
 more than two stages; 16-byte accesses to global memory, as an array's elements are loaded one by one.
@@ -149,8 +149,8 @@ def _unit(dtype: str) -> int:
 def _tile_functions(
     jit: Callable, by_depth: bool, side_of_tile: int, threads: int, copies: int, zero: Any
 ) -> tuple[Any, Any, Any]:
-    """Device functions that move one operand's piece of a tile: fetch_first and fetch load it into a thread's own
-    array, land stores that in shared memory."""
+    """Return device functions that move one operand's piece of a tile: fetch_first and fetch load it into a thread's
+    own array, land stores that in shared memory."""
     at = forms.element(jit, by_depth)
 
     @jit(device=True, inline="always")
@@ -194,7 +194,7 @@ def _read(jit: Callable, per_thread: int, side_of: Any) -> Any:
 
 
 def _for_each_depth(jit: Callable, body: Any) -> Any:
-    """The device function run(*arguments): body(k, *arguments) for every depth k of a tile.
+    """Return the device function run(*arguments): body(k, *arguments) for every depth k of a tile.
 
     It is a chain of calls and no loop, because NVVM does not unroll one with so long a body, and Python cannot ask it
     to. With every k a constant, addresses in shared memory are a base and constants.
@@ -219,7 +219,7 @@ def _for_each_depth(jit: Callable, body: Any) -> Any:
 
 
 def _tile_place(jit: Callable) -> Any:
-    """The device function place_of(rows, columns) of tiles: (row, column) of the tile that this block computes."""
+    """Return the device function place_of(rows, columns) of tiles: row and column of this block's tile."""
 
     @jit(device=True, inline="always")
     def place_of(rows, columns):

@@ -16,7 +16,7 @@ EVERY_LANE = 0xFFFFFFFF
 
 
 def total(jit: Callable) -> Any:
-    """The device function combine(x, y) = x + y."""
+    """Return the device function combine(x, y) = x + y."""
 
     @jit(device=True, inline="always")
     def combine(x, y):
@@ -26,7 +26,7 @@ def total(jit: Callable) -> Any:
 
 
 def maximum(jit: Callable) -> Any:
-    """The device function combine(x, y): the larger one; a NaN counts as larger than anything, as in NumPy."""
+    """Return the device function combine(x, y): the larger one; a NaN counts as larger than anything, as in NumPy."""
 
     @jit(device=True, inline="always")
     def combine(x, y):
@@ -36,7 +36,7 @@ def maximum(jit: Callable) -> Any:
 
 
 def team(jit: Callable, threads: int, dtype: str, combine: Any) -> Any:
-    """The device function reduce(x): x combined over all threads of the caller's team, and given to each of them.
+    """Return the device function reduce(x): x combined over all threads of the caller's team, and given to each.
 
     threads: 32, or those of the block, a multiple of 32. combine is commutative.
     """
@@ -69,7 +69,7 @@ def team(jit: Callable, threads: int, dtype: str, combine: Any) -> Any:
 
 
 def sum_of_parts(jit: Callable) -> Any:
-    """The device function add(parts): the second stage of a sum in two; one block of SUM_THREADS, float64."""
+    """Return the device function add(parts): the second stage of a sum in two; one block of SUM_THREADS, float64."""
     reduce = team(jit, SUM_THREADS, "float64", total(jit))
 
     @jit(device=True, inline="always")

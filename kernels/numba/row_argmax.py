@@ -18,7 +18,7 @@ from gpubp.kernels.numba.signatures import LABELS, array, kernel
 
 
 def make(jit: Callable, dtype: str, team: int) -> Any:
-    """The kernel row_argmax(x, out), in blocks of (team, rows a block)."""
+    """Return the kernel row_argmax(x, out), in blocks of (team, rows a block)."""
     reduce = reductions.team(jit, team, dtype, reductions.maximum(jit))
     reduce_place = reductions.team(jit, team, "int64", reductions.maximum(jit))
     precedes = _precedes(jit)
@@ -43,7 +43,7 @@ def make(jit: Callable, dtype: str, team: int) -> Any:
 
 
 def _precedes(jit: Callable) -> Any:
-    """The device function precedes(x, i, y, j): whether x at place i wins over y at place j."""
+    """Return the device function precedes(x, i, y, j): whether x at place i wins over y at place j."""
 
     @jit(device=True, inline="always")
     def precedes(x, i, y, j):

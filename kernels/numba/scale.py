@@ -14,7 +14,7 @@ from gpubp.kernels.numba.signatures import array, kernel
 
 
 def make(jit: Callable, dtype: str) -> Any:
-    """The kernel scale(x, factor), one thread an element."""
+    """Return the kernel scale(x, factor), one thread an element."""
 
     def scale(x, factor):
         i = cuda.grid(1)

@@ -19,7 +19,7 @@ from gpubp.kernels.numba.signatures import array, kernel
 
 
 def make(jit: Callable, dtype: str, team: int) -> Any:
-    """The kernel softmax(z, a), in blocks of (team, rows a block)."""
+    """Return the kernel softmax(z, a), in blocks of (team, rows a block)."""
     zero = np.dtype(dtype).type(0)
     larger = reductions.maximum(jit)
     reduce_largest = reductions.team(jit, team, dtype, larger)

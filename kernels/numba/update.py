@@ -100,8 +100,8 @@ DECOUPLED = ("adamw",)
 
 
 def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float, float]) -> Any:
-    """The kernel update(gradients, parameters, first, second, control, decayed, weight_decay, clip_value), one thread a
-    parameter. numbers: (μ or ρ or β₁, β₂, ε), 0 for what the optimiser does not have."""
+    """Return the kernel update(gradients, parameters, first, second, control, decayed, weight_decay, clip_value), one
+    thread a parameter. numbers: (μ or ρ or β₁, β₂, ε), 0 for what the optimiser does not have."""
     scalar = np.dtype(dtype).type
     zero = scalar(0)
     apply = jit(device=True, inline="always")(_FUNCTIONS[optimizer](scalar, numbers))
@@ -144,7 +144,7 @@ def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float,
 
 
 def _power(jit: Callable) -> Any:
-    """The device function power(base, t) = baseᵗ for t = 0, 1, ..., by squaring, in float64."""
+    """Return the device function power(base, t) = baseᵗ for t = 0, 1, ..., by squaring, in float64."""
 
     @jit(device=True, inline="always")
     def power(base, t):
