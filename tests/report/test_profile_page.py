@@ -78,7 +78,7 @@ def test_the_lines_that_cause_most_are_links(page, check_page):
     [
         (["--html", "x.png"], "--html was 'x.png'; it must be a file name that ends in .html"),
         (["--html", "no/x.html"], "it must be in a folder that exists"),
-        (["--html", "x.html", "--compare"], "left out with --compare"),
+        (["--html", "x.html", "--compare"], "--html and --compare exclude each other"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_anything_runs(arguments, words, monkeypatch, tmp_path):
