@@ -15,6 +15,7 @@ import pytest
 from gpubp.emulator.cupy.modules import RawKernel
 from gpubp.emulator.numba.frontend import Launcher
 from gpubp.nn.network import Network
+from gpubp.nn.trainer import Trainer
 
 SIZES = (64, 128, 64, 10)
 ROWS = 64
@@ -23,12 +24,11 @@ ROWS = 64
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("backend", ["cupy", "numba"])
 def test_step(benchmark, monkeypatch, backend, optimizer):
-    net = Network(SIZES, backend=backend, device="emulator")
-    net.optimizer = optimizer
+    trainer = Trainer(Network(SIZES, backend=backend, device="emulator"), optimizer)
     rng = np.random.default_rng(0)
-    feed = net.feed(rng.random((ROWS, SIZES[0]), np.float32), rng.integers(0, SIZES[-1], ROWS))
-    net.train_rows(feed, 0, ROWS)  # compiles
+    feed = trainer.feed(rng.random((ROWS, SIZES[0]), np.float32), rng.integers(0, SIZES[-1], ROWS))
+    trainer.step_rows(feed, 0, ROWS)  # compiles
     for kind in (RawKernel, Launcher):
         monkeypatch.setattr(kind, "__call__", lambda *arguments, **options: None)
-    benchmark(lambda: net.train_rows(feed, 0, ROWS))
-    assert net.steps > 1
+    benchmark(lambda: trainer.step_rows(feed, 0, ROWS))
+    assert trainer.steps > 1

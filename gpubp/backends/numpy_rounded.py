@@ -70,19 +70,19 @@ def _subclass(plain: Any) -> type[Backend]:
 
 def _rounded(plain: type[Backend], name: str, roles: Roles) -> Callable[..., None]:
     """Return the plain backend's method of this name, on arguments that are treated by their roles."""
-    signature = inspect.signature(getattr(Backend, name))
+    names = list(inspect.signature(getattr(Backend, name)).parameters)[1:]
 
     @functools.wraps(getattr(Backend, name))
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def method(self: Backend, *positional: Any, **named: Any) -> None:
-        arguments = signature.bind(self, *positional, **named).arguments
+        arguments = dict(zip(names[: len(positional)], positional, strict=True)) | named
         prepare = round_to_tf32 if arguments.pop("tf32", False) else widened
         results = {each: arguments[each] for each in roles.results if arguments[each] is not None}
         for each in roles.operands:
             arguments[each] = prepare(arguments[each])
         for each in (*roles.inputs, *results):
             arguments[each] = widened(arguments[each])
-        getattr(plain, name)(**arguments)
+        getattr(plain, name)(self, **arguments)
         for each, stored in results.items():
             self.cast(arguments[each], stored)
 

@@ -125,6 +125,13 @@ def on_the_host(shape, dtype):
     return cupy.ndarray(shape, dtype, memptr=cupy.cuda.MemoryPointer(unowned, 0))
 
 
+def test_an_array_says_where_it_lies():
+    for x in (cp.empty((2, 3), "float32"), on_the_host((2, 3), "float32")):
+        assert x.data.mem.device_id == 0
+        assert x[1:].data.ptr == x.data.ptr + 12
+        assert (x.shape, x.strides) == ((2, 3), (12, 4))
+
+
 WRONG = {
     "code by position": lambda cp, x: cp.RawModule("code"),
     "a path that is no str": lambda cp, x: cp.RawModule(path=Path("kernel.cubin")),
@@ -279,6 +286,7 @@ def test_views_are_numbas(monkeypatch):
             assert mine.flags[flag] == its.flags[flag]
         start, its_start = (x.__cuda_array_interface__["data"][0] for x in (mine, its))
         assert start - ours.data.ptr == its_start - 4096
+        assert (mine.device_ctypes_pointer.value, its.device_ctypes_pointer.value) == (start, its_start)
 
 
 # Set in CUDADispatcher.__init__, so not visible in the class.
