@@ -277,11 +277,14 @@ def _compile(
 ) -> dict[str, Any]:
     """Return what `compilers.compile_program` gives, with the paths in PTX and log as they are given."""
     folder = current_folder()
-    paths = [os.path.join(folder, path) for path in [name, *map(str, include_dirs)]]
+    given = [name, *map(str, include_dirs)]
+    paths = [os.path.join(folder, path) for path in given]
     padded_name, *include = padded = [_padded(path) for path in paths]
+    beside = os.path.dirname(padded_name), os.path.dirname(paths[0])  # of headers that NVRTC finds beside the source
 
-    def unpadded(text: str, paths: Sequence[str]) -> str:
-        return functools.reduce(lambda text, pair: text.replace(*pair), zip(padded, paths, strict=True), text)
+    def unpadded(text: str, plain: Sequence[str]) -> str:
+        pairs = [*zip(padded, plain, strict=True), beside]
+        return functools.reduce(lambda text, pair: text.replace(*pair), pairs, text)
 
     try:
         made = process.call(
@@ -294,10 +297,9 @@ def _compile(
             expressions=expressions,
         )
     except process.Refused as error:
-        log = unpadded(error.log, [name, *map(str, include_dirs)])
+        log = unpadded(error.log, given)
         raise CompileError(f"{name} does not compile for {arch} ({error.reason}):", log) from error
-    log = unpadded(made["log"], [name, *map(str, include_dirs)])
-    return made | {"ptx": unpadded(made["ptx"], paths), "log": log}
+    return made | {"ptx": unpadded(made["ptx"], paths), "log": unpadded(made["log"], given)}
 
 
 def _names_a_file(options: Sequence[str]) -> bool:

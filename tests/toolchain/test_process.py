@@ -380,13 +380,15 @@ def test_no_process_and_no_path_changes_the_code(reproducible, tmp_path, monkeyp
     assert len(found) == 1
 
 
-def test_paths_are_shown_as_they_are_given(tmp_path, monkeypatch):
+@pytest.mark.parametrize("include", ["<value.cuh>", '"value.cuh"'])
+def test_paths_are_shown_as_they_are_given(tmp_path, monkeypatch, include):
     monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "value.cuh").write_text("#define VALUE 42\n__device__ int value() { return VALUE; }\n")
+    (tmp_path / "value.cuh").write_text("__device__ void store(int* x) { x[threadIdx.x] = 42; }\n")
     kernel = tmp_path / "kernel.cu"
-    kernel.write_text('#include <value.cuh>\nextern "C" __global__ void k(int* x) { x[0] = value(); }\n')
+    kernel.write_text(f'#include {include}\nextern "C" __global__ void k(int* x) {{ store(x); }}\n')
     ptx = compile_file(kernel).ptx
     assert f'"{kernel}"' in ptx
+    assert f'"{tmp_path}/value.cuh"' in ptx
     assert "//" not in "".join(line for line in ptx.splitlines() if line.startswith("\t.file"))
     kernel.write_text("nonsense\n")
     with pytest.raises(CompileError) as caught:
