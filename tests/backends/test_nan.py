@@ -105,7 +105,7 @@ def check(backend, case):
     spread = False
     for place, arrays in planted(case.primitive, problem):
         with np.errstate(all="ignore"):
-            expected = outputs(NumpyBackend(), case, problem, arrays)
+            expected = outputs(NumpyBackend().for_precision(case.dtype), case, problem, arrays)
         found = outputs(backend, case, problem, arrays)
         for name, values in expected.items():
             if values.dtype.kind == "i":
