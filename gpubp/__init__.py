@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "Gradients", "LossScaling", "Network", "Trainer"]
 
-__getattr__ = names_from(
+__getattr__, __dir__ = names_from(
     __name__,
     {
         "Evaluation": "nn.network",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "Dataset", "Scaler", "load", "split"]
 
-__getattr__ = names_from(
+__getattr__, __dir__ = names_from(
     __name__,
     {"TASKS": "dataset", "Dataset": "dataset", "Scaler": "scaler", "load": "loading", "split": "splitting"},
 )

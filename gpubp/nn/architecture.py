@@ -114,7 +114,7 @@ def require_weights(sizes: Any, tensors: Mapping[str, np.ndarray]) -> None:
             raise StateError(name, "is missing or has another shape", f"have shape {(n, n_prev)}")
 
 
-def require_precision(precision: Any, backend: Backend) -> None:
+def require_backend_for(precision: Any, backend: Backend) -> None:
     """Raise ArgumentError, which names a backend that can, if this one does not compute in the precision of a file."""
     if isinstance(precision, str) and precision in PRECISIONS:
         try:

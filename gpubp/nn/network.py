@@ -444,7 +444,7 @@ class Network:
         config = metadata.get("network")
         if not isinstance(config, dict):
             raise CheckpointError(f"{path} holds no network")
-        architecture.require_precision(config.get("precision"), backend)
+        architecture.require_backend_for(config.get("precision"), backend)
         try:
             architecture.require_weights(config.get("sizes"), tensors)
             network = cls.from_config(config, backend, device)

@@ -185,10 +185,12 @@ class Trainer:
         # on the host: the device may have no room for them twice
         kept = [backend.asnumpy(array) for array in changed]
         self._set_host_controls(0)
-        # once without recording: it compiles every kernel and makes every array that they need on their way
-        self._step(batch, self._gather(feed, batch))
-        for host, array in zip(kept, changed, strict=True):
-            backend.upload(host, array)
+        try:
+            # once without recording: it compiles every kernel and makes every array that they need on their way
+            self._step(batch, self._gather(feed, batch))
+        finally:
+            for host, array in zip(kept, changed, strict=True):
+                backend.upload(host, array)
         replay = backend.capture(lambda: self._step(batch, self._gather(feed, batch)))
         return CapturedStep(self, feed, batch, replay)
 
@@ -253,8 +255,10 @@ class Trainer:
                 raise StateError(key, "is missing or has another shape", f"have shape {tuple(slot.shape)}")
         scaling = {} if network.loss_scaling is None else _SCALING_STATE
         for key in ("steps", *scaling):
-            if key not in state:
-                raise StateError(key, "is missing", "be a number, as `state` gives it")
+            if key not in state or np.shape(state[key]) != ():
+                raise StateError(key, "is missing or is no number", "be a number, as `state` gives it")
+        if "losses" not in state or np.shape(state["losses"]) != (len(Losses),):
+            raise StateError("losses", "is missing or has another shape", f"have shape {(len(Losses),)}")
         network.set_weights(state)
         for name, slot in zip(self.optimizer.state, self._state, strict=True):
             backend.upload(np.ascontiguousarray(state[f"optimizer.{name}"], network.dtype), slot)
@@ -264,7 +268,7 @@ class Trainer:
             for name, place in scaling.items():
                 control[place] = state[name]
             backend.upload(control, self.control)
-        backend.upload(state["losses"], self.losses)
+        backend.upload(np.ascontiguousarray(state["losses"], np.float64), self.losses)
 
 
 @dataclass(frozen=True)

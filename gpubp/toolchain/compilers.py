@@ -47,8 +47,7 @@ class Refused(Exception):
 def main(descriptor: str, compiler: str, folders: str, *again: str) -> None:
     """Serve requests until the process that sends them has ended; then end, with all children."""
     _fix_addresses()
-    given = json.loads(folders)
-    sys.path[:] = [*(folder for folder in sys.path if folder not in given), *given]
+    sys.path[:] = _with(json.loads(folders))
     load = _LOAD[compiler]
     loaded: Any
     try:
@@ -73,6 +72,13 @@ def main(descriptor: str, compiler: str, folders: str, *again: str) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     os._exit(0)
+
+
+def _with(given: list[str]) -> list[str]:
+    """Return the folders to import from: those of the standard library, then these, then others of packages."""
+    own = [folder for folder in sys.path if folder not in given]
+    first_of_packages = next((i for i, folder in enumerate(own) if folder.endswith("-packages")), len(own))
+    return [*own[:first_of_packages], *given, *own[first_of_packages:]]
 
 
 ADDR_NO_RANDOMIZE = 0x0040000

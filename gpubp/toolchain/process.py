@@ -137,7 +137,8 @@ def _start(compiler: str) -> _Compiler:
     folders = json.dumps([folder for folder in _absolute(sys.path) if _has_compilers(folder)])
     # -P: the script's own folder is not for imports, as its files have names that others have too. -W: a warning that
     # the user's environment makes an error would end it.
-    command = [sys.executable, "-P", "-W", "ignore", str(SCRIPT), str(theirs.fileno()), compiler, folders]
+    flags = ["-P", "-W", "ignore", *(["-s"] if sys.flags.no_user_site else [])]
+    command = [sys.executable, *flags, str(SCRIPT), str(theirs.fileno()), compiler, folders]
     with theirs:
         process = subprocess.Popen(
             command,
@@ -159,7 +160,7 @@ def _environment() -> dict[str, str]:
     return kept | {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 
 
-NEEDED = {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONHOME", "CONDA_PREFIX"}
+NEEDED = {"PATH", "HOME", "TMPDIR", "LANG", "PYTHONHOME", "PYTHONUSERBASE", "CONDA_PREFIX"}
 NEEDED_PREFIXES = ("LC_", "LD_", "CUDA_")
 """Variables by which Python, the dynamic linker and NVIDIA's libraries find their files."""
 

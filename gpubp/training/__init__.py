@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "TrainingConfig", "fit"]
 
-__getattr__ = names_from(__name__, {"TrainingConfig": "config", "fit": "loop", "Model": "model"})
+__getattr__, __dir__ = names_from(__name__, {"TrainingConfig": "config", "fit": "loop", "Model": "model"})

@@ -293,7 +293,7 @@ LOOKS_AT_VALUES = [name for name in METHODS if name != "step"]
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_wrong_x_is_an_error_that_names_it(method):
-    """test_inputs.py tries every kind of wrong x and y."""
+    """test_checks.py tries every kind of wrong x and y."""
     with pytest.raises(ArgumentError, match=r"x has shape \(7, 5\); it must have shape \(B, 4\)"):
         METHODS[method](network(), np.ones((7, 5)), LABELS)
 

@@ -97,12 +97,7 @@ def test_the_first_rungs_need_what_the_plan_says(dtype):
     ),
 )
 def test_blocked_does_not_spill(form, dtype, arch):
-    chosen = [Plan("blocked", dtype, side, side, 8, 8, 8) for side in (64, 128)]
-    _, needs = compile_entries([product(form, dtype).whole(plan) for plan in chosen], arch)
-    for plan, resources in zip(chosen, needs, strict=True):
-        assert not resources.spills, plan
-        assert resources.local_bytes == 0, plan
-        assert resources.registers * plan.threads <= REGISTERS, plan
+    check_resources([Plan("blocked", dtype, side, side, 8, 8, 8) for side in (64, 128)], form, dtype, arch)
 
 
 def elementwise_entries(kinds=("float", "double")):
