@@ -305,7 +305,8 @@ def test_resume_goes_on_for_more_epochs(gpubp):
 def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     options = ("--layers", "16", "--batch-size", "64", "--precision", "FP16", "--backend", "numpy", "--lr", "0.01")
     assert "numpy on cpu, fp16" in gpubp("train", "--out", "run", *options, "--epochs", "1").stdout
-    gpubp("train", "--resume", "run", "--epochs", "3")
+    gpubp("train", "--resume", "run", "--epochs", "3", "--precision", "float16")
+    refused("train", "--resume", "run", "--precision", "bf16", message=["--precision was 'bf16'", "'FP16'"])
     network = Model.load("run", "numpy").network
     assert network.precision_name == "fp16"
     assert network.weights()["layer1.weight"].dtype == np.float32

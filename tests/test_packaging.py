@@ -5,6 +5,7 @@ the ones that the tests run with: no network, and nothing that hides a missing d
 """
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -185,6 +186,14 @@ def test_the_command_is_installed_and_trains_with_the_core_dependencies(installe
     assert "train" in run(command, "--help", cwd=tmp_path)
     run(command, "train", "--epochs", "1", "--out", tmp_path / "run", cwd=tmp_path)
     assert (tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("package", ["gpubp", "gpubp.data", "gpubp.training"])
+def test_names_that_load_late_are_listed(package):
+    """And each is there: completion and help() show what a package offers."""
+    module = importlib.import_module(package)
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in dir(module))
 
 
 def test_importing_gpubp_loads_nothing_that_is_optional():

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
-from gpubp.backends.arguments import FORMS, ArgumentChecker, Product
+from gpubp.backends.arguments import FORMS, MOST_REMEMBERED, ArgumentChecker, Product
 from gpubp.backends.base import Array
 from gpubp.backends.gpu_backend import (
     REDUCTION,
@@ -224,6 +224,8 @@ class NumbaBackend(GpuBackend):
             with warnings.catch_warnings():
                 # small layers make small grids: nothing to warn of
                 warnings.simplefilter("ignore", NumbaPerformanceWarning)
+                if len(self._launchers) >= MOST_REMEMBERED:
+                    self._launchers.clear()
                 launcher = self._launchers[key] = self.kernel_of(launch)[launch.grid, launch.block, self._stream]
         launcher(*self.arguments_of(launch))
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from gpubp.backends.base import Backend
+from gpubp.dtypes import MIXED, canonical
 from gpubp.nn.precision import round_to_tf32, widened
 
 Plain = TypeVar("Plain", bound=Backend)
@@ -64,7 +65,12 @@ def rounded(plain: type[Plain]) -> type[Plain]:
 @functools.cache
 def _subclass(plain: Any) -> type[Backend]:
     methods: dict[str, Any] = {name: _rounded(plain, name, roles) for name, roles in ROLES.items()}
-    methods["for_precision"] = lambda self, precision: self
+
+    def for_precision(self: Backend, precision: str) -> Backend:
+        """See `Backend.for_precision`."""
+        return self if canonical("precision", precision) in MIXED else plain(self.device)
+
+    methods["for_precision"] = for_precision
     return type(f"Rounded{plain.__name__}", (plain,), methods)
 
 

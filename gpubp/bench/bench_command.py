@@ -38,8 +38,6 @@ QUICK = Effort(works.QUICK, 3, 0.02)
 DEFAULT = Effort(works.DEFAULT, 5, 0.03)
 FULL = Effort(works.FULL, 9, 0.25)
 
-PICTURES = ("throughput.png", "roofline.png")
-
 
 @dataclass(frozen=True)
 class Choice:

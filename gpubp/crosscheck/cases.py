@@ -455,6 +455,8 @@ class Selection:
             ("variant", self.variants, variants),
             ("dtype", self.dtypes, all_dtypes),
         ):
+            if names and not known:
+                raise ArgumentError(argument, names[0], "left out: the backend computes in one way only")
             for name in names:
                 if name not in known:
                     raise unknown_name(argument, name, known)

@@ -67,10 +67,12 @@ class Trainer:
         control, losses: what the kernels of a step read and write on the device, float64 (see `Control`, `Losses`).
 
     Raises:
-        ArgumentError: there is no such optimiser, or a setting of it is wrong.
+        ArgumentError: `network` is something else, there is no such optimiser, or a setting of it is wrong.
     """
 
     def __init__(self, network: Network, optimizer: str | Optimizer | Mapping[str, Any] = "sgd") -> None:
+        if not isinstance(network, Network):
+            raise StateError("network", f"is a {type(network).__name__}", "be a Network")
         self.network = network
         self.optimizer = optimizers.get(optimizer)
         backend = network.backend

@@ -88,11 +88,12 @@ def compile_source(
     arguments = [f"-arch={arch}", "-lineinfo", "--ptxas-options=-v", *options]
     # NVRTC looks beside the source first; then as the options say.
     searched = [Path(name).parent, *_directories_in(options), *directories]
+    first = "".join(f'#include "{path}"\n' for path in _files_in(options))
     key = _digest(
         CACHE_FORMAT,
         name,
         source,
-        *(f"{path}\n{text}" for path, text in _included_headers(source, searched)),
+        *(f"{path}\n{text}" for path, text in _included_headers(first + source, searched)),
         *arguments,
         *map(str, directories),
         *expressions,
@@ -236,9 +237,23 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _directories_in(options: Sequence[str]) -> list[Path]:
-    """Return the directories that options name for #include: -Idir, -I dir or --include-path=dir."""
+    """Return the directories that options name for #include: -Idir, -I=dir, -I dir, --include-path=dir."""
+    return _paths_after(r"-I|--include-path", options)
+
+
+def _files_in(options: Sequence[str]) -> list[Path]:
+    """Return the files that options include before the source: -include file, --pre-include=file."""
+    return _paths_after(r"-include|--pre-include", options)
+
+
+def _paths_after(names: str, options: Sequence[str]) -> list[Path]:
+    """Return what follows an option of these names: in the same word, after "=", or in the next word."""
     text = "\0".join(options)
-    return [Path(match[1]) for match in re.finditer(r"(?:^|\0)(?:-I|--include-path=)\0?([^\0]+)", text)]
+    return [Path(match[1]) for match in re.finditer(rf"(?:^|\0)(?:{names})[=\0]?([^\0]+)", text)]
+
+
+INCLUDE = r'^[ \t]*#[ \t]*(?:include|define[ \t]+\w+)[ \t]*["<]([^">]+)[">]'
+"""An #include, or a macro that an #include may name."""
 
 
 def _included_headers(source: str, directories: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -251,7 +266,7 @@ def _included_headers(source: str, directories: Sequence[Path]) -> list[tuple[Pa
     texts = [(source, list(directories))]
     while texts:
         text, searched = texts.pop()
-        for included in re.findall(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">]+)[">]', text, re.MULTILINE):
+        for included in re.findall(INCLUDE, text, re.MULTILINE):
             path = next((directory / included for directory in searched if _is_file(directory / included)), None)
             if path is not None and path.resolve() not in found:
                 found[path.resolve()] = path.read_text(encoding="utf-8", errors="replace")

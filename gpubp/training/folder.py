@@ -19,6 +19,7 @@ import numpy as np
 import tomli_w
 
 from gpubp import files
+from gpubp.dtypes import long_name
 from gpubp.errors import ArgumentError, CheckpointError
 from gpubp.training import plots
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
@@ -26,7 +27,7 @@ from gpubp.training.from_settings import lasting, load_data, make_network, train
 from gpubp.training.history import HISTORY_FILE
 from gpubp.training.loop import Listener, Result, Run
 from gpubp.training.model import RUN_FILE
-from gpubp.training.settings import Settings
+from gpubp.training.settings import Settings, tidy_name
 
 CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
@@ -96,13 +97,20 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     return Run(network, dataset, config, folder=folder, listener=listener, settings=settings.chosen(), origin=origin)
 
 
+def _same(name: str, value: Any, before: Any) -> bool:
+    """Return whether two values of a setting mean the same: a kind of arithmetic has two names."""
+    if name in ("dtype", "precision") and isinstance(value, str) and isinstance(before, str):
+        return long_name(tidy_name(value)) == long_name(tidy_name(before))
+    return value == before
+
+
 def _merged(saved: Settings, given: Mapping[str, Any], epochs_done: int) -> Settings:
     """Return the run's settings with what may change. Raises ArgumentError if another setting is not the run's."""
     for name, value in given.items():
         before = getattr(saved, name)
         if name == "data":
             value = lasting(value)
-        if name not in ("epochs", "backend", "device") and value != before:
+        if name not in ("epochs", "backend", "device") and not _same(name, value, before):
             was = "its default" if before is None else repr(before)
             raise ArgumentError(_option(name), value, f"left out, or {was} as in the run that is resumed")
     merged = replace(saved, **{name: given[name] for name in ("epochs", "backend", "device") if name in given})

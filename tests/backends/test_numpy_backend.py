@@ -448,7 +448,9 @@ def test_a_backend_for_every_precision():
     rounded = plain.for_precision("bf16")
     assert isinstance(rounded, NumpyBackend)
     assert rounded.for_precision("float16") is rounded
+    assert type(rounded.for_precision("float64")) is NumpyBackend
     assert (rounded.name, rounded.device) == (plain.name, plain.device)
     assert type(rounded) is type(plain.for_precision("tf32"))
-    with pytest.raises(ArgumentError, match="precision was 'fp8'"):
-        plain.for_precision("fp8")
+    for backend in (plain, rounded):
+        with pytest.raises(ArgumentError, match="precision was 'fp8'"):
+            backend.for_precision("fp8")

@@ -105,6 +105,11 @@ def test_without_a_choice_every_primitive_is_checked():
     assert {case.primitive for case in Selection().cases(())} == set(OPTIONS)
 
 
+def test_a_backend_without_rungs_takes_no_variant():
+    with pytest.raises(ArgumentError, match=r"variant was 'naive'; it must be left out: the backend"):
+        Selection(variants=("naive",)).cases(())
+
+
 def test_a_variant_that_there_is_not_is_named():
     with pytest.raises(ArgumentError, match="variant"):
         Selection(variants=("fast",)).cases(VARIANTS)

@@ -128,7 +128,8 @@ def test_a_state_of_another_network_or_optimizer_is_refused_and_nothing_changes(
     before = trainer.state()
     other = Trainer(Network([4, 6, 3], backend="numpy"), "adam")
     wrong = [other.state(), Trainer(network()).state(), {k: v for k, v in before.items() if k != "steps"}]
-    wrong += [{k: v for k, v in before.items() if k != "layer2.bias"}]
+    wrong += [{k: v for k, v in before.items() if k != left_out} for left_out in ("layer2.bias", "losses")]
+    wrong += [before | {name: np.zeros(7)} for name in ("losses", "steps")]
     for state in wrong:
         with pytest.raises(ArgumentError):
             trainer.restore(state)

@@ -25,6 +25,11 @@ def regression(**chosen):
     return network(loss="half_squared_error", dtype="float64", **chosen)
 
 
+def test_a_trainer_takes_a_network():
+    with pytest.raises(ArgumentError, match=r"network is a list; it must be a Network"):
+        Trainer([4, 3])
+
+
 def same_weights(first, second):
     return all(np.array_equal(value, second.network.weights()[name]) for name, value in first.network.weights().items())
 

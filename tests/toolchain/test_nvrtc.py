@@ -172,13 +172,31 @@ def test_a_changed_header_is_noticed_through_another_header(tmp_path, nvrtc_call
     assert len(nvrtc_calls) == 2
 
 
-@pytest.mark.parametrize("form", [("-I{}",), ("-I", "{}"), ("--include-path={}",)])
+@pytest.mark.parametrize("form", [("-I{}",), ("-I", "{}"), ("-I={}",), ("--include-path={}",)])
 def test_headers_given_by_an_option_are_noticed(tmp_path, nvrtc_calls, form):
     options = tuple(part.format(tmp_path) for part in form)
     for value in (41, 42):
         (tmp_path / "value.cuh").write_text(f"#define VALUE {value}\n")
         source = '#include <value.cuh>\nextern "C" __global__ void k(int* x) { x[0] = VALUE; }\n'
         assert f", {value};" in compile_source(source, options=options).ptx
+    assert len(nvrtc_calls) == 2
+
+
+@pytest.mark.parametrize("form", [("-include", "{}"), ("-include={}",), ("--pre-include={}",)])
+def test_headers_before_the_source_are_noticed(tmp_path, nvrtc_calls, form):
+    options = tuple(part.format(tmp_path / "value.cuh") for part in form)
+    for value in (41, 42):
+        (tmp_path / "value.cuh").write_text(f"#define VALUE {value}\n")
+        source = 'extern "C" __global__ void k(int* x) { x[0] = VALUE; }\n'
+        assert f", {value};" in compile_source(source, options=options).ptx
+    assert len(nvrtc_calls) == 2
+
+
+def test_headers_that_a_macro_names_are_noticed(tmp_path, nvrtc_calls):
+    for value in (41, 42):
+        (tmp_path / "value.cuh").write_text(f"#define VALUE {value}\n")
+        source = '#define HEADER "value.cuh"\n#include HEADER\nextern "C" __global__ void k(int* x) { x[0] = VALUE; }\n'
+        assert f", {value};" in compile_source(source, include_dirs=[tmp_path]).ptx
     assert len(nvrtc_calls) == 2
 
 

@@ -157,6 +157,28 @@ def test_a_process_that_was_killed_is_started_again(fresh):
     assert helper().pid != first
 
 
+@pytest.mark.parametrize("flags", [(), ("-s",)])
+def test_packages_of_a_user_are_found_as_python_finds_them(tmp_path, flags):
+    """Where PYTHONUSERBASE says; not at all with -s."""
+    site = tmp_path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "cuda"
+    site.mkdir(parents=True)
+    (site / "__init__.py").touch()  # a package that hides the parts of NVIDIA's
+    code = f"""
+from gpubp.toolchain import process
+try:
+    process.call("nvrtc", "compile_program", source={SOURCE!r}, name="k.cu", options=[], expressions=[])
+except process.CompilerError as error:
+    print(error)
+"""
+    # outside a virtual environment, which knows no user's packages
+    folders = [folder for folder in sys.path if os.path.isabs(folder)]
+    environment = os.environ | {"PYTHONUSERBASE": str(tmp_path), "PYTHONPATH": os.pathsep.join(folders)}
+    command = [os.path.realpath(sys.executable), *flags, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    # the libraries themselves are not found by way of PYTHONPATH
+    assert ("ModuleNotFoundError" in result.stdout) == (not flags), result.stdout + result.stderr
+
+
 def test_without_an_executable_the_reason_is_told(fresh, monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(process.CompilerError, match=r"sys\.executable"):

@@ -221,6 +221,7 @@ def test_asynchronous_copies_need_a_wait_and_a_barrier(observed, wait, barrier, 
     body = ASYNC.format(shared=SHARED, wait=wait, barrier=barrier, distance=distance)
     report = observed(body, np.ones(256, np.uint32), block=64)
     assert [finding.kind for finding in report.findings] == kinds
+    assert [finding.kind for finding in report.missing_waits] == [kind for kind in kinds if kind == "missing wait"]
     assert all(finding.line == 8 for finding in report.findings)
 
 
