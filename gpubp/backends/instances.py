@@ -56,7 +56,7 @@ class Entry:
 
 
 def entry(source: str, kernel: str, *arguments: str | int) -> Entry:
-    """The instance of `kernel` in `source`.cu with these template arguments."""
+    """Return the instance of `kernel` in `source`.cu with these template arguments."""
     return Entry(f"{source}.cu", _type(kernel, *arguments))
 
 

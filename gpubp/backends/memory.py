@@ -16,7 +16,7 @@ class Workspace:
     a captured graph, holds it.
 
     Args:
-        allocate: returns a buffer of so many bytes.
+        allocate: returns a buffer of N bytes.
     """
 
     def __init__(self, allocate: Callable[[int], Any]) -> None:

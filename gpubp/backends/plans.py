@@ -169,12 +169,12 @@ class Plan:
 
     @property
     def sums(self) -> int:
-        """Sums that a thread holds."""
+        """Return the sums that a thread holds."""
         return self.tile_m * self.tile_n // self.threads
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a block: that of `tensorcore` is asked for at the launch, the others' is static."""
+        """Return the bytes of a block's shared memory: `tensorcore` asks for it at the launch, the others' is static."""
         if self.variant == "naive":
             return 0
         sides, depth = self.tile_m + self.tile_n, self.tile_k

@@ -12,7 +12,7 @@ from gpubp.bench.works import Limit, Work
 from gpubp.dtypes import ARITHMETIC
 
 SIDES = {"cpu": {"product": 2048, "copy": 4096}, "gpu": {"product": 4096, "copy": 8192}}
-"""Of what is measured, on each device: large enough that only the limit counts."""
+"""Sizes of what is measured on each device: large enough that only the limit counts."""
 
 
 def on_cpu(work: Work, threads: int = 1) -> Runner:

@@ -122,7 +122,7 @@ def measure(
     threads: int,
     progress: Progress = lambda text: None,
 ) -> list[Record]:
-    """Measure the works: `repeats` turns of each contender at each, of about so many seconds.
+    """Measure the works: `repeats` turns of each contender at each, of about `seconds` seconds.
 
     Among the records are those of the limits of every device that takes part. A contender that fails at a work gets a
     record with its fault, and no times; so does one whose results are wrong.
@@ -153,7 +153,7 @@ def measure(
 
 
 class Referee:
-    """Who measures one of the hardware's limits, in turns of so many seconds that are spread over the run.
+    """Who measures one of the hardware's limits, in turns of `seconds` seconds that are spread over the run.
 
     One call is enough on a CPU. A GPU needs some time to come to its full clock.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".md", ".json")
-"""Of the files that a report can be written to."""
+"""Endings of the files that a report can be written to."""
 
 COMPILED_HEADERS = ("primitive", "arch", "kernels", "failed", "most registers", "most shared bytes", "spilled bytes")
 

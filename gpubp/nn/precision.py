@@ -79,12 +79,12 @@ class LossScaling:
         require_count("growth_interval", self.growth_interval)
 
     def config(self) -> dict[str, Any]:
-        """All settings, as JSON can hold them."""
+        """Return all settings, as JSON can hold them."""
         return asdict(self)
 
     @classmethod
     def get(cls, chosen: LossScaling | Mapping[str, Any] | None) -> LossScaling:
-        """The scaling from its `config()`, or itself; None: the default."""
+        """Return the scaling from its `config()`, or itself; None: the default."""
         if isinstance(chosen, LossScaling):
             return chosen
         if chosen is not None and not isinstance(chosen, Mapping):
@@ -102,12 +102,12 @@ def require_master(argument: str, x: Any) -> None:
 
 
 def widened(x: np.ndarray) -> np.ndarray:
-    """x in the dtype that its values are computed in: 16 bits become float32, exactly."""
+    """Return x in the dtype that its values are computed in: 16 bits become float32, exactly."""
     return x.astype(np.float32) if x.dtype in HALVES else x
 
 
 def round_to_tf32(x: np.ndarray) -> np.ndarray:
-    """float32 values rounded to TF32: 10 stored bits of significand, to nearest, ties away from zero.
+    """Return float32 values rounded to TF32: 10 stored bits of significand, to nearest, ties away from zero.
 
     As the instruction `cvt.rna.tf32.f32` rounds. Beyond the largest TF32 value lies infinity; NaN and infinities stay.
     """

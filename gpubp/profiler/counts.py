@@ -32,7 +32,7 @@ MOST_WORK = 2**28
 SECTOR = 32
 """Bytes."""
 UNROLLED = 4
-"""Steps of a loop that the compiler may join: depths are counted at numbers of tiles that differ by so many."""
+"""Steps of a loop that the compiler may join: depths are counted at numbers of tiles that differ by this number."""
 NAIVE_DEPTH = 32
 """The same for `naive`, whose tiles have depth 1; and a multiple of a sector."""
 ELEMENTS = 2048

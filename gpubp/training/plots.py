@@ -279,7 +279,7 @@ def roofline(
     """Draw points under the limits of one or more machines, as PNG; both axes are logarithmic.
 
     limits: by the label of each, at least one. title: above everything; note: below, "" for none; y_label: what a rate
-    means, in units of so many flop/s as `scale` says; out: a path or an open file.
+    means, in units of `scale` flop/s; out: a path or an open file.
     """
     ridges = [each.ridge for each in limits.values()]
     intensities = [point.intensity for point in points]

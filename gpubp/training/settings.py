@@ -43,16 +43,16 @@ class Settings:
 
     layers: str = _network("Widths of the hidden layers, or none.", "128,64")
     activation: str = _network(
-        "Of the hidden layers, one for all or one for each: relu, leaky_relu, elu, softplus, sigmoid, tanh, gelu, "
-        "gelu_tanh, silu, identity.",
+        "Activation of the hidden layers, one for all or one for each: relu, leaky_relu, elu, softplus, sigmoid, tanh, "
+        "gelu, gelu_tanh, silu, identity.",
         "relu",
     )
-    output_activation: str | None = _network("Of the output layer. Default: what the loss needs, else identity.")
+    output_activation: str | None = _network("The output layer's. Default: what the loss needs, else identity.")
     loss: str | None = _network(
         "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
         "absolute_error or huber. Default: the first for classes, mean_squared_error for values."
     )
-    reduction: str = _network("Of a batch's losses: mean or sum.", "mean")
+    reduction: str = _network("How a batch's losses are put together: mean or sum.", "mean")
     initializer: str | None = _network(
         "he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, normal or "
         "zeros. Default: he_normal for rectifiers, glorot_uniform for others."
@@ -65,11 +65,11 @@ class Settings:
 
     optimizer: str = _optimiser("sgd, momentum, nesterov, rmsprop, adam or adamw.", "adam")
     lr: float | None = _optimiser("Learning rate. Default: sgd 0.1, momentum and nesterov 0.05, others 0.001.")
-    momentum: float | None = _optimiser("Of momentum and nesterov. Default: 0.9.")
-    weight_decay: float | None = _optimiser("On the weights. Default: adamw 0.01, others 0.")
+    momentum: float | None = _optimiser("Momentum of momentum and nesterov. Default: 0.9.")
+    weight_decay: float | None = _optimiser("Decay of the weights. Default: adamw 0.01, others 0.")
     clip_norm: float | None = _optimiser("Largest norm of the whole gradient. Default: no limit.")
     clip_value: float | None = _optimiser("Largest magnitude of one gradient. Default: no limit.")
-    schedule: str = _optimiser("Of the learning rate: constant, step, exponential or cosine.", "cosine")
+    schedule: str = _optimiser("How the learning rate changes: constant, step, exponential or cosine.", "cosine")
     decay: float | None = _optimiser(
         "Factor of schedule step (default 0.1), or of exponential an epoch (default 0.95)."
     )

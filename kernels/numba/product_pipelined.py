@@ -32,8 +32,8 @@ TILE_K = 8
 """Depth of the tiles: 8 makes copies of single elements conflict-free."""
 
 GROUP = 8
-"""Blocks that run at the same time should share operands in the second-level cache: they go down so many rows of tiles
-before they go to the next column of tiles."""
+"""Rows of tiles that blocks go down before they go to the next column of tiles: those that run at the same time should
+share operands in the second-level cache."""
 
 
 @dataclass(frozen=True)

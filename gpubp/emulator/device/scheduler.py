@@ -16,7 +16,7 @@ from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
 from gpubp.emulator.program.ptx import Instruction, Register
 
-#: After so many blocks the group furthest ahead gets a turn of some blocks, and complete barriers open: threads that
+#: After this many blocks the group furthest ahead gets a turn of some blocks, and complete barriers open: threads that
 #: spin until another thread has done something must not keep that thread from doing it.
 PATIENCE = 2_000
 TURN = 200
@@ -51,7 +51,7 @@ class Wave:
                 self._run_group(max(self.groups), TURN, True)
 
     def _run_group(self, start: int, most: int, ahead: bool) -> int:
-        """Run the group at a block for at most so many blocks, as long as it stays together and (unless it may run
+        """Run the group at a block for at most `most` blocks, as long as it stays together and (unless it may run
         ahead) nobody waits further back. Returns the number of blocks."""
         active = Active(self.groups.pop(start))
         position: int | None = start
