@@ -174,7 +174,7 @@ class Plan:
 
     @property
     def shared_bytes(self) -> int:
-        """Return the bytes of a block's shared memory: `tensorcore` asks for it at the launch, the others' is static."""
+        """Return the bytes of a block's shared memory: static, but for `tensorcore`, which asks at the launch."""
         if self.variant == "naive":
             return 0
         sides, depth = self.tile_m + self.tile_n, self.tile_k

@@ -47,7 +47,9 @@ class Settings:
         "gelu, gelu_tanh, silu, identity.",
         "relu",
     )
-    output_activation: str | None = _network("The output layer's. Default: what the loss needs, else identity.")
+    output_activation: str | None = _network(
+        "Activation of the output layer. Default: what the loss needs, else identity."
+    )
     loss: str | None = _network(
         "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
         "absolute_error or huber. Default: the first for classes, mean_squared_error for values."
