@@ -82,7 +82,7 @@ def find(entry: str, read: Callable[[Path], T | None]) -> T | None:
 
 def _places() -> Iterator[Path]:
     """Yield the folders in which entries may lie."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # nobody's home, or one that cannot be named: the spare folder is left
         yield directory()
     spare = _spare()
     if spare is not None:
@@ -138,10 +138,10 @@ def build(entry: str, write: Callable[[Path], None]) -> Path:
         reason = error
     spare = _spare()
     if spare is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # full or gone: the next place is tried
             return _build_in(spare, entry, write)
     for parent in (tempfile.gettempdir, lambda: "/dev/shm"):  # the latter is memory, for where all disks are full
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the next place is tried; after the last one CacheError tells
             return _build_in_spare(Path(parent()), entry, write, reason)
     raise CacheError(
         f"compiled kernels cannot be written: neither to {_name()} ({reason.strerror}) nor to a temporary folder; set "
@@ -238,7 +238,7 @@ def _write(path: Path, content: bytes) -> None:
         share(Path(temporary), path.parent)
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may not be there; what went wrong is raised below
             os.unlink(temporary)
         raise
 
@@ -258,7 +258,7 @@ def turn(entry: str) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # somebody has emptied the cache
                 if locked:
                     path.unlink()
                 fcntl.flock(handle, fcntl.LOCK_UN)  # closing is not enough where a fork has the handle too
@@ -269,7 +269,7 @@ def _open_lock(entry: str) -> tuple[Path, int | None]:
     """Return path and handle of the entry's lock file, in the first folder that can be written; None: there is none."""
     for place in _places():
         path = place / f"{entry}.lock"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it cannot be written: the next place is tried
             make_folder(path.parent)
             return path, os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     return Path(), None

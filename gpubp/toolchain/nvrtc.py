@@ -157,7 +157,7 @@ def _compiler(nvrtc: ModuleType) -> tuple[str, ...]:
     """Return what tells NVRTC's releases apart: its version, and that of its wheel, which patches change alone."""
     versions = ["NVRTC {}.{}".format(*nvrtc.nvrtcVersion()[1:])]
     for name in ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # NVRTC is the other wheel's, or a toolkit's
             versions.append(f"{name} {metadata.version(name)}")
     return tuple(versions)
 

@@ -49,7 +49,7 @@ def wheel_versions() -> list[str]:
     """Return the versions of the packages in `WHEELS` that are installed."""
     versions = []
     for name in WHEELS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # NVVM is another wheel's, or a toolkit's
             versions.append(metadata.version(name))
     return versions
 

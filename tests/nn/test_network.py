@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from networks import LABELS, VALUES, X, network, regression
 
 from gpubp import Network, Trainer
 from gpubp.backends.numpy_backend import NumpyBackend
@@ -15,19 +16,6 @@ from gpubp.nn.activations import LeakyReLU, Tanh
 from gpubp.nn.initializers import HeUniform
 from gpubp.nn.losses import Huber
 from gpubp.nn.network import CHUNK
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(7, 4))
-LABELS = RNG.integers(0, 3, 7)
-VALUES = RNG.normal(size=(7, 3))
-
-
-def network(sizes=(4, 6, 3), **chosen):
-    return Network(sizes, backend="numpy", **chosen)
-
-
-def regression(**chosen):
-    return network(loss="half_squared_error", dtype="float64", **chosen)
 
 
 def same_weights(first, second):

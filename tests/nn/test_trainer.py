@@ -6,23 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from networks import LABELS, VALUES, X, network, regression
 
-from gpubp import Network, Trainer
+from gpubp import Trainer
 from gpubp.errors import ArgumentError
 from gpubp.nn.optimizers import OPTIMIZERS, SGD, Adam
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(7, 4))
-LABELS = RNG.integers(0, 3, 7)
-VALUES = RNG.normal(size=(7, 3))
-
-
-def network(sizes=(4, 6, 3), **chosen):
-    return Network(sizes, backend="numpy", **chosen)
-
-
-def regression(**chosen):
-    return network(loss="half_squared_error", dtype="float64", **chosen)
 
 
 def test_a_trainer_takes_a_network():
