@@ -105,3 +105,14 @@ def test_no_more_than_a_limit_is_remembered(backend, monkeypatch):
     for x in arrays:
         backend.scale(x, 1.0)
         assert 1 <= len(backend._check.passed) <= 3
+
+
+def test_the_device_is_a_fact():
+    """An address alone does not say on which of several devices an array lies."""
+    device = 0
+    check = ArgumentChecker(np.ndarray, 0, lambda x: x.ctypes.data, lambda x: device, (np.dtype(np.float32),))
+    x = np.ones((2, 3), np.float32)
+    assert check.scale(x) == check.scale(x) == 6
+    device = 1
+    with pytest.raises(ArgumentError, match=r"x\.device was 1; it must be 0"):
+        check.scale(x)
