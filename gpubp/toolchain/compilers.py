@@ -4,7 +4,7 @@ What NVRTC makes of a source depends on what the process has compiled before, an
 happens to lie: they decide which of several equal instructions it takes, and in which order. Here every compilation
 starts from the same state, so that the same source gives the same PTX and the same machine code:
 
-- the process has loaded the compiler and compiled nothing;
+- the process has loaded the compiler with all its libraries, and compiled nothing that is asked for;
 - Linux gives it the same addresses each time (personality ADDR_NO_RANDOMIZE), where it is allowed to ask for that;
 - a thread compiles and does nothing else, as the memory of a new thread begins at a place of its own, whatever Python
   holds elsewhere, and in whatever pieces the request arrived.
@@ -131,7 +131,10 @@ def _work(answers: socket.socket, loaded: Any, function: str, arguments: dict[st
 # --- NVRTC: CUDA C++ to PTX and machine code --------------------------------------------------------------------------
 def _load_nvrtc() -> ModuleType:
     nvrtc = import_module("cuda.bindings.nvrtc")
-    nvrtc.nvrtcVersion()  # the library is loaded by the first call
+    # The first compilation loads more libraries, by paths whose length would move the data of the thread that it is in.
+    program = checked(nvrtc, nvrtc.nvrtcCreateProgram(b"__global__ void first() {}", b"first.cu", 0, [], []))
+    checked(nvrtc, nvrtc.nvrtcCompileProgram(program, 1, [b"-arch=sm_90"]))
+    checked(nvrtc, nvrtc.nvrtcDestroyProgram(program))
     return nvrtc
 
 

@@ -27,7 +27,7 @@ from gpubp.toolchain.compilers import checked
 from gpubp.toolchain.process import CompileError, current_folder
 from gpubp.toolchain.ptxas import Resources, resources_from_log
 
-CACHE_FORMAT = "3"
+CACHE_FORMAT = "4"
 
 
 @dataclass(frozen=True)
