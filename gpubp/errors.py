@@ -92,6 +92,17 @@ class CacheWarning(UserWarning):
     """The cache folder cannot be written, so that what is compiled now is compiled again by the next process."""
 
 
+MOST_SHOWN = 80
+"""Characters of one piece of somebody's data that a message shows."""
+
+
+def shown(text: object, most: int = MOST_SHOWN) -> str:
+    """Return text from a file or a user as a message may show it: control characters and lone surrogates escaped, since
+    a terminal would obey the former and refuse the latter, and cut to `most` characters."""
+    safe = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(text)[: most + 1])
+    return safe if len(safe) <= most else safe[: most - 3] + "..."
+
+
 def nearest(name: object, options: Iterable[str]) -> str | None:
     """Return the option that looks most like `name`, or None if none comes close."""
     by_lower_case = {option.lower(): option for option in options}

@@ -1,12 +1,47 @@
-"""Writing files: whole or not at all, and where that cannot work, saying so before the work for it."""
+"""Files: only regular ones are read; they are written whole or not at all, and where that cannot work, this is said
+before the work for it."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from gpubp.errors import ArgumentError, CheckpointError
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file, or a link to one, to read its bytes.
+
+    Raises OSError, also for what is no regular file, which could block or never end, and for a path that no file has.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError as error:  # a NUL in the path, or text that has no bytes
+        raise OSError(errno.EINVAL, f"the path is not valid: {error}", str(path)) from None
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(
+                errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file", str(path)
+            )
+        return os.fdopen(handle, "rb")
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """Return the contents of a regular file of at most this many bytes. Raises OSError as `open_regular` does, and for
+    a larger file."""
+    with open_regular(path) as file:
+        contents = file.read(most + 1)
+    if len(contents) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return contents
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -13,6 +13,7 @@ from gpubp.errors import (
     GpubpError,
     StateError,
     nearest,
+    shown,
     unknown_name,
 )
 
@@ -88,3 +89,19 @@ def test_an_unknown_name_lists_the_options_and_the_nearest():
 
 def test_an_unknown_name_that_is_like_none_gets_no_hint():
     assert str(unknown_name("loss", "zzz", ["huber"])) == "loss was 'zzz'; it must be one of huber"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ankle boot", "Ankle boot"),
+        ("naïve 数", "naïve 数"),
+        ("red\x1b[31m", "red\\x1b[31m"),
+        ("two\nlines\x7f", "two\\nlines\\x7f"),
+        ("\x9b31m\u202e", "\\x9b31m\\u202e"),
+        ("\ud800", "\\ud800"),
+        ("x" * 81, "x" * 77 + "..."),
+    ],
+)
+def test_text_of_others_is_shown_without_what_a_terminal_obeys(text: str, expected: str) -> None:
+    assert shown(text) == expected
