@@ -35,8 +35,8 @@ class Finding:
 
     @property
     def line(self) -> int | None:
-        """Return the source line of the access that was found."""
-        return None if self.location is None else self.location.line
+        """Return the source line of the access that was found: the user's own, if a library's code made it."""
+        return None if self.location is None else self.location.own.line
 
 
 @dataclass
