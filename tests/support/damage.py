@@ -23,7 +23,8 @@ SECONDS = 20
 """The longest that a case may take; most take milliseconds, but a machine may be busy."""
 MEMORY = 2**30
 """Bytes that a case may take beyond what the process has."""
-LONGEST_MESSAGE = 500
+LONGEST_MESSAGE = 400
+"""Characters: less than what GpubpError cuts to, so that a message that quotes too much is seen."""
 
 ODD_INTEGERS = (0, 1, -1, 2, 3, 7, 2**7, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30)
 ODD_FLOATS = (0.0, -0.0, 0.5, -1.5, 1e-320, 1e38, 1e39, 1e308, float("nan"), float("inf"), float("-inf"))
