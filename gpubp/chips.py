@@ -286,7 +286,9 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         limits = {field.name: int for field in fields(Multiprocessor)}
         own = Multiprocessor(**_checked(f"{where}.multiprocessor", checked["multiprocessor"], limits))
         if own.threads < WARP:
-            raise ArgumentError(f"{where}.multiprocessor.threads", own.threads, f"at least {WARP}, the threads of a warp")
+            raise ArgumentError(
+                f"{where}.multiprocessor.threads", own.threads, f"at least {WARP}, the threads of a warp"
+            )
     elif arch.rstrip("af") in _multiprocessors():
         own = _multiprocessors()[arch.rstrip("af")]
     else:

@@ -489,9 +489,9 @@ def _command_line() -> str:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from gpubp.terminal import PlainConsole
 
-    return Console(highlight=False)
+    return PlainConsole()
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 
-
 MOST_SHOWN = 80
 """Characters of one piece of somebody's data that a message shows."""
 LONGEST_LINE = 480
@@ -22,7 +21,8 @@ class GpubpError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__("\n".join(shown(line, LONGEST_LINE) for line in str(message).split("\n")))
+        lines = printable(str(message)).split("\n")
+        super().__init__("\n".join(_cut(line, LONGEST_LINE) for line in lines))
 
 
 class ArgumentError(GpubpError, ValueError):
@@ -116,8 +116,20 @@ def _in_words(words: Callable[[object], str], value: object, most: int = MOST_SH
         text = words(value)[: most + 1]
     except (ValueError, RecursionError):  # an integer of thousands of digits, or lists in lists without end
         return f"a {type(value).__name__} too large to show"
-    safe = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-    return safe if len(safe) <= most else safe[: most - 3] + "..."
+    return _cut(_escaped(text), most)
+
+
+def _escaped(text: str) -> str:
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """Return the text with all that a terminal would obey escaped, but for its line breaks."""
+    return "\n".join(map(_escaped, text.split("\n")))
 
 
 def listed(names: Iterable[object], most: int = 2 * MOST_SHOWN) -> str:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from gpubp.errors import ArgumentError, CheckpointError
 
-
 MOST_TOML = 2**18
 """Bytes of a TOML file: settings and chips have some thousands."""
 

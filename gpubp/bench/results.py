@@ -261,7 +261,7 @@ def _time(name: str, value: Any) -> str:
 
 def _share(name: str, value: Any) -> float | None:
     if value is not None:
-        require_number(name, value, least=0, most=1)
+        require_number(name, value, least=0)
     return value
 
 
@@ -305,7 +305,7 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "absent": _absent,
     "records": _records,
 }
-"""How each field of a file is read. Each raises ArgumentError, ValueError or KeyError for what `to_json` never writes."""
+"""How each field is read. Each raises ArgumentError, ValueError or KeyError for what `to_json` never writes."""
 
 
 def _record_from_dict(values: Mapping[str, Any]) -> Record:

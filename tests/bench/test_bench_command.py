@@ -281,7 +281,10 @@ def test_a_damaged_result_is_told():
     assert BenchResult.from_json(whole).to_json() == whole
     for text, message in (
         (whole.replace('"numpy"', '"nobody"'), "damaged.*nobody"),
-        (whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'), "damaged.*limits was 0.0; it must be a finite number > 0"),
+        (
+            whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'),
+            "damaged.*limits was 0.0; it must be a finite number > 0",
+        ),
         (whole.replace('"kind": "step"', '"kind": "leap"'), "damaged"),
         (whole.replace('"rows": 32', '"rows": 0'), "damaged"),
         (whole.replace("1.0\n", "-1.0\n"), "damaged.*seconds"),

@@ -4,12 +4,12 @@ import io
 import json
 
 from damage import damaged_text, damaged_tree, fuzz
-from rich.console import Console
 
 from gpubp.bench import tables
 from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.works import STEPS, Limit, Primitive
 from gpubp.chips import Roofline
+from gpubp.terminal import PlainConsole
 
 WORKS = (Primitive("hidden_delta", (64, 64, 64)), Primitive("update", (4096,)), STEPS["tiny"], Limit("copy", 64))
 RESULT = BenchResult(
@@ -29,7 +29,7 @@ GOOD = RESULT.to_json()
 
 def use(result):
     """Compare with another run, in a terminal and as JSON."""
-    console = Console(file=io.StringIO(), width=120, markup=False)
+    console = PlainConsole(file=io.StringIO(), width=120)
     for before, now in ((RESULT, result), (result, RESULT)):
         console.print(tables.comparison(before, now, 120))
         for line in tables.comparison_notes(before, now):
