@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError
+from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, shown
 from gpubp.training.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USAGE_ERROR = 2
+MOST_JOBS = 1024
+"""Worker processes."""
 
 OPTION_OF = {
     "learning_rate": "--lr",
@@ -38,10 +41,16 @@ OPTION_OF = {
 class Verbs(TyperGroup):
     """The verbs; what a user got wrong becomes one line on stderr and exit code 2."""
 
+    def make_context(self, *arguments: Any, **keywords: Any) -> Any:
+        """Read the words before the verb."""
+        with _printable_usage():
+            return super().make_context(*arguments, **keywords)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
         try:
-            return super().invoke(ctx)
+            with _printable_usage():
+                return super().invoke(ctx)
         except GpubpError as error:
             if os.environ.get("GPUBP_DEBUG"):
                 raise
@@ -49,6 +58,20 @@ class Verbs(TyperGroup):
             options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
             typer.echo(f"error: {_in_options(error, options)}", err=True)
             raise typer.Exit(USAGE_ERROR) from None
+
+
+# Of typer's own copy of click, which has no public name for it.
+UsageError: Any = typer.BadParameter.__base__
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Let what typer says of wrong words quote them as a terminal can show them."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = shown(error.message, LONGEST_LINE)
+        raise
 
 
 app = typer.Typer(
@@ -294,7 +317,7 @@ def check(
     from gpubp.registry import require_count
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     found = check_command.check(
         _console(),
         **where,
@@ -473,7 +496,7 @@ def report(
     from gpubp.report import report_command
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
     found = report_command.report(_console(), choice, out, _command_line())
     if found.failed:

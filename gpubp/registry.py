@@ -80,9 +80,9 @@ LARGEST_COUNT = 2**63 - 1
 """The largest whole number that arrays and kernels count with."""
 
 
-def require_count(argument: str, value: object, least: int = 1) -> None:
-    """Raise ArgumentError unless `value` is an integer ≥ `least` that an int64 can hold."""
+def require_count(argument: str, value: object, least: int = 1, most: int = LARGEST_COUNT) -> None:
+    """Raise ArgumentError unless `value` is an integer from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ArgumentError(argument, value, f"a whole number ≥ {least}")
-    if value > LARGEST_COUNT:
-        raise ArgumentError(argument, value, f"a whole number ≤ {LARGEST_COUNT}")
+    if value > most:
+        raise ArgumentError(argument, value, f"a whole number ≤ {most}")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+MOST_THREADS = 4096
+"""Of a contender: beyond any machine, and short of what libraries fail with."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much is measured; `seconds` is about the length of one turn."""
@@ -74,7 +78,7 @@ def run(
         ArgumentError: something is chosen that does not exist. It is raised before anything is measured.
     """
     threads = _cores() if choice.threads is None else choice.threads
-    require_count("threads", threads)
+    require_count("threads", threads, most=MOST_THREADS)
     repeats = effort.repeats if choice.repeats is None else choice.repeats
     require_count("repeats", repeats)
     if chosen_works is None:
@@ -150,6 +154,8 @@ def bench(
     """
     if quick and full:
         raise ConflictError("--full", "--quick")
+    if as_json and compare:
+        raise ConflictError("--json", "--compare", "a comparison is a table")
     _check_save(save)
     _check_out(out)
     earlier = [BenchResult.read(path) for path in compare]
@@ -158,8 +164,6 @@ def bench(
     if len(earlier) == 2:
         _show_comparison(console, *earlier)
         return earlier[1]
-    if as_json and compare:
-        raise ConflictError("--json", "--compare", "a comparison is a table")
     effort = QUICK if quick else FULL if full else DEFAULT
     again = None
     if earlier and not (choice.names_works or quick or full):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 REFRESH = 4
 """Times a second that the live table is drawn."""
 SHOWN_FAILURES = 10
+LONGEST_SIDE = 12
+"""Digits of a side of a shape."""
 
 
 def check(
@@ -75,7 +77,7 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if not all(side.isdecimal() and int(side) >= 1 for side in sides):
+    if not all(side.isdecimal() and len(side) <= LONGEST_SIDE and int(side) >= 1 for side in sides):
         raise ArgumentError("shape", text, "sides ≥ 1 with x between them, such as 128x64x32")
     return tuple(int(side) for side in sides)
 
