@@ -21,8 +21,7 @@ class GpubpError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        lines = printable(str(message)).split("\n")
-        super().__init__("\n".join(_cut(line, LONGEST_LINE) for line in lines))
+        super().__init__("\n".join(map(_cut_inside, printable(str(message)).split("\n"))))
 
 
 class ArgumentError(GpubpError, ValueError):
@@ -125,6 +124,12 @@ def _escaped(text: str) -> str:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _cut_inside(line: str) -> str:
+    """Return a line of at most LONGEST_LINE characters: its end, too, which says what is wrong with a long path."""
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[: half - 5]} ... {line[-half:]}"
 
 
 def printable(text: str) -> str:

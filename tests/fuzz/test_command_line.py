@@ -11,12 +11,13 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
-from damage import LONGEST_MESSAGE, ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, fuzz
+from damage import ODD_FLOATS, ODD_INTEGERS, ODD_TEXTS, fuzz
 from typer.main import get_command
 
 from gpubp import cli
 from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.works import STEPS
+from gpubp.errors import LONGEST_LINE
 from gpubp.training import plots
 
 BASES = {
@@ -66,7 +67,8 @@ def folder(tmp_path_factory):
         BenchResult("2026-01-01T00:00:00", {}, 1, 1, 0.1, (record,)).save(folder / f"{name}.json")
     (folder / "empty").touch()
     (folder / "folder").mkdir()
-    os.mkfifo(folder / "fifo")
+    for suffix in ("", ".csv", ".npz", ".toml", ".json"):
+        os.mkfifo(folder / f"fifo{suffix}")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(plots, "curves", lambda history, *, out, **options: out.write(b"curves"))
@@ -144,7 +146,7 @@ def test_odd_words(verb):
             assert line.isprintable(), (words, line)
         if code == 2:
             assert errors.strip(), words
-            assert max(map(len, errors.splitlines())) <= LONGEST_MESSAGE, (words, errors)
+            assert max(map(len, errors.splitlines())) <= LONGEST_LINE + len("error: "), (words, errors)
         for name in set(os.listdir()) - known:
             remove(name)
 
