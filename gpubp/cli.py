@@ -5,21 +5,24 @@ Nothing heavy is imported before a verb runs, so that help comes at once.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
+import select
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError
+from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError, StateError
 from gpubp.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,10 +41,16 @@ OPTION_OF = {
 class Verbs(TyperGroup):
     """The verbs; what a user got wrong becomes one line on stderr and exit code 2."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the command line; help and the version are printed here."""
+        with _until_nobody_reads():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
         try:
-            return super().invoke(ctx)
+            with _until_nobody_reads():
+                return super().invoke(ctx)
         except GpubpError as error:
             if os.environ.get("GPUBP_DEBUG"):
                 raise
@@ -65,24 +74,74 @@ app = typer.Typer(
 def main() -> None:
     """Run the program `gpubp`."""
     warnings.showwarning = _show_warning
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for an arrow
+    sys.unraisablehook = _end_or_show
     try:
-        app()
-    except BrokenPipeError:
-        # The reader of a pipe, such as head, has seen enough.
-        _drop_output()
-        sys.exit(128 + signal.SIGPIPE)
+        with _until_nobody_reads():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
     except (OSError, MemoryError) as error:
         # The output's disk or the memory is full: no defect of the program, and no traceback.
         if os.environ.get("GPUBP_DEBUG"):
             raise
-        _drop_output()
+        _drop_output(sys.stdout)
         what = str(error) if isinstance(error, MemoryError) else error.strerror or str(error)
         where = getattr(error, "filename", None)
-        typer.echo(f"error: {what or 'out of memory'}{f': {where}' if where else ''}", err=True)
+        with suppress(OSError):  # the terminal may have gone
+            typer.echo(f"error: {what or 'out of memory'}{f': {where}' if where else ''}", err=True)
         sys.exit(USAGE_ERROR)
+
+
+def _end_or_show(unraisable: Any) -> None:
+    """End the program on a Ctrl-C that came where Python lets no exception through, as while it imports a module."""
+    if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
+        os._exit(128 + signal.SIGINT)
+    sys.__unraisablehook__(unraisable)
+
+
+@contextmanager
+def _until_nobody_reads() -> Iterator[None]:
+    """End the program, as SIGPIPE would, once the reader of its output has gone, such as head that has seen enough.
+
+    Inside of Typer too, which would give another exit code.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        gone = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not gone:
+            raise OSError(errno.EIO, "a process that this one worked with has ended") from None
+        _drop_output(*gone)
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """True if a stream is a pipe or a socket whose other end is closed."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except (OSError, ValueError):  # it is no file, as in a test
+        return False
+
+
+def _open_streams() -> None:
+    """Let output and errors go nowhere where the caller has closed them (`>&-`).
+
+    Else the next file that is opened gets the number of the closed one, and what a library prints.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
@@ -96,9 +155,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 _python_shows = warnings.showwarning
 
 
-def _drop_output() -> None:
+def _drop_output(*streams: TextIO) -> None:
     """Let what is left to write go nowhere, so that the interpreter's end does not fail at it again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_version(wanted: bool) -> None:
@@ -157,6 +217,7 @@ def _with_settings(*names: str, **defaults: Any) -> Callable[[Callable[..., None
     return decorated
 
 
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
 
@@ -171,26 +232,36 @@ def train(
     out: Annotated[Path | None, _output("Folder of the run, a new one. Default: runs/DATA-TIME.")] = None,
     resume: Annotated[Path | None, _output("Folder of a run to continue, with its own settings.")] = None,
     config: Annotated[Path | None, _output("Settings from a file, such as a run's config.toml.")] = None,
+    reschedule: Annotated[
+        bool,
+        _output("With --resume and --epochs: a new schedule for the new total. Default: it ends where it was to end."),
+    ] = False,
     **settings: Any,
 ) -> None:
     """Train a network; the run's folder gets the model, its history, curves, configuration and checkpoint."""
     from gpubp.training import folder as runs
     from gpubp.training.display import display_for
-    from gpubp.training.loop import Interrupted
+    from gpubp.training.loop import Aborted, Interrupted
 
     given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
     if resume is not None and (out is not None or config is not None):
         raise ConflictError("--out" if out is not None else "--config", "--resume", "the run has its own")
+    if reschedule and resume is None:
+        raise StateError("--reschedule", "was given", "be left out without --resume")
     with display_for(_console()) as display:
         try:
             if resume is not None:
-                result, folder = runs.resume(resume, given, display)
+                result, folder = runs.resume(resume, given, display, reschedule=reschedule)
             else:
                 chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
                 result, folder = runs.start(chosen, out, display)
         except Interrupted as stop:
-            display.interrupted(stop)
+            with suppress(OSError):  # where the terminal was closed, nobody reads it
+                display.interrupted(stop)
             raise typer.Exit(128 + stop.number) from None
+        except Aborted as stop:
+            display.aborted(stop)
+            raise typer.Exit(128 + signal.SIGINT) from None
     display.finished(result, folder)
     if result.diverged:
         raise typer.Exit(1)
@@ -212,6 +283,9 @@ def evaluate(
         typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="The label column of a .csv.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Judge all rows, those that the model was trained on among them.")
+    ] = False,
     **where: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
@@ -220,8 +294,10 @@ def evaluate(
     from gpubp.training.model import Model
 
     loaded = Model.load(model, **where)
-    name, x, y = predictions.load_for(loaded, data, label)
-    _console().print(evaluation_table(loaded, name, x, y))
+    found = predictions.load_for(loaded, data, label, whole=whole)
+    if found.warning:
+        typer.echo(f"warning: {found.warning}", err=True)
+    _console().print(evaluation_table(loaded, found.name, found.x, found.y))
 
 
 @app.command()
@@ -231,13 +307,19 @@ def predict(
     data: Annotated[str, typer.Option(help="As for train; labels may be missing.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .csv or .npz file for the predictions.", show_default=False)],
     label: Annotated[str | None, typer.Option(help="A column of a .csv to leave out.")] = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Class names as they are, also those that a spreadsheet takes for a formula."),
+    ] = False,
+    force: Force = False,
     **where: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
     from gpubp.training import predictions
     from gpubp.training.model import Model
 
-    count = predictions.predict(Model.load(model, **where), data, label, out)
+    predictions.check_out(out, data, force)
+    count = predictions.predict(Model.load(model, **where), data, label, out, raw=raw)
     typer.echo(f"{count:,} predictions in {out}")
 
 
@@ -286,6 +368,7 @@ def check(
     ] = False,
     jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one on a GPU, else one a core.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,
+    force: Force = False,
     **where: Any,
 ) -> None:
     """Check a backend's kernels against the reference, case by case; exit code 1 where one is wrong."""
@@ -305,6 +388,7 @@ def check(
         observe=observe,
         jobs=jobs,
         report=report,
+        replace=force,
     )
     if not found.passed:
         raise typer.Exit(1)
@@ -351,6 +435,7 @@ def bench(
         _result("Compare with a file that --save made; given twice, compare the two files and measure nothing."),
     ] = None,
     as_json: Annotated[bool, _result("Print the figures as JSON.", "--json")] = False,
+    force: Annotated[bool, _result("Replace files that are there already.", "--force")] = False,
 ) -> None:
     """Measure the CPU and the GPU, beside other libraries and the hardware's limits; exit code 1 for wrong results."""
     from gpubp.bench import bench_command
@@ -374,6 +459,7 @@ def bench(
         compare=compare or (),
         out=out,
         as_json=as_json,
+        replace=force,
     )
     if found.own_faults:
         raise typer.Exit(1)
@@ -410,6 +496,7 @@ def profile(
     html: Annotated[
         Path | None, typer.Option(help="Write the kernel's source, with its counts line by line, to an .html file.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
     from gpubp.profiler import profile_command
@@ -430,6 +517,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
+        replace=force,
         page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
@@ -452,7 +540,9 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
 # --- report -----------------------------------------------------------------------------------------------------------
 @app.command()
 def report(
-    out: Annotated[Path, typer.Option(help="An .html file for the page.")] = Path("report.html"),
+    out: Annotated[
+        Path | None, typer.Option(help="An .html file for the page. Default: report.html, anew each time.")
+    ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help="Only the kernels of this one, cupy or numba; may be given again.")
     ] = None,
@@ -467,6 +557,7 @@ def report(
     jobs: Annotated[
         int | None, typer.Option(help="Worker processes of the check. Default: one on a GPU, else one a core.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write info, check, bench and profile of this machine to one HTML page; exit code 1 where something is wrong."""
     from gpubp.registry import require_count
@@ -475,7 +566,8 @@ def report(
     if jobs is not None:
         require_count("jobs", jobs)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
-    found = report_command.report(_console(), choice, out, _command_line())
+    page = out or Path("report.html")
+    found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
     if found.failed:
         raise typer.Exit(1)
 

@@ -142,7 +142,7 @@ def test_every_setting_is_an_option_of_train(gpubp):
         assert option.help == each.metadata["help"]
         assert option.default == each.default
         assert f"--{each.name.replace('_', '-')}" in option.opts
-    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config"]
+    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config", "reschedule"]
 
 
 def test_the_help_names_every_choice(gpubp):
@@ -305,7 +305,7 @@ def test_resume_goes_on_for_more_epochs(gpubp):
 def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     options = ("--layers", "16", "--batch-size", "64", "--precision", "FP16", "--backend", "numpy", "--lr", "0.01")
     assert "numpy on cpu, fp16" in gpubp("train", "--out", "run", *options, "--epochs", "1").stdout
-    gpubp("train", "--resume", "run", "--epochs", "3", "--precision", "float16")
+    gpubp("train", "--resume", "run", "--epochs", "3", "--reschedule", "--precision", "float16")
     refused("train", "--resume", "run", "--precision", "bf16", message=["--precision was 'bf16'", "'FP16'"])
     network = Model.load("run", "numpy").network
     assert network.precision_name == "fp16"
@@ -346,7 +346,7 @@ def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path)
         (["--activation", "tanh"], "--activation was 'tanh'"),
         (["--seed", "1"], "--seed was 1"),
         (["--lr", "0.5"], ["--lr was 0.5", "its default"]),
-        (["--data", "fashion-mnist"], "--data was"),
+        (["--data", "other.npz"], ["--data was 'other.npz'", "the run's own data, digits"]),
         (["--epochs", "1"], ["--epochs was 1", "at least 2"]),
         (["--out", "other"], "--out and --resume exclude each other; the run has its own"),
         (["--config", "config.toml"], "--config and --resume exclude each other"),
@@ -355,6 +355,7 @@ def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path)
 )
 def test_what_cannot_change_in_a_resumed_run(refused, trained, tmp_path, options, message):
     shutil.copytree(trained, tmp_path / "run")
+    np.savez(tmp_path / "other.npz", x=np.eye(40, 3), y=np.arange(40) % 2)
     refused("train", "--resume", "run", *options, message=message)
 
 
@@ -702,8 +703,10 @@ def test_predictions_of_values(gpubp):
 def test_predictions_that_cannot_be_written(refused, trained, tmp_path):
     (tmp_path / "file").write_text("precious")
     refused("predict", trained, "--data", "digits", "--out", "p.txt", message="--out was 'p.txt'")
-    refused("predict", trained, "--data", "digits", "--out", "file/p.csv", message="cannot write file/p.csv")
-    refused("predict", trained, "--data", "digits", "--out", "missing/p.csv", message="cannot write missing/p.csv")
+    message = ["--out was 'file/p.csv'", "in a folder that exists"]
+    refused("predict", trained, "--data", "digits", "--out", "file/p.csv", message=message)
+    # before the work: what is missing besides is not even looked for
+    refused("predict", "none", "--data", "none", "--out", "missing/p.csv", message="--out was 'missing/p.csv'")
 
 
 def test_predictions_never_replace_their_data(refused, gpubp):

@@ -18,7 +18,8 @@ from gpubp.bench.load import Load
 from gpubp.bench.results import BenchResult, limits_of
 from gpubp.bench.turns import measure
 from gpubp.bench.works import Limit, Sweep, Work
-from gpubp.errors import ArgumentError, ConflictError, DataError, StateError
+from gpubp.errors import ArgumentError, ConflictError, StateError
+from gpubp.files import check_folder, check_path
 from gpubp.registry import require_count
 
 if TYPE_CHECKING:
@@ -142,16 +143,21 @@ def bench(
     compare: Sequence[Path] = (),
     out: Path | None = None,
     as_json: bool = False,
+    replace: bool = False,
 ) -> BenchResult:
     """Measure and show, or compare two files and measure nothing.
+
+    replace: the files that are written may replace others.
 
     Raises:
         ArgumentError, DataError: an argument or a file is wrong. Raised before anything is measured or written.
     """
     if quick and full:
         raise ConflictError("--full", "--quick")
-    _check_save(save)
-    _check_out(out)
+    if save is not None:
+        check_path("save", save, ".json", replace=replace)
+    if out is not None:
+        _check_out(out, replace)
     earlier = [BenchResult.read(path) for path in compare]
     if len(earlier) > 2:
         raise StateError("compare", f"names {len(earlier)} files", "name one, which this run is compared with, or two")
@@ -207,7 +213,7 @@ def _show_comparison(console: Console, before: BenchResult, now: BenchResult) ->
 def _draw(result: BenchResult, out: Path) -> None:
     from gpubp.bench import pictures
 
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     pictures.draw(result, out)
 
 
@@ -221,23 +227,13 @@ def _progress(console: Console, as_json: bool) -> Iterator[Callable[[str], None]
         yield status.update
 
 
-def _check_save(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.suffix != ".json" or not path.parent.is_dir():
-        raise ArgumentError("save", str(path), "a file name that ends in .json, in a folder that exists")
-    if path.exists():
-        try:
-            BenchResult.read(path)
-        except DataError:
-            raise ArgumentError("save", str(path), "a new file, or one that an earlier run saved") from None
+def _check_out(out: Path, replace: bool) -> None:
+    from gpubp.bench import pictures
 
-
-def _check_out(path: Path | None) -> None:
-    if path is None:
-        return
-    if (path.exists() and not path.is_dir()) or not path.parent.is_dir():
-        raise ArgumentError("out", str(path), "a folder, or a new one in a folder that exists")
+    check_folder("out", out)
+    if out.is_dir():
+        for name in pictures.NAMES:
+            check_path("out", out / name, ".png", replace=replace)
 
 
 def _cores() -> int:

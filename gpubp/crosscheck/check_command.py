@@ -33,14 +33,17 @@ def check(
     observe: bool = False,
     jobs: int | None = None,
     report: Path | None = None,
+    replace: bool = False,
 ) -> CrossCheck:
     """Run the chosen cases, or the one of this name, and print a table; write the report if there is a path for it.
+
+    replace: the report may replace a file.
 
     Raises:
         ArgumentError: the choice leaves no case, or a path cannot be written. Raised before any case runs.
     """
     if report is not None:
-        check_path("report", report, *SUFFIXES)
+        check_path("report", report, *SUFFIXES, replace=replace)
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from gpubp import files
 from gpubp.data.dataset import Dataset
-from gpubp.errors import CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.nn import model_file
+from gpubp.registry import require_count
 from gpubp.training.history import HistoryRow
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """The name of the checkpoint in a run's folder."""
 FORMAT = 1
 """The version of the file's layout."""
+EPOCHS = ("epochs", "schedule_epochs")
+"""The settings of a training that may change when it is resumed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +75,8 @@ class Checkpoint:
     def read(cls, folder: str | Path) -> Checkpoint:
         """Return what `write` wrote. Raises CheckpointError if it is missing, damaged or of another format."""
         path = Path(folder) / CHECKPOINT_FILE
-        if not os.path.isfile(path):
-            raise CheckpointError(f"there is no run to resume in {folder}: it holds no {CHECKPOINT_FILE}")
+        if files.is_missing(path):
+            raise CheckpointError(f"there is no run to resume in {shown(folder)}: it holds no {CHECKPOINT_FILE}")
         tensors, metadata = model_file.read(path)
         if metadata.pop("format", None) != FORMAT:
             raise CheckpointError(f"{path} is no checkpoint of this version of gpubp (format {FORMAT})")
@@ -88,24 +92,84 @@ class Checkpoint:
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is no checkpoint of this version of gpubp: {error}") from error
 
-    def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: str) -> None:
-        """Raise CheckpointError unless the checkpoint is of a run like this; only the number of epochs may differ.
+    def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: Dataset) -> None:
+        """Raise CheckpointError unless the checkpoint is of a run like this; only `EPOCHS` may differ.
 
         `path` is for messages.
         """
+        if not is_fingerprint(self.data, data):
+            raise CheckpointError(
+                f"{path} was trained on other data than {data.name} holds now; resume on the same, "
+                "which --data names if it has moved"
+            )
         _require_same(path, "network", _plain(network), self.network)
         _require_same(path, "training", _plain(training), self.training)
-        if self.data != data:
-            raise CheckpointError(f"{path} was trained on other data; resume with the same")
+
+    def scheduled_epochs(self, path: Path) -> int:
+        """Return how many epochs the schedule was made for. Raises CheckpointError if it is no number of epochs."""
+        found = self.training.get("schedule_epochs", self.training.get("epochs"))
+        try:
+            require_count("epochs", found)
+        except ArgumentError as error:
+            raise CheckpointError(f"{path} is damaged: its {error}") from error
+        return int(found)
+
+
+# --- the data ---------------------------------------------------------------------------------------------------------
+VALUES = "values-"
+"""How the fingerprints begin that are of values; those of earlier versions are of the bytes in memory."""
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return a hash of all inputs and targets: equal for equal data."""
+    """Return a hash of all inputs and targets of both parts: equal for equal values, whatever their dtypes."""
     digest = hashlib.blake2b(digest_size=16)
-    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
+    for array in _arrays(dataset):
+        digest.update(str(array.shape).encode())
+        # in blocks, which stay in the cache while they are converted and hashed
+        exact, step = _exact_dtype(array), max(1, BLOCK // max(1, math.prod(array.shape[1:])))
+        digest.update(exact.encode())
+        for start in range(0, len(array), step):
+            block = array[start : start + step].astype(exact) + np.zeros((), exact)  # -0 becomes 0
+            digest.update(np.ascontiguousarray(block).data)
+    return VALUES + digest.hexdigest()
+
+
+BLOCK = 2**16
+"""Numbers that are converted and hashed at once."""
+
+
+def _exact_dtype(array: np.ndarray) -> str:
+    """Return bytes if they hold the array's values, as those of images and of class indices, else float64.
+
+    The values decide, and not the dtype that a reader gave them; bytes are hashed eight times as fast.
+    """
+    if array.dtype != np.uint8:
+        with np.errstate(invalid="ignore"):
+            as_bytes = array.astype(np.uint8)
+        if not np.array_equal(as_bytes, array):
+            return "<f8"
+    return "u1"
+
+
+def is_fingerprint(known: str, dataset: Dataset) -> bool:
+    """True if `known` is the fingerprint of this data, as this version or an earlier one makes it."""
+    return known == (fingerprint(dataset) if known.startswith(VALUES) else _bytes_fingerprint(dataset))
+
+
+def _bytes_fingerprint(dataset: Dataset) -> str:
+    """Return the fingerprint that earlier versions made, which depends on dtypes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in _arrays(dataset):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _arrays(dataset: Dataset) -> tuple[np.ndarray, ...]:
+    return dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test
+
+
+# --- the configurations -----------------------------------------------------------------------------------------------
 
 
 def _plain(config: Mapping[str, Any]) -> Any:
@@ -116,10 +180,10 @@ def _plain(config: Mapping[str, Any]) -> Any:
 
 
 def _require_same(path: Path, what: str, here: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if a setting differs from the checkpoint's; only the number of epochs may."""
+    """Raise CheckpointError if a setting differs from the checkpoint's; only `EPOCHS` may."""
     for key in {**here, **saved}:
         value, before = here.get(key), saved.get(key)
-        if value != before and (what, key) != ("training", "epochs"):
+        if value != before and not (what == "training" and key in EPOCHS):
             raise CheckpointError(
                 f"{path} is of another {what}: its {key} is {before!r}, and that to resume has {value!r}"
             )

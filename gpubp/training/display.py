@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from gpubp.nn.network import Network
 from gpubp.training.diagnostics import GradientCheck
 from gpubp.training.history import HistoryRow
-from gpubp.training.loop import Interrupted, Listener, Result, Run
+from gpubp.training.loop import Aborted, Interrupted, Listener, Result, Run
 from gpubp.training.model import Model
 from gpubp.training.plots import architecture
 
@@ -74,7 +75,9 @@ class Display(Listener):
             position = f", batch {run.batch} of {run.batches}" if run.batch else ""
             self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")
         if run.finished:
-            self._say("nothing is left to train; more epochs come with --epochs")
+            self._say(f"nothing is left to train: {_why_finished(run)}")
+        elif line := _schedule_line(run):
+            self._say(line)
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -85,12 +88,46 @@ class Display(Listener):
 
     def interrupted(self, stop: Interrupted) -> None:
         """Say where the run stopped, and how to go on."""
-        where = f"in epoch {stop.epoch + 1}, after batch {stop.batch}" if stop.batch else f"after epoch {stop.epoch}"
-        self._say(f"stopped {where}; saved. Continue with: gpubp train --resume {stop.folder}")
+        self._say(f"stopped {_position(stop)}; saved. {_continue(stop.folder)}")
+
+    def aborted(self, stop: Aborted) -> None:
+        """Say what is lost, and how to go on."""
+        self._say(f"stopped at once; the last checkpoint is {_position(stop)}. {_continue(stop.folder)}")
 
     def finished(self, result: Result, folder: Path) -> None:
         """Print the table at the end."""
         self.console.print(summary(result, folder, self.clock))
+
+
+def _position(stop: Interrupted | Aborted) -> str:
+    return f"in epoch {stop.epoch + 1}, after batch {stop.batch}" if stop.batch else f"after epoch {stop.epoch}"
+
+
+def _continue(folder: Path) -> str:
+    return f"Continue with: gpubp train --resume {shlex.quote(str(folder))}"
+
+
+def _why_finished(run: Run) -> str:
+    """Return why a run that is resumed has nothing left to train, and what a user can do."""
+    if run.diverged:
+        return f"it diverged in epoch {run.epoch}; start again with --out and a lower --lr, or with --clip-norm"
+    if run.stopped_early:
+        return f"it stopped early, after {run.config.patience} epochs without a lower validation loss (--patience)"
+    return f"all {run.epoch} epochs are done; more come with --epochs"
+
+
+def _schedule_line(run: Run) -> str:
+    """Return what the learning rate does in a run that is resumed for another number of epochs than it began with."""
+    config = run.config
+    if run.rescheduled and config.schedule not in (None, "constant"):
+        return f"the {config.schedule} schedule is made anew, for all {config.epochs} epochs"
+    if config.curve_epochs == config.epochs:
+        return ""
+    line = f"the {config.schedule} schedule is still that of a run of {config.curve_epochs} epochs"
+    if config.curve_epochs < config.epochs:
+        last = run.trainer.optimizer.rate(config.curve_epochs * run.batches)
+        line += f": from then on the learning rate stays {last:.3g}"
+    return f"{line} (--reschedule makes it anew for {config.epochs})"
 
 
 class Clock:
@@ -150,6 +187,11 @@ class LiveDisplay(Display):
         """Print below the live part, which stays as it is."""
         self.live.stop()
         super().interrupted(stop)
+
+    def aborted(self, stop: Aborted) -> None:
+        """Print below the live part, which stays as it is."""
+        self.live.stop()
+        super().aborted(stop)
 
     def started(self, run: Run) -> None:
         """Open the live part of the screen below the opening lines."""

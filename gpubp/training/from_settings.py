@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, DataError, shown
 from gpubp.nn import optimizers
 from gpubp.nn.losses import BinaryCrossEntropy
 from gpubp.nn.network import Network
@@ -100,6 +101,14 @@ def make_optimizer(settings: Settings) -> Optimizer:
         "clip_value": settings.clip_value,
     }
     return optimizers.get({"name": name, **{key: value for key, value in wanted.items() if value is not None}})
+
+
+def require_present(spec: str) -> None:
+    """Raise DataError if what a run or a model was trained on, as `lasting` names it, is gone."""
+    if spec not in loading.NAMES and files.is_missing(spec):
+        raise DataError(
+            f"{shown(spec, 200)}, the data of the training, is gone; if it has moved, --data names its place"
+        )
 
 
 def lasting(spec: str) -> str:

@@ -20,6 +20,8 @@ from gpubp.nn.network import Evaluation, Network
 
 RUN_FILE = "model.safetensors"
 """The name of the model in a run's folder."""
+FINGERPRINT = "fingerprint"
+"""The entry of a model's origin that tells its data from any other; a run makes it."""
 
 
 @dataclass(frozen=True, eq=False)

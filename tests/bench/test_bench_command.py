@@ -162,7 +162,9 @@ def test_the_pictures_are_drawn(bench):
         (["--quick", "--full"], "--full and --quick exclude each other"),
         (["--save", "x.txt"], "--save was 'x.txt'"),
         (["--save", "missing/x.json"], "in a folder that exists"),
-        (["--save", "kept.json"], "a new file, or one that an earlier run saved"),
+        (["--save", "kept.json"], "--save was 'kept.json'; it must be a new file; --force replaces this one"),
+        (["--save", "a.json"], "--save was 'a.json'; it must be a new file"),
+        (["--out", "drawn"], "--out was 'drawn/throughput.png'; it must be a new file"),
         (["--out", "kept.json"], "--out was 'kept.json'"),
         (["--compare", "missing.json"], "cannot read missing.json"),
         (["--compare", "kept.json"], "kept.json is no result of gpubp bench"),
@@ -173,11 +175,13 @@ def test_the_pictures_are_drawn(bench):
 def test_a_wrong_choice_is_named_and_exits_with_2(bench, in_process, arguments, message):
     (bench.folder / "kept.json").write_text('{"mine": 1}')
     BenchResult("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    (bench.folder / "drawn").mkdir()
+    (bench.folder / "drawn" / "throughput.png").write_bytes(b"drawn")
     result = bench(*arguments, code=2)
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not in_process, "nothing was measured"
-    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "kept.json"]
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "drawn", "kept.json"]
     assert (bench.folder / "kept.json").read_text() == '{"mine": 1}'
 
 
