@@ -78,7 +78,7 @@ class Model:
             network,
             dataset.task,
             Scaler.fit(dataset.x_train, dataset.value_range),
-            Scaler.fit(dataset.y_train) if regression else None,
+            Scaler.fit(dataset.y_train, bounded=False) if regression else None,
             dataset.class_names,
             dataset.feature_names,
             origin or {},
@@ -194,7 +194,9 @@ class Model:
         """Return the model that `tensors` and `metadata` describe; `path` is for messages. Raises CheckpointError."""
         try:
             scalers = [
-                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"]) if f"{name}.offset" in tensors else None
+                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"], tensors.get(f"{name}.limit"))
+                if f"{name}.offset" in tensors
+                else None
                 for name in ("input", "target")
             ]
             if scalers[0] is None:
