@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Array = Any
 """An array of the backend's own library."""
 
+FORMS = ("NT", "NN", "TN")
+"""The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
+
 
 class Backend(Protocol):
     """One array library and one implementation of every primitive."""
@@ -178,6 +181,14 @@ class Backend(Protocol):
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
         """∂L/∂b = Σ_batch δ, a column sum; delta: (B, n_l), gradient: (n_l,)."""
+
+    def product(
+        self, form: str, a: Array, b: Array, c: Array, alpha: float = 1.0, beta: float = 0.0, tf32: bool = False
+    ) -> None:
+        """c ← α A B + β c, the general product; c: (M, N) of the master dtype, not read where β = 0.
+
+        form: "NT": a is (M, K), b (N, K); "NN": a is (M, K), b (K, N); "TN": a is (K, M), b (K, N).
+        """
 
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:

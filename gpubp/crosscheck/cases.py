@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.backends.base import FORMS
 from gpubp.dtypes import ARITHMETIC, HALVES, MIXED, PLAIN, long_name
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn.activations import ACTIVATIONS
@@ -70,6 +71,9 @@ LARGE_VARIANTS = ("tiled", "blocked", "pipelined", TENSOR_CORE)
 
 LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))
 """M, N, K: ragged around the largest tile, with rows on 16-byte boundaries and off them."""
+
+GENERAL_SHAPES = ((1, 10, 64), (TILE + 1, TILE - 1, TILE + 1), (17, 31, 13), (5, 7, 1031), (130, 132, 36))
+"""M, N, K of the general product, whose loops the other products run at more shapes."""
 
 MIXED_SHAPES = (
     (1, 10, 64),
@@ -252,11 +256,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "weight_gradient": _NONE,
     "weight_step": _NONE,
     "bias_gradient": _NONE,
+    "prepare_update": _NONE,
     "update": tuple(OPTIMIZERS),
+    "product": FORMS,
     "squared_norm": _NONE,
     "gather_rows": ("float", "labels"),
     "row_argmax": _NONE,
     "scale": _NONE,
+    "copy": _NONE,
     "cast": ("widen", "narrow"),
 }
 """Every primitive, with the options that it comes in."""
@@ -281,22 +288,28 @@ MIXED_OPTIONS: dict[str, tuple[str, ...]] = {
 MODES: dict[str, tuple[str, ...]] = {
     "dense_forward": ("bias", "no_bias", "keep_z"),
     "output_delta": ("mean", "sum"),
+    "prepare_update": ("unclipped", "clipped", "within", "nan", "infinite"),
     "update": ("first", "late", "decay", "clip_norm", "clip_value"),
+    "product": ("assign", "accumulate"),
 }
 """What else some primitives can be asked; the others have the mode "-" alone."""
 
 HALF_MODES: dict[str, tuple[str, ...]] = {
+    "softmax": ("master",),
     "output_delta": ("scaled",),
+    "prepare_update": ("scaled", "scaled_clipped", "grown", "capped", "skipped", "skipped_nan", "least"),
     "update": ("scaled", "grown", "overflow"),
+    "cast": ("float64",),
 }
-"""What they can be asked besides with `HALF_DTYPES`: a loss scale, its growth, a gradient that is not finite."""
+"""What they can be asked besides with `HALF_DTYPES`: a loss scale, its growth, a gradient that is not finite, a result
+of the master dtype, a cast from float64 or to it."""
 
-PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
+PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step", "product")
 """The primitives that are products: the ones with rungs of the ladder, and with shapes M, N, K."""
 
 HALF_PRIMITIVES = (
-    *("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "update"),
-    *("gather_rows", "row_argmax", "scale", "cast"),
+    *("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "prepare_update", "update"),
+    *("gather_rows", "row_argmax", "scale", "copy", "cast"),
 )
 """The primitives that are no products, and read or write `HALF_DTYPES`."""
 
@@ -316,9 +329,13 @@ def has_mixed(variants: Sequence[str]) -> bool:
 
 
 def _shapes(primitive: str) -> Sequence[tuple[int, ...]]:
+    if primitive == "product":
+        return GENERAL_SHAPES
     if primitive in PRODUCTS:
         return PRODUCT_SHAPES
-    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale", "cast") else ROW_SHAPES
+    if primitive == "prepare_update":
+        return ((1,),)
+    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale", "copy", "cast") else ROW_SHAPES
 
 
 def _values(primitive: str) -> Sequence[str]:
@@ -366,7 +383,7 @@ def mixed_choices(primitive: str, variants: Sequence[str], full: bool = False) -
         chosen = [(*kernel, option) for kernel, option in itertools.product(kernels, options)]
     return [
         chosen,
-        MIXED_SHAPES if product and not full else _shapes(primitive),
+        MIXED_SHAPES if product and primitive != "product" and not full else _shapes(primitive),
         _modes(primitive, HALF_DTYPES[0] if primitive in HALF_PRIMITIVES else "tf32"),
         _scales(primitive, MIXED_SCALES),
         (0, 1),
@@ -375,7 +392,7 @@ def mixed_choices(primitive: str, variants: Sequence[str], full: bool = False) -
 
 
 def _scales(primitive: str, scales: Sequence[float]) -> list[tuple[float, str]]:
-    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax", "cast")
+    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax", "copy", "cast")
     of_values = {"random": scales if scaled else (1.0,), "integers": (1.0,)}
     return [(scale, values) for values in _values(primitive) for scale in of_values[values]]
 
@@ -403,7 +420,7 @@ def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
         found += [_case(primitive, row) for row in _covering_array(choices(primitive, plain))]
     if has_mixed(variants) and mixed_dtypes(primitive):
         found += [_mixed_case(primitive, row) for row in _covering_array(mixed_choices(primitive, variants))]
-    if primitive in PRODUCTS:
+    if primitive in PRODUCTS and primitive != "product":
         found += [case for name in variants if name in LARGE_VARIANTS for case in _large_cases(primitive, name)]
     return found
 
@@ -418,7 +435,7 @@ def _large_cases(primitive: str, variant: str) -> Iterator[Case]:
     """
     mixed = variant == TENSOR_CORE
     dtypes, shapes = (mixed_dtypes(primitive), MIXED_LARGE_SHAPES) if mixed else (DTYPES, LARGE_SHAPES)
-    options = MIXED_OPTIONS.get(primitive, _NONE) if mixed else OPTIONS[primitive][-2:]
+    options = MIXED_OPTIONS.get(primitive, OPTIONS[primitive]) if mixed else OPTIONS[primitive][-2:]
     modes = itertools.cycle(MODES.get(primitive, _NONE))
     for dtype, option, mode in zip(dtypes, itertools.cycle(options), modes, strict=False):
         for shape, values in itertools.product(shapes, _values(primitive)):
