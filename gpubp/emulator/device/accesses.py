@@ -78,16 +78,14 @@ def bind_access(
     `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access
     unless an `out` is given.
     """
-    real_space = _space_of(machine, operand, space)
     addresses, offset = machine.addresses(operand)
     pointers = machine.pointers if out is None else out
     arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
-    if real_space == "generic":
-        return _resolver_generic(*arguments)
+    if space in ("generic", "param"):
+        resolver = _resolver_generic if space == "generic" else _param_resolver(machine, operand)
+        return resolver(*arguments)
     # A const operand lies in the arena, but is no traffic of global memory.
-    return _watched(
-        _RESOLVERS[real_space](*arguments), "const" if space in ("const", "param") else real_space, *arguments
-    )
+    return _watched(_RESOLVERS["global" if space == "const" else space](*arguments), space, *arguments)
 
 
 def _watched(
@@ -116,13 +114,11 @@ def _watched(
     return observed
 
 
-def _space_of(machine: Machine, operand: Operand, space: str) -> str:
-    """Return the real space of a param or const operand: parameters of device functions are in local memory."""
-    if space == "param" and isinstance(operand, Address):
-        if isinstance(operand.base, Symbol):
-            return "local" if operand.base.name in machine.local_layout.addresses else "global"
-        return "param"
-    return "global" if space in ("const", "param") else space
+def _param_resolver(machine: Machine, operand: Operand) -> Callable[..., Access]:
+    """Return the resolver of a parameter: a kernel's lies in the arena, a device function's in local memory."""
+    if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
+        return _resolver_any_param
+    return _resolver_function_param if operand.base.name in machine.local_layout.addresses else _resolver_kernel_param
 
 
 def _resolver_global(
@@ -183,12 +179,17 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
     return bind
 
 
-def _resolver_param(
-    machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
-) -> Access:
-    """Return the address of a parameter: a kernel's is in the arena, a device function's in local memory."""
-    arguments = (machine, instruction, addresses, offset, nbytes, kind, out)
-    of_kernel, of_function = _resolver_global(*arguments), _RESOLVERS["local"](*arguments)
+def _resolver_kernel_param(*arguments: Any) -> Access:
+    return _watched(_resolver_global(*arguments), "const", *arguments)
+
+
+def _resolver_function_param(*arguments: Any) -> Access:
+    return _watched(_RESOLVERS["local"](*arguments), "local", *arguments)
+
+
+def _resolver_any_param(machine: Machine, instruction: Instruction, addresses: Array, *rest: Any) -> Access:
+    arguments = (machine, instruction, addresses, *rest)
+    of_kernel, of_function = _resolver_kernel_param(*arguments), _resolver_function_param(*arguments)
 
     def access() -> Array:
         return (of_kernel if int(addresses[machine.active.lanes[0]]) >= ARENA_BASE else of_function)()
@@ -234,7 +235,6 @@ _RESOLVERS: dict[str, Callable[..., Access]] = {
     "global": _resolver_global,
     "shared": _resolver_window("shared", 0),
     "local": _resolver_window("local", 0),
-    "param": _resolver_param,
 }
 
 

@@ -49,6 +49,8 @@ def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[]
             machine.output.append(_CONVERSION.sub(functools.partial(_format, values), text))
             for slot in results:
                 machine.local[lane, slot : slot + 4].view("<i4")[0] = values.taken
+                if machine.observer is not None:
+                    machine.observer.local_written(machine, int(lane), slot, 4)
 
     return printf
 

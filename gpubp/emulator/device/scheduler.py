@@ -153,7 +153,6 @@ class Wave:
     def _end(self, mask: Array, count: int) -> None:
         self.live &= ~mask
         self.live_count -= count
-        self.barriers.lanes_ended()
 
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if none is left to run.

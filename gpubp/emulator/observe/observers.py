@@ -430,6 +430,12 @@ class Observer:
             self._findings[key] = Finding(kind, machine.program.name, site.instruction.location, message, 0)
         self._findings[key].count += 1
 
+    def local_written(self, machine: Machine, lane: int, offset: int, nbytes: int) -> None:
+        """The device runtime has written local memory of a thread."""
+        if self.uninitialised:
+            start = lane * machine.local.shape[1] + offset
+            self._state(machine).local_states[start : start + nbytes] = shadow.DEFINED
+
     def copy_completed(
         self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int
     ) -> None:
