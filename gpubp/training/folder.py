@@ -168,9 +168,9 @@ def _default_folder(settings: Settings) -> Path:
 
 def _check_new(folder: Path) -> None:
     """Raise ArgumentError if something is there already, unless it is a folder with a killed start or with nothing."""
+    if files.is_missing(folder):
+        return
     try:
-        if not folder.exists():
-            return
         held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
     except OSError as error:
         raise CheckpointError(f"cannot look into {folder}: {error.strerror}") from error
@@ -187,9 +187,9 @@ def _holds_a_killed_start(folder: Path) -> bool:
     """True if a folder holds nothing but what a run leaves that was killed before its first checkpoint."""
     try:
         held = {path.name for path in folder.iterdir()}
+        others = held - {path.name for path in _leftovers(folder)}
     except OSError:
         return False
-    others = held - {path.name for path in _leftovers(folder)}
     return bool(held) and (not others or (others == {CONFIG_FILE} and _is_own_config(folder)))
 
 
