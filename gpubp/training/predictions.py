@@ -214,7 +214,7 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    # before Python 3.13 the writer leaves a carriage return unquoted that does not end its lines; readers end a row at it
+    # before Python 3.13 the writer leaves a carriage return unquoted; readers end a row at it
     quoting = csv.QUOTE_NONNUMERIC if any("\r" in name for name in header) else csv.QUOTE_MINIMAL
     writer = csv.writer(text, lineterminator="\n", quoting=quoting)
     writer.writerow(header)
