@@ -791,9 +791,17 @@ def test_evaluate_refuses_the_data_of_the_training_once_it_has_changed(gpubp, re
         found = gpubp("evaluate", "run", "--whole")
         assert judged(found)[1] == str(len(changed)), change
         assert judged(found)[0].endswith("all rows")
-        # in another place it is other data
+        # in another place it is other data, with rows of the training in it
         write_csv("other.csv", ["a", "b", "side"], changed)
-        assert judged(gpubp("evaluate", "run", "--data", "other.csv"))[1] == str(len(changed))
+        found = gpubp("evaluate", "run", "--data", "other.csv")
+        assert judged(found)[1] == str(len(changed))
+        warning = "% of the rows that the model was trained on are in "
+        assert warning in found.stderr or change == "too few"
+    write_csv("other.csv", ["a", "b", "side"], [*rows[:50], *table(rows=500, seed=1)])
+    share = int(re.search(r"about (\d+) %", gpubp("evaluate", "run", "--data", "other.csv").stderr)[1])
+    assert 30 <= share <= 70
+    write_csv("other.csv", ["a", "b", "side"], table(rows=500, seed=1))
+    assert gpubp("evaluate", "run", "--data", "other.csv").stderr == ""
 
 
 def test_evaluate_the_whole_of_data_with_a_test_part(gpubp, trained):

@@ -23,7 +23,8 @@ from gpubp import files
 from gpubp.dtypes import long_name
 from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.training import plots
-from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint, is_fingerprint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from gpubp.training.fingerprints import is_fingerprint
 from gpubp.training.from_settings import lasting, load_data, make_network, require_present, training_config
 from gpubp.training.history import HISTORY_FILE
 from gpubp.training.loop import Listener, Result, Run

@@ -18,9 +18,9 @@ from gpubp.data import loading
 from gpubp.data.dataset import Dataset
 from gpubp.data.splitting import split
 from gpubp.errors import ArgumentError, DataError, StateError
-from gpubp.training.checkpoint import fingerprint
+from gpubp.training.fingerprints import fingerprint, row_digests
 from gpubp.training.from_settings import lasting, require_present, split_seed
-from gpubp.training.model import FINGERPRINT, Model
+from gpubp.training.model import FINGERPRINT, SAMPLE, Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,8 @@ def load_for(model: Model, spec: str | None, label: str | None, *, whole: bool =
     parts = _split_as_in_training(model, found)
     if _is_trained_on(model, spec, found.name, parts):
         return _held_out(model, found if parts is None else parts)
-    return _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    other = _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    return replace(other, warning=_overlap(model, other))
 
 
 def _is_trained_on(model: Model, spec: str, name: str, parts: Dataset | None) -> bool:
@@ -136,6 +137,18 @@ def _held_out(model: Model, parts: Dataset) -> Examples:
         "that the model was trained on are among these"
     )
     return replace(_test_part(parts), warning=why)
+
+
+def _overlap(model: Model, other: Examples) -> str:
+    """Return a warning if rows of the training are among others, as the sample that the model keeps of them shows."""
+    sample = set(model.origin.get(SAMPLE, ()))
+    met = sample.intersection(row_digests(other.x)) if sample else ()
+    if not met:
+        return ""
+    share = max(1, round(100 * len(met) / len(sample)))
+    return (
+        f"about {share} % of the rows that the model was trained on are in {other.name}, and are judged with the rest"
+    )
 
 
 def _test_part(found: Dataset) -> Examples:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpubp.data.dataset import Dataset
-from gpubp.training import checkpoint
-from gpubp.training.checkpoint import fingerprint, is_fingerprint
+from gpubp.training import fingerprints
+from gpubp.training.fingerprints import SAMPLED, fingerprint, is_fingerprint, row_digests, sample_digests
 
 
 def data(x_dtype="float64", y_dtype="int64", **changes):
@@ -37,7 +37,7 @@ def test_it_is_of_values_and_not_of_dtypes_or_layouts():
 @pytest.mark.parametrize("block", [1, 4, 2**16])
 def test_it_tells_any_change(monkeypatch, make, block):
     """Of any value in any part, of the order of rows, and of what is in which part."""
-    monkeypatch.setattr(checkpoint, "BLOCK", block)
+    monkeypatch.setattr(fingerprints, "BLOCK", block)
     found = make()
     known = {fingerprint(found)}
     for part in ("x_train", "y_train", "x_test", "y_test"):
@@ -55,7 +55,7 @@ def test_it_tells_any_change(monkeypatch, make, block):
 
 @pytest.mark.parametrize("block", [1, 4, 2**16])
 def test_blocks_do_not_show(monkeypatch, block):
-    monkeypatch.setattr(checkpoint, "BLOCK", block)
+    monkeypatch.setattr(fingerprints, "BLOCK", block)
     assert fingerprint(data()) == "values-7109ce9402d587fee471f4cb017da24a"
     assert fingerprint(halves()) == "values-4822b92f4a08fb50334f6ccb99d7ded7"
 
@@ -67,3 +67,23 @@ def test_those_of_earlier_versions_are_still_known():
     assert is_fingerprint(earlier, data())
     assert not is_fingerprint(earlier, data("float32"))
     assert not is_fingerprint(earlier, halves())
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+def test_rows_are_known_by_their_values():
+    x = data().x_train
+    assert len(set(row_digests(halves().x_train))) == 7
+    assert row_digests(x.astype(np.uint8)) == row_digests(np.asfortranarray(x.astype(np.float32))) == row_digests(x)
+    assert row_digests(-0.0 * x) == row_digests(0 * x)
+    assert row_digests(np.eye(2))[0] == "4bcab65925f03de9"
+
+
+@pytest.mark.parametrize("rows", [1, 2, SAMPLED, SAMPLED + 1, 10_000])
+def test_a_sample_is_of_rows_all_over_the_data(rows):
+    x = np.arange(2.0 * rows).reshape(rows, 2)
+    found, everything = sample_digests(x), row_digests(x)
+    places = [everything.index(digest) for digest in found]
+    assert len(set(places)) == min(rows, SAMPLED)
+    assert places[0] == 0
+    assert places[-1] == rows - 1
+    assert max(np.diff(places), default=0) <= rows / SAMPLED + 1
