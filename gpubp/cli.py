@@ -130,7 +130,7 @@ def _let_broken_pipes_through() -> None:
     def on_broken_pipe(console: Console) -> None:
         raise BrokenPipeError
 
-    Console.on_broken_pipe = on_broken_pipe  # type: ignore[method-assign]
+    setattr(Console, "on_broken_pipe", on_broken_pipe)
 
 
 def _has_no_reader(stream: TextIO) -> bool:

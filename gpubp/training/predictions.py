@@ -228,8 +228,8 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     # before Python 3.13 the writer leaves a carriage return unquoted; readers end a row at it
-    quoting = csv.QUOTE_NONNUMERIC if any("\r" in name for name in header) else csv.QUOTE_MINIMAL
-    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
+    of_text = any("\r" in name for name in header)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if of_text else csv.QUOTE_MINIMAL)
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode(errors="backslashreplace")  # a name from a .npz can hold half a surrogate pair
