@@ -111,9 +111,7 @@ def _count_up(row: Sequence[str], columns: Sequence[int]) -> bool:
 def _ascend(row: Sequence[str], columns: Sequence[int]) -> bool:
     """True if these cells are numbers, each larger than the one before."""
     found = [row[i] for i in columns]
-    return all(map(cells.is_number, found)) and all(
-        float(before) < float(after) for before, after in pairwise(found)
-    )
+    return all(map(cells.is_number, found)) and all(float(before) < float(after) for before, after in pairwise(found))
 
 
 def _hold_decimals(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
@@ -186,11 +184,10 @@ class Columns:
 
     def _same_as_in_model(self, wanted: Wanted) -> int | None:
         """Return the column that the model's labels had in training, if this table has it."""
-        if isinstance(wanted.label, str):
-            return self.names.index(wanted.label) if wanted.label in self.names else None
-        if wanted.label is None or not wanted.by_position or not -self.width <= wanted.label < self.width:
-            return None
-        return wanted.label % self.width
+        place = position(wanted.label)
+        if place is None:
+            return self.names.index(str(wanted.label)) if wanted.label in self.names else None
+        return place % self.width if wanted.by_position and -self.width <= place < self.width else None
 
     def _named_label(self, label: str | int) -> tuple[int, str]:
         index = position(label)

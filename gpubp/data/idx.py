@@ -46,7 +46,7 @@ def find_idx_folder(name: str) -> Path:
     """Return the folder of a set known by name: under $GPUBP_DATA or one of `DATA_FOLDERS`."""
     places = [Path(root) / name for root in (os.environ.get("GPUBP_DATA"), *DATA_FOLDERS) if root]
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):
             return place
     package = "install Debian's package dataset-fashion-mnist, or " if name == "fashion-mnist" else ""
     files = ", ".join(f"{part}-{what}-ubyte.gz" for part, what in _PARTS)
@@ -58,7 +58,7 @@ def find_idx_folder(name: str) -> Path:
 
 def is_idx_set(path: Path) -> bool:
     """True if the path is a folder, or the start of the names of IDX files in one: data/emnist-letters."""
-    return path.is_dir() or (path.parent.is_dir() and path.name in _prefixes(path.parent))
+    return os.path.isdir(path) or (os.path.isdir(path.parent) and path.name in _prefixes(path.parent))
 
 
 def _prefixes(folder: Path) -> list[str]:
@@ -74,8 +74,8 @@ def read_idx_set(path: Path, name: str) -> Source:
 
     Raises DataError if one is missing, damaged or no regular file, and if a folder holds several sets.
     """
-    folder, prefix = (path, "") if path.is_dir() else (path.parent, path.name)
-    if path.is_dir():
+    folder, prefix = (path, "") if os.path.isdir(path) else (path.parent, path.name)
+    if os.path.isdir(path):
         prefixes = _prefixes(folder)
         if len(prefixes) > 1 and "" not in prefixes:
             listed = ", ".join(shown(each, 30) for each in prefixes[:8]) + (", ..." if len(prefixes) > 8 else "")
@@ -106,7 +106,7 @@ def _read_part(folder: Path, prefix: str, part: str, what: str) -> np.ndarray:
     ]
     for stem in stems:
         for path in (folder / stem, folder / f"{stem}.gz"):
-            if path.exists():
+            if os.path.exists(path):
                 return read_idx(path)
     raise DataError(
         f"{shown_path(folder)}: there is no file {shown(stems[0])} or {shown(stems[0])}.gz; a folder must hold the "

@@ -231,9 +231,7 @@ def values(source: Source, labels: Labels) -> np.ndarray:
     return numbers[found.codes]
 
 
-def classes(
-    source: Source, parts: Sequence[Labels], known: Sequence[str]
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
+def classes(source: Source, parts: Sequence[Labels], known: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Return tidy labels as class indices (examples,) int64, and the classes' names.
 
     known: the classes of an existing model, or (); then those of the first part are the classes, numbers in numeric

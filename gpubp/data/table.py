@@ -77,7 +77,7 @@ class TableFormat:
             raise unknown_name("header", self.header, ("auto", "yes", "no"))
         if self.delimiter is not None:
             delimiter = DELIMITERS.get(self.delimiter.lower(), "\t" if self.delimiter == "\\t" else self.delimiter)
-            if len(delimiter) != 1 or delimiter in "\"\r\n\0" or delimiter.isalnum():
+            if len(delimiter) != 1 or delimiter in '"\r\n\0' or delimiter.isalnum():
                 expected = "one character, or " + ", ".join(DELIMITERS)
                 raise ArgumentError("delimiter", self.delimiter, expected)
             object.__setattr__(self, "delimiter", delimiter)
@@ -288,7 +288,7 @@ class _Reader:
         if len(x) < LEAST_COUNTED_ROWS:
             return
         candidates = np.flatnonzero((x[0] == x[1] - 1) & np.isin(x[0], (0, 1)) & (x[-1] == x[0] + len(x) - 1))
-        for i in candidates:
+        for i in candidates.tolist():
             if (np.diff(x[:, i]) == 1).all():
                 self.notes.append(f"the input column {columns.call(features[i])} counts the rows; is it one?")
 

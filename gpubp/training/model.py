@@ -13,7 +13,7 @@ import numpy as np
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import TASKS, Dataset
 from gpubp.data.scaler import Scaler
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, unknown_name
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, shown, unknown_name
 from gpubp.nn import model_file
 from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.nn.network import Evaluation, Network
@@ -126,6 +126,27 @@ class Model:
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0.5).astype(np.int64)
         return outputs.argmax(axis=1)
+
+    def warnings(self, x: np.ndarray) -> tuple[str, ...]:
+        """Return what is to be said of raw inputs (B, features) that leave what training knew, a sentence each."""
+        rows = self.scaler.rows_beyond(x)
+        if not rows.any():
+            return ()
+        assert self.scaler.limit is not None
+        constant = self.scaler.limit == 0
+        return (
+            *self._warn(rows * constant, len(x), "constant in training", "ignored"),
+            *self._warn(rows * ~constant, len(x), "never so far out in training", "bounded"),
+        )
+
+    def _warn(self, rows: np.ndarray, of: int, was: str, fate: str) -> tuple[str, ...]:
+        moved = np.flatnonzero(rows)
+        if not len(moved):
+            return ()
+        names = [repr(shown(self.feature_names[i], 30)) if self.feature_names else str(i) for i in moved[:5]]
+        listed = ", ".join(names) + (", ..." if len(moved) > 5 else "")
+        which = f"input {listed}, which was" if len(moved) == 1 else f"{len(moved):,} inputs ({listed}), which were"
+        return (f"{which} {was}, moved in {rows.max():,} of {of:,} rows here; what moved is {fate}",)
 
     # --- how good it is -----------------------------------------------------------------------------------------------
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
