@@ -146,9 +146,9 @@ def _read_values(path: Path, file: BinaryIO) -> np.ndarray:
         raise DataError(f"{name}: the header is cut off or announces no axes")
     shape = struct.unpack(f">{axes}I", sides)
     announced = math.prod(shape) * dtype.itemsize
-    damage = f"{name}: the header announces {announced:,} bytes of values for shape {shown(shape)}"
     if math.prod(max(side, 1) for side in shape) * dtype.itemsize >= 2**62:
-        raise DataError(f"{damage}; it is cut off or damaged")
+        raise DataError(f"{name}: no array can have the shape {shown(shape)}; the file is cut off or damaged")
+    damage = f"{name}: the header announces {announced:,} bytes of values for shape {shown(shape)}"
     if not isinstance(file, gzip.GzipFile):
         held = os.fstat(file.fileno()).st_size - 4 - len(sides)
         if held != announced:

@@ -175,7 +175,7 @@ def _read(
     match = nearest(spec, NAMES)
     hint = f" (did you mean {match!r}?)" if match else ""
     raise DataError(
-        f"no data set and no file is called {shown_path(spec)!r}{hint}; it must be one of {', '.join(NAMES)}, a folder "
+        f"no data set and no file is called '{shown_path(spec)}'{hint}; it must be one of {', '.join(NAMES)}, a folder "
         "with IDX files, or a .npz or .csv file"
     )
 
@@ -190,7 +190,7 @@ def _require_text(spec: str | os.PathLike[str]) -> None:
         pass
     if text == "":
         return
-    raise DataError(f"the data's name {shown_path(text)!r} is no text that a file can be called by; rename or link it")
+    raise DataError(f"the data's name '{shown_path(text)}' is no text that a file can be called by; rename or link it")
 
 
 def is_there(spec: str | os.PathLike[str]) -> bool:
@@ -206,6 +206,8 @@ def is_table(spec: str | os.PathLike[str]) -> bool:
 def _suffix(path: Path) -> str:
     """Return what says the kind of a file, in lower case: the end of its name, or if that is none, of the name of the
     file that a link leads to."""
+    if "\0" in str(path):
+        return ""
     for name in (path.name, os.path.basename(os.path.realpath(path))):
         suffix = Path(name.lower().removesuffix(".gz")).suffix
         if suffix in (*TABLE_SUFFIXES, ".npz"):
@@ -221,7 +223,7 @@ def _refuse_table_options(spec: str | os.PathLike[str], label: str | int | None,
             given[each.name] = getattr(table, each.name)
     for name, value in given.items():
         what = "a CSV file has label columns" if name == "label" else "a table (.csv, .tsv) has it"
-        raise ArgumentError(name, value, f"left out for {shown_path(spec)!r}: only {what}")
+        raise ArgumentError(name, value, f"left out for '{shown_path(spec)}': only {what}")
 
 
 def _as_rows(x: np.ndarray, what: str) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -113,11 +113,11 @@ def _read_array(
         raise DataError(f"{what}: the archive is damaged: its shape is {shown(shape)}")
     if not shape:
         raise DataError(f"{what} is a single value; it must have one row an example")
-    size = math.prod(shape) * dtype.itemsize
-    if size != info.file_size - start or math.prod(max(side, 1) for side in shape) * max(dtype.itemsize, 1) >= 2**62:
-        raise DataError(
-            f"{what}: the archive is damaged: its header announces {size:,} bytes and it has {info.file_size - start:,}"
-        )
+    if math.prod(max(side, 1) for side in shape) * max(dtype.itemsize, 1) >= 2**62:
+        raise DataError(f"{what}: the archive is damaged: no array can have the shape {shown(shape)}")
+    size, held = math.prod(shape) * dtype.itemsize, info.file_size - start
+    if size != held:
+        raise DataError(f"{what}: the archive is damaged: its header announces {size:,} bytes and it has {held:,}")
     require_room(what, size)
     with archive.open(info) as file:
         return npy.read_array(file, allow_pickle=False)

@@ -143,7 +143,7 @@ class Model:
         moved = np.flatnonzero(rows)
         if not len(moved):
             return ()
-        names = [repr(shown(self.feature_names[i], 30)) if self.feature_names else str(i) for i in moved[:5]]
+        names = [f"'{shown(self.feature_names[i], 30)}'" if self.feature_names else str(i) for i in moved[:5]]
         listed = ", ".join(names) + (", ..." if len(moved) > 5 else "")
         which = f"input {listed}, which was" if len(moved) == 1 else f"{len(moved):,} inputs ({listed}), which were"
         return (f"{which} {was}, moved in {rows.max():,} of {of:,} rows here; what moved is {fate}",)
