@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError, StateError
+from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
 from gpubp.training.settings import TABLE, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USAGE_ERROR = 2
+MOST_JOBS = 1024
+"""Worker processes."""
 
 OPTION_OF = {
     "learning_rate": "--lr",
@@ -43,13 +45,13 @@ class Verbs(TyperGroup):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Read the command line; help and the version are printed here."""
-        with _until_nobody_reads():
+        with _until_nobody_reads(), _printable_usage():
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
         try:
-            with _until_nobody_reads():
+            with _until_nobody_reads(), _printable_usage():
                 return super().invoke(ctx)
         except GpubpError as error:
             if os.environ.get("GPUBP_DEBUG"):
@@ -58,6 +60,20 @@ class Verbs(TyperGroup):
             options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
             typer.echo(f"error: {_in_options(error, options)}", err=True)
             raise typer.Exit(USAGE_ERROR) from None
+
+
+# Of typer's own copy of click, which has no public name for it.
+UsageError: Any = typer.BadParameter.__base__
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Let what typer says of wrong words quote them as a terminal can show them."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = shown(error.message, LONGEST_LINE)
+        raise
 
 
 app = typer.Typer(
@@ -396,7 +412,7 @@ def check(
     from gpubp.registry import require_count
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     found = check_command.check(
         _console(),
         **where,
@@ -583,7 +599,7 @@ def report(
     from gpubp.report import report_command
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
     page = out or Path("report.html")
     found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
@@ -600,9 +616,9 @@ def _command_line() -> str:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from gpubp.terminal import PlainConsole
 
-    return Console(highlight=False)
+    return PlainConsole()
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:

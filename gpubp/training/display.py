@@ -10,12 +10,13 @@ import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-from gpubp.errors import shown
+from gpubp.errors import printable, shown
 from gpubp.nn.network import Network
+from gpubp.terminal import PlainConsole
 from gpubp.training.diagnostics import GradientCheck
 from gpubp.training.history import HistoryRow
 from gpubp.training.loop import Aborted, Interrupted, Listener, Result, Run
@@ -55,7 +56,7 @@ class Display(Listener):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.errors = PlainConsole(stderr=True, soft_wrap=True)
 
     def __enter__(self) -> Display:
         return self
@@ -88,11 +89,11 @@ class Display(Listener):
             self.warning(f"the test part: {message}")
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
     def warning(self, message: str) -> None:
         """Say it on stderr, apart from the results."""
-        self.errors.print(f"[yellow]warning:[/] {escape(message)}")
+        self.errors.print(_warning(message))
 
     def interrupted(self, stop: Interrupted) -> None:
         """Say where the run stopped, and how to go on."""
@@ -105,6 +106,10 @@ class Display(Listener):
     def finished(self, result: Result, folder: Path) -> None:
         """Print the table at the end."""
         self.console.print(summary(result, folder, self.clock))
+
+
+def _warning(message: str) -> Text:
+    return Text.assemble(("warning:", "yellow"), " ", printable(message))
 
 
 def _position(stop: Interrupted | Aborted) -> str:
@@ -227,7 +232,7 @@ class LiveDisplay(Display):
 
     def warning(self, message: str) -> None:
         """Print above the live part: it scrolls up, and stays."""
-        self.live.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+        self.live.console.print(_warning(message), soft_wrap=True)
 
     def _show(self, run: Run) -> None:
         loss = run.running_loss() if run.batch else run.history[-1].train_loss if run.history else None
@@ -301,7 +306,7 @@ def summary(result: Result, folder: Path, clock: Clock) -> Table:
         if accuracy is not None:
             table.add_row("training accuracy" if part == "train" else f"{part} accuracy", _share(accuracy))
     table.add_row("time", _duration(clock.seconds))
-    table.add_row("run folder", escape(str(folder)))
+    table.add_row("run folder", str(folder))
     return table
 
 
@@ -310,7 +315,7 @@ def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> G
     """Return how good a model is on raw inputs and targets, class by class, or output by output."""
     found = model.evaluate(x, y)
     totals = _pairs_table()
-    totals.add_row("data", escape(f"{name}: {len(x):,} examples"))
+    totals.add_row("data", f"{name}: {len(x):,} examples")
     totals.add_row("loss", f"{_number(found.loss)} ({model.network.loss.name})")
     if model.task == "classification":
         predicted = model.predict(x)
@@ -329,7 +334,7 @@ def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
         is_so, called_so = y == label, predicted == label
         right = int((is_so & called_so).sum())
         shares = [_share(right / count) if count else "–" for count in (int(is_so.sum()), int(called_so.sum()))]
-        table.add_row(escape(shown(name, CLASS_SHOWN)), f"{int(is_so.sum()):,}", *shares)
+        table.add_row(shown(name, CLASS_SHOWN), f"{int(is_so.sum()):,}", *shares)
     return table
 
 
@@ -358,7 +363,7 @@ def gradient_check_table(network: Network, found: GradientCheck, rows: int) -> T
             compared = f"{array.checked:,} directions"
         else:
             compared = "all" if array.checked == array.size else f"{array.checked:,}"
-        verdict = "[green]agrees[/]" if array.passed else "[red]differs[/]"
+        verdict = Text("agrees", "green") if array.passed else Text("differs", "red")
         table.add_row(
             str(array.layer), array.kind, f"{array.size:,}", compared,
             f"{array.error:.1e}", f"{array.tolerance:.0e}", verdict,

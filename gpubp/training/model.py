@@ -53,6 +53,11 @@ class Model:
             state = "is missing" if self.target_scaler is None else "is given"
             raise StateError("target_scaler", state, "be given for regression, and for nothing else")
         inputs, outputs = self.network.sizes[0], self.network.sizes[-1]
+        for name in ("class_names", "feature_names"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise StateError(name, "has a name twice", "have each once")
+        if self.feature_names and len(self.feature_names) != inputs:
+            raise StateError("feature_names", f"has {len(self.feature_names)} entries", f"have {inputs}, the inputs")
         if len(self.scaler.offset) != inputs:
             raise StateError("scaler", f"has {len(self.scaler.offset)} columns", f"have {inputs}, as the network")
         described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
@@ -219,8 +224,12 @@ class Model:
                 raise KeyError("input.offset")
             if not isinstance(metadata["origin"], Mapping):
                 raise TypeError("origin is no table")
-            if not all(isinstance(name, str) for key in ("class_names", "feature_names") for name in metadata[key]):
-                raise TypeError("a name is no text")
+            for key in ("class_names", "feature_names"):
+                if not isinstance(metadata[key], list) or not all(isinstance(name, str) for name in metadata[key]):
+                    raise TypeError(f"{key} is no list of texts")
+            for name, array in network.weights().items():
+                if not np.isfinite(array).all():
+                    raise StateError(name, "holds NaN or infinity", "be finite: the training diverged")
             return cls(
                 network,
                 metadata["task"],
@@ -231,7 +240,10 @@ class Model:
                 metadata["origin"],
             )
         except (KeyError, TypeError, GpubpError) as error:
-            raise CheckpointError(f"{path} does not describe a model of this version of gpubp: {error}") from error
+            told = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise CheckpointError(
+                f"{path} does not describe a model of this version of gpubp: {shown(told, 200)}"
+            ) from error
 
 
 def _check_fit(network: Network, dataset: Dataset) -> None:

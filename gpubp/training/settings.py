@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpubp.errors import ArgumentError, CheckpointError, unknown_name
+from gpubp import files
+from gpubp.errors import ArgumentError, CheckpointError, StateError, shown, unknown_name
 
 TYPES = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
 """The types that a setting of each type may have in a file."""
+
+
+TABLES = ("settings", "resolved", "versions")
+"""The tables of a run's config.toml. A run takes the first; the others say what came of it."""
 
 
 def _setting(panel: str, help: str, default: Any = None) -> Any:
@@ -141,18 +145,27 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
-        """Return the settings in a TOML file, such as a run's config.toml.
+        """Return the settings in a TOML file: a run's config.toml, or one that has settings and nothing else.
 
         Raises CheckpointError for a file that cannot be read, ArgumentError as `from_mapping`.
         """
         try:
-            found = tomllib.loads(path.read_text(encoding="utf-8"))
+            found = files.read_toml(path)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        values = found.get("settings", found)
-        if not isinstance(values, Mapping):
-            raise ArgumentError(f"settings in {path}", values, "a table")
-        return asdict(cls.from_mapping(values, str(path)))
+            raise CheckpointError(f"cannot read {path}: {shown(getattr(error, 'strerror', None) or error)}") from error
+        if not (found.keys() & TABLES or any(isinstance(value, Mapping) for value in found.values())):
+            return asdict(cls.from_mapping(found, str(path)))
+        for name, value in found.items():
+            if name in _SETTING_NAMES and not isinstance(value, Mapping):
+                raise StateError(f"{name} in {path}", "stands outside of [settings]", "stand below [settings]")
+            if name not in TABLES:
+                raise unknown_name(f"a table in {path}", name, TABLES)
+            if not isinstance(value, Mapping):
+                raise ArgumentError(f"{name} in {path}", value, "a table")
+        return asdict(cls.from_mapping(found.get("settings", {}), str(path)))
+
+
+_SETTING_NAMES = frozenset(each.name for each in fields(Settings))
 
 
 def tidy_name(name: str) -> str:
