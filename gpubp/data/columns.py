@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gpubp.data import cells
-from gpubp.errors import DataError, nearest, shown
+from gpubp.errors import DataError, listed, nearest, shown
 
 LABEL_COLUMNS = ("label", "class", "target", "y")
 """The columns taken for the label when none is named; without one of them it is the last column."""
@@ -246,8 +246,3 @@ class Columns:
         if name in self.names:
             return self.names.index(name)
         return self.index_column() if name == "" else None
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Return some of the names, for a message."""
-    return ", ".join(shown(name, 30) for name in names[:most]) + (", ..." if len(names) > most else "")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gpubp.data.source import Labels, Source, reason, require_room
-from gpubp.errors import DataError, shown, shown_path
+from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
 
 DIGIT_CLASSES = tuple("0123456789")
@@ -78,9 +78,8 @@ def read_idx_set(path: Path, name: str) -> Source:
     if os.path.isdir(path):
         prefixes = _prefixes(folder)
         if len(prefixes) > 1 and "" not in prefixes:
-            listed = ", ".join(shown(each, 30) for each in prefixes[:8]) + (", ..." if len(prefixes) > 8 else "")
             raise DataError(
-                f"{shown_path(folder)}: it holds several sets ({listed}); take one by name: "
+                f"{shown_path(folder)}: it holds several sets ({listed(prefixes)}); take one by name: "
                 f"{shown_path(folder / prefixes[0])}"
             )
         prefix = prefixes[0] if prefixes and "" not in prefixes else ""

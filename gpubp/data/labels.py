@@ -18,7 +18,7 @@ import numpy as np
 
 from gpubp.data import cells
 from gpubp.data.source import Labels, Source
-from gpubp.errors import DataError, nearest, shown
+from gpubp.errors import DataError, listed, nearest, shown
 
 MOST_CLASSES = 50
 """Whole numbers with more different values than this are quantities, unless they number classes."""
@@ -269,11 +269,10 @@ def classes(source: Source, parts: Sequence[Labels], known: Sequence[str]) -> tu
         indices = [index.get(name, index.get(_usual(name) or name)) for name in each]
         if None in indices:
             unknown = each[indices.index(None)]
-            listed = ", ".join(shown(name, 30) for name in order[:10]) + (", ..." if len(order) > 10 else "")
             match = nearest(unknown, order)
             raise DataError(
                 f"{source.name}, {found.where(indices.index(None))}: the label '{shown(unknown)}' is none of the "
-                f"{len(order)} classes {listed}" + (f"; did you mean '{shown(match)}'?" if match else "")
+                f"{len(order)} classes {listed(order, 80)}" + (f"; did you mean '{shown(match)}'?" if match else "")
             )
         targets.append(np.array(indices, np.int64)[found.codes])
     return targets, order

@@ -83,7 +83,7 @@ class TableFormat:
             object.__setattr__(self, "delimiter", delimiter)
         if self.encoding is not None:
             try:
-                b"".decode(self.encoding)
+                "a".encode(self.encoding)
             except (LookupError, ValueError):
                 expected = "an encoding of text, such as utf-8, utf-16, latin-1 or cp1252"
                 raise ArgumentError("encoding", self.encoding, expected) from None
