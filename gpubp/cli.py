@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -23,13 +23,15 @@ import typer
 from typer.core import TyperGroup
 
 from gpubp.__main__ import end_on_interrupt
-from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError, StateError
-from gpubp.training.settings import Settings
+from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
+from gpubp.training.settings import TABLE, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USAGE_ERROR = 2
+MOST_JOBS = 1024
+"""Worker processes."""
 
 OPTION_OF = {
     "learning_rate": "--lr",
@@ -44,14 +46,15 @@ class Verbs(TyperGroup):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Read the command line; help and the version are printed here."""
-        with _until_nobody_reads():
+        with _until_nobody_reads(), _printable_usage():
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
         with _until_nobody_reads():
             try:
-                return super().invoke(ctx)
+                with _printable_usage():
+                    return super().invoke(ctx)
             except GpubpError as error:
                 if os.environ.get("GPUBP_DEBUG"):
                     raise
@@ -59,6 +62,20 @@ class Verbs(TyperGroup):
                 options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
                 typer.echo(f"error: {_in_options(error, options)}", err=True)
                 raise typer.Exit(USAGE_ERROR) from None
+
+
+# Of typer's own copy of click, which has no public name for it.
+UsageError: Any = typer.BadParameter.__base__
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Let what typer says of wrong words quote them as a terminal can show them."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = shown(error.message, LONGEST_LINE)
+        raise
 
 
 app = typer.Typer(
@@ -130,7 +147,7 @@ def _let_broken_pipes_through() -> None:
     def on_broken_pipe(console: Console) -> None:
         raise BrokenPipeError
 
-    setattr(Console, "on_broken_pipe", on_broken_pipe)
+    Console.on_broken_pipe = on_broken_pipe  # type: ignore[assignment,method-assign]
 
 
 def _has_no_reader(stream: TextIO) -> bool:
@@ -287,59 +304,76 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
+def _tell(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """Show what was guessed, and what the user must know, on stderr, apart from the results."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    for message in warnings:
+        typer.echo(f"warning: {message}", err=True)
+
+
+_UNLESS_GIVEN = dict.fromkeys(TABLE)
+"""How the table of the training was written is how another is, but for the options that are given."""
+
+
 @app.command()
-@_with_settings("backend", "device")
+@_with_settings(*TABLE, "backend", "device", **_UNLESS_GIVEN)
 def evaluate(
     model: ModelFile,
     data: Annotated[
         str | None,
         typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a .csv.")] = None,
+    label: Annotated[str | None, typer.Option(help="The label column of a table. Default: that of training.")] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Judge all rows, those that the model was trained on among them.")
     ] = False,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
     from gpubp.training import predictions
     from gpubp.training.display import evaluation_table
     from gpubp.training.model import Model
 
-    loaded = Model.load(model, **where)
-    found = predictions.load_for(loaded, data, label, whole=whole)
-    if found.warning:
-        typer.echo(f"warning: {found.warning}", err=True)
+    written = {name: options.pop(name) for name in TABLE}
+    loaded = Model.load(model, **options)
+    found = predictions.load_for(loaded, data, label, whole=whole, written=written)
+    _tell(found.notes, [*filter(None, [found.warning]), *loaded.warnings(found.x)])
     _console().print(evaluation_table(loaded, found.name, found.x, found.y))
 
 
 @app.command()
-@_with_settings("backend", "device")
+@_with_settings(*TABLE, "backend", "device", **_UNLESS_GIVEN)
 def predict(
     model: ModelFile,
     data: Annotated[str, typer.Option(help="As for train; labels may be missing.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .csv or .npz file for the predictions.", show_default=False)],
-    label: Annotated[str | None, typer.Option(help="A column of a .csv to leave out.")] = None,
+    label: Annotated[str | None, typer.Option(help="A column of a table to leave out.")] = None,
     raw: Annotated[
         bool,
         typer.Option("--raw", help="Class names as they are, also those that a spreadsheet takes for a formula."),
     ] = False,
     force: Force = False,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
     from gpubp.training import predictions
     from gpubp.training.model import Model
 
     predictions.check_out(out, data, force)
-    count = predictions.predict(Model.load(model, **where), data, label, out, raw=raw)
-    typer.echo(f"{count:,} predictions in {out}")
+    written = {name: options.pop(name) for name in TABLE}
+    loaded = Model.load(model, **options)
+    x, notes = predictions.load_inputs_for(loaded, data, label, written)
+    _tell(notes, loaded.warnings(x))
+    predictions.write_predictions(loaded, x, out, raw=raw)
+    typer.echo(f"{len(x):,} predictions in {out}")
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------
 @app.command()
 @_with_settings(
-    *("data", "label", "layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
+    *("data", "task", "label", *TABLE),
+    *("layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
     layers="16,8",
     activation="tanh",
 )
@@ -353,11 +387,13 @@ def gradcheck(
     from gpubp.registry import require_count
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
-    from gpubp.training.from_settings import first_batch
+    from gpubp.training.from_settings import first_batch, load_data
 
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
-    network, x, y = first_batch(chosen, batch_size)
+    dataset = load_data(chosen)
+    _tell(dataset.notes)
+    network, x, y = first_batch(chosen, dataset, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
@@ -390,7 +426,7 @@ def check(
     from gpubp.registry import require_count
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     found = check_command.check(
         _console(),
         **where,
@@ -577,7 +613,7 @@ def report(
     from gpubp.report import report_command
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
     page = out or Path("report.html")
     found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
@@ -594,9 +630,9 @@ def _command_line() -> str:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from gpubp.terminal import PlainConsole
 
-    return Console(highlight=False)
+    return PlainConsole()
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:

@@ -7,10 +7,14 @@ import errno
 import os
 import stat
 import tempfile
+import tomllib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gpubp.errors import ArgumentError, CheckpointError
+
+MOST_TOML = 2**18
+"""Bytes of a TOML file: settings and chips have some thousands."""
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -42,6 +46,16 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     if len(contents) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
     return contents
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises OSError as `read_bytes` does, ValueError for what is no TOML."""
+    try:
+        return tomllib.loads(read_bytes(path, MOST_TOML).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def is_missing(path: str | Path) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
+from gpubp.errors import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,8 +48,8 @@ class MachineInfo:
 
     def table(self) -> Table:
         """Return all of it as a table for a terminal."""
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
@@ -56,13 +57,14 @@ class MachineInfo:
         table.add_row("Python", f"{self.python} on {self.system}")
         memory = f", {self.memory / 2**30:.0f} GiB of memory" if self.memory else ""
         table.add_row("CPU", f"{self.processor}, {self.cores} cores{memory}")
-        table.add_row("GPU", escape(", ".join(self.gpus)) or f"none ({detection.driver().fault})")
+        table.add_row("GPU", ", ".join(self.gpus) or f"none ({detection.driver().fault})")
         table.add_row("driver", f"CUDA {self.driver}" if self.driver else "none")
         table.add_row("packages", ", ".join(f"{name} {version}" for name, version in self.packages.items()))
         for each in self.backends:
-            verdict = "[green]works[/]" if each.works else "[red]lacks[/]"
-            remedy = f"\n{escape(each.remedy)}" if each.remedy else ""
-            table.add_row(f"{each.backend} on {each.device}", f"{verdict}: {escape(each.detail)}{remedy}")
+            verdict = ("works", "green") if each.works else ("lacks", "red")
+            remedy = f"\n{each.remedy}" if each.remedy else ""
+            told = Text.assemble(verdict, ": ", printable(each.detail + remedy))
+            table.add_row(f"{each.backend} on {each.device}", told)
         table.add_row("auto takes", self.automatic)
         return table
 

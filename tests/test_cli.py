@@ -830,6 +830,22 @@ def test_evaluate_a_model_of_an_earlier_version(gpubp):
         assert judged(found)[1] == "20"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": 5}, {"test_fraction": "0.2"}, {"test_fraction": 2}, {"seed": -1}, {"seed": "x"}, {"fingerprint": 3},
+        {"sample": 3}, {"sample": [[]]}, {"sample": {"a": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_evaluate_a_model_whose_origin_no_run_wrote(refused, trained, wrong):
+    model = Model.load(trained)
+    replace(model, origin={**model.origin, **wrong}).save("wrong.safetensors")
+    message = f"the model's origin is none that a run wrote: its {next(iter(wrong))} is "
+    refused("evaluate", "wrong.safetensors", message=message)
+    refused("evaluate", "wrong.safetensors", "--data", "digits", message=message)
+
+
 def test_evaluate_takes_the_label_column_of_the_training_elsewhere_too(gpubp):
     def write(name, seed):
         write_csv(name, ["side", "a", "b"], [[side, a, b] for a, b, side in table(rows=50, seed=seed)])

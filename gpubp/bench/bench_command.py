@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpubp import chips, machine
+from gpubp import chips, machine, terminal
 from gpubp.backends import detection
 from gpubp.bench import contenders, works
 from gpubp.bench.contenders import LIMITS, Contender
@@ -24,6 +24,10 @@ from gpubp.registry import require_count
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+MOST_THREADS = 4096
+"""Of a contender: beyond any machine, and short of what libraries fail with."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def run(
         ArgumentError: something is chosen that does not exist. It is raised before anything is measured.
     """
     threads = _cores() if choice.threads is None else choice.threads
-    require_count("threads", threads)
+    require_count("threads", threads, most=MOST_THREADS)
     repeats = effort.repeats if choice.repeats is None else choice.repeats
     require_count("repeats", repeats)
     if chosen_works is None:
@@ -154,6 +158,8 @@ def bench(
     """
     if quick and full:
         raise ConflictError("--full", "--quick")
+    if as_json and compare:
+        raise ConflictError("--json", "--compare", "a comparison is a table")
     if save is not None:
         check_path("save", save, ".json", replace=replace)
     if out is not None:
@@ -164,13 +170,13 @@ def bench(
     if len(earlier) == 2:
         _show_comparison(console, *earlier)
         return earlier[1]
-    if as_json and compare:
-        raise ConflictError("--json", "--compare", "a comparison is a table")
     effort = QUICK if quick else FULL if full else DEFAULT
     again = None
     if earlier and not (choice.names_works or quick or full):
         again = [work for work in earlier[0].works if not isinstance(work, Limit)]
-    with _progress(console, as_json) as progress:
+    # JSON stands alone on its stream
+    shown = nullcontext(lambda line: None) if as_json else terminal.progress(console, "starting the contenders")
+    with shown as progress:
         result = run(choice, effort, chosen_works=again, progress=progress)
     # what was measured is shown even where it cannot be written
     if as_json:
@@ -184,7 +190,7 @@ def bench(
     if not as_json:
         for kind, path in (("result", save), ("pictures", out)):
             if path is not None:
-                console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
+                console.print(f"{kind}: {path}", soft_wrap=True)
     if earlier:
         _show_comparison(console, earlier[0], result)
     return result
@@ -196,10 +202,10 @@ def _show(console: Console, result: BenchResult) -> None:
     for table in tables.tables(result, console.width):
         console.print(table)
         for line in tables.empty_rows(result):
-            console.print(line, style="dim", markup=False)
+            console.print(line, style="dim")
         console.print()
     for line in tables.notes(result):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _show_comparison(console: Console, before: BenchResult, now: BenchResult) -> None:
@@ -207,7 +213,7 @@ def _show_comparison(console: Console, before: BenchResult, now: BenchResult) ->
 
     console.print(tables.comparison(before, now, console.width), "")
     for line in tables.comparison_notes(before, now):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _draw(result: BenchResult, out: Path) -> None:
@@ -215,16 +221,6 @@ def _draw(result: BenchResult, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     pictures.draw(result, out)
-
-
-@contextmanager
-def _progress(console: Console, as_json: bool) -> Iterator[Callable[[str], None]]:
-    """Show what is being measured, in a terminal."""
-    if as_json or not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("starting the contenders") as status:
-        yield status.update
 
 
 def _check_out(out: Path, replace: bool) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 REFRESH = 4
 """Times a second that the live table is drawn."""
 SHOWN_FAILURES = 10
+LONGEST_SIDE = 12
+"""Digits of a side of a shape."""
 
 
 def check(
@@ -78,7 +80,7 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if not all(side.isdecimal() and int(side) >= 1 for side in sides):
+    if not all(side.isdecimal() and len(side) <= LONGEST_SIDE and int(side) >= 1 for side in sides):
         raise ArgumentError("shape", text, "sides ≥ 1 with x between them, such as 128x64x32")
     return tuple(int(side) for side in sides)
 
@@ -111,20 +113,21 @@ def _compile(console: Console, result: CrossCheck, cases: Sequence[Case], jobs: 
             live.update(Text(f"{number} kernels compiled, {len(result.misfits)} failed"))
     console.print(result.compiled_table())
     for line in result.absences():
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _conclude(console: Console, result: CrossCheck) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
+    passed, failed = Text("passed", "green"), Text("failed", "red")
     if result.passed:
-        console.print(f"[green]passed[/]: {result.cases} cases")
+        console.print(passed + f": {result.cases} cases")
         return
     for kernel in result.misfits[:SHOWN_FAILURES]:
-        console.print(f"[red]failed[/]: {escape(kernel.case.name)}: {escape(kernel.complaint)}", soft_wrap=True)
+        console.print(failed + f": {kernel.case.name}: {kernel.complaint}", soft_wrap=True)
     if not result.failures:
         return
-    console.print(f"[red]failed[/]: {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
+    console.print(failed + f": {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
     for outcome in sorted(result.failures, key=lambda each: -each.share)[:SHOWN_FAILURES]:
-        console.print(result.command(outcome), style="bold", soft_wrap=True, highlight=False, markup=False)
-        console.print(f"  {outcome.complaint()}", soft_wrap=True, highlight=False, markup=False)
+        console.print(result.command(outcome), style="bold", soft_wrap=True)
+        console.print(f"  {outcome.complaint()}", soft_wrap=True)

@@ -38,8 +38,8 @@ def checked_dtype(dtype: Any) -> str:
     Raises:
         ArgumentError: the dtype is neither float32 nor float64.
     """
-    if dtype is not None:
-        with contextlib.suppress(TypeError):  # what is no dtype is shown below as it is
+    if dtype is not None and (not isinstance(dtype, str) or dtype.isidentifier()):  # NumPy parses "1_000" and ","
+        with contextlib.suppress(TypeError, ValueError):  # what is no dtype is shown below as it is
             dtype = np.dtype(dtype).name
     return dtypes.canonical("dtype", dtype, dtypes.PLAIN)
 

@@ -74,5 +74,6 @@ class Layout:
                 raise StateError(name, state, f"have shape {view.shape}")
             if np.asarray(named[name]).dtype.kind not in "biuf":
                 raise StateError(name, f"holds {np.asarray(named[name]).dtype}", "hold real numbers")
-            view[...] = named[name]
+            with np.errstate(over="ignore"):  # what is beyond the dtype becomes infinite
+                view[...] = named[name]
         return flat

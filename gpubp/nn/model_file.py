@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from gpubp.errors import CheckpointError
+from gpubp.errors import CheckpointError, shown
 from gpubp.files import open_regular, write_bytes
 
 KEY = "gpubp"
@@ -57,7 +57,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         # the last three: a dtype that NumPy lacks, such as bfloat16, and JSON that is nested without end
-        raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file ({shown(error)})") from error
 
 
 def _as_json(metadata: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp import backends
 from gpubp.backends.base import Array, Backend
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, shown
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn import architecture, initializers, losses, model_file
 from gpubp.nn.activations import Activation, Identity, Softmax
@@ -450,5 +450,7 @@ class Network:
             network = cls.from_config(config, backend, device)
             network.set_weights(tensors)
         except (GpubpError, TypeError) as error:
-            raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
+            raise CheckpointError(
+                f"{path} does not describe a network of this version of gpubp: {shown(error, 200)}"
+            ) from error
         return network

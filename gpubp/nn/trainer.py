@@ -257,7 +257,7 @@ class Trainer:
                 raise StateError(key, "is missing or has another shape", f"have shape {tuple(slot.shape)}")
         scaling = {} if network.loss_scaling is None else _SCALING_STATE
         for key in ("steps", *scaling):
-            if key not in state or np.shape(state[key]) != ():
+            if key not in state or np.shape(state[key]) != () or not 0 <= state[key] < 2**63:
                 raise StateError(key, "is missing or is no number", "be a number, as `state` gives it")
         if "losses" not in state or np.shape(state["losses"]) != (len(Losses),):
             raise StateError("losses", "is missing or has another shape", f"have shape {(len(Losses),)}")

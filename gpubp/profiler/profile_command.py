@@ -132,10 +132,8 @@ def shape_of(primitive: str, shape: str | None) -> tuple[int, ...]:
 
 
 def _show(console: Console, found: list[Profile], compare: bool) -> None:
-    from rich.markup import escape
-
     from gpubp.profiler import profile_tables as report
 
     parts: list[Any] = report.comparison(found, console.width) if compare else report.tables(found[0], console.width)
     for part in parts:
-        console.print(escape(part) if isinstance(part, str) else part)
+        console.print(part)

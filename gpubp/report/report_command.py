@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpubp import machine
+from gpubp import machine, terminal
 from gpubp.backends import detection
 from gpubp.costs import PRIMITIVES, sides_of
 from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
@@ -101,7 +101,7 @@ def report(console: Console, choice: Choice, out: Path, command: str, *, replace
     bench: BenchResult | None = None
     faults: dict[str, str] = {}
     started = time.perf_counter()
-    with _progress(console) as progress:
+    with terminal.progress(console, "looking at the machine") as progress:
         for check in checks:
             with _noted(faults, f"check of {check.backend} on {check.device}"):
                 _check(check, choice, progress)
@@ -210,17 +210,6 @@ def _measured_dtypes(choice: Choice) -> tuple[str, ...]:
     return (*found, *MIXED_DTYPES) if TENSOR_CORE in backends.get("cupy", "gpu").variants else found
 
 
-# --- what is shown meanwhile ------------------------------------------------------------------------------------------
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    """Show the last line in a terminal; elsewhere nothing."""
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("looking at the machine") as status:
-        yield status.update
-
-
 def _conclude(console: Console, found: MachineReport, out: Path) -> None:
     for line in (*summary(found), f"{found.verdict}. The page: {out}"):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

@@ -11,11 +11,11 @@ import numpy as np
 
 from gpubp import files
 from gpubp.data.dataset import Dataset
-from gpubp.errors import ArgumentError, CheckpointError, shown
+from gpubp.errors import ArgumentError, CheckpointError, StateError, shown
 from gpubp.nn import model_file
 from gpubp.registry import require_count
 from gpubp.training.fingerprints import is_fingerprint
-from gpubp.training.history import HistoryRow
+from gpubp.training.history import HistoryRow, row_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """The name of the checkpoint in a run's folder."""
@@ -81,15 +81,32 @@ class Checkpoint:
             raise CheckpointError(f"{path} is no checkpoint of this version of gpubp (format {FORMAT})")
         best = {name: array for name, array in tensors.items() if name.startswith("best.")}
         try:
-            rows = [{**row, "gradient_norms": tuple(row["gradient_norms"])} for row in metadata.pop("history")]
-            return cls(
+            found = cls(
                 state={name: array for name, array in tensors.items() if name not in best},
                 best_weights={name.removeprefix("best."): array for name, array in best.items()},
-                history=[HistoryRow(**row) for row in rows],
+                history=[row_of(row) for row in metadata.pop("history")],
                 **metadata,
             )
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no checkpoint of this version of gpubp: {error}") from error
+            found._require_sound()
+            return found
+        except (KeyError, TypeError, ArgumentError) as error:
+            raise CheckpointError(f"{path} is no checkpoint of this version of gpubp: {shown(error, 200)}") from error
+
+    def _require_sound(self) -> None:
+        """Raise ArgumentError for a value of another type than `write` writes, and for numbers that contradict."""
+        for name in ("network", "training", "settings"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ArgumentError(name, getattr(self, name), "a table")
+        if not isinstance(self.data, str):
+            raise ArgumentError("data", self.data, "a fingerprint")
+        require_count("epoch", self.epoch, 0)
+        require_count("batch", self.batch, 0)
+        if [row.epoch for row in self.history] != list(range(1, len(self.history) + 1)) or len(
+            self.history
+        ) != self.epoch:
+            raise StateError("history", f"has {len(self.history)} rows", f"have one for each of {self.epoch} epochs")
+        if not isinstance(self.warnings, list) or not all(isinstance(kind, str) for kind in self.warnings):
+            raise ArgumentError("warnings", self.warnings, "a list of names")
 
     def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: Dataset) -> None:
         """Raise CheckpointError unless the checkpoint is of a run like this; only `EPOCHS` may differ.
@@ -127,5 +144,6 @@ def _require_same(path: Path, what: str, here: Mapping[str, Any], saved: Mapping
         value, before = here.get(key), saved.get(key)
         if value != before and not (what == "training" and key in EPOCHS):
             raise CheckpointError(
-                f"{path} is of another {what}: its {key} is {before!r}, and that to resume has {value!r}"
+                f"{path} is of another {what}: its {shown(key)} is {shown(repr(before))}, and that to resume has "
+                f"{shown(repr(value))}"
             )

@@ -29,7 +29,7 @@ from gpubp.training.from_settings import lasting, load_data, make_network, requi
 from gpubp.training.history import HISTORY_FILE
 from gpubp.training.loop import Listener, Result, Run
 from gpubp.training.model import RUN_FILE
-from gpubp.training.settings import Settings, tidy_name
+from gpubp.training.settings import TABLE, Settings, tidy_name
 
 CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
@@ -126,7 +126,8 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     network = make_network(settings, dataset)
     # A run that is resumed continues on what it began on, whatever "auto" would choose then.
     settings = replace(settings, backend=network.backend.name, device=network.backend.device)
-    origin = {name: getattr(settings, name) for name in ("data", "task", "label", "test_fraction", "seed")}
+    origin = {name: getattr(settings, name) for name in ("data", "task", "test_fraction", "seed", *TABLE)}
+    origin["label"] = settings.label if dataset.label is None else dataset.label
     return Run(network, dataset, config, folder=folder, listener=listener, settings=settings.chosen(), origin=origin)
 
 
@@ -158,7 +159,7 @@ def _option(name: str) -> str:
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 def _default_folder(settings: Settings) -> Path:
-    name = f"{Path(settings.data).stem or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{shown(Path(settings.data).stem) or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path("runs") / name
     number = 1
     while folder.exists():

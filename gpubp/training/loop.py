@@ -21,7 +21,7 @@ import numpy as np
 from gpubp import files
 from gpubp.data.dataset import Dataset
 from gpubp.data.splitting import split
-from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.nn.activations import ReLU
 from gpubp.nn.network import Evaluation, Network
 from gpubp.nn.trainer import CapturedStep, Trainer
@@ -383,15 +383,21 @@ class Run:
         found = Checkpoint.read(self.folder)
         path = self.folder / CHECKPOINT_FILE
         found.require_fit(path, self.network.config(), self.config.config(), self.dataset)
+        if found.batch >= self.batches:
+            raise CheckpointError(f"{path} is damaged: it has done {found.batch} of {self.batches} batches")
         self.data_fingerprint = found.data
         if reschedule:
             self.rescheduled = True
         elif self.config.schedule_epochs is None:
             self._keep_schedule(found.scheduled_epochs(path))
         try:
+            if found.best_weights:
+                self.network.layout.flat(found.best_weights, self.network.dtype)
             self.trainer.restore(found.state)
         except (KeyError, ArgumentError) as error:
-            raise CheckpointError(f"{path} lacks a part of its network's state: {error}") from error
+            raise CheckpointError(f"{path} lacks a part of its network's state: {shown(error, 200)}") from error
+        if self.trainer.steps != found.epoch * self.batches + found.batch:
+            raise CheckpointError(f"{path} is damaged: its steps are not those of {found.epoch} epochs")
         self.best_weights = dict(found.best_weights)
         self.epoch, self.batch, self.history = found.epoch, found.batch, found.history
         self.watch = Watch(found.warnings)

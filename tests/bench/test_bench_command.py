@@ -18,6 +18,7 @@ from gpubp.chips import Roofline
 from gpubp.cli import app
 from gpubp.errors import CheckpointError, DataError
 
+NOW = "2026-01-01T00:00:00+00:00"
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
 
 
@@ -174,7 +175,7 @@ def test_the_pictures_are_drawn(bench):
 )
 def test_a_wrong_choice_is_named_and_exits_with_2(bench, in_process, arguments, message):
     (bench.folder / "kept.json").write_text('{"mine": 1}')
-    BenchResult("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    BenchResult(NOW, {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
     (bench.folder / "drawn").mkdir()
     (bench.folder / "drawn" / "throughput.png").write_bytes(b"drawn")
     result = bench(*arguments, code=2)
@@ -277,14 +278,17 @@ def test_what_a_library_prints_does_not_spoil_an_answer(tmp_path):
 
 
 def test_a_damaged_result_is_told():
-    good = BenchResult("now", {}, 1, 1, 1.0, ()).to_json()
+    good = BenchResult(NOW, {}, 1, 1, 1.0, ()).to_json()
     whole = BenchResult(
-        "now", {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
+        NOW, {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
     ).to_json()  # fmt: skip
     assert BenchResult.from_json(whole).to_json() == whole
     for text, message in (
         (whole.replace('"numpy"', '"nobody"'), "damaged.*nobody"),
-        (whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'), "damaged.*limits"),
+        (
+            whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'),
+            "damaged.*limits was 0.0; it must be a finite number > 0",
+        ),
         (whole.replace('"kind": "step"', '"kind": "leap"'), "damaged"),
         (whole.replace('"rows": 32', '"rows": 0'), "damaged"),
         (whole.replace("1.0\n", "-1.0\n"), "damaged.*seconds"),
