@@ -65,6 +65,9 @@ class Evaluation:
 class Network:
     """A fully connected network; `gpubp.Trainer` trains it.
 
+    Methods take arrays of any library for x and y: NumPy's, what NumPy makes an array of, and arrays on a device, such
+    as those of CuPy, Numba and PyTorch.
+
     Args:
         sizes: the widths n_0, ..., n_L, at least two.
         hidden_activation: one for all hidden layers, or a sequence with one for each. Like the following three, each is

@@ -123,6 +123,7 @@ def test_a_gpu_that_the_environment_hides_is_told(monkeypatch):
         assert found.remedy == "unset CUDA_VISIBLE_DEVICES"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_JIT"])
 @pytest.mark.parametrize("module", ["gpubp.emulator.numba.frontend", "gpubp.backends"])
 def test_numba_without_its_compiler_says_which_setting_it_is(setting, module):
