@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -1128,6 +1129,21 @@ def test_a_file_is_replaced_with_force(gpubp):
         Path(name).write_text("old")
         gpubp("check", "--backend", "numpy", "--primitive", "scale", "--dtype", "float64", "--report", name, "--force")
         assert "scale" in Path(name).read_text()
+
+
+def test_a_ctrl_c_while_the_curves_are_drawn_lets_the_run_end(gpubp, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def curves(history, *, out, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        out.write(b"curves")
+
+    monkeypatch.setattr(plots, "curves", curves)
+    try:
+        assert "test accuracy" in gpubp("train", "--out", "run", *FAST).stdout
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Path("run/curves.png").read_bytes() == b"curves"
 
 
 def test_a_run_whose_curves_cannot_be_written_keeps_its_model(gpubp, monkeypatch):
