@@ -491,7 +491,7 @@ class Selection:
             found = list(dict.fromkeys(found))
             if not found:
                 must = "of as many sides as a chosen primitive has: MxNxK for products"
-                raise ArgumentError("shape", self.shape, must)
+                raise ArgumentError("shape", "x".join(map(str, self.shape)), must)
         if not found:
             raise ArgumentError("dtype", ", ".join(self.dtypes), "one that the chosen primitives and variants have")
         return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gpubp.data import cells
-from gpubp.errors import DataError, nearest, shown
+from gpubp.errors import DataError, listed, nearest, shown
 
 LABEL_COLUMNS = ("label", "class", "target", "y")
 """The columns taken for the label when none is named; without one of them it is the last column."""
@@ -111,9 +111,7 @@ def _count_up(row: Sequence[str], columns: Sequence[int]) -> bool:
 def _ascend(row: Sequence[str], columns: Sequence[int]) -> bool:
     """True if these cells are numbers, each larger than the one before."""
     found = [row[i] for i in columns]
-    return all(map(cells.is_number, found)) and all(
-        float(before) < float(after) for before, after in pairwise(found)
-    )
+    return all(map(cells.is_number, found)) and all(float(before) < float(after) for before, after in pairwise(found))
 
 
 def _hold_decimals(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> bool:
@@ -145,7 +143,7 @@ class Columns:
 
     def call(self, index: int) -> str:
         """Return what to call a column in a message: 'sepal', or 3 by its position."""
-        return repr(shown(self.names[index], 40)) if self.names else str(index)
+        return f"'{shown(self.names[index], 40)}'" if self.names else str(index)
 
     def key(self, index: int) -> str | int:
         """Return what finds a column again: its name, or its position if it has none or one that looks like one."""
@@ -171,26 +169,22 @@ class Columns:
         # A model that reads columns by position, and a table that has just as many: all are inputs.
         if optional and wanted.by_position and len(left) == wanted.count:
             return None, ""
-        found = self._same_as_in_model(wanted)
-        if found in left:
-            return found, ""
+        if self.names and wanted.label in self.names and self.names.index(str(wanted.label)) in left:
+            return self.names.index(str(wanted.label)), ""
         usual = {self.names[i].lower(): i for i in reversed(left)} if self.names else {}
         for name in LABEL_COLUMNS:
             if name in usual:
                 return usual[name], ""
-        if optional and not (wanted.by_position and wanted.count is not None and len(left) == wanted.count + 1):
+        if wanted.by_position and wanted.count is not None and len(left) == wanted.count + 1:
+            # As many columns as in training: the labels are where they were.
+            place = position(wanted.label)
+            if place is not None and -len(left) <= place < len(left):
+                return left[place], "as in training"
+        elif optional:
             return None, ""
         if not left:
             raise DataError(f"{self.table}: no column has labels: the model reads all of them; --label names one")
         return left[-1], "the last" if left[-1] == self.width - 1 else "the last that is no input"
-
-    def _same_as_in_model(self, wanted: Wanted) -> int | None:
-        """Return the column that the model's labels had in training, if this table has it."""
-        if isinstance(wanted.label, str):
-            return self.names.index(wanted.label) if wanted.label in self.names else None
-        if wanted.label is None or not wanted.by_position or not -self.width <= wanted.label < self.width:
-            return None
-        return wanted.label % self.width
 
     def _named_label(self, label: str | int) -> tuple[int, str]:
         index = position(label)
@@ -204,7 +198,7 @@ class Columns:
                     "give the position, from 0, or --header yes"
                 )
             match = nearest(label, self.names)
-            hint = f"; did you mean {shown(match, 40)!r}?" if match else ""
+            hint = f"; did you mean '{shown(match, 40)}'?" if match else ""
             raise DataError(f"{self.table}: there is no column {called!r} among {listed(self.names)}{hint}")
         namesake = self.names.index(str(label)) if str(label) in self.names else None
         note = f"a number is a position; the column named {label} is at {namesake}"
@@ -240,11 +234,11 @@ class Columns:
         for index, name in zip(found, wanted.names, strict=True):
             if index is None:
                 raise DataError(
-                    f"{self.table}: the column {shown(name, 40)!r} is missing; the model was trained on "
+                    f"{self.table}: the column '{shown(name, 40)}' is missing; the model was trained on "
                     f"{listed(wanted.names)}"
                 )
             if index == label:
-                raise DataError(f"{self.table}: the column {shown(name, 40)!r} is an input of the model, and no label")
+                raise DataError(f"{self.table}: the column '{shown(name, 40)}' is an input of the model, and no label")
         return [index for index in found if index is not None]
 
     def _find(self, name: str) -> int | None:
@@ -252,8 +246,3 @@ class Columns:
         if name in self.names:
             return self.names.index(name)
         return self.index_column() if name == "" else None
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Return some of the names, for a message."""
-    return ", ".join(shown(name, 30) for name in names[:most]) + (", ..." if len(names) > most else "")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gpubp.data.source import Labels, Source, reason, require_room
-from gpubp.errors import DataError, shown, shown_path
+from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
 
 DIGIT_CLASSES = tuple("0123456789")
@@ -46,7 +46,7 @@ def find_idx_folder(name: str) -> Path:
     """Return the folder of a set known by name: under $GPUBP_DATA or one of `DATA_FOLDERS`."""
     places = [Path(root) / name for root in (os.environ.get("GPUBP_DATA"), *DATA_FOLDERS) if root]
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):
             return place
     package = "install Debian's package dataset-fashion-mnist, or " if name == "fashion-mnist" else ""
     files = ", ".join(f"{part}-{what}-ubyte.gz" for part, what in _PARTS)
@@ -58,7 +58,7 @@ def find_idx_folder(name: str) -> Path:
 
 def is_idx_set(path: Path) -> bool:
     """True if the path is a folder, or the start of the names of IDX files in one: data/emnist-letters."""
-    return path.is_dir() or (path.parent.is_dir() and path.name in _prefixes(path.parent))
+    return os.path.isdir(path) or (os.path.isdir(path.parent) and path.name in _prefixes(path.parent))
 
 
 def _prefixes(folder: Path) -> list[str]:
@@ -74,13 +74,12 @@ def read_idx_set(path: Path, name: str) -> Source:
 
     Raises DataError if one is missing, damaged or no regular file, and if a folder holds several sets.
     """
-    folder, prefix = (path, "") if path.is_dir() else (path.parent, path.name)
-    if path.is_dir():
+    folder, prefix = (path, "") if os.path.isdir(path) else (path.parent, path.name)
+    if os.path.isdir(path):
         prefixes = _prefixes(folder)
         if len(prefixes) > 1 and "" not in prefixes:
-            listed = ", ".join(shown(each, 30) for each in prefixes[:8]) + (", ..." if len(prefixes) > 8 else "")
             raise DataError(
-                f"{shown_path(folder)}: it holds several sets ({listed}); take one by name: "
+                f"{shown_path(folder)}: it holds several sets ({listed(prefixes)}); take one by name: "
                 f"{shown_path(folder / prefixes[0])}"
             )
         prefix = prefixes[0] if prefixes and "" not in prefixes else ""
@@ -106,7 +105,7 @@ def _read_part(folder: Path, prefix: str, part: str, what: str) -> np.ndarray:
     ]
     for stem in stems:
         for path in (folder / stem, folder / f"{stem}.gz"):
-            if path.exists():
+            if os.path.exists(path):
                 return read_idx(path)
     raise DataError(
         f"{shown_path(folder)}: there is no file {shown(stems[0])} or {shown(stems[0])}.gz; a folder must hold the "
@@ -146,9 +145,9 @@ def _read_values(path: Path, file: BinaryIO) -> np.ndarray:
         raise DataError(f"{name}: the header is cut off or announces no axes")
     shape = struct.unpack(f">{axes}I", sides)
     announced = math.prod(shape) * dtype.itemsize
-    damage = f"{name}: the header announces {announced:,} bytes of values for shape {shown(shape)}"
     if math.prod(max(side, 1) for side in shape) * dtype.itemsize >= 2**62:
-        raise DataError(f"{damage}; it is cut off or damaged")
+        raise DataError(f"{name}: no array can have the shape {shown(shape)}; the file is cut off or damaged")
+    damage = f"{name}: the header announces {announced:,} bytes of values for shape {shown(shape)}"
     if not isinstance(file, gzip.GzipFile):
         held = os.fstat(file.fileno()).st_size - 4 - len(sides)
         if held != announced:

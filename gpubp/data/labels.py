@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from gpubp.data import cells
 from gpubp.data.source import Labels, Source
-from gpubp.errors import DataError, nearest, shown
+from gpubp.errors import DataError, listed, nearest, shown
 
 MOST_CLASSES = 50
 """Whole numbers with more different values than this are quantities, unless they number classes."""
@@ -93,21 +94,33 @@ def _require_finite(source: Source, labels: Labels, values: np.ndarray) -> None:
 
 def _text(source: Source, labels: Labels, values: np.ndarray) -> list[str]:
     """Return an array's text. Raises DataError for what is none: an array can hold any bits."""
+    if values.dtype.kind == "U" and values.size and values.dtype.itemsize:
+        points = np.ascontiguousarray(values).view(values.dtype.byteorder + "u4").reshape(len(values), -1)
+        is_text = ((points < 0xD800) | ((points > 0xDFFF) & (points <= sys.maxunicode))).all(axis=1)
+    else:
+        is_text = np.array([_is_utf_8(each) for each in values.tolist()], bool)
+    if not is_text.all():
+        where = labels.where(int(np.argmin(is_text)))
+        raise DataError(f"{source.name}, {where} has text that is not valid Unicode")
+    return [each.decode() if isinstance(each, bytes) else each for each in values.tolist()]
+
+
+def _is_utf_8(text: bytes | str) -> bool:
     try:
-        return [each.decode() for each in values.tolist()] if values.dtype.kind == "S" else values.tolist()
-    except (UnicodeDecodeError, ValueError):
-        raise DataError(f"{source.name}: {labels.what} holds text that is not valid Unicode") from None
+        return isinstance(text, str) or text.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _require_label(source: Source, labels: Labels, values: Sequence[str], text: str) -> None:
     if cells.is_missing(text):
-        what = f"has the missing value {shown(text)!r}" if text else "is empty"
+        what = f"has the missing value '{shown(text)}'" if text else "is empty"
         raise DataError(f"{source.name}, {labels.where(values.index(text))} {what}; every example needs a label")
     if not _is_unicode(text):
         where = labels.where(values.index(text))
-        raise DataError(f"{source.name}, {where} has {shown(text)!r}, which is not valid Unicode")
+        raise DataError(f"{source.name}, {where} has '{shown(text)}', which is not valid Unicode")
     if cells.is_number(text) and not math.isfinite(float(text)) and _WHOLE.fullmatch(text) is None:
-        raise DataError(f"{source.name}, {labels.where(values.index(text))} has {shown(text)!r}; it must be finite")
+        raise DataError(f"{source.name}, {labels.where(values.index(text))} has '{shown(text)}'; it must be finite")
 
 
 def _is_unicode(text: str) -> bool:
@@ -185,7 +198,8 @@ def _judge_numbers(columns: Sequence[Column]) -> tuple[str, str]:
         is_numbered = counts_up and rows >= EXAMPLES_OF_NUMBERED * count
     repeats = rows - count >= LEAST_REPEATED * rows
     is_few = count <= FEW_CLASSES or (count <= MOST_CLASSES and repeats)
-    return "classification" if is_few or is_numbered else "regression", f"{count:,} different whole numbers"
+    task, other = ("classification", "regression") if is_few or is_numbered else ("regression", "classification")
+    return task, f"{count:,} different whole numbers; --task {other} overrules"
 
 
 def _are_whole(found: Column) -> bool:
@@ -209,7 +223,7 @@ def _require_text_throughout(source: Source, found: Column) -> None:
     if _judge_numbers([column(replace(found.labels, values=numbers))])[0] == "regression":
         remedy = cells.advice(texts[0]) or "mend it, or take every label for a class with --task classification"
         where = found.where(found.distinct.index(texts[0]))
-        raise DataError(f"{source.name}, {where} has {shown(texts[0])!r} among numbers to predict; {remedy}")
+        raise DataError(f"{source.name}, {where} has '{shown(texts[0])}' among numbers to predict; {remedy}")
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------
@@ -222,7 +236,7 @@ def values(source: Source, labels: Labels) -> np.ndarray:
         if not cells.is_number(text):
             remedy = cells.advice(text)
             raise DataError(
-                f"{source.name}, {found.where(index)} has {shown(text)!r}; regression needs numbers"
+                f"{source.name}, {found.where(index)} has '{shown(text)}'; regression needs numbers"
                 + (f": {remedy}" if remedy else "")
             )
     numbers = np.array([float(text) for text in found.distinct], np.float64)
@@ -231,9 +245,7 @@ def values(source: Source, labels: Labels) -> np.ndarray:
     return numbers[found.codes]
 
 
-def classes(
-    source: Source, parts: Sequence[Labels], known: Sequence[str]
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
+def classes(source: Source, parts: Sequence[Labels], known: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Return tidy labels as class indices (examples,) int64, and the classes' names.
 
     known: the classes of an existing model, or (); then those of the first part are the classes, numbers in numeric
@@ -247,7 +259,7 @@ def classes(
         names = [[_name_of(source, name) for name in each] for each in names]
     order = tuple(known or source.class_names) or tuple(_natural_order(names[0]))
     if len(order) < 2 and not known:
-        what = f"every label is {shown(order[0])!r}" if order else "there are no labels"
+        what = f"every label is '{shown(order[0])}'" if order else "there are no labels"
         column_name = f" in {parts[0].what}" if order and parts[0].lines is not None else ""
         remedy = f"; {parts[0].remedy}" if parts[0].remedy else ""
         raise DataError(f"{source.name}: {what}{column_name}; classification needs at least two classes{remedy}")
@@ -257,11 +269,10 @@ def classes(
         indices = [index.get(name, index.get(_usual(name) or name)) for name in each]
         if None in indices:
             unknown = each[indices.index(None)]
-            listed = ", ".join(shown(name, 30) for name in order[:10]) + (", ..." if len(order) > 10 else "")
             match = nearest(unknown, order)
             raise DataError(
-                f"{source.name}, {found.where(indices.index(None))}: the label {shown(unknown)!r} is none of the "
-                f"{len(order)} classes {listed}" + (f"; did you mean {shown(match)!r}?" if match else "")
+                f"{source.name}, {found.where(indices.index(None))}: the label '{shown(unknown)}' is none of the "
+                f"{len(order)} classes {listed(order, 80)}" + (f"; did you mean '{shown(match)}'?" if match else "")
             )
         targets.append(np.array(indices, np.int64)[found.codes])
     return targets, order

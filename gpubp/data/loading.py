@@ -76,8 +76,7 @@ def load(
     x, feature_shape = _as_rows(source.x, f"{source.name}: x")
     if len(x) != len(source.y.values):
         raise DataError(
-            f"{source.name}: x has {len(x):,} examples and y has {len(source.y.values):,} labels; "
-            "there must be as many"
+            f"{source.name}: x has {len(x):,} examples and y has {len(source.y.values):,} labels; there must be as many"
         )
     parts = [label_rules.tidy(source, part) for part in (source.y, source.y_test) if part is not None]
     notes = source.notes
@@ -163,9 +162,9 @@ def _read(
     if str(spec) in IDX_SETS:
         return read_idx_set(find_idx_folder(str(spec)), str(spec))
     path = Path(spec)
-    if _exists(path):
-        if path.is_dir():
-            return read_idx_set(path, shown_path(path.resolve().name))
+    if os.path.exists(spec):
+        if os.path.isdir(spec):
+            return read_idx_set(path, shown_path(os.path.basename(os.path.realpath(path))))
         if is_table(spec):
             return read_table(path, label, table or TableFormat(), wanted, inputs_only=inputs_only)
         if _suffix(path) == ".npz":
@@ -176,7 +175,7 @@ def _read(
     match = nearest(spec, NAMES)
     hint = f" (did you mean {match!r}?)" if match else ""
     raise DataError(
-        f"no data set and no file is called {shown_path(spec)!r}{hint}; it must be one of {', '.join(NAMES)}, a folder "
+        f"no data set and no file is called '{shown_path(spec)}'{hint}; it must be one of {', '.join(NAMES)}, a folder "
         "with IDX files, or a .npz or .csv file"
     )
 
@@ -191,14 +190,12 @@ def _require_text(spec: str | os.PathLike[str]) -> None:
         pass
     if text == "":
         return
-    raise DataError(f"the data's name {shown_path(text)!r} is no text that a file can be called by; rename or link it")
+    raise DataError(f"the data's name '{shown_path(text)}' is no text that a file can be called by; rename or link it")
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # the name is too long
-        return False
+def is_there(spec: str | os.PathLike[str]) -> bool:
+    """True if this is the path of a file or folder, or of a set of IDX files in a folder."""
+    return os.path.exists(spec) or is_idx_set(Path(spec))
 
 
 def is_table(spec: str | os.PathLike[str]) -> bool:
@@ -209,6 +206,8 @@ def is_table(spec: str | os.PathLike[str]) -> bool:
 def _suffix(path: Path) -> str:
     """Return what says the kind of a file, in lower case: the end of its name, or if that is none, of the name of the
     file that a link leads to."""
+    if "\0" in str(path):
+        return ""
     for name in (path.name, os.path.basename(os.path.realpath(path))):
         suffix = Path(name.lower().removesuffix(".gz")).suffix
         if suffix in (*TABLE_SUFFIXES, ".npz"):
@@ -224,7 +223,7 @@ def _refuse_table_options(spec: str | os.PathLike[str], label: str | int | None,
             given[each.name] = getattr(table, each.name)
     for name, value in given.items():
         what = "a CSV file has label columns" if name == "label" else "a table (.csv, .tsv) has it"
-        raise ArgumentError(name, value, f"left out for {shown_path(spec)!r}: only {what}")
+        raise ArgumentError(name, value, f"left out for '{shown_path(spec)}': only {what}")
 
 
 def _as_rows(x: np.ndarray, what: str) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from gpubp.data.idx import DIGIT_CLASSES
 from gpubp.data.source import Labels, Source, reason, require_room
-from gpubp.errors import DataError, shown, shown_path
+from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
 
 INPUTS = ("x", "images", "data", "features", "inputs")
@@ -46,9 +46,9 @@ def read_npz(path: Path) -> Source:
                 return _read_members(name, archive)
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"{name}: it cannot be read: {reason(error)}") from None
     except Exception as error:  # zipfile's, zlib's, tokenize's, ...: damage surfaces wherever the parsers meet it
+        if isinstance(error, OSError) and error.filename is not None:
+            raise DataError(f"{name}: it cannot be read: {reason(error)}") from None
         raise DataError(f"{name}: the archive is damaged: {shown(reason(error))}") from None
 
 
@@ -57,8 +57,7 @@ def _read_members(name: str, archive: zipfile.ZipFile) -> Source:
     x_name, x_test_name = (_member(members, INPUTS, part) for part in ("train", "test"))
     y_name, y_test_name = (_member(members, LABELS, part) for part in ("train", "test"))
     if x_name is None:
-        listed = ", ".join(shown(each, 30) for each in list(members)[:8]) + (", ..." if len(members) > 8 else "")
-        raise DataError(f"{name}: it holds {listed or 'nothing'}; it must hold x and y")
+        raise DataError(f"{name}: it holds {listed(members) or 'nothing'}; it must hold x and y")
     if y_name is not None and (x_test_name is None) != (y_test_name is None):
         raise DataError(f"{name}: x_test and y_test must come together")
 
@@ -113,11 +112,11 @@ def _read_array(
         raise DataError(f"{what}: the archive is damaged: its shape is {shown(shape)}")
     if not shape:
         raise DataError(f"{what} is a single value; it must have one row an example")
-    size = math.prod(shape) * dtype.itemsize
-    if size != info.file_size - start or math.prod(max(side, 1) for side in shape) * max(dtype.itemsize, 1) >= 2**62:
-        raise DataError(
-            f"{what}: the archive is damaged: its header announces {size:,} bytes and it has {info.file_size - start:,}"
-        )
+    if math.prod(max(side, 1) for side in shape) * max(dtype.itemsize, 1) >= 2**62:
+        raise DataError(f"{what}: the archive is damaged: no array can have the shape {shown(shape)}")
+    size, held = math.prod(shape) * dtype.itemsize, info.file_size - start
+    if size != held:
+        raise DataError(f"{what}: the archive is damaged: its header announces {size:,} bytes and it has {held:,}")
     require_room(what, size)
     with archive.open(info) as file:
         return npy.read_array(file, allow_pickle=False)

@@ -77,13 +77,13 @@ class TableFormat:
             raise unknown_name("header", self.header, ("auto", "yes", "no"))
         if self.delimiter is not None:
             delimiter = DELIMITERS.get(self.delimiter.lower(), "\t" if self.delimiter == "\\t" else self.delimiter)
-            if len(delimiter) != 1 or delimiter in "\"\r\n\0" or delimiter.isalnum():
+            if len(delimiter) != 1 or delimiter in '"\r\n\0' or delimiter.isalnum():
                 expected = "one character, or " + ", ".join(DELIMITERS)
                 raise ArgumentError("delimiter", self.delimiter, expected)
             object.__setattr__(self, "delimiter", delimiter)
         if self.encoding is not None:
             try:
-                b"".decode(self.encoding)
+                "a".encode(self.encoding)
             except (LookupError, ValueError):
                 expected = "an encoding of text, such as utf-8, utf-16, latin-1 or cp1252"
                 raise ArgumentError("encoding", self.encoding, expected) from None
@@ -152,7 +152,9 @@ class _Reader:
             self.delimiter, self.skipped = told[1], 1
         else:
             self.delimiter = written.delimiter or self._guess_delimiter(sample)
-        self.lines = chain(sample[self.skipped :], lines)
+        sample = sample[self.skipped :]
+        self.names_rows = self._names_rows(sample)
+        self.lines = chain(sample, lines)
 
     # --- text to rows -------------------------------------------------------------------------------------------------
     def _lines(self) -> Iterator[str]:
@@ -177,10 +179,7 @@ class _Reader:
         """Return the delimiter that makes lines equally wide and leaves the most cells that are numbers."""
         best, most = ",", 0.0
         for delimiter in list(DELIMITERS.values())[:-1]:
-            try:
-                rows = [row for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if any(row)]
-            except csv.Error:  # what is wrong is said when the rows are read
-                continue
+            rows = self._sample_rows(sample, delimiter)
             widths = Counter(map(len, rows))
             width, same = max(widths.items(), key=itemgetter(1)) if widths else (1, 0)
             if width > 1:
@@ -192,6 +191,23 @@ class _Reader:
             self.notes.append(f"cells end at {best!r}")
         return best
 
+    def _sample_rows(self, sample: Sequence[str], delimiter: str) -> list[list[str]]:
+        """Return the first rows; none if they are wrong, which is said when they are read."""
+        try:
+            return [row for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if any(row)]
+        except csv.Error:
+            return []
+
+    def _names_rows(self, sample: Sequence[str]) -> bool:
+        """True if the first line has a name less than the others have cells: R leaves out that of its row names."""
+        rows = self._sample_rows(sample, self.delimiter)
+        return (
+            len(rows) > 1
+            and self.written.header != "no"
+            and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}
+            and not any(map(cells.is_value, rows[0]))
+        )
+
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows that are not blank with the numbers of their lines; each must be as wide as the first."""
         reader = csv.reader(self.lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
@@ -201,6 +217,8 @@ class _Reader:
                 self.in_row = 0
                 if not row or (not row[0].strip() and not "".join(row).strip()):
                     continue
+                if not width and self.names_rows:
+                    row.insert(0, "")
                 if len(row) != width:
                     if width:
                         raise DataError(
@@ -234,7 +252,7 @@ class _Reader:
         keep_index = self.written.keep_index
         found, how = columns.label(label, wanted, optional=inputs_only, keep_index=keep_index)
         features = columns.features(found, wanted, keep_index=keep_index)
-        self._note_columns(columns, found, how, features)
+        self._note_columns(columns, found, how, features, inputs_only=inputs_only)
         x, texts, lines = self._values(chain(head, rows), columns, features, None if inputs_only else found)
         self._note_counters(columns, features, x)
         feature_names = tuple(names[i] for i in features) if names else ()
@@ -269,16 +287,19 @@ class _Reader:
         repeated = next((name for name, times in Counter(names).items() if times > 1), None)
         if repeated is not None:
             raise DataError(
-                f"{self.name}: the header names {shown(repeated)!r} twice; every column needs a name of its own"
+                f"{self.name}: the header names '{shown(repeated)}' twice; every column needs a name of its own"
             )
         for name in names:
             if not name.isascii() and name.encode(errors="replace").decode() != name:
-                raise DataError(f"{self.name}: the header names {shown(name)!r}, which is not valid Unicode")
+                raise DataError(f"{self.name}: the header names '{shown(name)}', which is not valid Unicode")
         return names
 
-    def _note_columns(self, columns: Columns, label: int | None, how: str, features: Sequence[int]) -> None:
+    def _note_columns(
+        self, columns: Columns, label: int | None, how: str, features: Sequence[int], *, inputs_only: bool
+    ) -> None:
         if label is not None:
-            self.notes.append(f"label: column {columns.call(label)}" + (f" ({how})" if how else ""))
+            what = "left out the label" if inputs_only else "label"
+            self.notes.append(f"{what}: column {columns.call(label)}" + (f" ({how})" if how else ""))
         index = columns.index_column()
         if index is not None and index != label and index not in features:
             self.notes.append("left out the unnamed first column, an index of the rows (--keep-index takes it)")
@@ -288,9 +309,9 @@ class _Reader:
         if len(x) < LEAST_COUNTED_ROWS:
             return
         candidates = np.flatnonzero((x[0] == x[1] - 1) & np.isin(x[0], (0, 1)) & (x[-1] == x[0] + len(x) - 1))
-        for i in candidates:
-            if (np.diff(x[:, i]) == 1).all():
-                self.notes.append(f"the input column {columns.call(features[i])} counts the rows; is it one?")
+        counters = [columns.call(features[i]) for i in candidates.tolist() if (np.diff(x[:, i]) == 1).all()]
+        if counters:
+            self.notes.append(f"the input {', '.join(counters[:5])} counts the rows: if it is an index, leave it out")
 
     def _values(
         self, rows: Iterator[tuple[int, list[str]]], columns: Columns, features: Sequence[int], label: int | None
@@ -317,8 +338,8 @@ class _Reader:
         """Return the error for the first input of a line that is no finite number."""
         bad = next(i for i in features if not cells.is_number(row[i]) or not math.isfinite(float(row[i])))
         cell = row[bad].strip()
-        what = f"is {shown(cell, 40)!r}" if cell else "is empty"
-        remedy = cells.advice(cell) or "is it the label? then name it with --label"
+        what = f"is '{shown(cell, 40)}'" if cell else "is empty"
+        remedy = cells.advice(cell) or f"is it the label? then --label {shown(columns.key(bad), 40)}"
         return DataError(
             f"{self.name}, line {line}: the column {columns.call(bad)} {what}; inputs must be finite numbers ({remedy})"
         )

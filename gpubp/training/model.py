@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import TASKS, Dataset
 from gpubp.data.scaler import Scaler
@@ -20,8 +21,8 @@ from gpubp.nn.network import Evaluation, Network
 
 RUN_FILE = "model.safetensors"
 """The name of the model in a run's folder."""
-FINGERPRINT = "fingerprint"
-"""The entry of a model's origin that tells its data from any other; a run makes it."""
+FINGERPRINT, SAMPLE = "fingerprint", "sample"
+"""The entries of a model's origin that its data, and rows of it, are known by; a run makes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ class Model:
         Softmax cross-entropy takes the indices. Other losses get one-hot rows (B, classes), or a column of 0 and 1
         if the network has a single output. Values are scaled.
         """
-        network = self.network
+        network, y = self.network, on_host("y", y)
         if self.target_scaler is not None:
             return self.target_scaler.apply(y, network.dtype)
         if network.loss.takes_labels:
@@ -131,6 +132,27 @@ class Model:
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0.5).astype(np.int64)
         return outputs.argmax(axis=1)
+
+    def warnings(self, x: np.ndarray) -> tuple[str, ...]:
+        """Return what is to be said of raw inputs (B, features) that leave what training knew, a sentence each."""
+        rows = self.scaler.rows_beyond(x)
+        if not rows.any():
+            return ()
+        assert self.scaler.limit is not None
+        constant = self.scaler.limit == 0
+        return (
+            *self._warn(rows * constant, len(x), "constant in training", "ignored"),
+            *self._warn(rows * ~constant, len(x), "never so far out in training", "bounded"),
+        )
+
+    def _warn(self, rows: np.ndarray, of: int, was: str, fate: str) -> tuple[str, ...]:
+        moved = np.flatnonzero(rows)
+        if not len(moved):
+            return ()
+        names = [f"'{shown(self.feature_names[i], 30)}'" if self.feature_names else str(i) for i in moved[:5]]
+        listed = ", ".join(names) + (", ..." if len(moved) > 5 else "")
+        which = f"input {listed}, which was" if len(moved) == 1 else f"{len(moved):,} inputs ({listed}), which were"
+        return (f"{which} {was}, moved in {rows.max():,} of {of:,} rows here; what moved is {fate}",)
 
     # --- how good it is -----------------------------------------------------------------------------------------------
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:

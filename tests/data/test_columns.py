@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from gpubp.data.columns import Columns, Wanted, names_columns, position
-from gpubp.errors import DataError
+from gpubp.data.columns import names_columns, position
 
 
 def judge(text, named=None):

@@ -14,6 +14,7 @@ from gpubp.data import idx
 from gpubp.data.loading import load, load_inputs
 from gpubp.errors import ArgumentError, DataError
 
+
 def inputs_of(*arguments, **options):
     return load_inputs(*arguments, **options)[0]
 
