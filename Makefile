@@ -38,7 +38,7 @@ long: $(test)  ## run the tests that are long by nature
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m exhaustive $(ARGS)
 
 # Cases of each loader; a failure names the seed that repeats it.
-FUZZ ?= 3000
+FUZZ ?= 1500
 
 fuzz: $(test)  ## feed damaged files to every loader, and odd words to the command line, for some minutes
 	OMP_NUM_THREADS=1 GPUBP_FUZZ=$(FUZZ) $(python) -m pytest -n $(JOBS) --dist worksteal tests/fuzz $(ARGS)

@@ -17,7 +17,8 @@ from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
 from gpubp.data.splitting import split
-from gpubp.errors import ArgumentError, DataError, StateError
+from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError
+from gpubp.registry import require_count, require_number
 from gpubp.training.checkpoint import fingerprint
 from gpubp.training.from_settings import lasting, require_present, split_seed
 from gpubp.training.model import FINGERPRINT, Model
@@ -54,6 +55,7 @@ def load_for(model: Model, spec: str | None, label: str | None, *, whole: bool =
         ArgumentError: an argument does not fit the data.
         DataError: the data does not fit the model, or has changed since: which rows were held out is not known then.
     """
+    _require_sound_origin(model.origin)
     origin = model.origin
     own = origin.get("data")
     if spec is None:
@@ -83,6 +85,18 @@ def load_for(model: Model, spec: str | None, label: str | None, *, whole: bool =
     if _is_trained_on(model, spec, found.name, parts):
         return _held_out(model, found if parts is None else parts)
     return _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+
+
+def _require_sound_origin(origin: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a model's file says of its data what no run writes."""
+    try:
+        for name in ("data", "label", FINGERPRINT):
+            if not isinstance(origin.get(name), str | None):
+                raise ArgumentError(name, origin[name], "a text")
+        require_number("test_fraction", origin.get("test_fraction", 0.0), least=0, below=1)
+        require_count("seed", origin.get("seed", 0), 0)
+    except ArgumentError as error:
+        raise CheckpointError(f"the model is damaged: of its data it says that {error}") from error
 
 
 def _is_trained_on(model: Model, spec: str, name: str, parts: Dataset | None) -> bool:
