@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 
+from gpubp.__main__ import end_on_interrupt
 from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
-from gpubp.training.settings import Settings
+from gpubp.training.settings import TABLE, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,16 +51,17 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
-        try:
-            with _until_nobody_reads(), _printable_usage():
-                return super().invoke(ctx)
-        except GpubpError as error:
-            if os.environ.get("GPUBP_DEBUG"):
-                raise
-            verb = self.get_command(ctx, ctx.invoked_subcommand or "")
-            options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
-            typer.echo(f"error: {_in_options(error, options)}", err=True)
-            raise typer.Exit(USAGE_ERROR) from None
+        with _until_nobody_reads():
+            try:
+                with _printable_usage():
+                    return super().invoke(ctx)
+            except GpubpError as error:
+                if os.environ.get("GPUBP_DEBUG"):
+                    raise
+                verb = self.get_command(ctx, ctx.invoked_subcommand or "")
+                options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
+                typer.echo(f"error: {_in_options(error, options)}", err=True)
+                raise typer.Exit(USAGE_ERROR) from None
 
 
 # Of typer's own copy of click, which has no public name for it.
@@ -88,13 +90,15 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the program `gpubp`."""
+    """Run the program `gpubp`; see `gpubp.__main__`, which is its beginning."""
     warnings.showwarning = _show_warning
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for an arrow
+    end_on_interrupt()
     sys.unraisablehook = _end_or_show
+    _let_broken_pipes_through()
     try:
         with _until_nobody_reads():
             try:
@@ -114,7 +118,7 @@ def main() -> None:
 
 
 def _end_or_show(unraisable: Any) -> None:
-    """End the program on a Ctrl-C that came where Python lets no exception through, as while it imports a module."""
+    """End the program on a Ctrl-C that came where Python lets no exception through, as in a finalizer."""
     if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
         os._exit(128 + signal.SIGINT)
     sys.__unraisablehook__(unraisable)
@@ -134,6 +138,16 @@ def _until_nobody_reads() -> Iterator[None]:
             raise OSError(errno.EIO, "a process that this one worked with has ended") from None
         _drop_output(*gone)
         sys.exit(128 + signal.SIGPIPE)
+
+
+def _let_broken_pipes_through() -> None:
+    """Let every console of Rich raise BrokenPipeError, Typer's of the help among them: Rich would exit with 1."""
+    from rich.console import Console
+
+    def on_broken_pipe(console: Console) -> None:
+        raise BrokenPipeError
+
+    Console.on_broken_pipe = on_broken_pipe  # type: ignore[assignment,method-assign]
 
 
 def _has_no_reader(stream: TextIO) -> bool:
@@ -290,59 +304,76 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
+def _tell(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """Show what was guessed, and what the user must know, on stderr, apart from the results."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    for message in warnings:
+        typer.echo(f"warning: {message}", err=True)
+
+
+_UNLESS_GIVEN = dict.fromkeys(TABLE)
+"""How the table of the training was written is how another is, but for the options that are given."""
+
+
 @app.command()
-@_with_settings("backend", "device")
+@_with_settings(*TABLE, "backend", "device", **_UNLESS_GIVEN)
 def evaluate(
     model: ModelFile,
     data: Annotated[
         str | None,
         typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a .csv.")] = None,
+    label: Annotated[str | None, typer.Option(help="The label column of a table. Default: that of training.")] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Judge all rows, those that the model was trained on among them.")
     ] = False,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
     from gpubp.training import predictions
     from gpubp.training.display import evaluation_table
     from gpubp.training.model import Model
 
-    loaded = Model.load(model, **where)
-    found = predictions.load_for(loaded, data, label, whole=whole)
-    if found.warning:
-        typer.echo(f"warning: {found.warning}", err=True)
+    written = {name: options.pop(name) for name in TABLE}
+    loaded = Model.load(model, **options)
+    found = predictions.load_for(loaded, data, label, whole=whole, written=written)
+    _tell(found.notes, [*filter(None, [found.warning]), *loaded.warnings(found.x)])
     _console().print(evaluation_table(loaded, found.name, found.x, found.y))
 
 
 @app.command()
-@_with_settings("backend", "device")
+@_with_settings(*TABLE, "backend", "device", **_UNLESS_GIVEN)
 def predict(
     model: ModelFile,
     data: Annotated[str, typer.Option(help="As for train; labels may be missing.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .csv or .npz file for the predictions.", show_default=False)],
-    label: Annotated[str | None, typer.Option(help="A column of a .csv to leave out.")] = None,
+    label: Annotated[str | None, typer.Option(help="A column of a table to leave out.")] = None,
     raw: Annotated[
         bool,
         typer.Option("--raw", help="Class names as they are, also those that a spreadsheet takes for a formula."),
     ] = False,
     force: Force = False,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
     from gpubp.training import predictions
     from gpubp.training.model import Model
 
     predictions.check_out(out, data, force)
-    count = predictions.predict(Model.load(model, **where), data, label, out, raw=raw)
-    typer.echo(f"{count:,} predictions in {out}")
+    written = {name: options.pop(name) for name in TABLE}
+    loaded = Model.load(model, **options)
+    x, notes = predictions.load_inputs_for(loaded, data, label, written)
+    _tell(notes, loaded.warnings(x))
+    predictions.write_predictions(loaded, x, out, raw=raw)
+    typer.echo(f"{len(x):,} predictions in {out}")
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------
 @app.command()
 @_with_settings(
-    *("data", "label", "layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
+    *("data", "task", "label", *TABLE),
+    *("layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
     layers="16,8",
     activation="tanh",
 )
@@ -356,11 +387,13 @@ def gradcheck(
     from gpubp.registry import require_count
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
-    from gpubp.training.from_settings import first_batch
+    from gpubp.training.from_settings import first_batch, load_data
 
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
-    network, x, y = first_batch(chosen, batch_size)
+    dataset = load_data(chosen)
+    _tell(dataset.notes)
+    network, x, y = first_batch(chosen, dataset, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))

@@ -147,6 +147,12 @@ def listed(names: Iterable[object], most: int = 2 * MOST_SHOWN) -> str:
     return found
 
 
+def shown_path(path: object, most: int = 2 * MOST_SHOWN) -> str:
+    """Return a path as `shown` returns text, but for its beginning, which is what is cut."""
+    text = str(path)
+    return shown(text, len(text) * 10) if len(text) <= most else "..." + shown(text[3 - most :], most * 10)
+
+
 def nearest(name: object, options: Iterable[str]) -> str | None:
     """Return the option that looks most like `name`, or None if none comes close."""
     by_lower_case = {option.lower(): option for option in options}

@@ -28,6 +28,8 @@ class Dataset:
         feature_shape: the shape of one example before it was made a row, such as (8, 8) for an image.
         value_range: the largest value an input can take, where that is known beforehand (255 for 8-bit images).
         name: what to call it in a report.
+        label: the label column of a table, by name, or by position from 0 if it has none; None for other sources.
+        notes: what was guessed about the source, a short line each.
 
     Raises:
         DataError: the arrays do not fit together, are empty, or hold NaN or infinity; a label is out of range.
@@ -43,6 +45,8 @@ class Dataset:
     feature_shape: tuple[int, ...] = ()
     value_range: float | None = None
     name: str = "data"
+    label: str | int | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

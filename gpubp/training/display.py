@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from gpubp.errors import printable
+from gpubp.errors import printable, shown
 from gpubp.nn.network import Network
 from gpubp.terminal import PlainConsole
 from gpubp.training.diagnostics import GradientCheck
@@ -26,6 +26,9 @@ from gpubp.training.plots import architecture
 REFRESH = 0.1
 """Seconds between looks at the running loss: each look waits for the device."""
 EPOCHS_SHOWN = 10
+
+CLASS_SHOWN = 40
+"""Characters of a class's name."""
 
 GAP = 3
 """Characters between the columns of the table of epochs."""
@@ -66,6 +69,8 @@ class Display(Listener):
         self.clock = Clock(run)
         network, config = run.network, run.config
         self._say(run.dataset.describe())
+        for note in run.dataset.notes:
+            self._say(f"note: {note}")
         optimizer = run.trainer.optimizer
         self._say(
             f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
@@ -80,6 +85,8 @@ class Display(Listener):
             self._say(f"nothing is left to train: {_why_finished(run)}")
         elif line := _schedule_line(run):
             self._say(line)
+        for message in run.model.warnings(run.dataset.x_test):
+            self.warning(f"the test part: {message}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
@@ -261,13 +268,13 @@ def _epochs_table(rows: list[HistoryRow], width: int) -> Table:
 
 def _columns(row: HistoryRow) -> list[tuple[str, str]]:
     """Return the names and values of an epoch's line. A part that is not there has no column."""
-    shown = [("loss", _number(row.train_loss))]
+    numbers = [("loss", _number(row.train_loss))]
     for part in ("validation", "test"):
-        shown.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
-        shown.append((f"{part} accuracy", _share(getattr(row, f"{part}_accuracy"))))
+        numbers.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
+        numbers.append((f"{part} accuracy", _share(getattr(row, f"{part}_accuracy"))))
     norms = row.gradient_norms
-    shown.append(("gradient norms", f"{norms[0]:.1e}" + (f" … {norms[-1]:.1e}" if len(norms) > 1 else "")))
-    return [(name, value) for name, value in shown if value]
+    numbers.append(("gradient norms", f"{norms[0]:.1e}" + (f" … {norms[-1]:.1e}" if len(norms) > 1 else "")))
+    return [(name, value) for name, value in numbers if value]
 
 
 def _held_out(row: HistoryRow) -> tuple[str, float | None]:
@@ -327,7 +334,7 @@ def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
         is_so, called_so = y == label, predicted == label
         right = int((is_so & called_so).sum())
         shares = [_share(right / count) if count else "–" for count in (int(is_so.sum()), int(called_so.sum()))]
-        table.add_row(name, f"{int(is_so.sum()):,}", *shares)
+        table.add_row(shown(name, CLASS_SHOWN), f"{int(is_so.sum()):,}", *shares)
     return table
 
 

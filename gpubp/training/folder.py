@@ -23,12 +23,13 @@ from gpubp import files
 from gpubp.dtypes import long_name
 from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.training import plots
-from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint, is_fingerprint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from gpubp.training.fingerprints import is_fingerprint
 from gpubp.training.from_settings import lasting, load_data, make_network, require_present, training_config
 from gpubp.training.history import HISTORY_FILE
-from gpubp.training.loop import Listener, Result, Run
+from gpubp.training.loop import Listener, Result, Run, signals_heard
 from gpubp.training.model import RUN_FILE
-from gpubp.training.settings import Settings, tidy_name
+from gpubp.training.settings import TABLE, Settings, tidy_name
 
 CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
@@ -96,13 +97,17 @@ def resume(
 
 
 def _train(run: Run) -> Result:
-    result = run.train()
-    assert run.folder is not None
+    with signals_heard(run):  # one that comes while the curves are drawn lets the run end
+        result = run.train()
+        _keep_curves(run, result)
+    return result
+
+
+def _keep_curves(run: Run, result: Result) -> None:
     try:
         _draw_curves(run, result)
     except CheckpointError as error:  # the model, the history and the checkpoint are there
         run.listener.warning(f"{error}; gpubp train --resume {run.folder} draws the curves")
-    return result
 
 
 def _draw_curves(run: Run, result: Result) -> None:
@@ -125,7 +130,8 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     network = make_network(settings, dataset)
     # A run that is resumed continues on what it began on, whatever "auto" would choose then.
     settings = replace(settings, backend=network.backend.name, device=network.backend.device)
-    origin = {name: getattr(settings, name) for name in ("data", "task", "label", "test_fraction", "seed")}
+    origin = {name: getattr(settings, name) for name in ("data", "task", "test_fraction", "seed", *TABLE)}
+    origin["label"] = settings.label if dataset.label is None else dataset.label
     return Run(network, dataset, config, folder=folder, listener=listener, settings=settings.chosen(), origin=origin)
 
 
@@ -157,7 +163,7 @@ def _option(name: str) -> str:
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 def _default_folder(settings: Settings) -> Path:
-    name = f"{Path(settings.data).stem or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{shown(Path(settings.data).stem) or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path("runs") / name
     number = 1
     while folder.exists():
@@ -168,9 +174,9 @@ def _default_folder(settings: Settings) -> Path:
 
 def _check_new(folder: Path) -> None:
     """Raise ArgumentError if something is there already, unless it is a folder with a killed start or with nothing."""
+    if files.is_missing(folder):
+        return
     try:
-        if not folder.exists():
-            return
         held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
     except OSError as error:
         raise CheckpointError(f"cannot look into {folder}: {error.strerror}") from error
@@ -187,9 +193,9 @@ def _holds_a_killed_start(folder: Path) -> bool:
     """True if a folder holds nothing but what a run leaves that was killed before its first checkpoint."""
     try:
         held = {path.name for path in folder.iterdir()}
+        others = held - {path.name for path in _leftovers(folder)}
     except OSError:
         return False
-    others = held - {path.name for path in _leftovers(folder)}
     return bool(held) and (not others or (others == {CONFIG_FILE} and _is_own_config(folder)))
 
 

@@ -21,8 +21,8 @@ from gpubp.nn.network import Evaluation, Network
 
 RUN_FILE = "model.safetensors"
 """The name of the model in a run's folder."""
-FINGERPRINT = "fingerprint"
-"""The entry of a model's origin that tells its data from any other; a run makes it."""
+FINGERPRINT, SAMPLE = "fingerprint", "sample"
+"""The entries of a model's origin that its data, and rows of it, are known by; a run makes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Model:
             network,
             dataset.task,
             Scaler.fit(dataset.x_train, dataset.value_range),
-            Scaler.fit(dataset.y_train) if regression else None,
+            Scaler.fit(dataset.y_train, bounded=False) if regression else None,
             dataset.class_names,
             dataset.feature_names,
             origin or {},
@@ -132,6 +132,27 @@ class Model:
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0.5).astype(np.int64)
         return outputs.argmax(axis=1)
+
+    def warnings(self, x: np.ndarray) -> tuple[str, ...]:
+        """Return what is to be said of raw inputs (B, features) that leave what training knew, a sentence each."""
+        rows = self.scaler.rows_beyond(x)
+        if not rows.any():
+            return ()
+        assert self.scaler.limit is not None
+        constant = self.scaler.limit == 0
+        return (
+            *self._warn(rows * constant, len(x), "constant in training", "ignored"),
+            *self._warn(rows * ~constant, len(x), "never so far out in training", "bounded"),
+        )
+
+    def _warn(self, rows: np.ndarray, of: int, was: str, fate: str) -> tuple[str, ...]:
+        moved = np.flatnonzero(rows)
+        if not len(moved):
+            return ()
+        names = [f"'{shown(self.feature_names[i], 30)}'" if self.feature_names else str(i) for i in moved[:5]]
+        listed = ", ".join(names) + (", ..." if len(moved) > 5 else "")
+        which = f"input {listed}, which was" if len(moved) == 1 else f"{len(moved):,} inputs ({listed}), which were"
+        return (f"{which} {was}, moved in {rows.max():,} of {of:,} rows here; what moved is {fate}",)
 
     # --- how good it is -----------------------------------------------------------------------------------------------
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
@@ -195,7 +216,9 @@ class Model:
         """Return the model that `tensors` and `metadata` describe; `path` is for messages. Raises CheckpointError."""
         try:
             scalers = [
-                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"]) if f"{name}.offset" in tensors else None
+                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"], tensors.get(f"{name}.limit"))
+                if f"{name}.offset" in tensors
+                else None
                 for name in ("input", "target")
             ]
             if scalers[0] is None:

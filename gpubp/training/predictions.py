@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
 from gpubp.data.splitting import split
-from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError
-from gpubp.registry import require_count, require_number
-from gpubp.training.checkpoint import fingerprint
-from gpubp.training.from_settings import lasting, require_present, split_seed
-from gpubp.training.model import FINGERPRINT, Model
+from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError, shown, shown_path
+from gpubp.training.fingerprints import fingerprint, row_digests
+from gpubp.training.from_settings import lasting, require_present, split_seed, table_format
+from gpubp.training.model import FINGERPRINT, SAMPLE, Model
+from gpubp.training.settings import TABLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +32,24 @@ class Examples:
         name: of the data, and of what part of it this is.
         x, y: as in `Dataset`.
         warning: what the user must know of them; empty for nothing.
+        notes: what was guessed about the data.
     """
 
     name: str
     x: np.ndarray
     y: np.ndarray
     warning: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def load_for(model: Model, spec: str | None, label: str | None, *, whole: bool = False) -> Examples:
+def load_for(
+    model: Model,
+    spec: str | None,
+    label: str | None,
+    *,
+    whole: bool = False,
+    written: Mapping[str, Any] | None = None,
+) -> Examples:
     """Return what to judge a model by: of the data it was trained on the part that was held out, of other data the test
     part, or all of it if it has none.
 
@@ -50,30 +59,66 @@ def load_for(model: Model, spec: str | None, label: str | None, *, whole: bool =
         spec: name or path of the data; None takes the model's own.
         label: the label column of a table; None takes that of the training.
         whole: take all rows, those of the training among them.
+        written: how a table is written, settings by name; those that are missing or None are those of the training.
 
     Raises:
         ArgumentError: an argument does not fit the data.
         DataError: the data does not fit the model, or has changed since: which rows were held out is not known then.
     """
-    _require_sound_origin(model.origin)
-    origin = model.origin
-    own = origin.get("data")
+    _require_origin(model)
+    own = model.origin.get("data")
     if spec is None:
         if own is None:
             raise StateError("--data", "is missing", "be given: the model does not say what it was trained on")
         require_present(own)
         spec = own
     spec = lasting(spec)
-    if label is None and own is not None and Path(spec).suffix == Path(own).suffix:
-        label = origin.get("label")
     found = loading.load(
         spec,
         task=model.task,
         label=label,
         test_fraction=0.0,
         classes=model.class_names or None,
-        feature_names=model.feature_names,
+        **_columns_of(model, spec, written),
     )
+    return replace(_choose(model, spec, found, whole), notes=found.notes)
+
+
+def _require_origin(model: Model) -> None:
+    """Raise CheckpointError if the model's origin is none that a run wrote: its file may be anybody's."""
+
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "data": lambda value: isinstance(value, str),
+        "test_fraction": lambda value: type(value) in (int, float) and 0 <= value < 1,
+        "seed": lambda value: type(value) is int and value >= 0,
+        FINGERPRINT: lambda value: isinstance(value, str),
+        SAMPLE: lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    }
+    for name, is_right in kinds.items():
+        value = model.origin.get(name)
+        if value is not None and not is_right(value):
+            raise CheckpointError(f"the model's origin is none that a run wrote: its {name} is {shown(repr(value))}")
+
+
+def _columns_of(model: Model, spec: str, written: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what loading must know of the columns of a model's training data."""
+    origin = model.origin if loading.is_table(spec) else {}
+    label = origin.get("label")
+    return {
+        # Whoever wrote the model's file may have put anything into it.
+        "table": table_format(written or {}, {name: origin.get(name) for name in TABLE if _is_setting(origin, name)}),
+        "feature_names": model.feature_names,
+        "features": model.network.sizes[0],
+        "model_label": label if type(label) in (str, int) else None,
+    }
+
+
+def _is_setting(origin: Mapping[str, Any], name: str) -> bool:
+    return type(origin.get(name)) is (bool if name == "keep_index" else str)
+
+
+def _choose(model: Model, spec: str, found: Dataset, whole: bool) -> Examples:
+    """Return the rows to judge a model by."""
     _require_features(model, found.name, found.x_train)
     outputs = model.network.sizes[-1]
     if model.task == "regression" and found.outputs != outputs:
@@ -84,19 +129,8 @@ def load_for(model: Model, spec: str | None, label: str | None, *, whole: bool =
     parts = _split_as_in_training(model, found)
     if _is_trained_on(model, spec, found.name, parts):
         return _held_out(model, found if parts is None else parts)
-    return _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
-
-
-def _require_sound_origin(origin: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if a model's file says of its data what no run writes."""
-    try:
-        for name in ("data", "label", FINGERPRINT):
-            if not isinstance(origin.get(name), str | None):
-                raise ArgumentError(name, origin[name], "a text")
-        require_number("test_fraction", origin.get("test_fraction", 0.0), least=0, below=1)
-        require_count("seed", origin.get("seed", 0), 0)
-    except ArgumentError as error:
-        raise CheckpointError(f"the model is damaged: of its data it says that {error}") from error
+    other = _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    return replace(other, warning=_overlap(model, other))
 
 
 def _is_trained_on(model: Model, spec: str, name: str, parts: Dataset | None) -> bool:
@@ -152,6 +186,18 @@ def _held_out(model: Model, parts: Dataset) -> Examples:
     return replace(_test_part(parts), warning=why)
 
 
+def _overlap(model: Model, other: Examples) -> str:
+    """Return a warning if rows of the training are among others, as the sample that the model keeps of them shows."""
+    sample = set(model.origin.get(SAMPLE, ()))
+    met = sample.intersection(row_digests(other.x)) if sample else ()
+    if not met:
+        return ""
+    share = max(1, round(100 * len(met) / len(sample)))
+    return (
+        f"about {share} % of the rows that the model was trained on are in {other.name}, and are judged with the rest"
+    )
+
+
 def _test_part(found: Dataset) -> Examples:
     return Examples(f"{found.name}, the test part", found.x_test, found.y_test)
 
@@ -172,23 +218,26 @@ def check_out(out: Path, spec: str, force: bool) -> None:
     files.check_path("--out", out, ".csv", ".npz", replace=force)
 
 
-def predict(model: Model, spec: str, label: str | None, out: Path, *, raw: bool = False) -> int:
-    """Write predictions for a data set's inputs to a .csv or .npz file, and return how many.
+def load_inputs_for(
+    model: Model, spec: str, label: str | None, written: Mapping[str, Any] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a data set's raw inputs for a model, and notes on what was guessed; arguments as for `load_for`.
+
+    Raises DataError for inputs that do not fit the model.
+    """
+    x, notes = loading.load_inputs(spec, label=label, **_columns_of(model, spec, written))
+    _require_features(model, shown_path(spec), x)
+    return x, notes
+
+
+def write_predictions(model: Model, x: np.ndarray, path: Path, *, raw: bool = False) -> None:
+    """Write predictions for raw inputs to a .csv or .npz file, whole or not at all.
+
+    Classification: `class` (names) and a probability for each class. Regression: the values.
 
     raw: write class names into a .csv as they are, also those that a spreadsheet would take for a formula.
 
-    Raises DataError for inputs that do not fit the model, CheckpointError if the file cannot be written.
-    """
-    x = loading.load_inputs(spec, label=label, feature_names=model.feature_names)
-    _require_features(model, spec, x)
-    _write_predictions(model, x, out, raw)
-    return len(x)
-
-
-def _write_predictions(model: Model, x: np.ndarray, path: Path, raw: bool) -> None:
-    """Write predictions for raw inputs, whole or not at all.
-
-    Classification: `class` (names) and a probability for each class. Regression: the values.
+    Raises CheckpointError if the file cannot be written.
     """
     if model.task == "classification":
         probabilities = model.predict_proba(x)
@@ -196,9 +245,9 @@ def _write_predictions(model: Model, x: np.ndarray, path: Path, raw: bool) -> No
         names = np.array(model.class_names)
         arrays = {"classes": names[likeliest], "probabilities": probabilities, "class_names": names}
         header = ["class", *(f"probability {name}" for name in model.class_names)]
-        shown = model.class_names if raw else tuple(map(_as_text_cell, model.class_names))
+        cells = model.class_names if raw else tuple(map(_as_text_cell, model.class_names))
         pairs = zip(likeliest.tolist(), probabilities.tolist(), strict=True)
-        rows: Sequence[Any] = [[shown[index], *row] for index, row in pairs]
+        rows: Sequence[Any] = [[cells[index], *row] for index, row in pairs]
     else:
         values = model.predict(x)
         arrays = {"values": values}
@@ -228,7 +277,9 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # before Python 3.13 the writer leaves a carriage return unquoted; readers end a row at it
+    of_text = any("\r" in name for name in header)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if of_text else csv.QUOTE_MINIMAL)
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode(errors="backslashreplace")  # a name from a .npz can hold half a surrogate pair

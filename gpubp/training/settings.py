@@ -29,6 +29,10 @@ _data, _network, _optimiser, _training, _where = (
 )
 
 
+TABLE = ("header", "delimiter", "encoding", "keep_index")
+"""The settings that say how a table is written."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The choices of a run. They are the options of `gpubp train`; None takes what fits the others best.
@@ -37,12 +41,23 @@ class Settings:
     """
 
     data: str = _data(
-        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.", "digits"
+        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a table: .csv or .tsv, plain "
+        "or .gz.",
+        "digits",
     )
     task: str | None = _data("classification or regression. Default: what the labels look like.")
     label: str | None = _data(
-        "The label column of a .csv, by name or number. Default: label, class, target, y, or the last."
+        "The label column of a table, by name or by position: from 0, or from -1 at the end. Default: label, class, "
+        "target, y, or the last."
     )
+    header: str = _data("Whether a table's first line names its columns: yes, no, or auto, which judges it.", "auto")
+    delimiter: str | None = _data(
+        "What stands between a table's cells: comma, semicolon, tab, pipe, space, or a character. Default: guessed."
+    )
+    encoding: str | None = _data(
+        "How a table's text is encoded, such as utf-16 or latin-1. Default: UTF-8, or what its byte order mark says."
+    )
+    keep_index: bool = _data("Take a table's unnamed first column, an index of the rows, as an input.", False)
     test_fraction: float = _data("Share of the data held out for testing, if it has no test part.", 0.2)
 
     layers: str = _network("Widths of the hidden layers, or none.", "128,64")

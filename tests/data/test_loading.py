@@ -10,15 +10,20 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from gpubp.data import readers
+from gpubp.data import idx
 from gpubp.data.loading import load, load_inputs
 from gpubp.errors import ArgumentError, DataError
+
+
+def inputs_of(*arguments, **options):
+    return load_inputs(*arguments, **options)[0]
+
 
 # --- files to read --------------------------------------------------------------------------------------------------
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
-    code = {np.dtype(dtype).newbyteorder("="): code for code, dtype in readers.IDX_DTYPES.items()}[values.dtype]
+    code = {np.dtype(dtype).newbyteorder("="): code for code, dtype in idx.IDX_DTYPES.items()}[values.dtype]
     header = bytes([0, 0, code, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
     return header + values.astype(values.dtype.newbyteorder(">")).tobytes()
 
@@ -137,7 +142,7 @@ def test_idx_files_may_have_a_dot_in_front_of_idx(tmp_path):
 def test_every_idx_type_is_read_in_the_machines_byte_order(tmp_path, dtype):
     values = np.array([[1, 2, 3], [4, 5, 127]], dtype=dtype)
     (tmp_path / "values").write_bytes(idx_bytes(values))
-    found = readers.read_idx(tmp_path / "values")
+    found = idx.read_idx(tmp_path / "values")
     assert found.dtype == values.dtype
     assert found.dtype.isnative
     np.testing.assert_array_equal(found, values)
@@ -148,7 +153,7 @@ def test_a_set_known_by_name_is_found_under_gpubp_data(tmp_path, monkeypatch, na
     write_idx_folder(tmp_path / name)
     monkeypatch.setenv("GPUBP_DATA", str(tmp_path))
     found = load(name)
-    assert found.class_names == readers.IDX_SETS[name]
+    assert found.class_names == idx.IDX_SETS[name]
     assert len(found.class_names) == 10
     np.testing.assert_array_equal(found.y_train, np.arange(12) % 3)
 
@@ -162,7 +167,7 @@ def test_a_set_known_by_name_is_found_under_data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "advice"), [("mnist", "data/mnist"), ("fashion-mnist", "dataset-fashion-mnist")])
 def test_a_set_that_is_not_there_says_where_to_get_it(tmp_path, monkeypatch, name, advice):
-    monkeypatch.setattr(readers, "DATA_FOLDERS", (str(tmp_path),))
+    monkeypatch.setattr(idx, "DATA_FOLDERS", (str(tmp_path),))
     monkeypatch.delenv("GPUBP_DATA", raising=False)
     with pytest.raises(DataError, match=f"{name} is not on this machine.*{advice}"):
         load(name)
@@ -212,7 +217,7 @@ def test_a_folder_in_place_of_an_idx_file_is_an_error(tmp_path):
     write_idx_folder(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     (tmp_path / "t10k-labels-idx1-ubyte").mkdir()
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="cannot be read: it is a folder"):
         load(tmp_path)
 
 
@@ -223,7 +228,7 @@ def test_a_folder_in_place_of_an_idx_file_is_an_error(tmp_path):
         ({"t10k_labels_idx1_ubyte": np.zeros(7, np.uint8)}, "6 examples and y_test has 7"),
         ({"t10k_labels_idx1_ubyte": np.full(6, 9, np.uint8)}, "the label '9' is none of the 3 classes"),
         ({"t10k_images_idx3_ubyte": np.zeros((6, 5, 3), np.uint8)}, "12 features and x_test has 15"),
-        ({"train_labels_idx1_ubyte": np.zeros((12, 2), np.uint8)}, "one label an example"),
+        ({"train_labels_idx1_ubyte": np.zeros((12, 2), np.uint8)}, "must have as many columns"),
         ({"train_images_idx3_ubyte": np.zeros((0, 4, 3), np.uint8)}, "0 examples and y has 12"),
         ({"train_images_idx3_ubyte": np.zeros(12, np.uint8)}, "must be .examples, features."),
     ],
@@ -335,17 +340,15 @@ X, Y = np.ones((4, 2)), np.array([0, 1, 0, 1])
         ({"x": np.float64(3), "y": Y}, "x is a single value"),
         ({"x": X, "y": np.int64(3)}, "y is a single value"),
         ({"x": np.ones((0, 2)), "y": Y[:0]}, "no labels"),
-        ({"x": np.ones((0, 2)), "y": np.ones(0)}, "no training examples|too few"),
+        ({"x": np.ones((0, 2)), "y": np.ones(0)}, "there are no labels"),
         ({"x": X.astype(complex), "y": Y}, "complex128; it must hold real numbers"),
         ({"x": X.astype(str), "y": Y}, "must hold real numbers"),
         ({"x": np.array([[1, 2], [3, np.nan], [1, 1], [1, 1]]), "y": Y}, "NaN or infinity, first in row 1"),
         ({"x": np.array([[1, 2], [3, 4], [1, np.inf], [1, 1]]), "y": Y}, "NaN or infinity, first in row 2"),
-        ({"x": X, "y": np.array([0.5, np.nan, 1, 1])}, "y_train holds NaN or infinity"),
+        ({"x": X, "y": np.array([0.5, np.nan, 1, 1])}, "y, row 1 holds NaN or infinity"),
         ({"x": X, "y": np.array([0, 0, 0, 0])}, "every label is '0'; classification needs at least two"),
         ({"x": X, "y": Y.astype(complex)}, "class labels must be whole numbers or text"),
         ({"x": X, "y": Y.reshape(2, 2)}, "x has 4 examples and y has 2"),
-        ({"x": X, "y": np.zeros((4, 2), int)}, "one-hot rows"),
-        ({"x": X, "y": np.zeros((4, 2, 2), int)}, r"must be \(examples,\)"),
         ({"x": X, "y": np.array([{}, 1, 2, 3], dtype=object)}, "Python objects"),
     ],
 )
@@ -360,6 +363,8 @@ def test_bad_npz_content_is_an_error_that_names_the_file(tmp_path, arrays, messa
     ("task", "y", "message"),
     [
         ("regression", np.array(["a", "b", "a", "b"]), "regression needs numbers"),
+        ("classification", np.zeros((4, 2), int), "one-hot rows"),
+        ("classification", np.zeros((4, 2, 2), int), r"must be \(examples,\)"),
         ("classification", np.array([0, 1, 0.5, 1]), "holds 0.5; class labels must be whole"),
         ("classification", np.array([0, 1, np.inf, 1]), "NaN or infinity"),
         ("regression", np.ones((4, 2, 2)), r"must be numbers of shape \(examples, outputs\)"),
@@ -477,9 +482,14 @@ def test_csv_label_by_name_or_by_index(tmp_path, label):
     assert found.feature_names == ("a", "b")
 
 
-def test_a_column_whose_name_is_a_number_is_found_by_name_first(tmp_path):
-    path = write_csv(tmp_path / "t.csv", "1,0,label\n5,6.5,7\n8,9.5,1\n")
-    assert load(path, label="0", test_fraction=0).y_train.tolist() == [[6.5], [9.5]]
+@pytest.mark.parametrize("label", [0, "0", -3, "-3"])
+def test_a_label_that_is_a_number_is_a_position(tmp_path, label):
+    path = write_csv(tmp_path / "t.csv", "1,0,label\n5.5,6,7\n8.5,9,1\n")
+    found = load(path, label=label, test_fraction=0)
+    assert found.y_train.tolist() == [[5.5], [8.5]]
+    assert found.feature_names == ("0", "label")
+    if label in (0, "0"):
+        assert "label: column '1' (a number is a position; the column named 0 is at 1)" in found.notes
 
 
 @pytest.mark.parametrize("name", ["label", "class", "Target", "y"])
@@ -488,10 +498,11 @@ def test_the_label_column_is_known_by_its_usual_names(tmp_path, name):
     assert load(path, test_fraction=0).class_names == ("q", "r")
 
 
-def test_a_csv_without_a_header_numbers_its_columns(tmp_path):
+def test_a_csv_without_a_header_has_columns_by_position(tmp_path):
     path = write_csv(tmp_path / "t.csv", "5.1,1.4,setosa\n6.4,4.5,versicolor\n")
     found = load(path, test_fraction=0)
-    assert found.feature_names == ("0", "1")
+    assert found.feature_names == ()
+    assert found.label == 2
     assert found.x_train.tolist() == [[5.1, 1.4], [6.4, 4.5]]
 
 
@@ -570,8 +581,8 @@ def test_regression_on_whole_numbers_when_asked(tmp_path):
         ("a,b,label\n1,nan,x\n1,2,y\n", "line 2: the column 'b' is 'nan'"),
         ("a,b,label\n1,2,x\n-inf,2,y\n", "line 3: the column 'a' is '-inf'"),
         ("a,b,label\n1,1e999,x\n1,2,y\n", "line 2: the column 'b' is '1e999'"),
-        ("a,b,label\n1,2,x\n1,2,\n", "line 3: the label 'label' is missing"),
-        ("a,b,label\n1,2,nan\n1,2,3\n", "'label' has NaN or infinity"),
+        ("a,b,label\n1,2,x\n1,2,\n", "line 3: the label column 'label' is empty"),
+        ("a,b,label\n1,2,nan\n1,2,3\n", "line 2: the label column 'label' has the missing value 'nan'"),
         ("a,b,label\n1,2,x\n1,2,x\n", "every label is 'x'"),
         ("label\n1\n2\n", "label column only"),
         ('a,b,label\n1,2,"x\n1,2,y\n', "line 3: "),
@@ -659,36 +670,36 @@ def test_a_label_that_the_model_does_not_know_is_an_error(tmp_path):
 
 
 def test_inputs_of_the_digits_are_their_test_part():
-    np.testing.assert_array_equal(load_inputs("digits"), load("digits").x_test)
+    np.testing.assert_array_equal(inputs_of("digits"), load("digits").x_test)
 
 
 def test_inputs_of_an_npz_file_need_no_labels(tmp_path):
     images = np.arange(12).reshape(2, 3, 2)
-    np.testing.assert_array_equal(load_inputs(write_npz(tmp_path / "s.npz", x=images)), images.reshape(2, 6))
-    np.testing.assert_array_equal(load_inputs(write_npz(tmp_path / "s.npz", x=X, x_test=2 * X)), 2 * X)
+    np.testing.assert_array_equal(inputs_of(write_npz(tmp_path / "s.npz", x=images)), images.reshape(2, 6))
+    np.testing.assert_array_equal(inputs_of(write_npz(tmp_path / "s.npz", x=X, x_test=2 * X)), 2 * X)
 
 
 def test_inputs_of_a_csv_file_are_picked_by_the_models_columns(tmp_path):
     path = write_csv(tmp_path / "t.csv", "note,petal,id,sepal\nx,1,2,3\ny,4,5,6\n")
-    assert load_inputs(path, feature_names=["sepal", "petal"]).tolist() == [[3, 1], [6, 4]]
+    assert inputs_of(path, feature_names=["sepal", "petal"]).tolist() == [[3, 1], [6, 4]]
 
 
 def test_inputs_of_a_csv_file_without_labels_are_all_its_columns(tmp_path):
     path = write_csv(tmp_path / "t.csv", "a,b\n1,2\n3,4\n")
-    assert load_inputs(path).tolist() == [[1, 2], [3, 4]]
+    assert inputs_of(path).tolist() == [[1, 2], [3, 4]]
     path = write_csv(tmp_path / "t.csv", "a,b,label\n1,2,x\n3,4,\n")
-    assert load_inputs(path).tolist() == [[1, 2], [3, 4]]
-    assert load_inputs(path, label="label").tolist() == [[1, 2], [3, 4]]
+    assert inputs_of(path).tolist() == [[1, 2], [3, 4]]
+    assert inputs_of(path, label="label").tolist() == [[1, 2], [3, 4]]
 
 
 def test_a_column_of_the_model_that_is_missing_is_an_error(iris):
     with pytest.raises(DataError, match="the column 'width' is missing; the model was trained on sepal, width"):
-        load_inputs(iris, feature_names=["sepal", "width"])
+        inputs_of(iris, feature_names=["sepal", "width"])
 
 
 def test_no_inputs_are_an_error(tmp_path):
     with pytest.raises(DataError, match="no examples"):
-        load_inputs(write_npz(tmp_path / "s.npz", x=np.ones((0, 3))))
+        inputs_of(write_npz(tmp_path / "s.npz", x=np.ones((0, 3))))
 
 
 # --- what cannot be found -------------------------------------------------------------------------------------------
@@ -722,7 +733,7 @@ def test_a_file_that_may_not_be_read_is_an_error(tmp_path, monkeypatch, name):
         raise PermissionError(13, "Permission denied")
 
     # The tests may run as root, whom no file mode stops.
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         load(tmp_path / name)
 
