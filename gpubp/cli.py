@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 
+from gpubp.__main__ import end_on_interrupt
 from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
 from gpubp.training.settings import TABLE, Settings
 
@@ -50,16 +51,17 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
-        try:
-            with _until_nobody_reads(), _printable_usage():
-                return super().invoke(ctx)
-        except GpubpError as error:
-            if os.environ.get("GPUBP_DEBUG"):
-                raise
-            verb = self.get_command(ctx, ctx.invoked_subcommand or "")
-            options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
-            typer.echo(f"error: {_in_options(error, options)}", err=True)
-            raise typer.Exit(USAGE_ERROR) from None
+        with _until_nobody_reads():
+            try:
+                with _printable_usage():
+                    return super().invoke(ctx)
+            except GpubpError as error:
+                if os.environ.get("GPUBP_DEBUG"):
+                    raise
+                verb = self.get_command(ctx, ctx.invoked_subcommand or "")
+                options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
+                typer.echo(f"error: {_in_options(error, options)}", err=True)
+                raise typer.Exit(USAGE_ERROR) from None
 
 
 # Of typer's own copy of click, which has no public name for it.
@@ -88,13 +90,15 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the program `gpubp`."""
+    """Run the program `gpubp`; see `gpubp.__main__`, which is its beginning."""
     warnings.showwarning = _show_warning
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for an arrow
+    end_on_interrupt()
     sys.unraisablehook = _end_or_show
+    _let_broken_pipes_through()
     try:
         with _until_nobody_reads():
             try:
@@ -114,7 +118,7 @@ def main() -> None:
 
 
 def _end_or_show(unraisable: Any) -> None:
-    """End the program on a Ctrl-C that came where Python lets no exception through, as while it imports a module."""
+    """End the program on a Ctrl-C that came where Python lets no exception through, as in a finalizer."""
     if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
         os._exit(128 + signal.SIGINT)
     sys.__unraisablehook__(unraisable)
@@ -134,6 +138,16 @@ def _until_nobody_reads() -> Iterator[None]:
             raise OSError(errno.EIO, "a process that this one worked with has ended") from None
         _drop_output(*gone)
         sys.exit(128 + signal.SIGPIPE)
+
+
+def _let_broken_pipes_through() -> None:
+    """Let every console of Rich raise BrokenPipeError, Typer's of the help among them: Rich would exit with 1."""
+    from rich.console import Console
+
+    def on_broken_pipe(console: Console) -> None:
+        raise BrokenPipeError
+
+    Console.on_broken_pipe = on_broken_pipe  # type: ignore[assignment,method-assign]
 
 
 def _has_no_reader(stream: TextIO) -> bool:

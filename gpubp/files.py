@@ -99,15 +99,18 @@ def check_path(argument: str, path: Path, *suffixes: str, replace: bool) -> None
     if path.suffix.lower() not in suffixes:
         raise ArgumentError(argument, str(path), f"a file name that ends in {' or '.join(suffixes)}")
     try:
-        if path.exists() and not path.is_file():
+        there = _is_there(path)
+        if there and not path.is_file():
             raise ArgumentError(argument, str(path), "a new file, or one to replace")
-        if path.exists() and not replace:
+        if there and not replace:
             raise ArgumentError(argument, str(path), "a new file", "--force replaces this one")
         if not path.parent.is_dir():
             raise ArgumentError(argument, str(path), "in a folder that exists")
         tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
-    except OSError as error:
-        raise ArgumentError(argument, str(path), f"in a folder that can be written ({error.strerror})") from None
+    except ArgumentError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unwritable(argument, path, error) from None
 
 
 def check_folder(argument: str, path: Path) -> None:
@@ -119,9 +122,15 @@ def check_folder(argument: str, path: Path) -> None:
         if not place.is_dir():
             raise ArgumentError(argument, str(path), f"a folder, and {place} is none")
         tempfile.TemporaryFile(dir=place).close()
+    except ArgumentError:
+        raise
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ArgumentError(argument, str(path), f"in a folder that can be written ({why})") from None
+        raise _unwritable(argument, path, error) from None
+
+
+def _unwritable(argument: str, path: Path, error: OSError | ValueError) -> ArgumentError:
+    why = getattr(error, "strerror", None) or error
+    return ArgumentError(argument, str(path), f"in a folder that can be written ({why})")
 
 
 def _is_there(path: Path) -> bool:

@@ -23,7 +23,8 @@ from gpubp import files
 from gpubp.dtypes import long_name
 from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.training import plots
-from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint, is_fingerprint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from gpubp.training.fingerprints import is_fingerprint
 from gpubp.training.from_settings import lasting, load_data, make_network, require_present, training_config
 from gpubp.training.history import HISTORY_FILE
 from gpubp.training.loop import Listener, Result, Run
@@ -169,9 +170,9 @@ def _default_folder(settings: Settings) -> Path:
 
 def _check_new(folder: Path) -> None:
     """Raise ArgumentError if something is there already, unless it is a folder with a killed start or with nothing."""
+    if files.is_missing(folder):
+        return
     try:
-        if not folder.exists():
-            return
         held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
     except OSError as error:
         raise CheckpointError(f"cannot look into {folder}: {error.strerror}") from error
@@ -188,9 +189,9 @@ def _holds_a_killed_start(folder: Path) -> bool:
     """True if a folder holds nothing but what a run leaves that was killed before its first checkpoint."""
     try:
         held = {path.name for path in folder.iterdir()}
+        others = held - {path.name for path in _leftovers(folder)}
     except OSError:
         return False
-    others = held - {path.name for path in _leftovers(folder)}
     return bool(held) and (not others or (others == {CONFIG_FILE} and _is_own_config(folder)))
 
 

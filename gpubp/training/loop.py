@@ -25,11 +25,12 @@ from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.nn.activations import ReLU
 from gpubp.nn.network import Evaluation, Network
 from gpubp.nn.trainer import CapturedStep, Trainer
-from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint, fingerprint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import Watch
+from gpubp.training.fingerprints import fingerprint, sample_digests
 from gpubp.training.history import HISTORY_FILE, HistoryRow, history_csv
-from gpubp.training.model import FINGERPRINT, RUN_FILE, Model
+from gpubp.training.model import FINGERPRINT, RUN_FILE, SAMPLE, Model
 
 PROBE_ROWS = 4096
 """Gradient norms, dead units and training accuracy are measured on at most this many rows of the training data."""
@@ -130,7 +131,7 @@ def fit(
             it was to end when the run began, and further epochs go on at its last learning rate.
         listener: its methods are called as the run goes on.
         settings, origin: anything JSON can hold, saved with the checkpoint and with the model. The model's origin gets
-            the fingerprint of the data besides.
+            what its data is known by besides: `FINGERPRINT` and `SAMPLE`.
 
     Raises:
         ArgumentError: the network does not fit the data.
@@ -173,7 +174,8 @@ class Run:
         self.listener = listener or Listener()
         self.settings = dict(settings or {})
         self.data_fingerprint = fingerprint(dataset)
-        self.model = model = Model.for_data(network, dataset, {**(origin or {}), FINGERPRINT: self.data_fingerprint})
+        known_by = {FINGERPRINT: self.data_fingerprint, SAMPLE: sample_digests(dataset.x_train)}
+        self.model = model = Model.for_data(network, dataset, {**(origin or {}), **known_by})
 
         kept, set_aside = self._split()
         inputs, targets = model.inputs(dataset.x_train), model.targets(dataset.y_train)

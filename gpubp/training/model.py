@@ -20,8 +20,8 @@ from gpubp.nn.network import Evaluation, Network
 
 RUN_FILE = "model.safetensors"
 """The name of the model in a run's folder."""
-FINGERPRINT = "fingerprint"
-"""The entry of a model's origin that tells its data from any other; a run makes it."""
+FINGERPRINT, SAMPLE = "fingerprint", "sample"
+"""The entries of a model's origin that its data, and rows of it, are known by; a run makes them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
 from gpubp.data.splitting import split
-from gpubp.errors import ArgumentError, DataError, StateError, shown_path
-from gpubp.training.checkpoint import fingerprint
+from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError, shown, shown_path
+from gpubp.training.fingerprints import fingerprint, row_digests
 from gpubp.training.from_settings import lasting, require_present, split_seed, table_format
-from gpubp.training.model import FINGERPRINT, Model
+from gpubp.training.model import FINGERPRINT, SAMPLE, Model
 from gpubp.training.settings import TABLE
 
 
@@ -65,8 +65,8 @@ def load_for(
         ArgumentError: an argument does not fit the data.
         DataError: the data does not fit the model, or has changed since: which rows were held out is not known then.
     """
-    origin = model.origin
-    own = origin.get("data")
+    _require_origin(model)
+    own = model.origin.get("data")
     if spec is None:
         if own is None:
             raise StateError("--data", "is missing", "be given: the model does not say what it was trained on")
@@ -82,6 +82,22 @@ def load_for(
         **_columns_of(model, spec, written),
     )
     return replace(_choose(model, spec, found, whole), notes=found.notes)
+
+
+def _require_origin(model: Model) -> None:
+    """Raise CheckpointError if the model's origin is none that a run wrote: its file may be anybody's."""
+
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "data": lambda value: isinstance(value, str),
+        "test_fraction": lambda value: type(value) in (int, float) and 0 <= value < 1,
+        "seed": lambda value: type(value) is int and value >= 0,
+        FINGERPRINT: lambda value: isinstance(value, str),
+        SAMPLE: lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    }
+    for name, is_right in kinds.items():
+        value = model.origin.get(name)
+        if value is not None and not is_right(value):
+            raise CheckpointError(f"the model's origin is none that a run wrote: its {name} is {shown(repr(value))}")
 
 
 def _columns_of(model: Model, spec: str, written: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -113,7 +129,8 @@ def _choose(model: Model, spec: str, found: Dataset, whole: bool) -> Examples:
     parts = _split_as_in_training(model, found)
     if _is_trained_on(model, spec, found.name, parts):
         return _held_out(model, found if parts is None else parts)
-    return _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    other = _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    return replace(other, warning=_overlap(model, other))
 
 
 def _is_trained_on(model: Model, spec: str, name: str, parts: Dataset | None) -> bool:
@@ -169,6 +186,18 @@ def _held_out(model: Model, parts: Dataset) -> Examples:
     return replace(_test_part(parts), warning=why)
 
 
+def _overlap(model: Model, other: Examples) -> str:
+    """Return a warning if rows of the training are among others, as the sample that the model keeps of them shows."""
+    sample = set(model.origin.get(SAMPLE, ()))
+    met = sample.intersection(row_digests(other.x)) if sample else ()
+    if not met:
+        return ""
+    share = max(1, round(100 * len(met) / len(sample)))
+    return (
+        f"about {share} % of the rows that the model was trained on are in {other.name}, and are judged with the rest"
+    )
+
+
 def _test_part(found: Dataset) -> Examples:
     return Examples(f"{found.name}, the test part", found.x_test, found.y_test)
 
@@ -216,9 +245,9 @@ def write_predictions(model: Model, x: np.ndarray, path: Path, *, raw: bool = Fa
         names = np.array(model.class_names)
         arrays = {"classes": names[likeliest], "probabilities": probabilities, "class_names": names}
         header = ["class", *(f"probability {name}" for name in model.class_names)]
-        shown = model.class_names if raw else tuple(map(_as_text_cell, model.class_names))
+        cells = model.class_names if raw else tuple(map(_as_text_cell, model.class_names))
         pairs = zip(likeliest.tolist(), probabilities.tolist(), strict=True)
-        rows: Sequence[Any] = [[shown[index], *row] for index, row in pairs]
+        rows: Sequence[Any] = [[cells[index], *row] for index, row in pairs]
     else:
         values = model.predict(x)
         arrays = {"values": values}
@@ -248,7 +277,9 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # before Python 3.13 the writer leaves a carriage return unquoted; readers end a row at it
+    of_text = any("\r" in name for name in header)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if of_text else csv.QUOTE_MINIMAL)
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode(errors="backslashreplace")  # a name from a .npz can hold half a surrogate pair
