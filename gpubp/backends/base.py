@@ -48,6 +48,8 @@ class Backend(Protocol):
     """The rungs of the ladder that products come in, simplest first; empty if there is one way only."""
     variant: str | None
     """The rung that products take; None: the plan decides."""
+    stores_halves: bool
+    """True if the primitives that are no products take 16-bit arrays, whatever the device multiplies."""
     captures: bool
     """True if `capture` can record."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from gpubp.backends.base import Array, Backend
@@ -687,7 +688,7 @@ def _copy(case: Case, rng: np.random.Generator) -> Problem:
 def _cast(case: Case, rng: np.random.Generator) -> Problem:
     """Return the problem of a cast between the dtype and its partner.
 
-    Values are rounded to nearest, ties to even; those that are too large become infinite.
+    Values are rounded to nearest, ties to even; those that are too large become infinite, and a NaN stays one.
     """
     partner = "float64" if case.dtype == "float32" or case.mode == "float64" else "float32"
     narrow, wide = sorted((case.dtype, partner), key=lambda name: np.dtype(name).itemsize)
@@ -698,10 +699,25 @@ def _cast(case: Case, rng: np.random.Generator) -> Problem:
         source[::5] = 1 + steps * 2 * UNIT_ROUNDOFF[narrow]
     if source_dtype == "float64":  # and beside them, by less than a float32 tells apart
         source[::10] += rng.choice([-1, 1], len(source[::10])) * 2.0**-45
+    info = ml_dtypes.finfo(narrow)
+    largest, least = float(info.max), float(info.smallest_subnormal)
+    last = largest * float(info.eps) / (2 - float(info.eps))  # the distance of the largest from its neighbour
+    borders = [np.nan, np.nan, np.inf, -np.inf, -0.0, largest, -largest, least]
+    if source_dtype == wide:  # what rounds to the largest and what to infinity, to nothing and to the least
+        borders += [largest + last / 4, -largest - last / 4, largest + last * 3 / 4, least / 2, least * 3 / 4]
+    if source.size > len(borders):
+        source[-len(borders) :] = borders
+        bits = source.view(f"u{source.itemsize}")
+        bits[-len(borders)] = np.iinfo(bits.dtype).max >> 1  # the NaN that arithmetic makes on a GPU: all ones
+
+    def expect() -> dict[str, Expected]:
+        reference = references.rounded(_wide(source), dtype)
+        return {"out": Expected(reference, np.zeros_like(reference), np.isnan(reference))}
+
     return Problem(
         {"source": source},
         lambda backend, arrays: backend.cast(arrays["source"], arrays["out"]),
-        lambda: {"out": _exact(references.rounded(_wide(source), dtype))},
+        expect,
         {"out": (case.shape, dtype)},
     )
 
