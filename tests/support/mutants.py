@@ -40,3 +40,13 @@ def case(
 def dense(variant: str, shape: str = "33x17x21") -> str:
     """The name of a case of `dense_forward` that adds a bias and applies no activation."""
     return case("dense_forward", variant, shape, "identity", "bias")
+
+
+STRAY_LABELS = case("output_delta", shape="32x10", option="softmax_cross_entropy+softmax+labels", mode="stray")
+"""The name of a case with labels that are no class."""
+
+STRAY = tuple(
+    case("output_delta", shape="32x10", option=option, mode="stray")
+    for option in ("binary_cross_entropy+sigmoid", "softmax_cross_entropy+softmax")
+)
+"""The names of cases with targets that are no probabilities."""

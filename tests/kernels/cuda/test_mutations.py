@@ -4,7 +4,7 @@ Each mutant is one edit of the text, made in a copy of the folder; then a few ca
 """
 
 import pytest
-from mutants import Mutant, case, dense
+from mutants import STRAY, STRAY_LABELS, Mutant, case, dense
 
 NAIVE = [
     Mutant(
@@ -268,7 +268,22 @@ REDUCTIONS = [
     Mutant(
         "forgets 1/B", "output_delta.cu", "delta[i] = T(derivative * factor);", "delta[i] = T(derivative);", (OUTPUT,)
     ),
-    Mutant("forgets y", "output_delta.cu", "T(y[row] == j)", "T(y[row] == j + 1)", (LABELS,)),
+    Mutant("forgets y", "output_delta.cu", "T(label == j)", "T(label == j + 1)", (LABELS,)),
+    Mutant("takes a negative label for no class", "output_delta.cu", "label >= 0 && ", "", (STRAY_LABELS,)),
+    Mutant(
+        "takes the class behind the last one", "output_delta.cu", "label < width", "label <= width", (STRAY_LABELS,)
+    ),
+    Mutant(
+        "cuts a label to 32 bits",
+        "output_delta.cu",
+        "int64 label = y[row];",
+        "int label = int(y[row]);",
+        (STRAY_LABELS,),
+    ),
+    *[
+        Mutant(f"takes {what} for a probability", "losses.cuh", "y >= T(0) && y <= T(1)", condition, STRAY)
+        for what, condition in (("less than 0", "y <= T(1)"), ("more than 1", "y >= T(0)"))
+    ],
     Mutant(
         "forgets σ' of the output",
         "output_delta.cu",

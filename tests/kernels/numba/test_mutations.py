@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import Mutant, case, dense
+from mutants import STRAY, STRAY_LABELS, Mutant, case, dense
 from sampling import sampled
 
 import gpubp.backends
@@ -209,7 +209,10 @@ OTHERS = [
         (case("bias_gradient", shape="33x10"),),
     ),
     Mutant("forgets the running sum", "output_delta", "losses[TOTAL] += total", "losses[TOTAL] = total", (OUTPUT,)),
-    Mutant("takes the next label", "output_delta", "y[row] == j else", "y[row] == j + 1 else", (LABELS,)),
+    Mutant("takes a negative label for no class", "output_delta", "label < 0 or ", "", (STRAY_LABELS,)),
+    Mutant("takes the class behind the last one", "output_delta", "label >= width", "label > width", (STRAY_LABELS,)),
+    Mutant("takes anything for a probability", "losses", "y if y >= zero and y <= one else nan", "y", STRAY),
+    Mutant("takes the next label", "output_delta", "label == j else", "label == j + 1 else", (LABELS,)),
     Mutant(
         "decays one weight too many",
         "update",
