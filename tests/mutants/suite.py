@@ -1,0 +1,139 @@
+"""Which cases of the cross-check a mutant is tried on.
+
+A case launches kernels, and each launch runs an instance of a kernel: the kernel for one dtype, one activation, one
+tile. An edit is compiled once for an instance, and then run on all of that instance's cases. There are more than five
+hundred instances; most differ in what an edit has nothing to do with. So a few are chosen in which everything that tells
+instances apart still occurs: each kernel with each dtype, each function, and each rung of the ladder; and each tile with
+each dtype and each form of a product.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+from gpubp.backends.arguments import FORMS
+from gpubp.backends.gpu_backend import Launch
+from gpubp.backends.instances import Word
+from gpubp.backends.plans import Plan
+from gpubp.crosscheck import problems, runner
+from gpubp.crosscheck.buffers import filled, poisoned
+from gpubp.crosscheck.cases import Case, Selection
+
+MOST_CASES = 16
+"""Cases of an instance that a mutant is tried on: the smallest."""
+
+
+@dataclass(eq=False)
+class Instance:
+    """An instance of a kernel, with the cases that launch it, the smallest first.
+
+    Attributes:
+        launch: one launch of it, without its arrays.
+        ptx: of the kernel as it is, without what says where it comes from. "": not compiled yet.
+        lines: the file and line of each instruction.
+    """
+
+    backend: str
+    launch: Launch
+    cases: list[Case] = field(default_factory=list)
+    ptx: str = ""
+    lines: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Return the kernel's name and what it was made for."""
+        return f"{self.launch.kernel}<{', '.join(map(_short, self.launch.template))}>"
+
+
+def _short(x: Any) -> str:
+    if isinstance(x, Word):
+        return f"{x.dtype} by {x.nbytes} bytes"
+    if isinstance(x, Plan):
+        return f"{x.variant} {x.tile_m}x{x.tile_n}x{x.tile_k}/{x.vector}"
+    return str(getattr(x, "name", x))
+
+
+def cost(case: Case) -> int:
+    """Return about how many multiply-adds or elements a case has."""
+    return math.prod(case.shape)
+
+
+def launches_of(backend: Any, cases: Sequence[Case]) -> Iterator[tuple[Case, Launch]]:
+    """Yield what cases launch on a backend, without a launch."""
+    noted: list[Launch] = []
+    backend._launch = noted.append
+    try:
+        for case in cases:
+            problem = problem_of(case)
+            arrays = {name: filled(backend, values, case.offset).array for name, values in problem.inputs.items()}
+            arrays |= {name: filled(backend, values, case.offset).array for name, values in problem.started.items()}
+            arrays |= {
+                name: poisoned(backend, shape, dtype, case.offset).array
+                for name, (shape, dtype) in problem.made.items()
+            }
+            with runner.plans_of(backend, case):
+                problem.run(backend, arrays)
+            yield from ((case, launch) for launch in noted)
+            noted.clear()
+    finally:
+        del backend._launch
+
+
+problem_of = functools.cache(problems.make)
+
+
+def remember_problems() -> None:
+    """Let the runner of cases make each problem, and what must come of it, once."""
+    runner.problems = SimpleNamespace(make=problem_of)  # type: ignore[assignment]
+
+
+def instances_of(backend: Any) -> list[Instance]:
+    """Return the instances that mutants are tried on."""
+    everything: dict[str, Instance] = {}
+    for case, launch in launches_of(backend, Selection().cases(backend.variants)):
+        plain = _plain(launch)
+        instance = Instance(backend.name, plain)
+        everything.setdefault(instance.name, instance).cases.append(case)
+    for instance in everything.values():
+        instance.cases = sorted(dict.fromkeys(instance.cases), key=cost)[:MOST_CASES]
+    return list(_chosen(sorted(everything.values(), key=lambda each: -len(each.cases))))
+
+
+def _plain(launch: Launch) -> Launch:
+    """Return a launch without what makes no other instance: its arrays, but for which are there, and split-K."""
+    template = tuple(replace(each, split_k=1) if isinstance(each, Plan) else each for each in launch.template)
+    arrays = tuple(None if each is None else True for each in launch.arrays)
+    return launch._replace(template=template, arrays=arrays)
+
+
+def _chosen(instances: Sequence[Instance]) -> Iterator[Instance]:
+    seen: set[tuple[Any, ...]] = set()
+    for instance in instances:
+        features = _features(instance.launch)
+        if not features <= seen:
+            seen |= features
+            yield instance
+
+
+_FORM = {
+    **{"dense_forward": "NT", "hidden_delta": "NN", "transpose_product": "NN"},
+    **{"weight_gradient": "TN", "weight_step": "TN"},
+}
+
+
+def _features(launch: Launch) -> set[tuple[Any, ...]]:
+    """Return what tells an instance from others, alone or in pairs that matter."""
+    kernel, template = launch.kernel, launch.template
+    found: set[tuple[Any, ...]] = set()
+    for part in template:
+        if isinstance(part, Plan):
+            form = _FORM.get(kernel) or next(each for each in template if each in FORMS)
+            found |= {(kernel, part.variant), (form, template[0], part)}
+        else:
+            found.add((kernel, _short(part)))
+    return found
