@@ -23,7 +23,7 @@ from gpubp.backends.base import Array
 from gpubp.backends.numpy_rounded import rounded
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError, StateError
-from gpubp.kernels.control import Control, Losses
+from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import AdamW, Optimizer
@@ -273,7 +273,8 @@ def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:
         return False
     control[Control.CLEAN_STEPS] += 1
     if control[Control.CLEAN_STEPS] >= loss_scaling.growth_interval:
-        control[Control.LOSS_SCALE] *= 2
+        if control[Control.LOSS_SCALE] < LARGEST_LOSS_SCALE:
+            control[Control.LOSS_SCALE] *= 2
         control[Control.CLEAN_STEPS] = 0
     return True
 

@@ -86,21 +86,16 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
     watched = _observer(backend) if observe else nullcontext()
     traffic = None
     try:
-        arrays = {name: buffers.filled(backend, values, case.offset) for name, values in problem.inputs.items()}
-        outputs = {name: buffers.filled(backend, values, case.offset) for name, values in problem.started.items()}
-        outputs |= {
-            name: buffers.poisoned(backend, shape, dtype, case.offset) for name, (shape, dtype) in problem.made.items()
-        }
+        arrays = buffers.placed(backend, problem, case.offset)
         with plans_of(backend, case), watched as report:
-            problem.run(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
+            problem.run(backend, {name: buffer.array for name, buffer in arrays.items()})
             backend.synchronize()
-        faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend, False))]
-        faults += [f"{name}: {text}" for name, each in outputs.items() if (text := each.damage(backend, True))]
+        faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend))]
         if report is not None:
             faults += [f"{finding.kind}: {finding.message}" for finding in report.findings]
             traffic = _traffic(report)
         comparisons = {
-            name: compare(outputs[name].read(backend), expected.reference, expected.bound)
+            name: compare(arrays[name].read(backend), expected.reference, expected.bound)
             for name, expected in problem.expected.items()
         }
     except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
