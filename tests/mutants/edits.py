@@ -2,20 +2,21 @@
 
 The kernels in CUDA C++ and in Python are cut into the same kinds of tokens, and one set of rules edits both:
 
-    relation    `<` for `<=`, `==` for `!=`, and their kin
+    relation    `<` for `<=`, `==` for `!=`, and their kin; a range that ends one earlier or later
     arithmetic  `+` for `-`, `*` for `+`, `/` for `%`, also in `+=`; shifts and bits; a sign or a `!` left out
     logic       `&&` for `||`; one side of an `&&` or `||` left out
     constant    a whole number one more or one less, another number 0.1 % more, true for false
     condition   the condition of an `if` or of a choice (`? :`, `if else`) always true, or always false
     name        the name of the other side: row for column, m for n, a for b, x for y
     arguments   two neighbouring arguments of a call exchanged
-    statement   an assignment, a call or an assembly instruction left out
+    statement   an assignment, a call, an assembly instruction or a `return` left out
     step        a loop's counter goes up by two
     assembly    an operand of an assembly instruction for its neighbour; another way of rounding
 
-What no run can show is left out: comments, `#pragma` and `#include`; `#if`, which says on which chips a text is compiled;
-`__launch_bounds__`, `BLOCKS`, `__align__`, `alignment=` and the options of `jit`, which say how fast the code is and not
-what it computes; `static_assert`, which is there for whoever changes the sizes; and types, which say what compiles.
+What no run can show is left out: comments, `#pragma` and `#include`; `#if`, which says on which chips a text is
+compiled; `__launch_bounds__`, `BLOCKS`, `__align__`, `alignment=` and the options of `jit`, which say how fast the code
+is and not what it computes; `static_assert`, which is there for whoever changes the sizes; and types, which say what
+compiles.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from zlib import crc32
 
 
 @dataclass(frozen=True)
@@ -177,19 +179,30 @@ class Source:
         """Return the number of the line, from 1."""
         return bisect.bisect_right(self._line_starts, position)
 
-    def _line_text(self, text: str, position: int) -> str:
-        start = text.rfind("\n", 0, position) + 1
-        end = text.find("\n", position)
-        return text[start : len(text) if end < 0 else end].strip()
+    @cached_property
+    def _lines(self) -> list[str]:
+        return [line.strip() for line in self.text.split("\n")]
+
+    @cached_property
+    def _equal_lines(self) -> dict[str, list[int]]:
+        """The numbers of the lines of each text."""
+        found: dict[str, list[int]] = {}
+        for number, line in enumerate(self._lines, 1):
+            found.setdefault(line, []).append(number)
+        return found
 
     def edit(self, kind: str, start: int, end: int, new: str) -> Edit:
         """Return the edit of a place. Lines keep their number: line breaks of what is left out stay."""
         new += "\n" * (self.text[start:end].count("\n") - new.count("\n"))
-        before = self._line_text(self.text, start)
-        after = self._line_text(self.text[:start] + new + self.text[end:], start)
         line = self.line_of(start)
-        same = [number for number, each in enumerate(self.text.split("\n"), 1) if each.strip() == before]
-        return Edit(self.file, kind, start, end, new, line, before, after, same.index(line) + 1)
+        before = self._lines[line - 1]
+        rest = new + self.text[end : self._end_of_line(end)]
+        after = (self.text[self._line_starts[line - 1] : start] + rest).split("\n")[0].strip()
+        return Edit(self.file, kind, start, end, new, line, before, after, self._equal_lines[before].index(line) + 1)
+
+    def _end_of_line(self, position: int) -> int:
+        end = self.text.find("\n", position)
+        return len(self.text) if end < 0 else end
 
     def _match_brackets(self) -> dict[int, int]:
         partner, waiting = {}, []
@@ -245,9 +258,14 @@ class Source:
         return 0 <= number < len(self.tokens) and self.tokens[number].text in texts
 
     def _is_binary(self, number: int) -> bool:
-        """True if the operator stands between blanks, as the style of both languages has it: `a * b`, and not `T* a`."""
+        """True if the operator stands between blanks, as in the style of both languages: `a * b`, not `T* a`."""
         token = self.tokens[number]
-        return self.text[token.start - 1].isspace() and self.text[token.end].isspace()
+        return self.text[token.start - 1 : token.start].isspace() and self._before_blank(number)
+
+    def _before_blank(self, number: int) -> bool:
+        """True if a blank follows the token."""
+        end = self.tokens[number].end
+        return self.text[end : end + 1].isspace()
 
     def _text_of(self, first: int, last: int) -> str:
         """Return the text of the tokens from `first` up to and with `last`."""
@@ -295,7 +313,7 @@ class Source:
     def _is_sign(self, number: int) -> bool:
         before = self.tokens[number - 1]
         operand = before.kind in ("name", "number") and before.text not in ("return", "else", "if", "and", "or", "in")
-        return not operand and before.text not in CLOSING and not self.text[self.tokens[number].end].isspace()
+        return not operand and before.text not in CLOSING and not self._before_blank(number)
 
     def _other_names(self, number: int) -> Iterator[str]:
         """Yield the names of the other side that occur, in the same way, in the same function or structure."""
@@ -341,7 +359,7 @@ class Source:
         }
 
     def block_of(self, position: int) -> tuple[int, int]:
-        """Return where the function or structure, that no other holds, begins and ends around a place; else its line."""
+        """Return where the outermost function or structure around a place begins and ends; else its line."""
         for start, end in self._blocks:
             if start <= position < end:
                 return start, end
@@ -397,7 +415,9 @@ class Source:
         return "\n" in between and not self._inside_brackets(low, high)
 
     def _inside_brackets(self, low: int, high: int) -> bool:
-        return any(opening <= low and high <= closing for opening, closing in self._partner.items() if opening < closing)
+        return any(
+            opening <= low and high <= closing for opening, closing in self._partner.items() if opening < closing
+        )
 
     def _of_conditions(self) -> Iterator[Edit]:
         """Conditions that always hold, or never."""
@@ -510,6 +530,8 @@ class Source:
         """True if a statement is an assignment, a call or an assembly instruction, and neither declares nor returns."""
         tokens = self.tokens[first:last]
         start = tokens[0].text
+        if start == "return" and len(tokens) == 1:
+            return not self._is(first - 1, ")")  # after an `if`, what the condition's own edits do
         if start in ("asm", "*", "(", "++") or (start.endswith("syncthreads") and len(tokens) == 3):
             return True
         if tokens[0].kind != "name" or start in DECLARING:
@@ -533,12 +555,20 @@ class Source:
                 continue
             known = {each.arg for each in function.args.args}
             for node in _own_statements(function.body):
+                if isinstance(node, ast.For):
+                    yield from self._of_range(node.iter)
                 names = _assigned(node)
                 called = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
                 element = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript)
                 if called or element or isinstance(node, ast.AugAssign) or (names and names <= known):
                     yield self.edit("statement", *self._span(node), "pass")
                 known |= names
+
+    def _of_range(self, node: ast.expr) -> Iterator[Edit]:
+        """The end of a range one further, or one earlier."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+            start, end = self._span(node.args[min(1, len(node.args) - 1)])
+            yield from (self.edit("relation", start, end, f"{self.text[start:end]} {new} 1") for new in "+-")
 
 
 DECLARING = {
@@ -568,8 +598,11 @@ def _other_numbers(text: str) -> Iterator[str]:
     digits, suffix = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[^fFuUlL]+)([fFuUlL]*)", text).groups()  # type: ignore
     if re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", digits):
         value = int(digits, 0)
-        yield from (f"{new:#x}{suffix}" if digits[1:2] in "xX" and len(digits) > 1 else f"{new}{suffix}"
-                    for new in (value + 1, value - 1) if new >= 0)
+        yield from (
+            f"{new:#x}{suffix}" if digits[1:2] in "xX" and len(digits) > 1 else f"{new}{suffix}"
+            for new in (value + 1, value - 1)
+            if new >= 0
+        )
     else:
         value = float(digits)
         yield f"{value * 1.001 if value else 0.001!r}{suffix}"
@@ -602,9 +635,9 @@ def edits_of(file: str, text: str) -> list[Edit]:
     return Source(file, text).edits()
 
 
-def one_a_line(edits: Sequence[Edit]) -> dict[int, list[Edit]]:
-    """Return the edits by their lines."""
-    found: dict[int, list[Edit]] = {}
-    for edit in edits:
-        found.setdefault(edit.line, []).append(edit)
-    return found
+def thinned(edits: Sequence[Edit]) -> list[Edit]:
+    """Return one edit of each kind on each line: always the same for the same text."""
+    chosen: dict[tuple[int, str], Edit] = {}
+    for edit in sorted(edits, key=lambda edit: crc32(f"{edit.file} {edit.after} {edit.nth}".encode())):
+        chosen.setdefault((edit.line, edit.kind), edit)
+    return sorted(chosen.values(), key=lambda edit: (edit.start, edit.end, edit.new))

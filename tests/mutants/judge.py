@@ -23,24 +23,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-import gpubp.backends
-import gpubp.kernels
 from edits import Edit
+from suite import KERNELS, Instance, instances_of, remember_problems
+
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.crosscheck import runner
 from gpubp.crosscheck.cases import Case
 from gpubp.toolchain import cache, process
-from suite import Instance, instances_of, problem_of, remember_problems
-
-KERNELS = Path(gpubp.kernels.__path__[0])
-"""The folder with the kernels' sources: cuda/ and numba/."""
 
 BACKENDS = {"cuda": "cupy", "numba": "numba"}
 """The backend whose kernels lie in a folder of `KERNELS`."""
@@ -51,6 +47,9 @@ WHOLE_SECONDS = 300.0
 """On the clock for one mutant. A compiler, too, can be given a loop without an end."""
 MEMORY = 16 << 30
 """Bytes that a mutant may have beyond what this process has."""
+
+OBSERVED = 3
+"""Changed instances that are also run under the emulated device's observers."""
 
 KILLED, SURVIVED, SAME, INVALID = "killed", "survived", "same code", "does not compile"
 
@@ -94,6 +93,9 @@ def lines_of(ptx: str) -> frozenset[tuple[str, int]]:
     return frozenset((files[int(file)], int(line)) for file, line in places if int(file) in files)
 
 
+Work = tuple[Edit, Sequence[Instance], int | None]
+
+
 class Judge:
     """Judges mutants, several at a time.
 
@@ -114,22 +116,24 @@ class Judge:
         self._slots: list[_Slot] = []
 
     # --- the kernels as they are --------------------------------------------------------------------------------------
-    def prepare(self, instances: Iterable[Instance]) -> None:
+    def _prepare(self, candidates: Sequence[Instance]) -> None:
         """Compile the kernels as they are."""
-        for instance in instances:
+        for instance in candidates:
             if instance.ptx:
                 continue
             backend = self._backends["cuda" if instance.backend == "cupy" else "numba"]
             ptx = _ptx_of(backend, instance)
             instance.lines = lines_of(ptx)
-            runner.run_case(backend, instance.cases[0], observe=True)  # forks then have what it loads
+            # what this loads, forks then have: observers take long, and load the same for each instance of a kernel
+            first = not any(each.ptx for each in candidates if each.launch.kernel == instance.launch.kernel)
+            runner.run_case(backend, instance.cases[0], observe=first)
             instance.ptx = strip(ptx)
 
     def concerned(self, edit: Edit, block: tuple[int, int]) -> list[Instance]:
         """Return the instances that an edit may change: those with an instruction of the function or structure that it
-        is in, lines `block`; else those with one of its file; else all of its language."""
-        candidates = self.instances[edit.file.split("/")[0]]
-        self.prepare(candidates)
+        is in, lines `block`; else those with one of its file; else those whose source includes it."""
+        candidates = [each for each in self.instances[edit.file.split("/")[0]] if edit.file in each.files]
+        self._prepare(candidates)
         lines = {(edit.file, line) for line in range(block[0], block[1] + 1)}
         for found in (
             [each for each in candidates if each.lines & lines],
@@ -140,12 +144,13 @@ class Judge:
         return candidates
 
     # --- mutants ------------------------------------------------------------------------------------------------------
-    def judge(self, work: Iterator[tuple[Edit, Sequence[Instance]]], jobs: int = 1) -> Iterator[tuple[Edit, Verdict]]:
+    def judge(self, work: Iterator[Work], jobs: int = 1) -> Iterator[tuple[Edit, Verdict]]:
         """Give the verdict on each mutant as it comes.
 
         Args:
-            work: edits, each with the instances to try, in this order. An edit is asked for when its turn comes, so
-                that what killed others can decide on its order.
+            work: edits, each with the instances to try, in this order, until it has changed so many and survived
+                (None: all of them). An edit is asked for when its turn comes, so that what killed others can decide on
+                its order.
             jobs: how many at a time.
         """
         gc.collect()
@@ -172,10 +177,36 @@ class Judge:
             for slot in busy.values():
                 slot.stop()
 
+    def failures_unchanged(self, killers: Mapping[str, Set[str]], jobs: int = 1) -> list[str]:
+        """Run what killed mutants on the kernels as they are, where all must pass, and return what fails.
+
+        Args:
+            killers: names of instances with the names of their cases.
+        """
+        everything = [each for instances in self.instances.values() for each in instances]
+        # of no PTX, so that each seems changed
+        again = [
+            replace(each, ptx="", cases=[case for case in each.cases if case.name in killers[each.name]])
+            for each in everything
+            if each.name in killers
+        ]
+        work = ((_no_edit(each), [each], None) for each in again if each.cases)
+        return [
+            f"fails on the kernels as they are: {verdict.case or verdict.instance}: {verdict.reason}"
+            for _, verdict in self.judge(work, jobs)
+            if verdict.outcome != SURVIVED
+        ]
+
     def close(self) -> None:
         """End the compilers' processes."""
         for slot in self._slots:
             slot.close()
+
+
+def _no_edit(instance: Instance) -> Edit:
+    """Return an edit of the kernel's file that changes nothing."""
+    file = "cuda/control.cuh" if instance.backend == "cupy" else "numba/signatures.py"
+    return Edit(file, "none", 0, 0, "", 1, "", "", 1)
 
 
 class _Slot:
@@ -193,7 +224,7 @@ class _Slot:
         self._compilers: dict[str, Any] = {}
         self.edit: Edit
 
-    def start(self, edit: Edit, instances: Sequence[Instance]) -> int:
+    def start(self, edit: Edit, instances: Sequence[Instance], tries: int | None) -> int:
         """Fork, and return the descriptor on which the fork tells what it does."""
         self.edit, self._since, self._told = edit, time.monotonic(), b""
         for compiler in ("nvrtc", "nvvm"):
@@ -203,7 +234,7 @@ class _Slot:
         self._child = os.fork()
         if self._child == 0:
             os.close(self._reading)
-            self._judge_and_end(edit, instances, writing)
+            self._judge_and_end(edit, instances, tries, writing)
         os.close(writing)
         return self._reading
 
@@ -252,7 +283,7 @@ class _Slot:
         self._compilers.clear()
 
     # --- in the fork --------------------------------------------------------------------------------------------------
-    def _judge_and_end(self, edit: Edit, instances: Sequence[Instance], writing: int) -> None:
+    def _judge_and_end(self, edit: Edit, instances: Sequence[Instance], tries: int | None, writing: int) -> None:
         """Tell what becomes of a mutant, and end this process."""
         status = 1
         gc.disable()
@@ -264,7 +295,7 @@ class _Slot:
             process._running.update(self._compilers)  # a fork forgets those of its parent
             os.environ["GPUBP_CACHE_DIR"] = str(self.cache)
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                verdict = self._try(edit, instances, functools.partial(_tell, writing))
+                verdict = self._try(edit, instances, tries, functools.partial(_tell, writing))
             _tell(writing, **verdict)
             status = 0
         except MemoryError:
@@ -272,7 +303,7 @@ class _Slot:
         finally:
             os._exit(status)
 
-    def _try(self, edit: Edit, instances: Sequence[Instance], tell: Any) -> dict[str, Any]:
+    def _try(self, edit: Edit, instances: Sequence[Instance], tries: int | None, tell: Any) -> dict[str, Any]:
         backend = self._mutated(edit)
         tried = 0
         for instance in instances:
@@ -282,8 +313,10 @@ class _Slot:
                 return {"outcome": INVALID, "reason": f"{type(error).__name__}: {str(error).splitlines()[:1]}"}
             if ptx == instance.ptx:
                 continue
+            if tried == tries:
+                break
             tried += 1
-            for case, observe in _runs(instance.cases):
+            for case, observe in _runs(instance.cases, observed=tried <= OBSERVED):
                 told = {"instance": instance.name, "case": case.name, "tried": tried}
                 tell(**told)
                 signal.setitimer(signal.ITIMER_PROF, RUN_SECONDS)
@@ -297,16 +330,19 @@ class _Slot:
         """Return what gives the backend with this mutant's kernels."""
         text = edit.apply((KERNELS / edit.file).read_text(encoding="utf-8"))
         if edit.file.startswith("cuda/"):
-            shutil.copytree(KERNELS / "cuda", self.kernels, ignore=shutil.ignore_patterns("*.py", "__pycache__"), dirs_exist_ok=True)
+            shutil.copytree(
+                KERNELS / "cuda", self.kernels, ignore=shutil.ignore_patterns("*.py", "__pycache__"), dirs_exist_ok=True
+            )
             (self.kernels / Path(edit.file).name).write_text(text, encoding="utf-8")
             return functools.cache(lambda: CupyBackend("emulator", kernels=self.kernels))
         return functools.cache(lambda: _numba_backend(f"gpubp.kernels.numba.{Path(edit.file).stem}", text))
 
 
-def _runs(cases: Sequence[Case]) -> Iterator[tuple[Case, bool]]:
-    """Yield each case, and whether observers are on: last come the middle one and the largest once more, observed."""
+def _runs(cases: Sequence[Case], observed: bool) -> Iterator[tuple[Case, bool]]:
+    """Yield each case, and whether observers are on; if `observed`, the middle one and the largest come once more."""
     yield from ((case, False) for case in cases)
-    yield from ((case, True) for case in dict.fromkeys((cases[len(cases) // 2], cases[-1])))
+    if observed:
+        yield from ((case, True) for case in dict.fromkeys((cases[len(cases) // 2], cases[-1])))
 
 
 def _tell(descriptor: int, **what: Any) -> None:

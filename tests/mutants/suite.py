@@ -1,28 +1,34 @@
 """Which cases of the cross-check a mutant is tried on.
 
 A case launches kernels, and each launch runs an instance of a kernel: the kernel for one dtype, one activation, one
-tile. An edit is compiled once for an instance, and then run on all of that instance's cases. There are more than five
-hundred instances; most differ in what an edit has nothing to do with. So a few are chosen in which everything that tells
-instances apart still occurs: each kernel with each dtype, each function, and each rung of the ladder; and each tile with
-each dtype and each form of a product.
+tile. An edit is compiled once for an instance, and then run on that instance's cases. There are more than five hundred
+instances; most differ in what an edit has nothing to do with. So a few are chosen in which everything that tells
+instances apart still occurs: each kernel with each dtype, each function, and each rung of the ladder; and each tile
+with each dtype and each form of a product.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gpubp.kernels
 from gpubp.backends.arguments import FORMS
 from gpubp.backends.gpu_backend import Launch
-from gpubp.backends.instances import Word
+from gpubp.backends.instances import SOURCES, Word
 from gpubp.backends.plans import Plan
 from gpubp.crosscheck import problems, runner
-from gpubp.crosscheck.buffers import filled, poisoned
+from gpubp.crosscheck.buffers import placed
 from gpubp.crosscheck.cases import Case, Selection
+
+KERNELS = Path(gpubp.kernels.__path__[0])
+"""The folder with the kernels' sources: cuda/ and numba/."""
 
 MOST_CASES = 16
 """Cases of an instance that a mutant is tried on: the smallest."""
@@ -45,9 +51,25 @@ class Instance:
     lines: frozenset[tuple[str, int]] = frozenset()
 
     @property
+    def files(self) -> frozenset[str]:
+        """Return the file of its kernel and all that it includes or imports, such as "cuda/forms.cuh"."""
+        stem = SOURCES.get(self.launch.kernel, self.launch.kernel)
+        return reached(f"cuda/{stem}.cu" if self.backend == "cupy" else f"numba/{stem}.py")
+
+    @property
     def name(self) -> str:
         """Return the kernel's name and what it was made for."""
         return f"{self.launch.kernel}<{', '.join(map(_short, self.launch.template))}>"
+
+
+@functools.cache
+def reached(file: str) -> frozenset[str]:
+    """Return a kernel's file and all that it includes or imports."""
+    text = (KERNELS / file).read_text(encoding="utf-8")
+    found = {f"cuda/{name}" for name in re.findall(r'^#include "([^"]+)"', text, re.M)}
+    for module, names in re.findall(r"^from gpubp\.kernels\.numba(?:\.(\w+))? import (.+)$", text, re.M):
+        found |= {f"numba/{name}.py" for name in ([module] if module else names.split(", "))}
+    return frozenset({file}.union(*map(reached, found)))
 
 
 def _short(x: Any) -> str:
@@ -70,12 +92,7 @@ def launches_of(backend: Any, cases: Sequence[Case]) -> Iterator[tuple[Case, Lau
     try:
         for case in cases:
             problem = problem_of(case)
-            arrays = {name: filled(backend, values, case.offset).array for name, values in problem.inputs.items()}
-            arrays |= {name: filled(backend, values, case.offset).array for name, values in problem.started.items()}
-            arrays |= {
-                name: poisoned(backend, shape, dtype, case.offset).array
-                for name, (shape, dtype) in problem.made.items()
-            }
+            arrays = {name: each.array for name, each in placed(backend, problem, case.offset).items()}
             with runner.plans_of(backend, case):
                 problem.run(backend, arrays)
             yield from ((case, launch) for launch in noted)
@@ -121,8 +138,11 @@ def _chosen(instances: Sequence[Instance]) -> Iterator[Instance]:
 
 
 _FORM = {
-    **{"dense_forward": "NT", "hidden_delta": "NN", "transpose_product": "NN"},
-    **{"weight_gradient": "TN", "weight_step": "TN"},
+    "dense_forward": "NT",
+    "hidden_delta": "NN",
+    "transpose_product": "NN",
+    "weight_gradient": "TN",
+    "weight_step": "TN",
 }
 
 
