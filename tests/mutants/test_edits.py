@@ -39,7 +39,7 @@ def edited(text, language="cuda", kind=None):
         ("condition", "if (i < n) f();", {"if (true) f();", "if (false) f();"}),
         ("condition", "x = i < n ? a : b;", {"x = true ? a : b;", "x = false ? a : b;"}),
         ("name", "{ f(row); g(column); }", {"{ f(column); g(column); }", "{ f(row); g(row); }"}),
-        ("name", "{ f(threadIdx.x, blockIdx.y); }", {"{ f(threadIdx.y, blockIdx.y); }", "{ f(threadIdx.x, blockIdx.x); }"}),
+        ("name", "{ f(tid.x, bid.y); }", {"{ f(tid.y, bid.y); }", "{ f(tid.x, bid.x); }"}),
         ("name", "{ int a_tile = b_tile; }", {"{ int a_tile = a_tile; }"}),
         ("arguments", "f(p, q, 2);", {"f(q, p, 2);"}),
         ("statement", "__syncthreads();", {";"}),
