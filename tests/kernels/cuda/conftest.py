@@ -15,9 +15,12 @@ from gpubp.crosscheck.runner import Outcome
 
 
 def run_observed(folder: Path, names: Iterable[str]) -> list[Outcome]:
-    """The outcomes of these cases with the kernels of a folder, on the emulated device."""
-    backend = CupyBackend("emulator", kernels=folder)
-    return [runner.run_case(backend, parse(name), observe=True) for name in names]
+    """The outcomes of these cases with the kernels of a folder, on the emulated device as the chip of each case."""
+    outcomes = []
+    for case in map(parse, names):
+        with runner.on_chip(case.arch):
+            outcomes.append(runner.run_case(CupyBackend("emulator", kernels=folder), case, observe=True))
+    return outcomes
 
 
 @pytest.fixture

@@ -351,7 +351,34 @@ UPDATES = [
     ),
 ]
 
-MUTANTS = [*NAIVE, *TILED, *BLOCKED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES]
+ROUNDED = case("cast", shape="40961", option="narrow", dtype="bfloat16") + ":sm_75"
+OLDER = [
+    Mutant(
+        "no copy lands",
+        "copies.cuh",
+        "*reinterpret_cast<Vector<T, W>*>(to) = staged;",
+        "",
+        (dense("pipelined") + ":sm_75",),
+    ),
+    Mutant(
+        "does not pad what goes through registers",
+        "copies.cuh",
+        "if (inside) staged =",
+        "staged =",
+        (dense("pipelined", "33x17x3") + ":sm_75",),
+    ),
+    Mutant(
+        "loads the tile in use through registers",
+        "product_pipelined.cuh",
+        "a_tile.land(stages + writing);",
+        "a_tile.land(stages + reading);",
+        (dense("pipelined", DEEP) + ":sm_75",),
+    ),
+    Mutant("rounds ties away from zero", "numbers.cuh", "0x7fff + (whole >> 16 & 1)", "0x8000", (ROUNDED,)),
+    Mutant("carries a NaN on to another number", "numbers.cuh", "x != x ? 0x7fff : ", "", (ROUNDED,)),
+]
+
+MUTANTS = [*NAIVE, *TILED, *BLOCKED, *PIPELINED, *EPILOGUES, *ACTIVATIONS, *REDUCTIONS, *UPDATES, *OLDER]
 
 
 @pytest.mark.slow
