@@ -30,7 +30,7 @@ from types import CodeType
 from typing import Any
 
 from edits import Edit
-from suite import KERNELS, Instance, instances_of, remember_problems
+from suite import KERNELS, Instance, by_chip, instances_of, remember_problems
 
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
@@ -108,11 +108,11 @@ class Judge:
         self.folder = folder
         remember_problems()
         self.instances: dict[str, list[Instance]] = {}
-        self._backends: dict[str, Any] = {}
+        self._backends: dict[str, Callable[[str], Any]] = {}
         for language in languages:
-            made = CupyBackend("emulator") if language == "cuda" else NumbaBackend("emulator")
-            self._backends[language] = made
-            self.instances[language] = instances_of(made)
+            kind = CupyBackend if language == "cuda" else NumbaBackend
+            self._backends[language] = by_chip(functools.partial(kind, "emulator"))
+            self.instances[language] = instances_of(self._backends[language])
         self._slots: list[_Slot] = []
 
     # --- the kernels as they are --------------------------------------------------------------------------------------
@@ -121,12 +121,13 @@ class Judge:
         for instance in candidates:
             if instance.ptx:
                 continue
-            backend = self._backends["cuda" if instance.backend == "cupy" else "numba"]
+            backend = self._backends["cuda" if instance.backend == "cupy" else "numba"](instance.arch)
             ptx = _ptx_of(backend, instance)
             instance.lines = lines_of(ptx)
             # what this loads, forks then have: observers take long, and load the same for each instance of a kernel
             first = not any(each.ptx for each in candidates if each.launch.kernel == instance.launch.kernel)
-            runner.run_case(backend, instance.cases[0], observe=first)
+            with runner.on_chip(instance.arch):
+                runner.run_case(backend, instance.cases[0], observe=first)
             instance.ptx = strip(ptx)
 
     def concerned(self, edit: Edit, block: tuple[int, int]) -> list[Instance]:
@@ -311,7 +312,7 @@ class _Slot:
         tried = 0
         for instance in instances:
             try:
-                ptx = strip(_ptx_of(backend(), instance))
+                ptx = strip(_ptx_of(backend(instance.arch), instance))
             except Exception as error:  # whatever the compilers, or the functions that make kernels, say against it
                 return {"outcome": INVALID, "reason": f"{type(error).__name__}: {str(error).splitlines()[:1]}"}
             if ptx == instance.ptx:
@@ -323,19 +324,20 @@ class _Slot:
                 told = {"instance": instance.name, "case": case.name, "tried": tried}
                 tell(**told)
                 signal.setitimer(signal.ITIMER_PROF, RUN_SECONDS)
-                outcome = runner.run_case(backend(), case, observe)
+                with runner.on_chip(case.arch):
+                    outcome = runner.run_case(backend(case.arch), case, observe)
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 if not outcome.passed:
                     return {"outcome": KILLED, "reason": outcome.complaint()[:300], **told}
         return {"outcome": SURVIVED if tried else SAME, "tried": tried}
 
-    def _mutated(self, edit: Edit) -> Any:
-        """Return what gives the backend with this mutant's kernels."""
+    def _mutated(self, edit: Edit) -> Callable[[str], Any]:
+        """Return what gives the backend with this mutant's kernels for an architecture."""
         text = edit.apply((KERNELS / edit.file).read_text(encoding="utf-8"))
         if edit.file.startswith("cuda/"):
             (self.kernels / Path(edit.file).name).write_text(text, encoding="utf-8")
-            return functools.cache(lambda: CupyBackend("emulator", kernels=self.kernels))
-        return functools.cache(lambda: _numba_backend(f"gpubp.kernels.numba.{Path(edit.file).stem}", text))
+            return by_chip(functools.partial(CupyBackend, "emulator", kernels=self.kernels))
+        return by_chip(functools.partial(_numba_backend, f"gpubp.kernels.numba.{Path(edit.file).stem}", text))
 
 
 def _runs(cases: Sequence[Case], observed: bool) -> Iterator[tuple[Case, bool]]:
@@ -364,10 +366,11 @@ def _address_space() -> int:
 
 def _ptx_of(backend: Any, instance: Instance) -> str:
     """Return the PTX that a backend makes of an instance."""
-    if instance.backend == "cupy":
-        return backend.compiled(instance.launch)[0].ptx
-    (overload,) = backend.kernel_of(instance.launch).overloads.values()
-    return overload.ptx
+    with runner.on_chip(instance.arch):
+        if instance.backend == "cupy":
+            return backend.compiled(instance.launch)[0].ptx
+        (overload,) = backend.kernel_of(instance.launch).overloads.values()
+        return overload.ptx
 
 
 class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder):

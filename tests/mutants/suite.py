@@ -12,26 +12,28 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gpubp.kernels
-from gpubp.backends.arguments import FORMS
+from gpubp.backends.base import FORMS
 from gpubp.backends.gpu_backend import Launch
 from gpubp.backends.instances import SOURCES, Word
 from gpubp.backends.plans import Plan
 from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import placed
 from gpubp.crosscheck.cases import Case, Selection
+from gpubp.crosscheck.check_command import choose
 
 KERNELS = Path(gpubp.kernels.__path__[0])
 """The folder with the kernels' sources: cuda/ and numba/."""
 
-MOST_CASES = 16
-"""Cases of an instance that a mutant is tried on: the smallest."""
+MOST_CASES = 20
+"""Cases of an instance that a mutant is tried on."""
 
 
 @dataclass(eq=False)
@@ -39,12 +41,14 @@ class Instance:
     """An instance of a kernel, with the cases that launch it, the smallest first.
 
     Attributes:
+        arch: of the emulated device, as in its cases.
         launch: one launch of it, without its arrays.
         ptx: of the kernel as it is, without what says where it comes from. "": not compiled yet.
         lines: the file and line of each instruction.
     """
 
     backend: str
+    arch: str
     launch: Launch
     cases: list[Case] = field(default_factory=list)
     ptx: str = ""
@@ -59,7 +63,8 @@ class Instance:
     @property
     def name(self) -> str:
         """Return the kernel's name and what it was made for."""
-        return f"{self.launch.kernel}<{', '.join(map(_short, self.launch.template))}>"
+        on_chip = self.arch and f" on {self.arch}"
+        return f"{self.launch.kernel}<{', '.join(map(_short, self.launch.template))}>{on_chip}"
 
 
 @functools.cache
@@ -85,20 +90,29 @@ def cost(case: Case) -> int:
     return math.prod(case.shape)
 
 
-def launches_of(backend: Any, cases: Sequence[Case]) -> Iterator[tuple[Case, Launch]]:
-    """Yield what cases launch on a backend, without a launch."""
+def by_chip(make: Callable[[], Any]) -> Callable[[str], Any]:
+    """Return what gives the backend for an architecture of the emulated device, "" for the usual one: made once."""
+
+    @functools.cache
+    def backend(arch: str) -> Any:
+        with runner.on_chip(arch):
+            return make()
+
+    return backend
+
+
+def launches_of(backend: Any, case: Case) -> list[Launch]:
+    """Return what a case launches on a backend, without a launch."""
     noted: list[Launch] = []
     backend._launch = noted.append
     try:
-        for case in cases:
-            problem = problem_of(case)
-            arrays = {name: each.array for name, each in placed(backend, problem, case.offset).items()}
-            with runner.plans_of(backend, case):
-                problem.run(backend, arrays)
-            yield from ((case, launch) for launch in noted)
-            noted.clear()
+        problem = problem_of(case)
+        arrays = {name: each.array for name, each in placed(backend, problem, case.offset).items()}
+        with runner.on_chip(case.arch), runner.plans_of(backend, case):
+            problem.run(backend, arrays)
     finally:
         del backend._launch
+    return noted
 
 
 problem_of = functools.cache(problems.make)
@@ -109,16 +123,27 @@ def remember_problems() -> None:
     runner.problems = SimpleNamespace(make=problem_of)  # type: ignore[assignment]
 
 
-def instances_of(backend: Any) -> list[Instance]:
-    """Return the instances that mutants are tried on."""
+def instances_of(backend: Callable[[str], Any]) -> list[Instance]:
+    """Return the instances that mutants are tried on, of the cases that `gpubp check` runs."""
     everything: dict[str, Instance] = {}
-    for case, launch in launches_of(backend, Selection().cases(backend.variants)):
-        plain = _plain(launch)
-        instance = Instance(backend.name, plain)
-        everything.setdefault(instance.name, instance).cases.append(case)
+    for case in choose(Selection(), backend(""), ()):
+        for launch in launches_of(backend(case.arch), case):
+            instance = Instance(backend("").name, case.arch, _plain(launch))
+            everything.setdefault(instance.name, instance).cases.append(case)
     for instance in everything.values():
-        instance.cases = sorted(dict.fromkeys(instance.cases), key=cost)[:MOST_CASES]
+        instance.cases = _various(dict.fromkeys(instance.cases))
     return list(_chosen(sorted(everything.values(), key=lambda each: -len(each.cases))))
+
+
+def _various(cases: Iterable[Case]) -> list[Case]:
+    """Return no more than `MOST_CASES`, the smallest of each option, mode and kind of values first, by their size."""
+    alike: Counter[tuple[str, ...]] = Counter()
+    ranks = {}
+    for case in sorted(cases, key=cost):
+        kind = case.primitive, case.option, case.mode, case.values
+        ranks[case] = alike[kind]
+        alike[kind] += 1
+    return sorted(sorted(ranks, key=lambda case: (ranks[case], cost(case)))[:MOST_CASES], key=cost)
 
 
 def _plain(launch: Launch) -> Launch:
@@ -131,7 +156,7 @@ def _plain(launch: Launch) -> Launch:
 def _chosen(instances: Sequence[Instance]) -> Iterator[Instance]:
     seen: set[tuple[Any, ...]] = set()
     for instance in instances:
-        features = _features(instance.launch)
+        features = {(instance.arch, *feature) for feature in _features(instance.launch)}
         if not features <= seen:
             seen |= features
             yield instance
