@@ -90,7 +90,7 @@ def make(case: Case) -> Problem:
 # --- forward ----------------------------------------------------------------------------------------------------------
 def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     a_prev, w, b = (_draw(case, rng, shape) for shape in ((m, k), (n, k), (n,)))
     b = b.astype(case.master)
     if case.values == "random":
@@ -159,7 +159,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     loss_name, activation_name, *labels = case.option.split("+")
     scaled = case.mode == "scaled"
     loss = losses.get({"name": loss_name, "reduction": "sum" if case.mode == "sum" else "mean"})
-    activation = activations.get(activation_name)
+    activation = _activation(activation_name)
     z = _rounded(rng.normal(0, 2, case.shape), case.storage)
     if loss.from_logits:
         output = saved = z
@@ -286,7 +286,7 @@ def _loss_terms(loss: losses.Loss, output: np.ndarray, y: np.ndarray) -> float:
 
 def _hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     delta_next, w_next = _draw(case, rng, (m, k), case.scale), _draw(case, rng, (k, n))
     saved = _saved(case, rng, activation, (m, n))
 
@@ -329,7 +329,7 @@ def _transpose_product(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     product = _draw(case, rng, case.shape, case.scale)
     saved = _saved(case, rng, activation, case.shape)
     return Problem(
@@ -786,6 +786,11 @@ def _operand(case: Case, x: np.ndarray) -> np.ndarray:
 def _tf32(case: Case) -> dict[str, bool]:
     """Return the options of a product: `tf32` if the dtype asks for it, else none."""
     return {"tf32": True} if case.dtype == "tf32" else {}
+
+
+def _activation(name: str) -> Activation:
+    """Return the activation of this name, its own number such that its derivative has a kink at 0 where it can."""
+    return activations.get({"name": name, "alpha": 0.75} if name == "elu" else name)
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:
