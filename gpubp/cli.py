@@ -338,8 +338,9 @@ def evaluate(
     written = {name: options.pop(name) for name in TABLE}
     loaded = Model.load(model, **options)
     found = predictions.load_for(loaded, data, label, whole=whole, written=written)
+    table = evaluation_table(loaded, found.name, found.x, found.y)
     _tell(found.notes, [*filter(None, [found.warning]), *loaded.warnings(found.x)])
-    _console().print(evaluation_table(loaded, found.name, found.x, found.y))
+    _console().print(table)
 
 
 @app.command()
@@ -364,8 +365,8 @@ def predict(
     written = {name: options.pop(name) for name in TABLE}
     loaded = Model.load(model, **options)
     x, notes = predictions.load_inputs_for(loaded, data, label, written)
-    _tell(notes, loaded.warnings(x))
     predictions.write_predictions(loaded, x, out, raw=raw)
+    _tell(notes, loaded.warnings(x))
     typer.echo(f"{len(x):,} predictions in {out}")
 
 
@@ -392,9 +393,9 @@ def gradcheck(
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
     dataset = load_data(chosen)
-    _tell(dataset.notes)
     network, x, y = first_batch(chosen, dataset, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
+    _tell(dataset.notes)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
     if not found.passed:
@@ -411,6 +412,9 @@ def check(
     dtype: Annotated[list[str] | None, typer.Option(help="Only float32, float64, tf32, bfloat16 or float16.")] = None,
     shape: Annotated[str | None, typer.Option(help="MxNxK for products, else rows x columns, or a length.")] = None,
     case: Annotated[str | None, typer.Option(help="Only the case of this name, as a failure prints it.")] = None,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="The chip to emulate, such as sm_75; may be given again.")
+    ] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Every combination; on the emulator, compiled for every architecture too.")
@@ -434,6 +438,7 @@ def check(
             tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), check_command.shape_of(shape), full
         ),
         case=case,
+        archs=tuple(dict.fromkeys(arch or ())),
         observe=observe,
         jobs=jobs,
         report=report,

@@ -116,6 +116,7 @@ class NumbaBackend(GpuBackend):
     name = "numba"
     variants = THREAD_VARIANTS
     widest = 0
+    stores_halves = False
     captures = False
 
     def __init__(self, device: str = "gpu") -> None:

@@ -51,6 +51,7 @@ class NumpyBackend:
     name = "numpy"
     variants: tuple[str, ...] = ()
     variant: str | None = None
+    stores_halves = True
     captures = False
 
     def __init__(self, device: str = "cpu") -> None:

@@ -11,10 +11,11 @@ roundoff of float32 (`case.master`) up to there, and that of the output's own dt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from gpubp.backends.base import Array, Backend
@@ -89,7 +90,7 @@ def make(case: Case) -> Problem:
 # --- forward ----------------------------------------------------------------------------------------------------------
 def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     a_prev, w, b = (_draw(case, rng, shape) for shape in ((m, k), (n, k), (n,)))
     b = b.astype(case.master)
     if case.values == "random":
@@ -157,8 +158,8 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     rows = case.shape[0]
     loss_name, activation_name, *labels = case.option.split("+")
     scaled = case.mode == "scaled"
-    loss = losses.get({"name": loss_name, "reduction": "mean" if scaled else case.mode})
-    activation = activations.get(activation_name)
+    loss = losses.get({"name": loss_name, "reduction": "sum" if case.mode == "sum" else "mean"})
+    activation = _activation(activation_name)
     z = _rounded(rng.normal(0, 2, case.shape), case.storage)
     if loss.from_logits:
         output = saved = z
@@ -170,6 +171,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     if case.scale != 1 and not loss.from_logits:
         # outputs near their targets make deltas of the size of small gradients; the loss is of its square then
         y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
+    astray = _strayed(rng, loss, y, case.shape[1]) if case.mode == "stray" else np.zeros_like(y, bool)
     factor = LossScaling().initial if scaled else 1.0
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
@@ -191,7 +193,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
 
     def expect() -> dict[str, Expected]:
         wide_out, wide_saved = _wide(output), _wide(saved)
-        wide_y = y if labels else _wide(y)
+        wide_y = np.where(astray, 0, y if labels else _wide(y))
         delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
         error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
         delta, error = factor * delta, factor * error
@@ -202,7 +204,13 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
         loss_error = ROUNDINGS["loss"] * u * terms + 4 * rows * u_sum * terms
         loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * u_sum * 3.0])
         bound = stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")
-        return {"delta": _within(delta, error, case.storage), "losses": Expected(losses_reference, bound)}
+        # a softmax couples the places of a row, but for cross-entropy, whose δ is a − y
+        by_rows = labels or (activation.name == "softmax" and not loss.from_logits)
+        nan = astray.reshape(rows, -1).any(axis=1, keepdims=True) if by_rows else astray
+        return {
+            "delta": replace(_within(delta, error, case.storage), nan=np.broadcast_to(nan, case.shape)),
+            "losses": Expected(losses_reference, bound, np.full(2, astray.any())),
+        }
 
     return Problem(inputs, call, expect, {"delta": (case.shape, case.storage)}, started)
 
@@ -223,6 +231,19 @@ def _targets(case: Case, rng: np.random.Generator, loss: losses.Loss, labels: bo
     if loss.name == "binary_cross_entropy":
         return rng.integers(0, 2, case.shape).astype(case.master)
     return _rounded(rng.normal(0, 1, case.shape), case.master)
+
+
+def _strayed(rng: np.random.Generator, loss: losses.Loss, y: np.ndarray, width: int) -> np.ndarray:
+    """Put targets that the loss does not take into y, at least one. Return where they are."""
+    astray = rng.random(y.shape) < 0.1
+    astray.reshape(-1)[rng.integers(y.size)] = True
+    if y.ndim == 1:
+        wrong = [-1, width, 2**32, np.iinfo(np.int64).min, np.iinfo(np.int64).max]
+    else:
+        wrong = [np.nan, -1.0, 5.0, -1e-30, np.nextafter(y.dtype.type(1), 2)]
+        wrong = wrong if loss.from_logits else wrong[:1]
+    y[astray] = rng.permuted(np.resize(wrong, int(astray.sum())))
+    return astray
 
 
 def _output_delta_error(
@@ -265,7 +286,7 @@ def _loss_terms(loss: losses.Loss, output: np.ndarray, y: np.ndarray) -> float:
 
 def _hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     delta_next, w_next = _draw(case, rng, (m, k), case.scale), _draw(case, rng, (k, n))
     saved = _saved(case, rng, activation, (m, n))
 
@@ -308,7 +329,7 @@ def _transpose_product(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     product = _draw(case, rng, case.shape, case.scale)
     saved = _saved(case, rng, activation, case.shape)
     return Problem(
@@ -687,7 +708,7 @@ def _copy(case: Case, rng: np.random.Generator) -> Problem:
 def _cast(case: Case, rng: np.random.Generator) -> Problem:
     """Return the problem of a cast between the dtype and its partner.
 
-    Values are rounded to nearest, ties to even; those that are too large become infinite.
+    Values are rounded to nearest, ties to even; those that are too large become infinite, and a NaN stays one.
     """
     partner = "float64" if case.dtype == "float32" or case.mode == "float64" else "float32"
     narrow, wide = sorted((case.dtype, partner), key=lambda name: np.dtype(name).itemsize)
@@ -698,10 +719,25 @@ def _cast(case: Case, rng: np.random.Generator) -> Problem:
         source[::5] = 1 + steps * 2 * UNIT_ROUNDOFF[narrow]
     if source_dtype == "float64":  # and beside them, by less than a float32 tells apart
         source[::10] += rng.choice([-1, 1], len(source[::10])) * 2.0**-45
+    info = ml_dtypes.finfo(narrow)
+    largest, least = float(info.max), float(info.smallest_subnormal)
+    last = largest * float(info.eps) / (2 - float(info.eps))  # the distance of the largest from its neighbour
+    borders = [np.nan, np.nan, np.inf, -np.inf, -0.0, largest, -largest, least]
+    if source_dtype == wide:  # what rounds to the largest and what to infinity, to nothing and to the least
+        borders += [largest + last / 4, -largest - last / 4, largest + last * 3 / 4, least / 2, least * 3 / 4]
+    if source.size > len(borders):
+        source[-len(borders) :] = borders
+        bits = source.view(f"u{source.itemsize}")
+        bits[-len(borders)] = np.iinfo(bits.dtype).max >> 1  # the NaN that arithmetic makes on a GPU: all ones
+
+    def expect() -> dict[str, Expected]:
+        reference = references.rounded(_wide(source), dtype)
+        return {"out": Expected(reference, np.zeros_like(reference), np.isnan(reference))}
+
     return Problem(
         {"source": source},
         lambda backend, arrays: backend.cast(arrays["source"], arrays["out"]),
-        lambda: {"out": _exact(references.rounded(_wide(source), dtype))},
+        expect,
         {"out": (case.shape, dtype)},
     )
 
@@ -750,6 +786,11 @@ def _operand(case: Case, x: np.ndarray) -> np.ndarray:
 def _tf32(case: Case) -> dict[str, bool]:
     """Return the options of a product: `tf32` if the dtype asks for it, else none."""
     return {"tf32": True} if case.dtype == "tf32" else {}
+
+
+def _activation(name: str) -> Activation:
+    """Return the activation of this name, its own number such that its derivative has a kink at 0 where it can."""
+    return activations.get({"name": name, "alpha": 0.75} if name == "elu" else name)
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:
