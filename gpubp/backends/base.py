@@ -152,7 +152,8 @@ class Backend(Protocol):
 
         output: (B, n_L), what the loss reads: the logits z for a loss from logits, else a.
         saved: (B, n_L), what σ' reads (a or z, as the activation says); for a loss from logits, z again.
-        y: (B, n_L) of the master dtype, or (B,) int64 labels if the loss takes labels.
+        y: (B, n_L) of the master dtype, or (B,) int64 labels if the loss takes labels. A label that is no class makes
+            the loss and its row of delta NaN; with a cross-entropy, so does a number outside 0 to 1 in its own place.
         control: δ^L is multiplied by control[LOSS_SCALE] before it is rounded; the loss is not. None: no scale.
         losses: (2,) float64 (see `gpubp.kernels.control.Losses`), delta: (B, n_L).
         """

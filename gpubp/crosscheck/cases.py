@@ -293,7 +293,7 @@ MIXED_OPTIONS: dict[str, tuple[str, ...]] = {
 
 MODES: dict[str, tuple[str, ...]] = {
     "dense_forward": ("bias", "no_bias", "keep_z"),
-    "output_delta": ("mean", "sum"),
+    "output_delta": ("mean", "sum", "stray"),
     "prepare_update": ("unclipped", "clipped", "within", "nan", "infinite"),
     "update": ("first", "late", "decay", "clip_norm", "clip_value"),
     "product": ("assign", "accumulate"),

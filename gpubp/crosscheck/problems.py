@@ -11,7 +11,7 @@ roundoff of float32 (`case.master`) up to there, and that of the output's own dt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -158,7 +158,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     rows = case.shape[0]
     loss_name, activation_name, *labels = case.option.split("+")
     scaled = case.mode == "scaled"
-    loss = losses.get({"name": loss_name, "reduction": "mean" if scaled else case.mode})
+    loss = losses.get({"name": loss_name, "reduction": "sum" if case.mode == "sum" else "mean"})
     activation = _activation(activation_name)
     z = _rounded(rng.normal(0, 2, case.shape), case.storage)
     if loss.from_logits:
@@ -171,6 +171,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     if case.scale != 1 and not loss.from_logits:
         # outputs near their targets make deltas of the size of small gradients; the loss is of its square then
         y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
+    astray = _strayed(rng, loss, y, case.shape[1]) if case.mode == "stray" else np.zeros_like(y, bool)
     factor = LossScaling().initial if scaled else 1.0
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
@@ -192,7 +193,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
 
     def expect() -> dict[str, Expected]:
         wide_out, wide_saved = _wide(output), _wide(saved)
-        wide_y = y if labels else _wide(y)
+        wide_y = np.where(astray, 0, y if labels else _wide(y))
         delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
         error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
         delta, error = factor * delta, factor * error
@@ -203,7 +204,13 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
         loss_error = ROUNDINGS["loss"] * u * terms + 4 * rows * u_sum * terms
         loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * u_sum * 3.0])
         bound = stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")
-        return {"delta": _within(delta, error, case.storage), "losses": Expected(losses_reference, bound)}
+        # a softmax couples the places of a row, but for cross-entropy, whose δ is a − y
+        by_rows = labels or (activation.name == "softmax" and not loss.from_logits)
+        nan = astray.reshape(rows, -1).any(axis=1, keepdims=True) if by_rows else astray
+        return {
+            "delta": replace(_within(delta, error, case.storage), nan=np.broadcast_to(nan, case.shape)),
+            "losses": Expected(losses_reference, bound, np.full(2, astray.any())),
+        }
 
     return Problem(inputs, call, expect, {"delta": (case.shape, case.storage)}, started)
 
@@ -224,6 +231,19 @@ def _targets(case: Case, rng: np.random.Generator, loss: losses.Loss, labels: bo
     if loss.name == "binary_cross_entropy":
         return rng.integers(0, 2, case.shape).astype(case.master)
     return _rounded(rng.normal(0, 1, case.shape), case.master)
+
+
+def _strayed(rng: np.random.Generator, loss: losses.Loss, y: np.ndarray, width: int) -> np.ndarray:
+    """Put targets that the loss does not take into y, at least one. Return where they are."""
+    astray = rng.random(y.shape) < 0.1
+    astray.reshape(-1)[rng.integers(y.size)] = True
+    if y.ndim == 1:
+        wrong = [-1, width, 2**32, np.iinfo(np.int64).min, np.iinfo(np.int64).max]
+    else:
+        wrong = [np.nan, -1.0, 5.0, -1e-30, np.nextafter(y.dtype.type(1), 2)]
+        wrong = wrong if loss.from_logits else wrong[:1]
+    y[astray] = rng.permuted(np.resize(wrong, int(astray.sum())))
+    return astray
 
 
 def _output_delta_error(

@@ -104,7 +104,7 @@ class Batches:
         """Return the arrays of a pass with x as a[0], and the targets; both on the backend's device.
 
         x and y come from the host, or are the backend's own arrays. Raises ArgumentError for wrong shapes and dtypes,
-        and for labels on the host that are out of range; NaN and infinity pass.
+        and for targets on the host that the loss does not take (on the device, they make δ NaN); NaN and infinity pass.
         """
         batch = self.place_examples(x)
         if self._is_own(y):

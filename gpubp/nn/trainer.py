@@ -95,8 +95,10 @@ class Trainer:
     def step(self, x: Any, y: Any) -> None:
         """Make one step on this batch: x (B, n_0); y (B, n_L), or (B,) labels where the loss takes them.
 
-        Waits for nothing: `last_loss` reads the loss. Raises ArgumentError for wrong shapes and dtypes, and for labels
-        on the host that are out of range; NaN and infinity pass.
+        Waits for nothing: `last_loss` reads the loss. Raises ArgumentError for wrong shapes and dtypes, and for targets
+        on the host that the loss does not take: labels that are no class, a cross-entropy's rows that are no
+        probabilities. On the device nobody looks at them: there they make the loss and the weights NaN. NaN and
+        infinity pass.
         """
         batch, target = self.network.batches.place(x, y)
         self._set_host_controls(0)
