@@ -257,11 +257,24 @@ def fault(
         return MemoryAccessError(
             f"{machine.where(instruction, lane)}: misaligned access: {what}; the address must be a multiple of {nbytes}"
         )
-    if space == "global":
-        place = MEMORY.describe(address)
-    else:
-        place = (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
-    return MemoryAccessError(f"{machine.where(instruction, lane)}: access out of bounds: {what}, {place}")
+    where = _variable(machine, space, address)
+    return MemoryAccessError(f"{machine.where(instruction, lane)}: access out of bounds: {what}, {where}")
+
+
+def place(machine: Machine, instruction: Instruction, address: int) -> str:
+    """Return a text that says what memory an instruction accesses at an address."""
+    space = next((space for space in SPACES if {space, f"{space}::cta"} & set(instruction.modifiers)), "")
+    if not space:
+        bit = int(np.searchsorted(_WINDOWS, address, side="right"))
+        space = ("global", "shared", "local")[bit]
+        address -= (0, SHARED_WINDOW, LOCAL_WINDOW)[bit]
+    return f"{space} memory, {_variable(machine, space, address)}"
+
+
+def _variable(machine: Machine, space: str, address: int) -> str:
+    if space in ("shared", "local"):
+        return (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
+    return MEMORY.describe(address)
 
 
 # -- ld and st --------------------------------------------------------------------------------------------------------
@@ -387,6 +400,11 @@ def bind_store(machine: Machine, instruction: Instruction) -> Bound:
     def store() -> None:
         pointers = access()
         active = machine.active
+        if not machine.changed:
+            machine.changed = any(
+                native.differs(pointers, index * dtype.itemsize, source, active.lanes, active.whole, active.count)
+                for index, source in enumerate(sources)
+            )
         for index, source in enumerate(sources):
             native.scatter(pointers, index * dtype.itemsize, source, active.lanes, active.whole, active.count)
 
@@ -434,6 +452,9 @@ def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
         pointers = access()
         active = machine.active
         update(pointers, old, active.lanes, active.whole, active.count)
+        if not machine.changed:
+            before = old.view(f"u{old.itemsize}")
+            machine.changed = native.differs(pointers, 0, before, active.lanes, active.whole, active.count)
         if target is not None:
             np.copyto(target, old.view(f"u{old.itemsize}"), where=active.mask)
 

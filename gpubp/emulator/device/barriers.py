@@ -43,6 +43,10 @@ class Barriers:
         self.anyone = False
         self.arrivals[:] = 0
 
+    def state(self) -> list[Array]:
+        """Return copies of who waits where."""
+        return [a.copy() for a in (self.waiting, self.resume, self.number, self.at, self.arrivals)]
+
     # -- arriving -----------------------------------------------------------------------------------------------------
 
     def arrive(self, instruction: Instruction, active: Active, resume: int, live_count: int) -> bool:
