@@ -18,7 +18,7 @@ from gpubp.bench.load import Load
 from gpubp.bench.results import BenchResult, limits_of
 from gpubp.bench.turns import measure
 from gpubp.bench.works import Limit, Sweep, Work
-from gpubp.errors import ArgumentError, ConflictError, StateError
+from gpubp.errors import ConflictError, StateError
 from gpubp.files import check_folder, check_path
 from gpubp.registry import require_count
 
@@ -93,7 +93,7 @@ def run(
     wanted = [each for each in everyone if any(each.takes(work) for work in chosen_works)]
     absent = {each.key: why for each in wanted if (why := each.missing())}
     present = [each for each in wanted if each.key not in absent]
-    _require_own(wanted, present, absent)
+    _require_own(chosen_works, bool(choice.contenders), wanted, present, absent)
     load = Load()
     records = measure(
         chosen_works,
@@ -117,16 +117,27 @@ def run(
     )
 
 
-def _require_own(wanted: Sequence[Contender], present: Sequence[Contender], absent: Mapping[str, str]) -> None:
-    """Raise ArgumentError unless one of this project's backends takes part."""
-    if not any(each.backend for each in wanted):
-        given = ", ".join(each.key for each in wanted)
-        state = f"names {given} alone" if given else "names none that computes this"
-        raise StateError("contender", state, "name one of this project's backends that computes what is measured")
-    if not any(each.backend for each in present):
-        names = [each.key for each in wanted if each.backend]
-        reasons = "; ".join(dict.fromkeys(absent[name] for name in names))
-        raise ArgumentError("contender", ", ".join(names), f"one that works here: {reasons}")
+def _require_own(
+    chosen_works: Sequence[Work],
+    named: bool,
+    wanted: Sequence[Contender],
+    present: Sequence[Contender],
+    absent: Mapping[str, str],
+) -> None:
+    """Raise ArgumentError unless one of this project's backends takes part. named: the user has named contenders."""
+    if any(each.backend for each in present):
+        return
+    own = [each.key for each in wanted if each.backend]
+    dtypes = ", ".join(dict.fromkeys(work.dtype for work in chosen_works))
+    if not own:
+        able = [each.key for each in contenders.CONTENDERS.values() if each.backend and each.takes(chosen_works[0])]
+        state = f"names none of this project's backends that computes this in {dtypes}"
+        raise StateError("contender", state, f"name one that does, such as {able[0]}")
+    reasons = "; ".join(dict.fromkeys(absent[key] for key in own))
+    if named:
+        raise StateError("contender", f"names {', '.join(own)}", f"name one that works here: {reasons}")
+    state = f"names {dtypes}, which only {', '.join(own)} compute"
+    raise StateError("dtype", state, f"name one that a backend here computes: {reasons}")
 
 
 def _published(dtypes: Sequence[str]) -> dict:
@@ -173,7 +184,7 @@ def bench(
     effort = QUICK if quick else FULL if full else DEFAULT
     again = None
     if earlier and not (choice.names_works or quick or full):
-        again = [work for work in earlier[0].works if not isinstance(work, Limit)]
+        again = [work for work in earlier[0].works if not isinstance(work, Limit)] or None
     # JSON stands alone on its stream
     shown = nullcontext(lambda line: None) if as_json else terminal.progress(console, "starting the contenders")
     with shown as progress:

@@ -376,7 +376,7 @@ def from_dict(values: Mapping[str, Any]) -> Work:
 
 def _step(name: str, dtype: str) -> TrainingStep:
     if name not in STEPS:
-        raise unknown_name("step", name, STEPS)
+        raise unknown_name("network", name, STEPS)
     step = STEPS[name]
     return TrainingStep(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
 

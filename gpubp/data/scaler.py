@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.data.dataset import checked_inputs
+from gpubp.dtypes import BFLOAT16
 from gpubp.errors import ArgumentError, DataError
 
 ROWS_AT_ONCE = 4096
@@ -113,8 +115,11 @@ class Scaler:
         return self._map(x, dtype, lambda rows: rows / self.scale + self.offset)
 
     def _map(self, x: np.ndarray, dtype: str | np.dtype, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        if np.ndim(x) != 2 or x.shape[1] != len(self.offset):
-            raise DataError(f"x has shape {np.shape(x)}; the scaler was fitted for (examples, {len(self.offset)})")
+        x = np.asarray(on_host("x", x))
+        if x.dtype.kind not in "uifb" and x.dtype != BFLOAT16:
+            raise DataError(f"x holds {x.dtype}; it must hold real numbers")
+        if x.ndim != 2 or x.shape[1] != len(self.offset):
+            raise DataError(f"x has shape {x.shape}; the scaler was fitted for (examples, {len(self.offset)})")
         out = np.empty(x.shape, dtype=dtype)
         for start in range(0, len(x), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)

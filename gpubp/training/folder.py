@@ -27,7 +27,7 @@ from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.fingerprints import is_fingerprint
 from gpubp.training.from_settings import lasting, load_data, make_network, require_present, training_config
 from gpubp.training.history import HISTORY_FILE
-from gpubp.training.loop import Listener, Result, Run
+from gpubp.training.loop import Listener, Result, Run, signals_heard
 from gpubp.training.model import RUN_FILE
 from gpubp.training.settings import TABLE, Settings, tidy_name
 
@@ -97,13 +97,17 @@ def resume(
 
 
 def _train(run: Run) -> Result:
-    result = run.train()
-    assert run.folder is not None
+    with signals_heard(run):  # one that comes while the curves are drawn lets the run end
+        result = run.train()
+        _keep_curves(run, result)
+    return result
+
+
+def _keep_curves(run: Run, result: Result) -> None:
     try:
         _draw_curves(run, result)
     except CheckpointError as error:  # the model, the history and the checkpoint are there
         run.listener.warning(f"{error}; gpubp train --resume {run.folder} draws the curves")
-    return result
 
 
 def _draw_curves(run: Run, result: Result) -> None:

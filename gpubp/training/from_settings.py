@@ -17,6 +17,7 @@ from gpubp.nn import optimizers
 from gpubp.nn.losses import BinaryCrossEntropy
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import Optimizer
+from gpubp.registry import require_count
 from gpubp.training.config import TrainingConfig
 from gpubp.training.model import Model
 from gpubp.training.settings import TABLE, Settings, tidy_name
@@ -45,7 +46,8 @@ def table_format(*values: Mapping[str, Any]) -> TableFormat:
 
 
 def split_seed(seed: int) -> np.random.SeedSequence:
-    """Return the seed of the test part that is split off, in a run of this seed."""
+    """Return the seed of the test part that is split off, in a run of this seed. Raises ArgumentError."""
+    require_count("seed", seed, 0)
     return np.random.SeedSequence(seed, spawn_key=(_TEST_SPLIT,))
 
 

@@ -213,7 +213,7 @@ class Run:
     def train(self) -> Result:
         """Train until the run is finished, and return its result. Raises what `fit` raises."""
         # What overflows is seen by the watch, once; NumPy would say it at every step.
-        with _signals(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with signals_heard(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self.listener.started(self)
             if not self.finished:
                 self.save()  # so that a kill before the next checkpoint leaves this run, with its number of epochs
@@ -424,7 +424,7 @@ class _Nothing:
 
 
 @contextlib.contextmanager
-def _signals(run: Run) -> Iterator[None]:
+def signals_heard(run: Run) -> Iterator[None]:
     """Let the first signal of `STOPPING` ask the run to save and stop, and a Ctrl-C after it end the run at once.
 
     A signal that the process ignores, as SIGHUP under nohup, is still ignored.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import TASKS, Dataset
 from gpubp.data.scaler import Scaler
@@ -95,7 +96,7 @@ class Model:
         Softmax cross-entropy takes the indices. Other losses get one-hot rows (B, classes), or a column of 0 and 1
         if the network has a single output. Values are scaled.
         """
-        network = self.network
+        network, y = self.network, on_host("y", y)
         if self.target_scaler is not None:
             return self.target_scaler.apply(y, network.dtype)
         if network.loss.takes_labels:

@@ -115,10 +115,12 @@ class Settings:
         if self.layers.strip().lower() == "none":
             return []
         try:
-            return [int(width) for width in self.layers.split(",")]
+            widths = [int(width) for width in self.layers.split(",")]
         except ValueError:
-            expected = "the widths of the hidden layers, such as 128,64, or none"
-            raise ArgumentError("--layers", self.layers, expected) from None
+            widths = [0]
+        if min(widths) < 1:
+            raise ArgumentError("--layers", self.layers, "the widths of the hidden layers, such as 128,64, or none")
+        return widths
 
     def names(self, option: str) -> list[str]:
         """Return the names in an option that takes several, such as `activation`."""
