@@ -305,11 +305,11 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
 def _tell(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
-    """Show what was guessed, and what the user must know, on stderr, apart from the results."""
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
+    """Show what the user must know, and what was guessed, on stderr, apart from the results."""
     for message in warnings:
         typer.echo(f"warning: {message}", err=True)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 _UNLESS_GIVEN = dict.fromkeys(TABLE)
@@ -338,8 +338,9 @@ def evaluate(
     written = {name: options.pop(name) for name in TABLE}
     loaded = Model.load(model, **options)
     found = predictions.load_for(loaded, data, label, whole=whole, written=written)
+    table = evaluation_table(loaded, found.name, found.x, found.y)
     _tell(found.notes, [*filter(None, [found.warning]), *loaded.warnings(found.x)])
-    _console().print(evaluation_table(loaded, found.name, found.x, found.y))
+    _console().print(table)
 
 
 @app.command()
@@ -364,8 +365,8 @@ def predict(
     written = {name: options.pop(name) for name in TABLE}
     loaded = Model.load(model, **options)
     x, notes = predictions.load_inputs_for(loaded, data, label, written)
-    _tell(notes, loaded.warnings(x))
     predictions.write_predictions(loaded, x, out, raw=raw)
+    _tell(notes, loaded.warnings(x))
     typer.echo(f"{len(x):,} predictions in {out}")
 
 
@@ -392,9 +393,9 @@ def gradcheck(
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
     dataset = load_data(chosen)
-    _tell(dataset.notes)
     network, x, y = first_batch(chosen, dataset, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
+    _tell(dataset.notes)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
     if not found.passed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
+from gpubp.data.source import physical_memory
 from gpubp.errors import printable
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def look() -> MachineInfo:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         cores=_cores(),
-        memory=_memory(),
+        memory=physical_memory(),
         driver="{}.{}".format(*driver.version) if driver.version[0] else "",
         gpus=driver.devices,
         packages=_versions(),
@@ -110,10 +111,3 @@ def _processor() -> str:
 def _cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0

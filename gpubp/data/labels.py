@@ -270,8 +270,9 @@ def classes(source: Source, parts: Sequence[Labels], known: Sequence[str]) -> tu
         if None in indices:
             unknown = each[indices.index(None)]
             match = nearest(unknown, order)
+            place = found.labels.place(found.first_row(indices.index(None)))
             raise DataError(
-                f"{source.name}, {found.where(indices.index(None))}: the label '{shown(unknown)}' is none of the "
+                f"{source.name}, {place}: the label '{shown(unknown)}' is none of the "
                 f"{len(order)} classes {listed(order, 80)}" + (f"; did you mean '{shown(match)}'?" if match else "")
             )
         targets.append(np.array(indices, np.int64)[found.codes])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,9 @@ def load(
         task, why = _guess_task(source, parts)
         notes = (*notes, f"task: {task} ({why})") if why else notes
     targets, class_names = _targets(source, parts, task, classes or ())
+    # Their text can be as large as the inputs, which are copied next.
+    del parts
+    source = replace(source, y=None, y_test=None)
     if source.x_test is None:
         rng = np.random.default_rng(seed)
         try:

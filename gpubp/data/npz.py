@@ -39,17 +39,19 @@ def read_npz(path: Path) -> Source:
     """
     name = shown_path(path)
     try:
-        with open_regular(path) as file:
+        file = open_regular(path)
+    except OSError as error:
+        raise DataError(f"{name}: it cannot be read: {reason(error)}") from None
+    with file:
+        try:
             if not zipfile.is_zipfile(file):
                 raise DataError(f"{name}: it is not a whole .npz archive (numpy.savez makes them)")
             with zipfile.ZipFile(file) as archive:
                 return _read_members(name, archive)
-    except DataError:
-        raise
-    except Exception as error:  # zipfile's, zlib's, tokenize's, ...: damage surfaces wherever the parsers meet it
-        if isinstance(error, OSError) and error.filename is not None:
-            raise DataError(f"{name}: it cannot be read: {reason(error)}") from None
-        raise DataError(f"{name}: the archive is damaged: {shown(reason(error))}") from None
+        except DataError:
+            raise
+        except Exception as error:  # zipfile's, zlib's, tokenize's, ...: damage surfaces wherever the parsers meet it
+            raise DataError(f"{name}: the archive is damaged: {shown(reason(error))}") from None
 
 
 def _read_members(name: str, archive: zipfile.ZipFile) -> Source:
@@ -67,7 +69,9 @@ def _read_members(name: str, archive: zipfile.ZipFile) -> Source:
     x, x_test = (read(each, "uifb", "it must hold real numbers") for each in (x_name, x_test_name))
     y, y_test = (read(each, "uifbUS", "class labels must be whole numbers or text") for each in (y_name, y_test_name))
     others = {x_name: "x", y_name: "y"}
-    unusual = [f"{role} is {shown(each, 30)}" for each, role in others.items() if each and each.split("_")[0] != role]
+    unusual = [
+        f"{role} is {shown(each, 30)}" for each, role in others.items() if each and each.lower().split("_")[0] != role
+    ]
     return Source(
         name,
         x,

@@ -27,9 +27,13 @@ class Labels:
     lines: Sequence[int] | None = None
     remedy: str = ""
 
+    def place(self, row: int) -> str:
+        """Return the place of a label for a message: "line 7", or "y, row 3"."""
+        return f"{self.what}, row {row}" if self.lines is None else f"line {self.lines[row]}"
+
     def where(self, row: int) -> str:
-        """Return the place of a label for a message: "line 7: the label column 'species'", or "y, row 3:"."""
-        return f"{self.what}, row {row}" if self.lines is None else f"line {self.lines[row]}: {self.what}"
+        """Return the place and what is there: "line 7: the label column 'species'", or "y, row 3"."""
+        return self.place(row) if self.lines is None else f"{self.place(row)}: {self.what}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import os
 import struct
 import zipfile
 from importlib import resources
@@ -206,6 +207,63 @@ def test_a_damaged_idx_file_is_an_error_that_names_it(tmp_path, damage, message)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=f"train-images-idx3-ubyte: .*{message}"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    "header",
+    [
+        bytes([0, 0, 8, 65]) + struct.pack(">65I", *[1] * 65) + b"\0",
+        bytes([0, 0, 8, 255]) + bytes(2000),
+        bytes([0, 0, 0x0E, 3]) + struct.pack(">3I", *[2**32 - 1] * 3),
+        bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 2**32 - 1, 2**32 - 1),
+        bytes([0, 0, 8, 32]) + struct.pack(">32I", *[2**32 - 1] * 32),
+        bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**20, 2**20, 1),
+    ],
+)
+def test_shapes_that_no_array_has_are_errors(tmp_path, header, compress):
+    path = tmp_path / "t"
+    path.write_bytes(gzip.compress(header) if compress else header)
+    with pytest.raises(DataError, match=r"axes|no array can have|cut off or damaged|this machine has") as caught:
+        idx.read_idx(path)
+    assert len(str(caught.value)) < 400
+
+
+def test_no_more_is_unpacked_than_the_header_announces(tmp_path, monkeypatch):
+    content = idx_bytes(np.zeros((4, 2, 2), np.uint8))
+    (tmp_path / "t").write_bytes(gzip.compress(content + bytes(2**26), 1))
+    read = []
+
+    class Counting(gzip.GzipFile):
+        def read(self, size=-1):
+            assert size >= 0
+            read.append(size)
+            return super().read(size)
+
+    monkeypatch.setattr("gzip.GzipFile", Counting)
+    with pytest.raises(DataError, match=r"announces 16 bytes .* the file has more"):
+        idx.read_idx(tmp_path / "t")
+    assert sum(read) < 100
+
+
+def test_the_sets_of_emnist_are_found_by_their_names(tmp_path):
+    for name in ("letters", "digits"):
+        arrays = write_idx_folder(tmp_path / "other", compress=name == "digits")
+        for path in (tmp_path / "other").iterdir():
+            path.rename(tmp_path / f"emnist-{name}-{path.name.replace('t10k', 'test')}")
+    found = load(tmp_path / "emnist-letters")
+    np.testing.assert_array_equal(found.x_test, arrays["t10k-images-idx3-ubyte"].reshape(6, 12))
+    assert found.name == "emnist-letters"
+    assert len(load(tmp_path / "emnist-digits").x_train) == 12
+    with pytest.raises(
+        DataError, match=r"it holds several sets \(emnist-digits, emnist-letters\); take one by name: .*emnist-d"
+    ):
+        load(tmp_path)
+    with pytest.raises(DataError, match="no file is called"):
+        load(tmp_path / "emnist")
+    for path in tmp_path.glob("emnist-digits-*"):
+        path.unlink()
+    assert len(load(tmp_path).x_train) == 12  # the only set in the folder
 
 
 def test_an_empty_folder_says_which_file_is_missing(tmp_path):
@@ -459,6 +517,152 @@ def test_a_flipped_byte_anywhere_in_a_gzip_file_is_noticed_or_harmless(tmp_path)
             found = _load_or_explain(tmp_path)
             if found is not None:
                 np.testing.assert_array_equal(found.x_train, arrays["train-images-idx3-ubyte"].reshape(12, 12))
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ("X", "y"),
+        ("X", "Y"),
+        ("data", "target"),
+        ("data", "targets"),
+        ("images", "labels"),
+        ("features", "label"),
+        ("x_train", "y_train"),
+        ("X_train", "y_train"),
+        ("train_x", "train_y"),
+        ("train_images", "train_labels"),
+        ("Train_Data", "TRAIN_LABELS"),
+    ],
+)
+def test_npz_arrays_by_other_usual_names(tmp_path, x, y):
+    found = load(write_npz(tmp_path / "set.npz", **{x: X, y: Y}), test_fraction=0)
+    assert found.y_train.tolist() == [0, 1, 0, 1]
+    is_told = {x.lower(), y.lower()} - {"x", "y", "x_train", "y_train"}
+    assert bool(is_told) == any(x in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("front", "back"), [("test_", ""), ("", "_test"), ("Test_", "")])
+def test_npz_test_parts_by_other_usual_names(tmp_path, front, back):
+    test = {f"{front}images{back}": X[:1], f"{front}labels{back}": Y[:1, None]}
+    found = load(write_npz(tmp_path / "set.npz", images=X, labels=Y[:, None], val_images=X, val_labels=Y, **test))
+    assert (len(found.x_train), len(found.x_test)) == (4, 1)
+
+
+def test_the_plainest_names_of_an_npz_file_are_taken_first(tmp_path):
+    path = write_npz(tmp_path / "set.npz", X=0 * X, data=0 * X, x=X, labels=0 * Y, y=Y)
+    found = load(path, test_fraction=0)
+    np.testing.assert_array_equal(found.x_train, X)
+    np.testing.assert_array_equal(found.y_train, Y)
+
+
+def npy(header, values=b""):
+    header = f"{header:<117}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + values
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "message"),
+    [
+        (
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2)}",
+            64,
+            "announces 16,000,000,000,000 byt",
+        ),
+        (
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (4, 2)}",
+            2**26,
+            "announces 64 bytes and it has 67,108,864",
+        ),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (4, 2)}", 0, "announces 64 bytes and it has 0"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 1099511627776)}", 0, "no array can have"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 9223372036854775807)}", 0, "no array can have"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 2)}", 64, "its shape is"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (4, 2)}", 64, "Python objects"),
+        (
+            "{'descr': '<M8[s]', 'fortran_order': False, 'shape': (4, 2)}",
+            64,
+            "datetime64.s.; it must hold real numbers",
+        ),
+        ("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (4,)}", 32, "must hold real numbers"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': None}", 64, "damaged"),
+        ("(" * 100, 64, "damaged"),
+    ],
+)
+def test_what_a_member_announces_is_checked_before_it_is_read(tmp_path, monkeypatch, header, size, message):
+    path = tmp_path / "set.npz"
+    np.savez(path, y=Y)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", npy(header, bytes(size)))
+
+    def read(*arguments, **options):
+        pytest.fail("an array was read")
+
+    monkeypatch.setattr("numpy.lib.format.read_array", read)
+    with pytest.raises(DataError, match=rf"set\.npz.*{message}"):
+        load(path, test_fraction=0)
+
+
+def test_members_that_nobody_needs_are_not_read(tmp_path):
+    path = write_npz(tmp_path / "set.npz", x=X, y=Y)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("other.npy", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2)}"))
+        archive.writestr("notes.txt", "x")
+    assert len(load(path, test_fraction=0).x_train) == 4
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 100)), y=np.arange(1000) % 2)
+    write_idx_folder(tmp_path / "set", compress=True, train_images_idx3_ubyte=np.zeros((100, 90, 90), np.uint8))
+    monkeypatch.setattr("gpubp.data.source.physical_memory", lambda: 500_000)
+    for data in (path, tmp_path / "set"):
+        with pytest.raises(DataError, match=r"it unpacks to .* GiB; this machine has"):
+            load(data)
+
+
+# --- regular files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.npz", "t.csv.gz"])
+def test_a_pipe_is_no_data(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for function in (load, load_inputs):
+        with pytest.raises(DataError, match="it cannot be read: it is not a regular file"):
+            function(tmp_path / name)
+    (tmp_path / "link.csv").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it cannot be read: it is not a regular file"):
+        load(tmp_path / "link.csv")
+
+
+def test_a_pipe_among_idx_files_is_an_error(tmp_path):
+    write_idx_folder(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    os.mkfifo(tmp_path / "t10k-labels-idx1-ubyte")
+    with pytest.raises(DataError, match="it cannot be read: it is not a regular file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("link", "target"), [("t.csv", "cache/5d41"), ("data", "cache/t.csv"), ("t.csv", "x.CSV.GZ")])
+def test_a_link_is_known_by_its_own_name_or_by_its_targets(tmp_path, link, target):
+    (tmp_path / "cache").mkdir()
+    content = IRIS.encode()
+    (tmp_path / target).write_bytes(gzip.compress(content) if target.endswith("GZ") else content)
+    (tmp_path / link).symlink_to(tmp_path / target)
+    assert len(load(tmp_path / link, test_fraction=0).x_train) == 6
+
+
+@pytest.mark.parametrize("name", ["a\udcff.csv", "a\0b.csv", "a\0b", "a\ud800.npz"])
+def test_a_name_that_is_no_text_is_an_error(name):
+    with pytest.raises(DataError, match=r"is no text that a file can be called by; rename or link it"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 256 + ".csv", "x" * 5000 + ".npz", "/".join(["x" * 100] * 60)])
+def test_a_name_that_is_too_long_is_an_error_and_short(name):
+    with pytest.raises(DataError, match="no data set and no file is called") as caught:
+        load(name)
+    assert len(str(caught.value)) < 400
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ def use(path, rng):
     if rng.random() < 0.3:
         x, notes = load_inputs(path)
         assert np.isfinite(x).all()
-        assert x.ndim == 2 and x.size
+        assert x.ndim == 2
+        assert x.size
     else:
         is_table = ".csv" in path.name
         found = load(path, test_fraction=rng.choice((0.0, 0.2)), **(rng.choice(OPTIONS) if is_table else {}))
