@@ -105,6 +105,8 @@ def main() -> None:
                 app()
             finally:
                 sys.stdout.flush()
+    except KeyboardInterrupt:  # while Typer reads the verbs; in one it does the same
+        sys.exit(128 + signal.SIGINT)
     except (OSError, MemoryError) as error:
         # The output's disk or the memory is full: no defect of the program, and no traceback.
         if os.environ.get("GPUBP_DEBUG"):
