@@ -414,6 +414,9 @@ def check(
     dtype: Annotated[list[str] | None, typer.Option(help="Only float32, float64, tf32, bfloat16 or float16.")] = None,
     shape: Annotated[str | None, typer.Option(help="MxNxK for products, else rows x columns, or a length.")] = None,
     case: Annotated[str | None, typer.Option(help="Only the case of this name, as a failure prints it.")] = None,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="The chip to emulate, such as sm_75; may be given again.")
+    ] = None,
     observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Every combination; on the emulator, compiled for every architecture too.")
@@ -437,6 +440,7 @@ def check(
             tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), check_command.shape_of(shape), full
         ),
         case=case,
+        archs=tuple(dict.fromkeys(arch or ())),
         observe=observe,
         jobs=jobs,
         report=report,

@@ -20,10 +20,10 @@ import numpy as np
 from scipy.linalg import blas
 
 from gpubp.arrays import on_host
-from gpubp.backends.base import Array
+from gpubp.backends.base import FORMS, Array
 from gpubp.backends.numpy_rounded import rounded
-from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
-from gpubp.errors import ArgumentError, BackendError, StateError
+from gpubp.dtypes import ARITHMETIC, BFLOAT16, PLAIN, canonical
+from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
@@ -51,6 +51,7 @@ class NumpyBackend:
     name = "numpy"
     variants: tuple[str, ...] = ()
     variant: str | None = None
+    stores_halves = True
     captures = False
 
     def __init__(self, device: str = "cpu") -> None:
@@ -86,6 +87,8 @@ class NumpyBackend:
     def cast(self, source: Array, out: Array) -> None:
         if source is not out:
             with np.errstate(over="ignore"):  # what is too large becomes infinite
+                if source.dtype == np.float64 and out.dtype == BFLOAT16:
+                    source = _rounded_to_odd(source)  # ml_dtypes rounds to float32 on the way
                 np.copyto(out, source, casting="same_kind")
 
     def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
@@ -195,6 +198,13 @@ class NumpyBackend:
             self._ones[delta.dtype] = np.ones(rows, delta.dtype)
         _column_sums(delta, self._ones[delta.dtype][:rows], gradient)
 
+    def product(
+        self, form: str, a: Array, b: Array, c: Array, alpha: float = 1.0, beta: float = 0.0, tf32: bool = False
+    ) -> None:
+        if form not in FORMS:
+            raise unknown_name("form", form, FORMS)
+        _product(alpha, a, b, beta, c, a_transposed=form == "TN", b_transposed=form == "NT", tf32=tf32)
+
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
         require_master("w", w)
@@ -262,6 +272,14 @@ class NumpyBackend:
             start += n
         if stored is not None:
             self.cast(parameters, stored)
+
+
+def _rounded_to_odd(x: np.ndarray) -> np.ndarray:
+    """Return float64 values as float32: what is not exact as the neighbour whose last bit is 1, so that rounding to
+    fewer bits goes the same way as from float64 (Boldo & Melquiond, 2008)."""
+    near = x.astype(np.float32)
+    even = near.view(np.uint32) % 2 == 0
+    return np.where(even & (near != x), np.nextafter(near, np.where(x > near, np.inf, -np.inf), dtype=np.float32), near)
 
 
 def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:

@@ -105,7 +105,8 @@ class Batches:
         """Return the arrays of a pass with x as a[0], and the targets; both on the backend's device.
 
         x and y come from the host, or lie on the backend's device as arrays of any library. Raises ArgumentError for
-        wrong shapes and dtypes, and for labels on the host that are out of range; NaN and infinity pass.
+        wrong shapes and dtypes, and for targets on the host that the loss does not take (on the device, they make δ
+        NaN); NaN and infinity pass.
         """
         batch = self.place_examples(x)
         y = self._taken(y)

@@ -168,7 +168,7 @@ def _check(result: CrossCheck, choice: Choice, progress: Progress) -> None:
     from gpubp.crosscheck.runner import run_cases
 
     made = backends.get(result.backend, result.device)
-    cases = choice.selection(result.device).cases(made.variants)
+    cases = choice.selection(result.device).cases(made.variants, made.stores_halves)
     for number, outcome in enumerate(run_cases(cases, result.backend, result.device, jobs=choice.jobs), start=1):
         result.add(outcome)
         progress(

@@ -1,5 +1,6 @@
 """Damaged models and checkpoints, with valid checksums too: refused in one short line, or sound from end to end."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from damage import damaged_bytes, damaged_tree, fuzz
 
 from gpubp import Network
 from gpubp.data.dataset import Dataset
+from gpubp.errors import ArgumentError, DataError
 from gpubp.nn import model_file
 from gpubp.terminal import PlainConsole
 from gpubp.training import TrainingConfig
@@ -15,6 +17,7 @@ from gpubp.training.checkpoint import CHECKPOINT_FILE
 from gpubp.training.display import evaluation_table
 from gpubp.training.loop import Run, fit
 from gpubp.training.model import RUN_FILE, Model
+from gpubp.training.predictions import load_for
 
 X = np.random.default_rng(0).normal(size=(12, 3))
 CLASSES = Dataset(
@@ -51,11 +54,10 @@ def signed(rng, path, out):
     tensors, metadata = model_file.read(path)
     for _ in range(rng.randint(1, 2)):
         if rng.random() < 0.6:
-            metadata = damaged_tree(rng, metadata) if rng.random() < 0.1 else _inside(rng, metadata)
+            damaged = damaged_tree(rng, metadata) if rng.random() < 0.1 else _inside(rng, metadata)
+            metadata = damaged if isinstance(damaged, dict) and damaged else {"network": damaged}
         else:
             tensors = _damaged_tensors(rng, tensors)
-    if not isinstance(metadata, dict):
-        metadata = {"network": metadata}
     model_file.write(out, tensors, metadata)
 
 
@@ -90,6 +92,8 @@ def _damaged_tensors(rng, tensors):
 
 def use_model(model):
     """Judge and predict, into a terminal and into files."""
+    with contextlib.suppress(DataError, ArgumentError):  # other data than that in x.csv
+        load_for(model, None, None)
     y = CLASSES.y_test if model.task == "classification" else VALUES.y_test
     if model.network.sizes[0] != X.shape[1] or model.network.sizes[-1] != 2:
         return
@@ -101,7 +105,10 @@ def use_model(model):
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_a_damaged_model(runs, tmp_path, task):
+def test_a_damaged_model(runs, tmp_path, task, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("a,b,c,y\n" + "".join(f"{a},{b},{c},left\n" for a, b, c in X.tolist()))
+
     def attempt(rng):
         file = tmp_path / RUN_FILE
         if rng.random() < 0.3:
