@@ -444,7 +444,7 @@ def check(
         observe=observe,
         jobs=jobs,
         report=report,
-        replace=force,
+        force=force,
     )
     if not found.passed:
         raise typer.Exit(1)
@@ -515,7 +515,7 @@ def bench(
         compare=compare or (),
         out=out,
         as_json=as_json,
-        replace=force,
+        force=force,
     )
     if found.own_faults:
         raise typer.Exit(1)
@@ -573,7 +573,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
-        replace=force,
+        force=force,
         page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
@@ -623,7 +623,7 @@ def report(
         require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
     page = out or Path("report.html")
-    found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
+    found = report_command.report(_console(), choice, page, _command_line(), force=force or out is None)
     if found.failed:
         raise typer.Exit(1)
 
