@@ -243,7 +243,7 @@ class CrossCheck:
     def write(self, path: str | Path) -> None:
         """Write the report in the format that the file's name ends in: .md or .json."""
         path = Path(path)
-        check_path("report", path, *SUFFIXES)
+        check_path("report", path, *SUFFIXES, replace=True)
         text = self.to_json() if path.suffix.lower() == ".json" else self.markdown()
         write_bytes(path, text.encode())
 
