@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,13 +57,15 @@ def check(
         raise StateError("--arch", "was given", f"be left out on device {made.device!r}: the emulator can be any chip")
     if case is not None:
         named = parse(case)
-        chosen = [_require_here(replace(named, arch=arch), made) for arch in archs or [named.arch]]
+        chosen = [_require_here(dataclasses.replace(named, arch=arch), made) for arch in archs or [named.arch]]
     else:
         chosen = choose(selection, made, archs)
     result = CrossCheck(made.name, made.device, observe)
     _run(console, result, chosen, jobs)
     if selection.full and case is None and made.device == "emulator":
-        _compile(console, result, list(dict.fromkeys(replace(each, arch="") for each in chosen)), archs, jobs)
+        _compile(
+            console, result, list(dict.fromkeys(dataclasses.replace(each, arch="") for each in chosen)), archs, jobs
+        )
     _conclude(console, result)
     if report is not None:
         result.write(report)
@@ -87,7 +89,7 @@ def _cases(selection: Selection, backend: Backend, arch: str) -> list[Case]:
         require_arch("arch", arch)
         with on_chip(arch):
             backend = backends.get(backend.name, backend.device)
-    return [replace(case, arch=arch) for case in selection.cases(backend.variants, backend.stores_halves)]
+    return [dataclasses.replace(case, arch=arch) for case in selection.cases(backend.variants, backend.stores_halves)]
 
 
 def _require_here(case: Case, backend: Backend) -> Case:
