@@ -107,7 +107,7 @@ def launches_of(backend: Any, case: Case) -> list[Launch]:
     backend._launch = noted.append
     try:
         problem = problem_of(case)
-        arrays = {name: each.array for name, each in placed(backend, problem, case.offset).items()}
+        arrays = {name: each.array for name, each in placed(backend, problem, case).items()}
         with runner.on_chip(case.arch), runner.plans_of(backend, case):
             problem.run(backend, arrays)
     finally:
