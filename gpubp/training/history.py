@@ -49,7 +49,7 @@ class HistoryRow:
         return not math.isnan(self.train_loss) and all(math.isfinite(norm) for norm in self.gradient_norms)
 
 
-def row_of(values: Mapping[str, Any]) -> HistoryRow:
+def row_of(values: Any) -> HistoryRow:
     """Return the row whose fields are these, from JSON. Raises ArgumentError."""
     names = [each.name for each in fields(HistoryRow)]
     if not isinstance(values, Mapping) or set(values) != set(names):
