@@ -305,11 +305,11 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
 def _tell(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
-    """Show what was guessed, and what the user must know, on stderr, apart from the results."""
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
+    """Show what the user must know, and what was guessed, on stderr, apart from the results."""
     for message in warnings:
         typer.echo(f"warning: {message}", err=True)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 _UNLESS_GIVEN = dict.fromkeys(TABLE)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tomllib
@@ -99,6 +100,17 @@ def history(folder):
 def write_csv(path, header, rows):
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def write_idx_set(start, **parts):
+    """IDX files of 3×4 images, of three classes, whose names begin like this."""
+    os.makedirs(os.path.dirname(start))
+    rng = np.random.default_rng(0)
+    for part, rows in parts.items():
+        images = rng.integers(0, 256, (rows, 3, 4), dtype=np.uint8)
+        for what, values in (("images-idx3", images), ("labels-idx1", (np.arange(rows) % 3).astype(np.uint8))):
+            head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            Path(f"{start}-{part}-{what}-ubyte").write_bytes(head + values.tobytes())
 
 
 def table(rows=60, seed=0):
@@ -497,6 +509,24 @@ def test_a_run_or_a_model_that_may_not_be_read_is_not_called_missing(gpubp, trai
     forbidden(tmp_path / "run")
     stderr = gpubp(*command, code=2).stderr
     assert re.fullmatch(r"error: cannot read run.*: Permission denied\n", stderr)
+
+
+@pytest.mark.parametrize("name", ["points.csv", "data.npz", "images"])
+def test_data_that_may_not_be_read_is_not_called_missing(gpubp, tmp_path, forbidden, name):
+    forbidden(tmp_path / "closed")
+    for verb in ("train", "gradcheck"):
+        stderr = gpubp(verb, "--data", f"closed/{name}", code=2).stderr
+        assert stderr == f"error: closed/{name}: it cannot be read: Permission denied\n"
+
+
+def test_data_gone_is_not_a_set_that_begins_with_its_name(gpubp, refused):
+    """EMNIST's files lie side by side: no file has the name of a set."""
+    write_idx_set("images/some", train=40, test=10)
+    gpubp("train", "--out", "run", "--data", "images/some", *FAST)
+    gpubp("train", "--resume", "run", "--epochs", "3")
+    assert judged(gpubp("evaluate", "run"))[1] == "10"
+    shutil.rmtree("images")
+    refused("train", "--resume", "run", "--epochs", "4", message=["images/some", "gone"])
 
 
 @pytest.mark.parametrize(
