@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.__main__ import end_on_interrupt
 from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
+from gpubp.interrupts import end_on_interrupt
 from gpubp.training.settings import TABLE, Settings
 
 if TYPE_CHECKING:
