@@ -14,15 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from gpubp.backends.base import Array
+from gpubp.backends.base import FORMS, Array
 from gpubp.dtypes import FLOAT64, master_of
 from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn.optimizers import Optimizer
 from gpubp.nn.precision import require_master
 
-FORMS = ("NT", "NN", "TN")
-"""The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
 INT64 = np.dtype(np.int64)
 MOST_REMEMBERED = 4096
 """Sets of arrays whose checks are remembered; with one more, all are forgotten."""

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Array = Any
 """An array of the backend's own library."""
 
+FORMS = ("NT", "NN", "TN")
+"""The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
+
 
 class Backend(Protocol):
     """One array library and one implementation of every primitive."""
@@ -45,6 +48,8 @@ class Backend(Protocol):
     """The rungs of the ladder that products come in, simplest first; empty if there is one way only."""
     variant: str | None
     """The rung that products take; None: the plan decides."""
+    stores_halves: bool
+    """True if the primitives that are no products take 16-bit arrays, whatever the device multiplies."""
     captures: bool
     """True if `capture` can record."""
 
@@ -147,7 +152,8 @@ class Backend(Protocol):
 
         output: (B, n_L), what the loss reads: the logits z for a loss from logits, else a.
         saved: (B, n_L), what σ' reads (a or z, as the activation says); for a loss from logits, z again.
-        y: (B, n_L) of the master dtype, or (B,) int64 labels if the loss takes labels.
+        y: (B, n_L) of the master dtype, or (B,) int64 labels if the loss takes labels. A label that is no class makes
+            the loss and its row of delta NaN; with a cross-entropy, so does a number outside 0 to 1 in its own place.
         control: δ^L is multiplied by control[LOSS_SCALE] before it is rounded; the loss is not. None: no scale.
         losses: (2,) float64 (see `gpubp.kernels.control.Losses`), delta: (B, n_L).
         """
@@ -178,6 +184,14 @@ class Backend(Protocol):
 
     def bias_gradient(self, delta: Array, gradient: Array) -> None:
         """∂L/∂b = Σ_batch δ, a column sum; delta: (B, n_l), gradient: (n_l,)."""
+
+    def product(
+        self, form: str, a: Array, b: Array, c: Array, alpha: float = 1.0, beta: float = 0.0, tf32: bool = False
+    ) -> None:
+        """c ← α A B + β c, the general product; c: (M, N) of the master dtype, not read where β = 0.
+
+        form: "NT": a is (M, K), b (N, K); "NN": a is (M, K), b (K, N); "TN": a is (K, M), b (K, N).
+        """
 
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:

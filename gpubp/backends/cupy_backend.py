@@ -44,6 +44,7 @@ class CupyBackend(GpuBackend):
     """
 
     name = "cupy"
+    stores_halves = True
     captures = True
 
     def __init__(self, device: str = "gpu", kernels: Path = KERNEL_DIRECTORY) -> None:

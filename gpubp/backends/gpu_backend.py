@@ -98,6 +98,10 @@ class GpuBackend:
     def empty(self, shape: Sequence[int], dtype: str | np.dtype) -> Array:
         raise NotImplementedError
 
+    def release_workspace(self) -> None:
+        """Let go of the working memory: the next primitive makes what it needs, and no more."""
+        self._workspace.release()
+
     def _launch(self, launch: Launch) -> None:
         """Launch a kernel on the backend's stream; its arguments are right."""
         raise NotImplementedError
@@ -290,11 +294,7 @@ class GpuBackend:
         tf32: bool = False,
         plan: Plan | None = None,
     ) -> None:
-        """c ← α A B + β c, where c is (M, N) of the master dtype; c is not read where β = 0.
-
-        form: "NT": a is (M, K), b (N, K); "NN": a is (M, K), b (K, N); "TN": a is (K, M), b (K, N).
-        plan: overrides the one that the rule chooses.
-        """
+        """See `Backend.product`. plan: overrides the one that the rule chooses."""
         found = self._check.product(form, a, b, c)
         factors = (c.dtype.type(alpha), c.dtype.type(beta))
         self._product("general_product", form, found, (form,), (a, b, c), tf32, plan, factors)

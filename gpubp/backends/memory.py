@@ -37,6 +37,12 @@ class Workspace:
             view = self._views[shape, dtype] = self.buffer[:nbytes].view(dtype).reshape(shape)
         return view
 
+    def release(self) -> None:
+        """Let go of the buffer: the next use makes one of just the size that it needs."""
+        self.buffer = None
+        self._bytes = 0
+        self._views.clear()
+
 
 class Uploads:
     """Host memory that is on its way to the device, kept until it has arrived.

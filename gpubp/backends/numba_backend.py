@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
-from gpubp.backends.arguments import FORMS, MOST_REMEMBERED, ArgumentChecker, Product
-from gpubp.backends.base import Array
+from gpubp.backends.arguments import MOST_REMEMBERED, ArgumentChecker, Product
+from gpubp.backends.base import FORMS, Array
 from gpubp.backends.gpu_backend import (
     REDUCTION,
     Execution,
@@ -116,6 +116,7 @@ class NumbaBackend(GpuBackend):
     name = "numba"
     variants = THREAD_VARIANTS
     widest = 0
+    stores_halves = False
     captures = False
 
     def __init__(self, device: str = "gpu") -> None:

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from gpubp.backends.base import Array
+from gpubp.arrays import on_host
+from gpubp.backends.base import FORMS, Array
 from gpubp.backends.numpy_rounded import rounded
-from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
-from gpubp.errors import ArgumentError, BackendError, StateError
-from gpubp.kernels.control import Control, Losses
+from gpubp.dtypes import ARITHMETIC, BFLOAT16, PLAIN, canonical
+from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
+from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control, Losses
 from gpubp.nn.activations import Activation, Identity, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import AdamW, Optimizer
@@ -50,6 +51,7 @@ class NumpyBackend:
     name = "numpy"
     variants: tuple[str, ...] = ()
     variant: str | None = None
+    stores_halves = True
     captures = False
 
     def __init__(self, device: str = "cpu") -> None:
@@ -65,7 +67,7 @@ class NumpyBackend:
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        return np.ascontiguousarray(x, dtype=dtype)
+        return np.ascontiguousarray(on_host("x", x), dtype=dtype)
 
     def asnumpy(self, x: Array) -> np.ndarray:
         return x.copy()
@@ -85,6 +87,8 @@ class NumpyBackend:
     def cast(self, source: Array, out: Array) -> None:
         if source is not out:
             with np.errstate(over="ignore"):  # what is too large becomes infinite
+                if source.dtype == np.float64 and out.dtype == BFLOAT16:
+                    source = _rounded_to_odd(source)  # ml_dtypes rounds to float32 on the way
                 np.copyto(out, source, casting="same_kind")
 
     def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> None:
@@ -194,6 +198,13 @@ class NumpyBackend:
             self._ones[delta.dtype] = np.ones(rows, delta.dtype)
         _column_sums(delta, self._ones[delta.dtype][:rows], gradient)
 
+    def product(
+        self, form: str, a: Array, b: Array, c: Array, alpha: float = 1.0, beta: float = 0.0, tf32: bool = False
+    ) -> None:
+        if form not in FORMS:
+            raise unknown_name("form", form, FORMS)
+        _product(alpha, a, b, beta, c, a_transposed=form == "TN", b_transposed=form == "NT", tf32=tf32)
+
     # --- update -----------------------------------------------------------------------------------------------------
     def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False) -> None:
         require_master("w", w)
@@ -263,6 +274,14 @@ class NumpyBackend:
             self.cast(parameters, stored)
 
 
+def _rounded_to_odd(x: np.ndarray) -> np.ndarray:
+    """Return float64 values as float32: what is not exact as the neighbour whose last bit is 1, so that rounding to
+    fewer bits goes the same way as from float64 (Boldo & Melquiond, 2008)."""
+    near = x.astype(np.float32)
+    even = near.view(np.uint32) % 2 == 0
+    return np.where(even & (near != x), np.nextafter(near, np.where(x > near, np.inf, -np.inf), dtype=np.float32), near)
+
+
 def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:
     """Move the loss scale on by one step. Return True if the step is made."""
     finite = math.isfinite(control[Control.SQUARED_NORM])
@@ -273,7 +292,8 @@ def _scale_loss(loss_scaling: LossScaling, control: Array) -> bool:
         return False
     control[Control.CLEAN_STEPS] += 1
     if control[Control.CLEAN_STEPS] >= loss_scaling.growth_interval:
-        control[Control.LOSS_SCALE] *= 2
+        if control[Control.LOSS_SCALE] < LARGEST_LOSS_SCALE:
+            control[Control.LOSS_SCALE] *= 2
         control[Control.CLEAN_STEPS] = 0
     return True
 

@@ -49,6 +49,7 @@ ROLES = {
     "hadamard_derivative": Roles(inputs=("product", "saved"), results=("delta",)),
     "weight_gradient": Roles(operands=("delta", "a_prev")),
     "bias_gradient": Roles(inputs=("delta",)),
+    "product": Roles(operands=("a", "b")),
     "weight_step": Roles(operands=("delta", "a_prev")),
 }
 

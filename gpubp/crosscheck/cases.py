@@ -9,12 +9,14 @@ precision have a subset of their own, of fewer options, since kernels for tensor
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from gpubp.backends.base import FORMS
+from gpubp.chips import architectures
 from gpubp.dtypes import ARITHMETIC, HALVES, MIXED, PLAIN, long_name
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn.activations import ACTIVATIONS
@@ -71,6 +73,9 @@ LARGE_VARIANTS = ("tiled", "blocked", "pipelined", TENSOR_CORE)
 LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))
 """M, N, K: ragged around the largest tile, with rows on 16-byte boundaries and off them."""
 
+GENERAL_SHAPES = ((1, 10, 64), (TILE + 1, TILE - 1, TILE + 1), (17, 31, 13), (5, 7, 1031), (130, 132, 36))
+"""M, N, K of the general product, whose loops the other products run at more shapes."""
+
 MIXED_SHAPES = (
     (1, 10, 64),
     (TILE - 1, TILE + 1, TILE - 1),
@@ -109,7 +114,8 @@ class Case:
         mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
         scale: the magnitude of deltas and gradients.
         values: "random", or "integers" small enough to be summed exactly.
-        offset: by how many elements every array starts off a 128-byte boundary.
+        offset: by how many elements some of the arrays start off a 128-byte boundary: see `buffers.placed`.
+        arch: the chip that the emulated device is, such as "sm_75"; "" for the backend's own.
     """
 
     primitive: str
@@ -122,6 +128,7 @@ class Case:
     values: str = "random"
     offset: int = 0
     seed: int = 0
+    arch: str = ""
 
     @property
     def rung(self) -> str | None:
@@ -149,7 +156,7 @@ class Case:
         shape = "x".join(map(str, self.shape))
         return (
             f"{self.primitive}:{self.variant}:{self.dtype}:{shape}:{self.option}:{self.mode}:{self.scale:g}:"
-            f"{self.values}:{self.offset}:{self.seed}"
+            f"{self.values}:{self.offset}:{self.seed}{self.arch and f':{self.arch}'}"
         )
 
     def generator(self) -> np.random.Generator:
@@ -191,7 +198,7 @@ def parse(name: str) -> Case:
     """
     parts = name.split(":")
     try:
-        primitive, variant, dtype, shape, option, mode, scale, values, offset, seed = parts
+        primitive, variant, dtype, shape, option, mode, scale, values, offset, seed, *arch = parts
         sides = tuple(int(side) for side in shape.split("x"))
         case = Case(
             primitive,
@@ -204,10 +211,11 @@ def parse(name: str) -> Case:
             values,
             int(offset),
             int(seed),
+            *arch,
         )
-    except ValueError:
+    except (ValueError, TypeError):
         fields_text = ":".join(field.name for field in fields(Case))
-        raise ArgumentError("case", name, fields_text) from None
+        raise ArgumentError("case", name, f"{fields_text}, of which the last may be left out") from None
     if primitive not in OPTIONS:
         raise ArgumentError("case", name, f"of a primitive that there is: {', '.join(OPTIONS)}")
     _check_fields(case)
@@ -229,6 +237,8 @@ def _check_fields(case: Case) -> None:
     if case.rung is not None and (case.rung == TENSOR_CORE) != (case.dtype in MIXED_DTYPES):
         must = f"of variant {TENSOR_CORE!r} with dtype {', '.join(MIXED_DTYPES)}, and of another one with the others"
         raise ArgumentError("case", case.name, must)
+    if case.arch:
+        require_arch("case", case.arch)
     if not (0 < case.scale < float("inf") and case.offset >= 0 and case.seed >= 0):
         raise ArgumentError("case", case.name, "of a scale > 0, an offset ≥ 0 and a seed ≥ 0")
 
@@ -252,11 +262,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "weight_gradient": _NONE,
     "weight_step": _NONE,
     "bias_gradient": _NONE,
+    "prepare_update": _NONE,
     "update": tuple(OPTIMIZERS),
+    "product": FORMS,
     "squared_norm": _NONE,
     "gather_rows": ("float", "labels"),
     "row_argmax": _NONE,
     "scale": _NONE,
+    "copy": _NONE,
     "cast": ("widen", "narrow"),
 }
 """Every primitive, with the options that it comes in."""
@@ -280,23 +293,29 @@ MIXED_OPTIONS: dict[str, tuple[str, ...]] = {
 
 MODES: dict[str, tuple[str, ...]] = {
     "dense_forward": ("bias", "no_bias", "keep_z"),
-    "output_delta": ("mean", "sum"),
+    "output_delta": ("mean", "sum", "stray"),
+    "prepare_update": ("unclipped", "clipped", "within", "nan", "infinite"),
     "update": ("first", "late", "decay", "clip_norm", "clip_value"),
+    "product": ("assign", "accumulate"),
 }
 """What else some primitives can be asked; the others have the mode "-" alone."""
 
 HALF_MODES: dict[str, tuple[str, ...]] = {
+    "softmax": ("master",),
     "output_delta": ("scaled",),
+    "prepare_update": ("scaled", "scaled_clipped", "grown", "capped", "skipped", "skipped_nan", "least"),
     "update": ("scaled", "grown", "overflow"),
+    "cast": ("float64",),
 }
-"""What they can be asked besides with `HALF_DTYPES`: a loss scale, its growth, a gradient that is not finite."""
+"""What they can be asked besides with `HALF_DTYPES`: a loss scale, its growth, a gradient that is not finite, a result
+of the master dtype, a cast from float64 or to it."""
 
-PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
+PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step", "product")
 """The primitives that are products: the ones with rungs of the ladder, and with shapes M, N, K."""
 
 HALF_PRIMITIVES = (
-    *("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "update"),
-    *("gather_rows", "row_argmax", "scale", "cast"),
+    *("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "prepare_update", "update"),
+    *("gather_rows", "row_argmax", "scale", "copy", "cast"),
 )
 """The primitives that are no products, and read or write `HALF_DTYPES`."""
 
@@ -316,9 +335,13 @@ def has_mixed(variants: Sequence[str]) -> bool:
 
 
 def _shapes(primitive: str) -> Sequence[tuple[int, ...]]:
+    if primitive == "product":
+        return GENERAL_SHAPES
     if primitive in PRODUCTS:
         return PRODUCT_SHAPES
-    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale", "cast") else ROW_SHAPES
+    if primitive == "prepare_update":
+        return ((1,),)
+    return FLAT_SIZES if primitive in ("update", "squared_norm", "scale", "copy", "cast") else ROW_SHAPES
 
 
 def _values(primitive: str) -> Sequence[str]:
@@ -366,7 +389,7 @@ def mixed_choices(primitive: str, variants: Sequence[str], full: bool = False) -
         chosen = [(*kernel, option) for kernel, option in itertools.product(kernels, options)]
     return [
         chosen,
-        MIXED_SHAPES if product and not full else _shapes(primitive),
+        MIXED_SHAPES if product and primitive != "product" and not full else _shapes(primitive),
         _modes(primitive, HALF_DTYPES[0] if primitive in HALF_PRIMITIVES else "tf32"),
         _scales(primitive, MIXED_SCALES),
         (0, 1),
@@ -375,37 +398,75 @@ def mixed_choices(primitive: str, variants: Sequence[str], full: bool = False) -
 
 
 def _scales(primitive: str, scales: Sequence[float]) -> list[tuple[float, str]]:
-    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax", "cast")
+    scaled = primitive not in ("dense_forward", "softmax", "gather_rows", "row_argmax", "copy", "cast")
     of_values = {"random": scales if scaled else (1.0,), "integers": (1.0,)}
     return [(scale, values) for values in _values(primitive) for scale in of_values[values]]
 
 
-def all_cases(primitive: str, variants: Sequence[str]) -> Iterator[Case]:
-    """Every combination."""
+def all_cases(primitive: str, variants: Sequence[str], stores_halves: bool = False) -> Iterator[Case]:
+    """Every combination. Arguments as for `covering_cases`."""
     if primitive in PRODUCTS:
         variants = [*variants, *(name + LARGE for name in variants if name in LARGE_VARIANTS)]
     plain = _without_tensor_cores(variants)
     if plain or not variants:
         for row in itertools.product(*choices(primitive, plain)):
             yield _case(primitive, row)
-    if has_mixed(variants):
+    if _mixed_here(primitive, variants, stores_halves):
         for row in itertools.product(*mixed_choices(primitive, variants, full=True)):
             yield _mixed_case(primitive, row)
 
 
-def covering_cases(primitive: str, variants: Sequence[str]) -> list[Case]:
+def covering_cases(primitive: str, variants: Sequence[str], stores_halves: bool = False) -> list[Case]:
     """Return a subset in which every two choices of `choices`, and of `mixed_choices`, occur together at least once,
     and a few cases of large tiles.
+
+    Args:
+        variants: that the backend's products come in.
+        stores_halves: True if its other primitives take `HALF_DTYPES`, whatever its products take.
     """
     found: list[Case] = []
     plain = _without_tensor_cores(variants)
     if plain or not variants:
         found += [_case(primitive, row) for row in _covering_array(choices(primitive, plain))]
-    if has_mixed(variants) and mixed_dtypes(primitive):
+    if _mixed_here(primitive, variants, stores_halves):
         found += [_mixed_case(primitive, row) for row in _covering_array(mixed_choices(primitive, variants))]
-    if primitive in PRODUCTS:
+    if primitive in PRODUCTS and primitive != "product":
         found += [case for name in variants if name in LARGE_VARIANTS for case in _large_cases(primitive, name)]
     return found
+
+
+def _mixed_here(primitive: str, variants: Sequence[str], stores_halves: bool) -> bool:
+    found = has_mixed(variants) or (stores_halves and primitive in HALF_PRIMITIVES)
+    return found and bool(mixed_dtypes(primitive))
+
+
+OLDER = "sm_75"
+"""A chip before sm_80, for which the kernels in CUDA C++ have paths of their own."""
+
+
+def older_cases() -> list[Case]:
+    """Return cases that run every path of the kernels in CUDA C++ for chips before sm_80: copies of tiles through
+    registers, in each form, dtype and width of copy, and the rounding to bfloat16 by integers.
+    """
+    chosen = [
+        Case(primitive, "pipelined", dtype, shape, option, mode, values=values)
+        for primitive, option, mode in (
+            ("dense_forward", "gelu", "keep_z"),
+            ("transpose_product", "-", "-"),
+            ("weight_gradient", "-", "-"),
+        )
+        for dtype in DTYPES
+        for shape in ((130, 132, 36), (17, 31, 13), (5, 7, 1031))  # by 16 bytes, by elements, and in parts
+        for values in ("random", "integers")
+    ]
+    for primitive in ("softmax", "update", "cast"):
+        options = MIXED_OPTIONS.get(primitive, OPTIONS[primitive])
+        chosen += [
+            case
+            for case in covering_cases(primitive, (), True)
+            if case.dtype == "bfloat16" and case.option in (options[0], options[-1])
+        ]
+    return [replace(case, arch=OLDER) for case in chosen]
 
 
 def _without_tensor_cores(variants: Sequence[str]) -> list[str]:
@@ -418,7 +479,7 @@ def _large_cases(primitive: str, variant: str) -> Iterator[Case]:
     """
     mixed = variant == TENSOR_CORE
     dtypes, shapes = (mixed_dtypes(primitive), MIXED_LARGE_SHAPES) if mixed else (DTYPES, LARGE_SHAPES)
-    options = MIXED_OPTIONS.get(primitive, _NONE) if mixed else OPTIONS[primitive][-2:]
+    options = MIXED_OPTIONS.get(primitive, OPTIONS[primitive]) if mixed else OPTIONS[primitive][-2:]
     modes = itertools.cycle(MODES.get(primitive, _NONE))
     for dtype, option, mode in zip(dtypes, itertools.cycle(options), modes, strict=False):
         for shape, values in itertools.product(shapes, _values(primitive)):
@@ -443,17 +504,16 @@ class Selection:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtypes", tuple(dict.fromkeys(map(long_name, self.dtypes))))
 
-    def cases(self, variants: Sequence[str]) -> list[Case]:
-        """Return the cases, on a backend whose products come in these variants.
+    def cases(self, variants: Sequence[str], stores_halves: bool = False) -> list[Case]:
+        """Return the cases. Arguments as for `covering_cases`.
 
         Raises:
             ArgumentError: a name is unknown, or no case is left.
         """
-        all_dtypes = (*DTYPES, *MIXED_DTYPES)
         for argument, names, known in (
             ("primitive", self.primitives, OPTIONS),
             ("variant", self.variants, variants),
-            ("dtype", self.dtypes, all_dtypes),
+            ("dtype", self.dtypes, (*DTYPES, *MIXED_DTYPES)),
         ):
             if names and not known:
                 raise ArgumentError(argument, names[0], "left out: the backend computes in one way only")
@@ -461,23 +521,31 @@ class Selection:
                 if name not in known:
                     raise unknown_name(argument, name, known)
         for name in self.dtypes:
-            require_dtype("dtype", name, name, variants)
+            require_dtype("dtype", name, name, variants, stores_halves)
         make = all_cases if self.full else covering_cases
-        found = [
+        found = self.of(
             case
             for primitive in self.primitives or OPTIONS
-            for case in make(primitive, self.variants or variants)
-            if case.dtype in (self.dtypes or all_dtypes) and (not self.variants or case.rung in self.variants)
-        ]
-        if self.shape is not None:
-            found = [replace(case, shape=self.shape) for case in found if len(case.shape) == len(self.shape)]
-            found = list(dict.fromkeys(found))
-            if not found:
-                must = "of as many sides as a chosen primitive has: MxNxK for products"
-                raise ArgumentError("shape", self.shape, must)
+            for case in make(primitive, self.variants or variants, stores_halves)
+        )
+        if self.shape is not None and not found:
+            must = "of as many sides as a chosen primitive has: MxNxK for products"
+            raise ArgumentError("shape", "x".join(map(str, self.shape)), must)
         if not found:
             raise ArgumentError("dtype", ", ".join(self.dtypes), "one that the chosen primitives and variants have")
         return found
+
+    def of(self, cases: Iterable[Case]) -> list[Case]:
+        """Return those of the cases that are chosen, at the chosen shape."""
+        chosen = [
+            case
+            for case in cases
+            if case.primitive in (self.primitives or OPTIONS)
+            and case.dtype in (self.dtypes or (*DTYPES, *MIXED_DTYPES))
+            and (not self.variants or case.rung in self.variants)
+            and (self.shape is None or len(case.shape) == len(self.shape))
+        ]
+        return chosen if self.shape is None else list(dict.fromkeys(replace(each, shape=self.shape) for each in chosen))
 
 
 def _case(primitive: str, row: Sequence[Any]) -> Case:
@@ -490,9 +558,15 @@ def _mixed_case(primitive: str, row: Sequence[Any]) -> Case:
     return Case(primitive, variant, dtype, shape, option, mode, scale, values, offset, seed)
 
 
-def require_dtype(argument: str, value: str, dtype: str, variants: Sequence[str]) -> None:
-    """Raise ArgumentError for a dtype that a backend whose products come in these variants does not have."""
-    if dtype in MIXED_DTYPES and not has_mixed(variants):
+def require_arch(argument: str, arch: str) -> None:
+    """Raise ArgumentError for an architecture that the emulated device cannot be."""
+    if arch not in architectures():
+        raise unknown_name(argument, arch, architectures())
+
+
+def require_dtype(argument: str, value: str, dtype: str, variants: Sequence[str], stores_halves: bool = False) -> None:
+    """Raise ArgumentError for a dtype that a backend does not have. Arguments as for `covering_cases`."""
+    if dtype in MIXED_DTYPES and not has_mixed(variants) and not (stores_halves and dtype in HALF_DTYPES):
         have = " or ".join(DTYPES)
         where = "mixed precision is in backends 'numpy' and, on sm_80 and up, 'cupy'"
         raise ArgumentError(argument, value, f"{have} here", where)

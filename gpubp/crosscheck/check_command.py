@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpubp import backends
 from gpubp.backends.base import Backend
-from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, parse, require_dtype
-from gpubp.crosscheck.compilation import compile_cases
-from gpubp.crosscheck.runner import run_cases
+from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, older_cases, parse, require_arch, require_dtype
+from gpubp.crosscheck.compilation import ARCHITECTURES, compile_cases
+from gpubp.crosscheck.runner import on_chip, run_cases
 from gpubp.crosscheck.summary import SUFFIXES, CrossCheck
 from gpubp.errors import ArgumentError, StateError
 from gpubp.files import check_path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 REFRESH = 4
 """Times a second that the live table is drawn."""
 SHOWN_FAILURES = 10
+LONGEST_SIDE = 12
+"""Digits of a side of a shape."""
 
 
 def check(
@@ -30,25 +33,39 @@ def check(
     device: str | None,
     selection: Selection,
     case: str | None = None,
+    archs: Sequence[str] = (),
     observe: bool = False,
     jobs: int | None = None,
     report: Path | None = None,
+    force: bool = False,
 ) -> CrossCheck:
     """Run the chosen cases, or the one of this name, and print a table; write the report if there is a path for it.
+
+    force: the report may replace a file.
+    archs: the chips that the emulated device is in turn, such as "sm_75". If none is given it is as usual, but for a
+    few cases in which kernels have paths for older chips.
 
     Raises:
         ArgumentError: the choice leaves no case, or a path cannot be written. Raised before any case runs.
     """
     if report is not None:
-        check_path("report", report, *SUFFIXES)
+        check_path("report", report, *SUFFIXES, replace=force)
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")
-    chosen = [_named(case, made)] if case is not None else selection.cases(made.variants)
+    if archs and made.device != "emulator":
+        raise StateError("--arch", "was given", f"be left out on device {made.device!r}: the emulator can be any chip")
+    if case is not None:
+        named = parse(case)
+        chosen = [_require_here(dataclasses.replace(named, arch=arch), made) for arch in archs or [named.arch]]
+    else:
+        chosen = choose(selection, made, archs)
     result = CrossCheck(made.name, made.device, observe)
     _run(console, result, chosen, jobs)
     if selection.full and case is None and made.device == "emulator":
-        _compile(console, result, chosen, jobs)
+        _compile(
+            console, result, list(dict.fromkeys(dataclasses.replace(each, arch="") for each in chosen)), archs, jobs
+        )
     _conclude(console, result)
     if report is not None:
         result.write(report)
@@ -56,13 +73,36 @@ def check(
     return result
 
 
-def _named(name: str, backend: Backend) -> Case:
-    """Return the case of this name, if the backend has its variant."""
-    case = parse(name)
+def choose(selection: Selection, backend: Backend, archs: Sequence[str]) -> list[Case]:
+    """Return the chosen cases on each architecture; if none is given, on the device's own, and with kernels that have
+    paths for older chips also `older_cases`, where the device can be one.
+    """
+    found = [case for arch in archs or [""] for case in _cases(selection, backend, arch)]
+    if not archs and backend.name == "cupy" and backend.device == "emulator":
+        found += selection.of(older_cases())
+    return found
+
+
+def _cases(selection: Selection, backend: Backend, arch: str) -> list[Case]:
+    """Return the chosen cases on this architecture; "" for the device's own."""
+    if arch:
+        require_arch("arch", arch)
+        with on_chip(arch):
+            backend = backends.get(backend.name, backend.device)
+    return [dataclasses.replace(case, arch=arch) for case in selection.cases(backend.variants, backend.stores_halves)]
+
+
+def _require_here(case: Case, backend: Backend) -> Case:
+    """Return the case, if the backend and its device can run it."""
+    if case.arch and backend.device != "emulator":
+        raise ArgumentError("case", case.name, f"of no architecture on device {backend.device!r}")
+    with on_chip(case.arch):
+        backend = backends.get(backend.name, backend.device)
     known = tuple(backend.variants) if case.primitive in PRODUCTS and backend.variants else ("-",)
     if (case.rung or "-") not in known:
-        raise ArgumentError("case", name, f"of a variant that backend {backend.name!r} has: {', '.join(known)}")
-    require_dtype("case", name, case.dtype, backend.variants)
+        raise ArgumentError("case", case.name, f"of a variant that backend {backend.name!r} has: {', '.join(known)}")
+    halves = backend.stores_halves and case.primitive not in PRODUCTS
+    require_dtype("case", case.name, case.dtype, backend.variants, halves)
     return case
 
 
@@ -75,7 +115,7 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if not all(side.isdecimal() and int(side) >= 1 for side in sides):
+    if not all(side.isdecimal() and len(side) <= LONGEST_SIDE and int(side) >= 1 for side in sides):
         raise ArgumentError("shape", text, "sides ≥ 1 with x between them, such as 128x64x32")
     return tuple(int(side) for side in sides)
 
@@ -89,39 +129,43 @@ def _run(console: Console, result: CrossCheck, cases: Sequence[Case], jobs: int 
     if not console.is_terminal:
         for outcome in outcomes:
             result.add(outcome)
-        console.print(result.table())
+        console.print(Group(*result.tables))
         return
     with Live(console=console, refresh_per_second=REFRESH) as live:
         for number, outcome in enumerate(outcomes, start=1):
             result.add(outcome)
-            live.update(Group(result.table(), Text(f"{number} of {len(cases)} cases, {len(result.failures)} failed")))
-        live.update(result.table())
+            live.update(Group(*result.tables, Text(f"{number} of {len(cases)} cases, {len(result.failures)} failed")))
+        live.update(Group(*result.tables))
 
 
-def _compile(console: Console, result: CrossCheck, cases: Sequence[Case], jobs: int | None) -> None:
+def _compile(
+    console: Console, result: CrossCheck, cases: Sequence[Case], archs: Sequence[str], jobs: int | None
+) -> None:
     from rich.live import Live
     from rich.text import Text
 
     with Live(console=console, refresh_per_second=REFRESH, transient=True) as live:
-        for number, kernel in enumerate(compile_cases(cases, result.backend, jobs=jobs), start=1):
+        kernels = compile_cases(cases, result.backend, jobs=jobs, architectures=tuple(archs or ARCHITECTURES))
+        for number, kernel in enumerate(kernels, start=1):
             result.add_kernel(kernel)
             live.update(Text(f"{number} kernels compiled, {len(result.misfits)} failed"))
     console.print(result.compiled_table())
     for line in result.absences():
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _conclude(console: Console, result: CrossCheck) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
+    passed, failed = Text("passed", "green"), Text("failed", "red")
     if result.passed:
-        console.print(f"[green]passed[/]: {result.cases} cases")
+        console.print(passed + f": {result.cases} cases")
         return
     for kernel in result.misfits[:SHOWN_FAILURES]:
-        console.print(f"[red]failed[/]: {escape(kernel.case.name)}: {escape(kernel.complaint)}", soft_wrap=True)
+        console.print(failed + f": {kernel.case.name}: {kernel.complaint}", soft_wrap=True)
     if not result.failures:
         return
-    console.print(f"[red]failed[/]: {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
+    console.print(failed + f": {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
     for outcome in sorted(result.failures, key=lambda each: -each.share)[:SHOWN_FAILURES]:
-        console.print(result.command(outcome), style="bold", soft_wrap=True, highlight=False, markup=False)
-        console.print(f"  {outcome.complaint()}", soft_wrap=True, highlight=False, markup=False)
+        console.print(result.command(outcome), style="bold", soft_wrap=True)
+        console.print(f"  {outcome.complaint()}", soft_wrap=True)

@@ -31,17 +31,23 @@ class Comparison:
         )
 
 
-def compare(result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float) -> Comparison:
+def compare(
+    result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float, nan: np.ndarray | None = None
+) -> Comparison:
     """Return a comparison that passes if |result − reference| ≤ bound and every element of `result` is finite.
+
+    nan: where the result must be NaN, whatever the reference and the bound say there; None: nowhere.
 
     An infinity passes where the reference lies beyond the largest number of result's dtype, and must stand there: only
     as far from that limit as the error before the last rounding goes, either may. Saturation fails, and so does an
     infinity that comes too early. Where the reference itself is infinite, so must the result be.
 
-    `reference` holds no NaN, `bound` is finite; both are of a wider dtype than `result`, and all have one shape, not
-    empty. Written as `all(error <= bound)`, so that a NaN fails.
+    Elsewhere `reference` holds no NaN, and `bound` is finite; both are of a wider dtype than `result`, and all have one
+    shape, not empty. Written as `all(error <= bound)`, so that a NaN fails.
     """
     bound = np.broadcast_to(np.asarray(bound), reference.shape)
+    nan = np.zeros(reference.shape, bool) if nan is None else nan
+    reference, bound = np.where(nan, 0, reference), np.where(nan, 0, bound)
     if result.shape != reference.shape:
         raise ValueError(f"result is of shape {result.shape}, its reference of {reference.shape}")
     if np.isnan(reference).any() or not (np.isfinite(bound).all() and (bound >= 0).all()):
@@ -51,7 +57,8 @@ def compare(result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float
         must, may = _overflows(result.dtype, reference, bound)
         infinite = np.isinf(wide)
         right = np.where(infinite, may & (np.sign(wide) == np.sign(reference)), np.isfinite(wide) & ~must)
-        error = np.where(right, np.where(infinite, 0, np.abs(wide - reference)), np.inf)
+        right = np.where(nan, np.isnan(wide), right)
+        error = np.where(right, np.where(infinite | nan, 0, np.abs(wide - reference)), np.inf)
         within = error <= bound
         shares = np.where(error == 0, 0, error / bound)
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(shares), shares.shape))
@@ -60,7 +67,7 @@ def compare(result: np.ndarray, reference: np.ndarray, bound: np.ndarray | float
         share=float(shares[worst]),
         where=worst,
         value=float(result[worst]),
-        reference=float(reference[worst]),
+        reference=float("nan") if nan[worst] else float(reference[worst]),
         bound=float(bound[worst]),
     )
 

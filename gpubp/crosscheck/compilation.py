@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpubp.chips import architectures
 from gpubp.crosscheck import problems, runner
-from gpubp.crosscheck.buffers import filled, poisoned
+from gpubp.crosscheck.buffers import placed
 from gpubp.crosscheck.cases import TENSOR_CORE, Case
 from gpubp.errors import ArgumentError
 from gpubp.toolchain import cache
@@ -121,11 +121,7 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
         try:
             backend, notes = _note_taking_backend(name, arch)
             notes.clear()
-            arrays = {key: filled(backend, values, case.offset).array for key, values in problem.inputs.items()}
-            arrays |= {key: filled(backend, values, case.offset).array for key, values in problem.started.items()}
-            arrays |= {
-                key: poisoned(backend, shape, dtype, case.offset).array for key, (shape, dtype) in problem.made.items()
-            }
+            arrays = {key: each.array for key, each in placed(backend, problem, case).items()}
             with runner.plans_of(backend, case):
                 if case.rung == TENSOR_CORE and TENSOR_CORE not in backend.variants:
                     return [(case, CompiledKernel(case, arch, absent=_refusal(backend, problem, arrays)))]

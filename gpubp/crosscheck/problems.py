@@ -11,17 +11,19 @@ roundoff of float32 (`case.master`) up to there, and that of the output's own dt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from gpubp.backends.base import Array, Backend
 from gpubp.crosscheck import bounds, references
 from gpubp.crosscheck.bounds import REFERENCE, ROUNDINGS, UNIT_ROUNDOFF, stored
 from gpubp.crosscheck.cases import HALF_MODES, Case
-from gpubp.kernels.control import Control
+from gpubp.crosscheck.products import FORMS
+from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control
 from gpubp.nn import activations, losses, optimizers
 from gpubp.nn.activations import Activation
 from gpubp.nn.optimizers import AdamW, Optimizer
@@ -36,10 +38,11 @@ DECAYED_SHARE = 3
 
 @dataclass(frozen=True)
 class Expected:
-    """What an output must be: within `bound` of `reference`, both in the reference's dtype."""
+    """What an output must be: within `bound` of `reference`, both in the reference's dtype; NaN where `nan` says so."""
 
     reference: np.ndarray
     bound: np.ndarray
+    nan: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def make(case: Case) -> Problem:
 # --- forward ----------------------------------------------------------------------------------------------------------
 def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     a_prev, w, b = (_draw(case, rng, shape) for shape in ((m, k), (n, k), (n,)))
     b = b.astype(case.master)
     if case.values == "random":
@@ -127,17 +130,18 @@ def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
 
 def _softmax(case: Case, rng: np.random.Generator) -> Problem:
     z = _rounded(rng.normal(0, 5, case.shape), case.storage)
+    dtype = case.master if case.mode == "master" else case.storage
 
     def expect() -> dict[str, Expected]:
         wide = _wide(z)
         a = references.softmax(wide)
-        return {"a": _within(a, _softmax_error(wide, a, case.master), case.storage)}
+        return {"a": _within(a, _softmax_error(wide, a, case.master), dtype)}
 
     return Problem(
         {"z": z},
         lambda backend, arrays: backend.softmax(arrays["z"], arrays["a"]),
         expect,
-        {"a": (case.shape, case.storage)},
+        {"a": (case.shape, dtype)},
     )
 
 
@@ -154,8 +158,8 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     rows = case.shape[0]
     loss_name, activation_name, *labels = case.option.split("+")
     scaled = case.mode == "scaled"
-    loss = losses.get({"name": loss_name, "reduction": "mean" if scaled else case.mode})
-    activation = activations.get(activation_name)
+    loss = losses.get({"name": loss_name, "reduction": "sum" if case.mode == "sum" else "mean"})
+    activation = _activation(activation_name)
     z = _rounded(rng.normal(0, 2, case.shape), case.storage)
     if loss.from_logits:
         output = saved = z
@@ -167,6 +171,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     if case.scale != 1 and not loss.from_logits:
         # outputs near their targets make deltas of the size of small gradients; the loss is of its square then
         y = _rounded(_wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
+    astray = _strayed(rng, loss, y, case.shape[1]) if case.mode == "stray" else np.zeros_like(y, bool)
     factor = LossScaling().initial if scaled else 1.0
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
@@ -188,7 +193,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
 
     def expect() -> dict[str, Expected]:
         wide_out, wide_saved = _wide(output), _wide(saved)
-        wide_y = y if labels else _wide(y)
+        wide_y = np.where(astray, 0, y if labels else _wide(y))
         delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
         error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
         delta, error = factor * delta, factor * error
@@ -199,7 +204,13 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
         loss_error = ROUNDINGS["loss"] * u * terms + 4 * rows * u_sum * terms
         loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * u_sum * 3.0])
         bound = stored(_wide_like(loss_bound, case.dtype), losses_reference, "float64")
-        return {"delta": _within(delta, error, case.storage), "losses": Expected(losses_reference, bound)}
+        # a softmax couples the places of a row, but for cross-entropy, whose δ is a − y
+        by_rows = labels or (activation.name == "softmax" and not loss.from_logits)
+        nan = astray.reshape(rows, -1).any(axis=1, keepdims=True) if by_rows else astray
+        return {
+            "delta": replace(_within(delta, error, case.storage), nan=np.broadcast_to(nan, case.shape)),
+            "losses": Expected(losses_reference, bound, np.full(2, astray.any())),
+        }
 
     return Problem(inputs, call, expect, {"delta": (case.shape, case.storage)}, started)
 
@@ -220,6 +231,19 @@ def _targets(case: Case, rng: np.random.Generator, loss: losses.Loss, labels: bo
     if loss.name == "binary_cross_entropy":
         return rng.integers(0, 2, case.shape).astype(case.master)
     return _rounded(rng.normal(0, 1, case.shape), case.master)
+
+
+def _strayed(rng: np.random.Generator, loss: losses.Loss, y: np.ndarray, width: int) -> np.ndarray:
+    """Put targets that the loss does not take into y, at least one. Return where they are."""
+    astray = rng.random(y.shape) < 0.1
+    astray.reshape(-1)[rng.integers(y.size)] = True
+    wrong: list[Any] = [np.nan]
+    if y.ndim == 1:
+        wrong = [-1, width, 2**32, np.iinfo(np.int64).min, np.iinfo(np.int64).max]
+    elif loss.from_logits:
+        wrong += [-1.0, 5.0, -1e-30, np.nextafter(y.dtype.type(1), 2)]
+    y[astray] = rng.permuted(np.resize(wrong, int(astray.sum())))
+    return astray
 
 
 def _output_delta_error(
@@ -262,7 +286,7 @@ def _loss_terms(loss: losses.Loss, output: np.ndarray, y: np.ndarray) -> float:
 
 def _hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     delta_next, w_next = _draw(case, rng, (m, k), case.scale), _draw(case, rng, (k, n))
     saved = _saved(case, rng, activation, (m, n))
 
@@ -305,7 +329,7 @@ def _transpose_product(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _hadamard_derivative(case: Case, rng: np.random.Generator) -> Problem:
-    activation = activations.get(case.option)
+    activation = _activation(case.option)
     product = _draw(case, rng, case.shape, case.scale)
     saved = _saved(case, rng, activation, case.shape)
     return Problem(
@@ -397,6 +421,38 @@ _LATE_STEP = 1000
 _SCALING = LossScaling(initial=1024.0, growth_interval=10)
 
 
+def _prepare_update(case: Case, rng: np.random.Generator) -> Problem:
+    """Return the problem of prepare_update at one state of `control`, by the case's mode."""
+    norm = {"nan": np.nan, "infinite": np.inf, "skipped": np.inf, "skipped_nan": np.nan}.get(case.mode, case.scale)
+    limits = {"clipped": 0.3, "scaled_clipped": 0.3, "within": 3.0, "nan": 1.0, "infinite": 1.0}
+    max_norm = limits[case.mode] * case.scale if case.mode in limits else None
+    scaling = _SCALING if case.mode in HALF_MODES["prepare_update"] else None
+    control = rng.normal(0, 1, len(Control))  # what it must not change, or sets whatever was there
+    control[Control.STEP] = _LATE_STEP
+    if scaling is None:
+        control[Control.SQUARED_NORM] = norm**2
+    else:
+        loss_scale = {"capped": LARGEST_LOSS_SCALE, "least": 1.0}.get(case.mode, scaling.initial)
+        control[Control.SQUARED_NORM] = np.inf if case.mode == "least" else (loss_scale * norm) ** 2
+        control[Control.LOSS_SCALE] = loss_scale
+        control[Control.CLEAN_STEPS] = scaling.growth_interval - 1 if case.mode in ("grown", "capped") else 3
+
+    def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
+        backend.prepare_update(max_norm, arrays["control"], *(() if scaling is None else (scaling,)))
+
+    def expect() -> dict[str, Expected]:
+        after = references.prepared(control, max_norm, scaling)
+        return {"control": _control(after, np.isnan(after))}
+
+    return Problem({}, call, expect, started={"control": control})
+
+
+def _control(after: np.ndarray, nan: np.ndarray | None = None) -> Expected:
+    """Return what `control` must be: a few roundings, in float64, from what it is in exact arithmetic."""
+    finite = np.where(np.isfinite(after), after, 0)
+    return Expected(after, stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(finite), finite, "float64"), nan)
+
+
 def _optimizer(case: Case) -> Optimizer:
     options: dict[str, Any] = {"name": case.option, "learning_rate": 0.01}
     if case.mode == "decay":
@@ -418,7 +474,8 @@ def _update(case: Case, rng: np.random.Generator) -> Problem:
     if case.mode == "overflow":
         g[-1] = np.inf
     state = {name: _state(case, rng, name) for name in optimizer.state}
-    control, after = _controls(case, optimizer, g, scaling)
+    control = _update_control(case, optimizer, g, scaling)
+    after = references.prepared(control, optimizer.clip_norm, scaling)
     skipped = case.mode == "overflow"
     half = case.storage != case.master
 
@@ -441,38 +498,23 @@ def _update(case: Case, rng: np.random.Generator) -> Problem:
             return expected | {"control": _exactly(after, "float64")}
         scale, step = float(after[Control.GRADIENT_SCALE]), int(after[Control.STEP])
         expected = _expected_update(case, optimizer, w, g, state, decayed, scale, step)
-        error = stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(after), after, "float64")
-        return expected | {"control": Expected(after, error)}
+        return expected | {"control": _control(after)}
 
     return Problem({"g": g}, call, expect, made, started, prepare)
 
 
-def _controls(
-    case: Case, optimizer: Optimizer, g: np.ndarray, scaling: LossScaling | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the control array before the update and after it."""
+def _update_control(case: Case, optimizer: Optimizer, g: np.ndarray, scaling: LossScaling | None) -> np.ndarray:
+    """Return the control array before the update."""
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = optimizer.learning_rate
     control[Control.STEP] = _LATE_STEP if case.mode in ("late", *HALF_MODES["update"]) else 0
-    control[Control.SQUARED_NORM] = norm2 = float(np.square(_wide(g)).sum())
+    control[Control.SQUARED_NORM] = float(np.square(_wide(g)).sum())
     control[Control.GRADIENT_SCALE] = 7.0
-    loss_scale = 1.0
     if scaling is not None:
-        control[Control.LOSS_SCALE] = loss_scale = scaling.initial
+        control[Control.LOSS_SCALE] = scaling.initial
         control[Control.CLEAN_STEPS] = scaling.growth_interval - 1 if case.mode == "grown" else 3
         control[Control.SKIP] = case.mode != "overflow"  # what the last update left
-    after = control.copy()
-    if case.mode == "overflow":
-        after[[Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]] = loss_scale / 2, 0, 1
-        return control, after
-    norm = norm2**0.5 / loss_scale
-    clip = 1.0 if optimizer.clip_norm is None else min(1.0, optimizer.clip_norm / norm)
-    after[Control.GRADIENT_SCALE] = clip / loss_scale
-    after[Control.STEP] += 1
-    if scaling is not None:
-        grown = case.mode == "grown"
-        after[[Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]] = loss_scale * (1 + grown), 4 * (not grown), 0
-    return control, after
+    return control
 
 
 def _state(case: Case, rng: np.random.Generator, name: str) -> np.ndarray:
@@ -560,6 +602,32 @@ def _step_terms(
 
 
 # --- array functions --------------------------------------------------------------------------------------------------
+def _general_product(case: Case, rng: np.random.Generator) -> Problem:
+    m, n, k = case.shape
+    form, accumulates = case.option, case.mode == "accumulate"
+    alpha, beta = (-2.0, 0.5) if accumulates else (0.5, 0.0)  # exact with integers
+    sides, factors = FORMS[form]
+    a_sides, b_sides = sides(m, n, k)
+    a, b = _draw(case, rng, a_sides, case.scale), _draw(case, rng, b_sides)
+    c = _draw(case, rng, (m, n), case.scale).astype(case.master)
+
+    def expect() -> dict[str, Expected]:
+        wide_a, wide_b = factors(_operand(case, a), _operand(case, b))
+        terms = abs(alpha) * (np.abs(wide_a) @ np.abs(wide_b)) + abs(beta * _wide(c))
+        result = alpha * (wide_a @ wide_b) + beta * _wide(c)
+        return {"c": _summed(case, result, bounds.product_error(terms, k, case.dtype), case.master)}
+
+    return Problem(
+        {"a": a, "b": b},
+        lambda backend, arrays, **options: backend.product(
+            form, arrays["a"], arrays["b"], arrays["c"], alpha, beta, **_tf32(case), **options
+        ),
+        expect,
+        made={} if accumulates else {"c": ((m, n), case.master)},
+        started={"c": c} if accumulates else {},
+    )
+
+
 def _squared_norm(case: Case, rng: np.random.Generator) -> Problem:
     x = _draw(case, rng, case.shape, case.scale)
 
@@ -627,22 +695,49 @@ def _scale(case: Case, rng: np.random.Generator) -> Problem:
     )
 
 
+def _copy(case: Case, rng: np.random.Generator) -> Problem:
+    source = _draw(case, rng, case.shape)
+    return Problem(
+        {"source": source},
+        lambda backend, arrays: backend.copy(arrays["source"], arrays["out"]),
+        lambda: {"out": _exact(_wide(source))},
+        {"out": (case.shape, case.storage)},
+    )
+
+
 def _cast(case: Case, rng: np.random.Generator) -> Problem:
     """Return the problem of a cast between the dtype and its partner.
 
-    Values are rounded to nearest, ties to even; those that are too large become infinite.
+    Values are rounded to nearest, ties to even; those that are too large become infinite, and a NaN stays one.
     """
-    partner = "float64" if case.dtype == "float32" else "float32"
+    partner = "float64" if case.dtype == "float32" or case.mode == "float64" else "float32"
     narrow, wide = sorted((case.dtype, partner), key=lambda name: np.dtype(name).itemsize)
     source_dtype, dtype = (narrow, wide) if case.option == "widen" else (wide, narrow)
     source = _rounded(rng.normal(0, 1, case.shape) * 2.0 ** rng.integers(-30, 20, case.shape), source_dtype)
     if source_dtype == wide:  # ties: halfway between two numbers of the narrow dtype
         steps = rng.integers(-40, 40, len(source[::5])) + 0.5
         source[::5] = 1 + steps * 2 * UNIT_ROUNDOFF[narrow]
+    if source_dtype == "float64":  # and beside them, by less than a float32 tells apart
+        source[::10] += rng.choice([-1, 1], len(source[::10])) * 2.0**-45
+    info = ml_dtypes.finfo(narrow)
+    largest, least = float(info.max), float(info.smallest_subnormal)
+    last = largest * float(info.eps) / (2 - float(info.eps))  # the distance of the largest from its neighbour
+    borders = [np.nan, np.nan, np.inf, -np.inf, -0.0, largest, -largest, least]
+    if source_dtype == wide:  # what rounds to the largest and what to infinity, to nothing and to the least
+        borders += [largest + last / 4, -largest - last / 4, largest + last * 3 / 4, least / 2, least * 3 / 4]
+    if source.size > len(borders):
+        source[-len(borders) :] = borders
+        bits = source.view(f"u{source.itemsize}")
+        bits[-len(borders)] = np.iinfo(bits.dtype).max >> 1  # the NaN that arithmetic makes on a GPU: all ones
+
+    def expect() -> dict[str, Expected]:
+        reference = references.rounded(_wide(source), dtype)
+        return {"out": Expected(reference, np.zeros_like(reference), np.isnan(reference))}
+
     return Problem(
         {"source": source},
         lambda backend, arrays: backend.cast(arrays["source"], arrays["out"]),
-        lambda: {"out": _exactly(_wide(source), dtype)},
+        expect,
         {"out": (case.shape, dtype)},
     )
 
@@ -657,11 +752,14 @@ _MAKERS: dict[str, Callable[[Case, np.random.Generator], Problem]] = {
     "weight_gradient": _weight_gradient,
     "weight_step": _weight_step,
     "bias_gradient": _bias_gradient,
+    "prepare_update": _prepare_update,
     "update": _update,
+    "product": _general_product,
     "squared_norm": _squared_norm,
     "gather_rows": _gather_rows,
     "row_argmax": _row_argmax,
     "scale": _scale,
+    "copy": _copy,
     "cast": _cast,
 }
 
@@ -688,6 +786,11 @@ def _operand(case: Case, x: np.ndarray) -> np.ndarray:
 def _tf32(case: Case) -> dict[str, bool]:
     """Return the options of a product: `tf32` if the dtype asks for it, else none."""
     return {"tf32": True} if case.dtype == "tf32" else {}
+
+
+def _activation(name: str) -> Activation:
+    """Return the activation of this name, its own number such that its derivative has a kink at 0 where it can."""
+    return activations.get({"name": name, "alpha": 0.75} if name == "elu" else name)
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:

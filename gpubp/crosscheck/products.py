@@ -24,7 +24,7 @@ FORMS = {
 
 
 GUARD_ROWS = 2
-"""Rows of NaN behind c."""
+"""Rows behind c, of random numbers: whatever is written there shows, NaN included."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def check_product(
     with c in float32, or "tf32", where a and b are float32 that the product rounds to TF32 (to nearest, ties away from
     zero). arrays: the module whose `asarray` and `asnumpy` move arrays: `cupy`, `gpubp.emulator`, or NumPy.
 
-    c is poisoned with NaN before each call, and so are rows behind it, which must stay so, like a and b. Small integers
-    must come out bit for bit. Returns an outcome a call; raises ProductError if any is wrong. An example, with a CuPy
+    c is poisoned with NaN before each call. Rows behind it must stay as they are, like a and b. Small integers must
+    come out bit for bit. Returns an outcome a call; raises ProductError if any is wrong. An example, with a CuPy
     kernel that runs on the emulated device as well::
 
         import gpubp.emulator as cp  # on a GPU: import cupy as cp
@@ -138,14 +138,15 @@ def _call(
     a, b = _draw(rng, a_side, values, scale, dtype), _draw(rng, b_side, values, 1.0, dtype)
     result_dtype = str(ARITHMETIC[dtype].accumulator)
     placed_a, placed_b = arrays.asarray(a.copy()), arrays.asarray(b.copy())
-    whole = arrays.asarray(np.full((m + GUARD_ROWS, n), np.nan, result_dtype))
+    guard = rng.normal(0, 1, (GUARD_ROWS, n)).astype(result_dtype)
+    whole = arrays.asarray(np.vstack([np.full((m, n), np.nan, result_dtype), guard]))
     function(placed_a, placed_b, whole[:m])
     wide_a, wide_b = factors(*(_operand(x, dtype) for x in (a, b)))
     reference = wide_a @ wide_b
     bound = bounds.stored(bounds.product_error(np.abs(wide_a) @ np.abs(wide_b), k, dtype), reference, result_dtype)
     host, a_after, b_after = (_host(arrays, x) for x in (whole, placed_a, placed_b))
     fault = ""
-    if not np.isnan(host[m:]).all():
+    if not np.array_equal(host[m:], guard):
         fault = "it wrote behind c"
     elif not (np.array_equal(a, a_after) and np.array_equal(b, b_after)):
         fault = "it changed an input"

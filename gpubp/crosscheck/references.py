@@ -6,10 +6,13 @@ whose own tests hold them against independent differentiation.
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
+from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control
 from gpubp.nn.activations import GELU, Activation
 from gpubp.nn.losses import Loss
+from gpubp.nn.precision import LossScaling
 
 
 def tf32(x: np.ndarray) -> np.ndarray:
@@ -29,6 +32,18 @@ def with_tf32_ties(x: np.ndarray) -> np.ndarray:
     flat = x.flatten()
     flat[::5] = ((flat[::5].view(np.uint32) & np.uint32(0xFFFFE000)) | np.uint32(0x1000)).view(np.float32)
     return flat.reshape(x.shape)
+
+
+def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
+    """Return x rounded to this float dtype, in x's own: once, to nearest, ties to even; too large becomes infinite.
+
+    In arithmetic: on the way from a wide float to 16 bits NumPy rounds twice, to float32 first.
+    """
+    info = ml_dtypes.finfo(dtype)
+    exponent = np.frexp(x)[1]
+    last = np.maximum(exponent - (info.nmant + 1), info.minexp - info.nmant)  # of the last bit, subnormals included
+    result = np.ldexp(np.rint(np.ldexp(x, -last)), last)
+    return np.where(np.abs(result) > float(info.max), np.copysign(np.inf, x), result)
 
 
 def sigma(activation: Activation, z: np.ndarray) -> np.ndarray:
@@ -70,3 +85,22 @@ def output_delta(
     else:
         delta = g * sigma_prime(activation, saved)
     return delta / divisor, total, g
+
+
+def prepared(control: np.ndarray, max_norm: float | None, scaling: LossScaling | None) -> np.ndarray:
+    """Return `control` as prepare_update leaves it."""
+    after = control.copy()
+    loss_scale = 1.0 if scaling is None else control[Control.LOSS_SCALE]
+    if scaling is not None:
+        moved = [Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]
+        if not np.isfinite(control[Control.SQUARED_NORM]):
+            after[moved] = max(1.0, loss_scale / 2), 0, 1
+            return after
+        clean = control[Control.CLEAN_STEPS] + 1
+        doubled = 2 * loss_scale if loss_scale < LARGEST_LOSS_SCALE else loss_scale
+        after[moved] = (doubled, 0, 0) if clean >= scaling.growth_interval else (loss_scale, clean, 0)
+    norm = control[Control.SQUARED_NORM] ** 0.5 / loss_scale
+    clip = 1.0 if max_norm is None or norm <= max_norm else max_norm / norm
+    after[Control.GRADIENT_SCALE] = clip / loss_scale
+    after[Control.STEP] += 1
+    return after

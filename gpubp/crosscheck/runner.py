@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -20,6 +22,9 @@ from gpubp.toolchain import cache
 
 PATIENCE = 120.0
 """Seconds that a case may take in a worker before it counts as hung."""
+
+LAST_MOMENTS = 5.0
+"""Seconds that a worker gets to end once its connection is closed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Outcome:
         return "\n".join([*self.faults, *wrong])
 
 
-def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
+def run_case(backend: Any, case: Case, observe: bool = False) -> Outcome:
     """Run one case on a backend, in this process.
 
     Args:
@@ -81,31 +86,38 @@ def run_case(backend: Backend, case: Case, observe: bool = False) -> Outcome:
             and count what is moved.
     """
     started = time.perf_counter()
-    backend = backend.for_precision(case.dtype)
-    problem = problems.make(case)
     watched = _observer(backend) if observe else nullcontext()
     traffic = None
     try:
-        arrays = {name: buffers.filled(backend, values, case.offset) for name, values in problem.inputs.items()}
-        outputs = {name: buffers.filled(backend, values, case.offset) for name, values in problem.started.items()}
-        outputs |= {
-            name: buffers.poisoned(backend, shape, dtype, case.offset) for name, (shape, dtype) in problem.made.items()
-        }
+        if not backend.variants:  # NumPy, which rounds in a backend of its own
+            backend = backend.for_precision(case.dtype)
+        problem = problems.make(case)
+        if backend.device == "emulator":
+            backend.release_workspace()  # so that working memory, too, ends where this case needs no more
+        arrays = buffers.placed(backend, problem, case)
         with plans_of(backend, case), watched as report:
-            problem.run(backend, {name: buffer.array for name, buffer in (arrays | outputs).items()})
+            problem.run(backend, {name: buffer.array for name, buffer in arrays.items()})
             backend.synchronize()
-        faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend, False))]
-        faults += [f"{name}: {text}" for name, each in outputs.items() if (text := each.damage(backend, True))]
+        faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend))]
         if report is not None:
             faults += [f"{finding.kind}: {finding.message}" for finding in report.findings]
             traffic = _traffic(report)
         comparisons = {
-            name: compare(outputs[name].read(backend), expected.reference, expected.bound)
+            name: compare(arrays[name].read(backend), expected.reference, expected.bound, expected.nan)
             for name, expected in problem.expected.items()
         }
     except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
         faults, comparisons = [f"{type(error).__name__}: {error}"], {}
     return Outcome(case, comparisons, tuple(faults), traffic, time.perf_counter() - started)
+
+
+def on_chip(arch: str) -> AbstractContextManager[Any]:
+    """Return a context in which the emulated device is of this architecture; "" leaves it as it is."""
+    if not arch:
+        return nullcontext()
+    from gpubp import emulator
+
+    return emulator.use(arch)
 
 
 @contextmanager
@@ -175,7 +187,8 @@ class _Worker:
         context = worker_context()
         self.connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, *self._settings), daemon=True)
-        self._process.start()
+        with _uninterrupted():
+            self._process.start()
         other.close()
 
     def start_next(self, waiting: Iterator[Case]) -> bool:
@@ -184,7 +197,8 @@ class _Worker:
         if self._case is None:
             return False
         self._since = time.monotonic()
-        self.connection.send(self._case)
+        with suppress(OSError):  # it has died: `collect` finds out
+            self.connection.send(self._case)
         return True
 
     def collect(self, ready: bool) -> Outcome | None:
@@ -193,9 +207,8 @@ class _Worker:
         if ready:
             try:
                 outcome = self.connection.recv()
-            except EOFError:
-                self._process.join()
-                fault = f"the process that ran it died (exit code {self._process.exitcode})"
+            except (EOFError, OSError):  # the latter if it died before it read the case, or within its answer
+                fault = f"the process that ran it died ({self._end()})"
             else:
                 if self._may_be_spoiled(outcome):
                     self._replace()
@@ -214,6 +227,14 @@ class _Worker:
         _, device, _ = self._settings
         return device != "emulator" and not outcome.comparisons
 
+    def _end(self) -> str:
+        """Return how the process ended; one that has closed its connection and lives on is killed."""
+        self._process.join(LAST_MOMENTS)
+        code = self._process.exitcode
+        if code is None:
+            return "it closed its connection"
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
     def _replace(self) -> None:
         self.stop()
         self._start()
@@ -224,15 +245,40 @@ class _Worker:
         self.connection.close()
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C, here until the end of the block and in a process that is started in it for ever.
+
+    A terminal interrupts all processes at once. The parent ends its workers, which would else print a traceback each.
+    """
+    if threading.current_thread() is not threading.main_thread():  # it is not the one that is interrupted
+        yield
+        return
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))  # another thread may get it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a process that is started inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _serve(connection: Connection, name: str, device: str | None, observe: bool) -> None:
-    """A worker's life: make the backend, then answer cases with outcomes until the other end closes."""
-    backend = backends.get(name, device)
+    """A worker's life: answer cases with outcomes until the other end closes."""
+    made: dict[str, Backend] = {}
     while True:
         try:
             case = connection.recv()
         except EOFError:
             return
-        connection.send(run_case(backend, case, observe))
+        with on_chip(case.arch):
+            if case.arch not in made:
+                made[case.arch] = backends.get(name, device)
+            outcome = run_case(made[case.arch], case, observe)
+        connection.send(outcome)
 
 
 def _default_jobs(device: str | None) -> int:

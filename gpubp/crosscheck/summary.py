@@ -71,6 +71,7 @@ class CrossCheck:
 
     Attributes:
         observed: with the emulated device's observers.
+        rows: by architecture ("" for the device's own), primitive, variant and dtype.
         compiled: what was compiled for every architecture, by primitive and architecture.
         misfits: the kernels among it that a chip has no room for, or that could not be compiled.
         absent: number of kernels that a chip cannot have, by architecture and what the planning said.
@@ -79,7 +80,7 @@ class CrossCheck:
     backend: str
     device: str
     observed: bool = False
-    rows: dict[tuple[str, str, str], Tally] = field(default_factory=dict)
+    rows: dict[tuple[str, str, str, str], Tally] = field(default_factory=dict)
     failures: list[Outcome] = field(default_factory=list)
     compiled: dict[tuple[str, str], KernelTally] = field(default_factory=dict)
     misfits: list[CompiledKernel] = field(default_factory=list)
@@ -88,7 +89,7 @@ class CrossCheck:
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
         case = outcome.case
-        self.rows.setdefault((case.primitive, case.variant, case.dtype), Tally()).add(outcome)
+        self.rows.setdefault((case.arch, case.primitive, case.variant, case.dtype), Tally()).add(outcome)
         if not outcome.passed:
             self.failures.append(outcome)
 
@@ -121,17 +122,24 @@ class CrossCheck:
         observe = " --observe" if self.observed else ""
         return f"gpubp check --backend {self.backend} --device {self.device}{observe} --case {outcome.case.name}"
 
-    def table(self) -> Table:
-        """Return the rows as a table for a terminal."""
+    @property
+    def tables(self) -> list[Table]:
+        """Return a table for a terminal for each architecture; one without rows if no case ran."""
+        return [self._table(arch) for arch in self._architectures() or [""]]
+
+    def _architectures(self) -> list[str]:
+        return sorted({arch for arch, *_ in self.rows}, key=lambda arch: (len(arch), arch))
+
+    def _table(self, arch: str) -> Table:
         from rich.table import Table
 
-        title = f"gpubp check: {self.backend} on {self.device}"
+        title = f"gpubp check: {self.backend} on {self.device}{arch and f' as {arch}'}"
         table = Table(title=title, title_justify="left", pad_edge=False, collapse_padding=True)  # fits 80 columns
         for header in ("primitive", "variant", "dtype"):
             table.add_column(header, no_wrap=True)
         for header in ("cases", "failed", "error / bound", *self._traffic_headers()):
             table.add_column(header, justify="right", no_wrap=True)
-        for cells, row in self._ordered():
+        for cells, row in self._ordered(arch):
             style = "red" if row.failed else None
             table.add_row(*cells, *self._figures(row), style=style)
         return table
@@ -162,11 +170,14 @@ class CrossCheck:
             f"# gpubp check: {self.backend} on {self.device}",
             "",
             f"{self.cases} cases, {len(self.failures)} failed.",
-            "",
-            _line("primitive", "variant", "dtype", "cases", "failed", "error / bound", *self._traffic_headers()),
-            _line(*3 * ["---"], *(3 + len(self._traffic_headers())) * ["---:"]),
         ]
-        lines += [_line(*cells, *self._figures(row)) for cells, row in self._ordered()]
+        for arch in self._architectures():
+            lines += ["", *([f"## As {arch}", ""] if arch else [])]
+            lines += [
+                _line("primitive", "variant", "dtype", "cases", "failed", "error / bound", *self._traffic_headers()),
+                _line(*3 * ["---"], *(3 + len(self._traffic_headers())) * ["---:"]),
+            ]
+            lines += [_line(*cells, *self._figures(row)) for cells, row in self._ordered(arch)]
         if self.compiled:
             lines += ["", "## Compiled, not run", "", _line(*COMPILED_HEADERS), _line(*2 * ["---"], *5 * ["---:"])]
             lines += [_line(*cells) for cells in self._compiled_rows()]
@@ -188,6 +199,7 @@ class CrossCheck:
                 "failed": len(self.failures),
                 "rows": [
                     {
+                        "arch": arch or None,
                         "primitive": primitive,
                         "variant": variant,
                         "dtype": dtype,
@@ -197,7 +209,8 @@ class CrossCheck:
                         "worst": row.worst,
                         **(asdict(row.traffic) if self.observed else {}),
                     }
-                    for (primitive, variant, dtype), row in self._ordered()
+                    for arch in self._architectures()
+                    for (primitive, variant, dtype), row in self._ordered(arch)
                 ],
                 "compiled": [dict(zip(COMPILED_HEADERS, cells, strict=True)) for cells in self._compiled_rows()],
                 "absent": self.absences(),
@@ -221,15 +234,16 @@ class CrossCheck:
             figures += [_needed(moved.least_sectors, moved.sectors), _needed(moved.least_passes, moved.passes)]
         return figures
 
-    def _ordered(self) -> list[tuple[tuple[str, str, str], Tally]]:
-        """Return the rows in the order of the algorithm, whichever came first."""
+    def _ordered(self, arch: str) -> list[tuple[tuple[str, str, str], Tally]]:
+        """Return the rows of an architecture in the order of the algorithm, whichever came first."""
         order = list(OPTIONS)
-        return sorted(self.rows.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
+        rows = [(key[1:], row) for key, row in self.rows.items() if key[0] == arch]
+        return sorted(rows, key=lambda item: (order.index(item[0][0]), item[0][1:]))
 
     def write(self, path: str | Path) -> None:
         """Write the report in the format that the file's name ends in: .md or .json."""
         path = Path(path)
-        check_path("report", path, *SUFFIXES)
+        check_path("report", path, *SUFFIXES, replace=True)
         text = self.to_json() if path.suffix.lower() == ".json" else self.markdown()
         write_bytes(path, text.encode())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import Array
 from gpubp.dtypes import BFLOAT16
 from gpubp.errors import StateError
@@ -28,10 +29,10 @@ def checked_examples(x: Any, width: int, dtype: str, finite: bool = False) -> np
 
 
 def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = False) -> np.ndarray:
-    """Return y as (B, width) of this dtype, or as (B,) int64 labels if the loss takes them. Raises ArgumentError.
+    """Return y as (B, width) of this dtype, or as (B,) int64 labels if the loss takes them.
 
-    `values`: for numbers that the loss does not take, too. Labels are always checked: one out of range would be an
-    index outside the output's row.
+    Raises ArgumentError, also for labels that are no class, and for a cross-entropy's targets that are no
+    probabilities; `values`: for NaN and infinity too.
     """
     y = _real_array("y", y)
     if loss.takes_labels and y.ndim == 1:
@@ -44,7 +45,7 @@ def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = F
     y = _rounded(y, dtype)
     if values:
         _require_finite("y", y)
-        _require_probabilities(y, loss)
+    _require_probabilities(y, loss)
     return y
 
 
@@ -85,11 +86,16 @@ def _checked_labels(y: np.ndarray, width: int) -> np.ndarray:
 
 
 def _require_probabilities(y: np.ndarray, loss: Loss) -> None:
-    """Raise ArgumentError unless targets are from 0 to 1 for a cross-entropy, and rows sum to 1 for softmax."""
-    if isinstance(loss, SoftmaxCrossEntropy | BinaryCrossEntropy) and (y.min() < 0 or y.max() > 1):
-        raise StateError("y", f"holds values from {y.min():g} to {y.max():g}", f"be from 0 to 1 for {loss.name}")
-    if isinstance(loss, SoftmaxCrossEntropy) and np.abs(y.sum(axis=1) - 1).max() > SUM_TOLERANCE:
-        raise StateError("y", "has rows that do not sum to 1", "hold one-hot rows or probabilities")
+    """Raise ArgumentError unless a cross-entropy's targets are from 0 to 1, and sum to 1 for softmax. NaN passes."""
+    if isinstance(loss, SoftmaxCrossEntropy | BinaryCrossEntropy) and not (y.min() >= 0 and y.max() <= 1):
+        for row in np.flatnonzero(((y < 0) | (y > 1)).any(axis=1)):
+            state = f"holds values from {np.nanmin(y):g} to {np.nanmax(y):g}"
+            raise StateError("y", state, f"be from 0 to 1 for {loss.name}; row {row} is the first that is not")
+    if isinstance(loss, SoftmaxCrossEntropy):
+        sums = y.sum(axis=1)
+        for row in np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE):
+            state = f"has rows that do not sum to 1, the first is row {row} with {sums[row]:g}"
+            raise StateError("y", state, "hold one-hot rows or probabilities")
 
 
 def _require_finite(name: str, values: np.ndarray) -> None:
@@ -98,10 +104,13 @@ def _require_finite(name: str, values: np.ndarray) -> None:
 
 
 def _real_array(name: str, values: Any) -> np.ndarray:
+    values = on_host(name, values)
     try:
         array = np.asarray(values)
     except ValueError:
         raise StateError(name, "is ragged", "be an array of numbers") from None
+    except (TypeError, RuntimeError) as error:  # its library hands nothing over
+        raise StateError(name, f"is a {type(values).__name__} ({error})", "be an array of numbers") from error
     if array.dtype.kind not in "biuf" and array.dtype != BFLOAT16:
         raise StateError(name, f"holds {array.dtype}", "hold real numbers")
     return array

@@ -132,7 +132,7 @@ class Huber(Loss):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(Loss):
-    """With a = sigmoid(z), ℓ = −Σ_j (y_j ln a_j + (1 − y_j) ln(1 − a_j)); ∂ℓ/∂z = a − y.
+    """With a = sigmoid(z), ℓ = −Σ_j (y_j ln a_j + (1 − y_j) ln(1 − a_j)); ∂ℓ/∂z = a − y. A y_j outside 0 to 1 is NaN.
 
     Computed from the logits as max(z, 0) − z y + ln(1 + e^−|z|).
     """
@@ -141,7 +141,7 @@ class BinaryCrossEntropy(Loss):
     output_activation = "sigmoid"
 
     def evaluate(self, output: np.ndarray, y: np.ndarray, gradient: np.ndarray) -> float:
-        z = output
+        z, y = output, _probabilities(y)
         terms = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
         np.subtract(expit(z), y, out=gradient)
         return float(terms.sum(dtype=np.float64))
@@ -150,6 +150,8 @@ class BinaryCrossEntropy(Loss):
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """With a = softmax(z), ℓ = −Σ_j y_j ln a_j; ∂ℓ/∂z = a − y. y: labels, or rows that sum to 1.
+
+    A label that is no class makes ℓ and its row of ∂ℓ/∂z NaN; a y_j outside 0 to 1 is NaN.
 
     Computed from the logits as ln Σ_k e^(z_k − m) − (z_j − m), m = max z.
     """
@@ -165,15 +167,18 @@ class SoftmaxCrossEntropy(Loss):
         largest = np.maximum.reduceat(output.reshape(-1), starts)
         np.subtract(output, largest[:, None], out=gradient)
         if y.ndim == 1:
-            labelled = starts + y
-            chosen = flat[labelled]
+            stray = (y < 0) | (y >= gradient.shape[1])
+            labelled = starts + np.where(stray, 0, y)
+            chosen = np.where(stray, np.nan, flat[labelled])
         else:
+            y = _probabilities(y)
             chosen = np.einsum("ij,ij->i", gradient, y)
         np.exp(gradient, out=gradient)
         sums = np.add.reduceat(flat, starts)
         np.divide(gradient, sums[:, None], out=gradient)
         if y.ndim == 1:
             flat[labelled] -= 1
+            gradient[stray] = np.nan
         else:
             np.subtract(gradient, y, out=gradient)
         return math.fsum((np.log(sums) - chosen).tolist())
@@ -197,6 +202,12 @@ LOSSES: dict[str, type[Loss]] = {
 def get(loss: str | Mapping[str, Any] | Loss) -> Loss:
     """Return the loss with this name, from this `config()`, or itself."""
     return choose("loss", LOSSES, loss)
+
+
+def _probabilities(y: np.ndarray) -> np.ndarray:
+    """Return y, with NaN in place of what is no probability."""
+    inside = (y >= 0) & (y <= 1)
+    return y if inside.all() else np.where(inside, y, np.nan)
 
 
 def _sum_of_squares(x: np.ndarray) -> float:

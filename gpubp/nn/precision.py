@@ -64,16 +64,17 @@ class LossScaling:
 
     δ^L is multiplied by the scale before it is rounded, and with it every gradient; `update` divides again. A step
     whose gradient is not finite is skipped, and the scale is halved (not under 1); after `growth_interval` steps in a
-    row without a skip it is doubled. All of it is decided on the device.
+    row without a skip it is doubled, up to 2²⁴ (`LARGEST_LOSS_SCALE`). All of it is decided on the device.
 
-    initial: the scale at the start, a power of two ≥ 1, so that scaling rounds nothing.
+    initial: the scale at the start, a power of two from 1 to 2¹²⁷, so that scaling rounds nothing and float32 holds it.
+        One above 2²⁴ only falls.
     """
 
     initial: float = 2.0**16
     growth_interval: int = 2000
 
     def __post_init__(self) -> None:
-        require_number("initial", self.initial, least=1)
+        require_number("initial", self.initial, least=1, most=2.0**127)
         if math.frexp(self.initial)[0] != 0.5:
             raise ArgumentError("initial", self.initial, "a power of two")
         require_count("growth_interval", self.growth_interval)

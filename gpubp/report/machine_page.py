@@ -170,7 +170,7 @@ def _place(check: CrossCheck) -> str:
 def _outcome(check: CrossCheck) -> str:
     if not check.cases:
         return "no case ran"
-    dtypes = ", ".join(dict.fromkeys(dtype for _, _, dtype in check.rows))
+    dtypes = ", ".join(dict.fromkeys(dtype for *_, dtype in check.rows))
     if check.failures:
         return f"{len(check.failures):,} of {check.cases:,} cases in {dtypes} failed"
     worst = max(row.share for row in check.rows.values())
@@ -182,7 +182,7 @@ def _check(check: CrossCheck) -> dict[str, Any]:
     return {
         "place": _place(check),
         "outcome": _outcome(check),
-        "table": Table.of(check.table(), caption=""),
+        "tables": [Table.of(table, caption="") for table in check.tables],
         "failures": [
             {"command": check.command(each), "complaint": each.complaint()} for each in worst[:SHOWN_FAILURES]
         ],

@@ -13,3 +13,4 @@ enum Control {
     SKIP = 7
 };
 enum Losses { BATCH = 0, TOTAL = 1 };
+const double LARGEST_LOSS_SCALE = 0x1p24;

@@ -65,6 +65,12 @@ struct Huber {
     }
 };
 
+// A target that is no probability makes the loss NaN, and with it what is learnt from it.
+template <typename T>
+__device__ __forceinline__ T probability(T y) {
+    return y >= T(0) && y <= T(1) ? y : not_a_number<T>();
+}
+
 // a = sigmoid(z): ℓ = −Σ_j (y_j ln a_j + (1 − y_j) ln(1 − a_j)) = Σ_j max(z_j, 0) − z_j y_j + ln(1 + e^−|z_j|) ;
 // ∂ℓ/∂z = a − y
 template <typename T>
@@ -73,7 +79,7 @@ struct BinaryCrossEntropy {
     T unused;
     int64 width;
     __device__ double term(T z, T y) const {
-        return double((z > T(0) ? z : T(0)) - z * y + log1p(exp(-fabs(z))));
+        return double((z > T(0) ? z : T(0)) - z * probability(y) + log1p(exp(-fabs(z))));
     }
-    __device__ T derivative(T z, T y) const { return Sigmoid<T>{}.apply(z) - y; }
+    __device__ T derivative(T z, T y) const { return Sigmoid<T>{}.apply(z) - probability(y); }
 };

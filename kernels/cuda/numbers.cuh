@@ -50,3 +50,8 @@ struct AccumulatorOf<float16> {
 };
 template <typename T>
 using Accumulator = typename AccumulatorOf<T>::type;
+
+template <typename T>
+__device__ __forceinline__ T not_a_number() {
+    return T(__longlong_as_double(0x7ff8000000000000ll));
+}

@@ -63,30 +63,33 @@ __global__ void output_delta_softmax(
     if (threadIdx.x == 0) parts[row] = sum;
 }
 
-// What softmax cross-entropy compares a row with: the label of the row's class, or a row of probabilities.
+// What softmax cross-entropy compares a row with: the label of the row's class, or a row of probabilities. A label that is
+// no class makes the whole row NaN, a number that is no probability its own place and the loss.
 template <typename T>
 struct Labels {
-    const int64* y;  // (B,)
-    __device__ T target(int64 row, int64 j, int64) const { return T(y[row] == j); }
-    __device__ bool valid(int64 row, int64 width) const { return y[row] >= 0 && y[row] < width; }
+    int64 label;
+    bool is_class;
+    __device__ Labels(const int64* y, int64 row, int64 width)  // y (B,)
+        : label(y[row]), is_class(label >= 0 && label < width) {}
+    __device__ T target(int64 j) const { return is_class ? T(label == j) : not_a_number<T>(); }
 };
 template <typename T>
 struct Probabilities {
-    const T* y;  // (B, n), rows that sum to 1
-    __device__ T target(int64 row, int64 j, int64 width) const { return y[row * width + j]; }
-    __device__ bool valid(int64, int64) const { return true; }
+    const T* of_row;
+    __device__ Probabilities(const T* y, int64 row, int64 width) : of_row(y + row * width) {}  // y (B, n)
+    __device__ T target(int64 j) const { return probability(of_row[j]); }
 };
 
 // softmax cross-entropy from the logits, fused: with m = max z and s = Σ_j e^(z_j − m),
 //   ℓ = ln s − Σ_j y_j (z_j − m) ;  ∂ℓ/∂z = e^(z − m) / s − y
-// Nothing overflows, and no logarithm of a small a is taken. A label that is no class gives a NaN loss.
+// Nothing overflows, and no logarithm of a small a is taken.
 template <typename T, template <typename> class Target, typename Y, int TEAM>
 __global__ void output_delta_softmax_cross_entropy(
     const T* z, const Y* y, const double* control, T* delta, double* parts, int64 rows, int64 width, double scale) {
     using A = Accumulator<T>;
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    Target<A> expected{y};
+    Target<A> expected(y, row, width);
     A factor = delta_factor<A>(scale, control);
     z += row * width, delta += row * width;
     A largest = z[0];
@@ -96,16 +99,13 @@ __global__ void output_delta_softmax_cross_entropy(
     for (int64 j = threadIdx.x; j < width; j += TEAM) {
         A shifted = A(z[j]) - largest;
         sum += exp(shifted);
-        chosen += expected.target(row, j, width) * shifted;
+        chosen += expected.target(j) * shifted;
     }
     sum = team_reduce<TEAM>(sum, Sum{});
     chosen = team_reduce<TEAM>(chosen, Sum{});
     for (int64 j = threadIdx.x; j < width; j += TEAM)
-        delta[j] = T((exp(A(z[j]) - largest) / sum - expected.target(row, j, width)) * factor);
-    if (threadIdx.x == 0) {
-        double not_a_number = __longlong_as_double(0x7ff8000000000000ll);
-        parts[row] = expected.valid(row, width) ? double(log(sum)) - double(chosen) : not_a_number;
-    }
+        delta[j] = T((exp(A(z[j]) - largest) / sum - expected.target(j)) * factor);
+    if (threadIdx.x == 0) parts[row] = double(log(sum)) - double(chosen);
 }
 
 // The second stage of the loss, by one block: losses[BATCH] = Σ parts · scale, losses[TOTAL] += Σ parts.

@@ -3,7 +3,8 @@
 //
 // With loss scaling (growth_interval > 0) the gradient is control[LOSS_SCALE] = S times too large, and the norm
 // √control[SQUARED_NORM] / S: the gradient's scale is divided by S, and S is doubled after growth_interval updates in a
-// row. A gradient that is not finite halves S (not under 1), and nothing is updated: control[SKIP] = 1, STEP stays.
+// row, up to LARGEST_LOSS_SCALE. A gradient that is not finite halves S (not under 1), and nothing is updated:
+// control[SKIP] = 1, STEP stays.
 //
 // By one thread, on the device, so that clipping and skipping need no copy to the host. An infinite max_norm stands for
 // none.
@@ -24,7 +25,7 @@ __global__ void prepare_update(T* control, long long growth_interval, T max_norm
         }
         T clean = control[CLEAN_STEPS] + 1;
         bool grows = clean >= T(growth_interval);
-        if (grows) control[LOSS_SCALE] = loss_scale * T(2);
+        if (grows && loss_scale < T(LARGEST_LOSS_SCALE)) control[LOSS_SCALE] = loss_scale * T(2);
         control[CLEAN_STEPS] = grows ? T(0) : clean;
     }
     control[STEP] += 1;

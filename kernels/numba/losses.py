@@ -28,6 +28,18 @@ def make(jit: Callable, name: str, parameter: float, dtype: str) -> LossFunction
     return LossFunctions(*(jit(device=True, inline="always")(function) for function in functions))
 
 
+def probability(jit: Callable, dtype: str) -> Any:
+    """Return the device function probability(y): y, or NaN if it is no probability. So the loss is NaN, and with it
+    what is learnt from it."""
+    zero, one, nan = map(np.dtype(dtype).type, (0, 1, math.nan))
+
+    @jit(device=True, inline="always")
+    def probability(y):
+        return y if y >= zero and y <= one else nan
+
+    return probability
+
+
 def _half_squared_error(jit: Callable, parameter: float, dtype: str) -> tuple[Callable, Callable]:
     """ℓ = Σ_j ½ (a_j − y_j)² ; ∂ℓ/∂a = a − y."""
 
@@ -110,12 +122,13 @@ def _binary_cross_entropy(jit: Callable, parameter: float, dtype: str) -> tuple[
     ∂ℓ/∂z = a − y."""
     zero = np.dtype(dtype).type(0)
     sigmoid = activations.make(jit, "sigmoid", 0.0, dtype).apply
+    target = probability(jit, dtype)
 
     def term(z, y, width):
-        return np.float64((z if z > zero else zero) - z * y + math.log1p(math.exp(-abs(z))))
+        return np.float64((z if z > zero else zero) - z * target(y) + math.log1p(math.exp(-abs(z))))
 
     def derivative(z, y, width):
-        return sigmoid(z) - y
+        return sigmoid(z) - target(y)
 
     return term, derivative
 

@@ -17,7 +17,7 @@ import numpy as np
 from numba import cuda
 
 from gpubp.kernels.control import Losses
-from gpubp.kernels.numba import reductions
+from gpubp.kernels.numba import losses, reductions
 from gpubp.kernels.numba.activations import Sigma
 from gpubp.kernels.numba.losses import LossFunctions
 from gpubp.kernels.numba.reductions import SUM_THREADS
@@ -91,12 +91,13 @@ def softmax_cross_entropy(jit: Callable, dtype: str, team: int, labels: bool) ->
         ℓ = ln s − Σ_j y_j (z_j − m) ;  ∂ℓ/∂z = e^(z − m) / s − y
 
     Nothing overflows, and no logarithm of a small a is taken. y: the label of each row's class, or rows of
-    probabilities that sum to 1. A label that is no class gives a NaN loss."""
+    probabilities that sum to 1. A label that is no class makes the whole row NaN, a number that is no probability its
+    own place and the loss."""
     scalar = np.dtype(dtype).type
     zero = scalar(0)
     reduce_largest = reductions.team(jit, team, dtype, reductions.maximum(jit))
     reduce = reductions.team(jit, team, dtype, reductions.total(jit))
-    target, valid = _labels(jit, scalar) if labels else _probabilities(jit)
+    target = _label(jit, scalar) if labels else _probability(jit, dtype)
 
     def output_delta_softmax_cross_entropy(z, y, delta, parts, scale):
         row = cuda.blockIdx.x * np.int64(cuda.blockDim.y) + cuda.threadIdx.y
@@ -111,14 +112,13 @@ def softmax_cross_entropy(jit: Callable, dtype: str, team: int, labels: bool) ->
         total, chosen = zero, zero
         for j in range(cuda.threadIdx.x, width, team):
             total += math.exp(z[row, j] - largest)
-            chosen += target(y, row, j) * (z[row, j] - largest)
+            chosen += target(y, row, j, width) * (z[row, j] - largest)
         total, chosen = reduce(total), reduce(chosen)
         for j in range(cuda.threadIdx.x, width, team):
             a = math.exp(z[row, j] - largest) / total
-            delta[row, j] = (a - target(y, row, j)) * scalar(scale)
+            delta[row, j] = (a - target(y, row, j, width)) * scalar(scale)
         if cuda.threadIdx.x == 0:
-            term = np.float64(math.log(total)) - np.float64(chosen)
-            parts[row] = term if valid(y, row, width) else math.nan
+            parts[row] = np.float64(math.log(total)) - np.float64(chosen)
 
     matrix = array(dtype, 2)
     targets = LABELS if labels else matrix
@@ -138,30 +138,26 @@ def total_loss(jit: Callable) -> Any:
     return jit(kernel(PARTS, PARTS, "float64"))(total_loss_of_parts)
 
 
-def _labels(jit: Callable, scalar: Any) -> tuple[Any, Any]:
-    """Return device functions target(y, row, j) and valid(y, row, width) for labels, y (B,)."""
-    zero, one = scalar(0), scalar(1)
+def _label(jit: Callable, scalar: Any) -> Any:
+    """Return the device function target(y, row, j, width) for labels, y (B,)."""
+    zero, one, nan = scalar(0), scalar(1), scalar(math.nan)
 
     @jit(device=True, inline="always")
-    def target(y, row, j):
-        return one if y[row] == j else zero
+    def target(y, row, j, width):
+        label = y[row]
+        if label < 0 or label >= width:
+            return nan
+        return one if label == j else zero
+
+    return target
+
+
+def _probability(jit: Callable, dtype: str) -> Any:
+    """Return the same for rows of probabilities, y (B, n)."""
+    probability = losses.probability(jit, dtype)
 
     @jit(device=True, inline="always")
-    def valid(y, row, width):
-        return y[row] >= 0 and y[row] < width
+    def target(y, row, j, width):
+        return probability(y[row, j])
 
-    return target, valid
-
-
-def _probabilities(jit: Callable) -> tuple[Any, Any]:
-    """The same for rows of probabilities, y (B, n)."""
-
-    @jit(device=True, inline="always")
-    def target(y, row, j):
-        return y[row, j]
-
-    @jit(device=True, inline="always")
-    def valid(y, row, width):
-        return True
-
-    return target, valid
+    return target

@@ -10,7 +10,7 @@ from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.chips import Chip
 from gpubp.data import Scaler, load
 from gpubp.errors import ArgumentError
-from gpubp.kernels.control import Control
+from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control
 from gpubp.nn import activations, optimizers
 from gpubp.nn.precision import PRECISIONS
 
@@ -132,7 +132,7 @@ def test_an_update_stores_a_rounded_copy_or_changes_nothing(backend, rng, dtype,
 @pytest.mark.parametrize("max_norm", [None, 1e-3])
 @pytest.mark.parametrize("squared_norm", [4.0, 1e30, np.inf, np.nan])
 def test_the_loss_scale_moves_as_in_the_reference(backend, max_norm, squared_norm):
-    for loss_scale in (1.0, 2.0**16):
+    for loss_scale in (1.0, 2.0**16, 2.0**23, 2.0**24, 2.0**40):
         for clean in (0, 4):
             control = np.zeros(len(Control))
             control[[Control.SQUARED_NORM, Control.LOSS_SCALE, Control.CLEAN_STEPS]] = squared_norm, loss_scale, clean
@@ -143,6 +143,9 @@ def test_the_loss_scale_moves_as_in_the_reference(backend, max_norm, squared_nor
                 {"c": control},
             )
             assert_alike(pairs, rtol=2.0**-50)
+            found, expected = (c[[Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]] for c in pairs[0])
+            np.testing.assert_array_equal(found, expected)  # to the bit, as the steps that are skipped hang on it
+            assert found[0] <= max(loss_scale, LARGEST_LOSS_SCALE)
 
 
 @pytest.mark.slow

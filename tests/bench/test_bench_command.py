@@ -1,6 +1,7 @@
 """`gpubp bench`: choices, tables, files, comparisons, exit codes. Contenders work in this process."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from gpubp.chips import Roofline
 from gpubp.cli import app
 from gpubp.errors import CheckpointError, DataError
 
+NOW = "2026-01-01T00:00:00+00:00"
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
 
 
@@ -150,9 +152,15 @@ def test_the_pictures_are_drawn(bench):
         (["--primitive", "hiden_delta"], "--primitive was 'hiden_delta'"),
         (["--shape", "3y4"], "--shape was '3y4'"),
         (["--primitive", "update", "--shape", "3x4x5"], "--shape was '3x4x5'"),
+        (["--network", "tinny"], "--network was 'tinny'"),
         (["--network", "tinny"], "did you mean 'tiny'"),
         (["--dtype", "float8"], "--dtype was 'float8'"),
-        (["--dtype", "float16", "--contender", "numpy"], "one of this project's backends that computes"),
+        (
+            ["--dtype", "bf16", "--contender", "numpy"],
+            "--contender names none of this project's backends that computes",
+        ),
+        (["--dtype", "tf32"], "--dtype names tf32, which only cupy, cupy-graph compute"),
+        (["--contender", "cupy"], "--contender names cupy; it must name one that works here: no NVIDIA"),
         (["--dtype", "tf32", "--primitive", "update"], "--dtype was 'tf32'"),
         (["--contender", "numpyy"], "did you mean 'numpy'"),
         (["--variant", "fast"], "--variant was 'fast'"),
@@ -162,7 +170,9 @@ def test_the_pictures_are_drawn(bench):
         (["--quick", "--full"], "--full and --quick exclude each other"),
         (["--save", "x.txt"], "--save was 'x.txt'"),
         (["--save", "missing/x.json"], "in a folder that exists"),
-        (["--save", "kept.json"], "a new file, or one that an earlier run saved"),
+        (["--save", "kept.json"], "--save was 'kept.json'; it must be a new file; --force replaces this one"),
+        (["--save", "a.json"], "--save was 'a.json'; it must be a new file"),
+        (["--out", "drawn"], "--out was 'drawn/throughput.png'; it must be a new file"),
         (["--out", "kept.json"], "--out was 'kept.json'"),
         (["--compare", "missing.json"], "cannot read missing.json"),
         (["--compare", "kept.json"], "kept.json is no result of gpubp bench"),
@@ -172,12 +182,14 @@ def test_the_pictures_are_drawn(bench):
 )
 def test_a_wrong_choice_is_named_and_exits_with_2(bench, in_process, arguments, message):
     (bench.folder / "kept.json").write_text('{"mine": 1}')
-    BenchResult("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    BenchResult(NOW, {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    (bench.folder / "drawn").mkdir()
+    (bench.folder / "drawn" / "throughput.png").write_bytes(b"drawn")
     result = bench(*arguments, code=2)
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not in_process, "nothing was measured"
-    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "kept.json"]
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "drawn", "kept.json"]
     assert (bench.folder / "kept.json").read_text() == '{"mine": 1}'
 
 
@@ -273,14 +285,17 @@ def test_what_a_library_prints_does_not_spoil_an_answer(tmp_path):
 
 
 def test_a_damaged_result_is_told():
-    good = BenchResult("now", {}, 1, 1, 1.0, ()).to_json()
+    good = BenchResult(NOW, {}, 1, 1, 1.0, ()).to_json()
     whole = BenchResult(
-        "now", {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
+        NOW, {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
     ).to_json()  # fmt: skip
     assert BenchResult.from_json(whole).to_json() == whole
     for text, message in (
         (whole.replace('"numpy"', '"nobody"'), "damaged.*nobody"),
-        (whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'), "damaged.*limits"),
+        (
+            whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'),
+            "damaged.*limits was 0.0; it must be a finite number > 0",
+        ),
         (whole.replace('"kind": "step"', '"kind": "leap"'), "damaged"),
         (whole.replace('"rows": 32', '"rows": 0'), "damaged"),
         (whole.replace("1.0\n", "-1.0\n"), "damaged.*seconds"),
@@ -292,3 +307,87 @@ def test_a_damaged_result_is_told():
     ):
         with pytest.raises(DataError, match=message):
             BenchResult.from_json(text)
+
+
+# --- files of others --------------------------------------------------------------------------------------------------
+def saved(**changes):
+    """The JSON of a result with one record, with these entries in place of its own."""
+    record = Record(STEPS["tiny"], "numpy", (1.0,))
+    return json.loads(BenchResult(NOW, {"processor": "x"}, 1, 1, 1.0, (record,)).to_json()) | changes
+
+
+def record(**changes):
+    return saved()["records"][0] | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"made": "yesterday"}, "Invalid isoformat string"),
+        ({"made": 3}, "made was 3; it must be a text"),
+        ({"made": "\x1b[31m"}, r"Invalid isoformat string: '\\x1b\[31m'"),
+        ({"machine": [["processor", "x"]]}, "machine was .* it must be a table"),
+        ({"machine": {"processor": ["x"]}}, "machine.processor was"),
+        ({"threads": "2"}, "threads was '2'"),
+        ({"threads": 1.5}, "threads was 1.5"),
+        ({"threads": True}, "threads was True"),
+        ({"threads": 10**30}, "threads was 10{30}"),
+        ({"seconds": float("nan")}, "seconds was nan"),
+        ({"busy": -1}, "busy was -1"),
+        ({"limits": {"cpu": 3}}, "limits was 3"),
+        ({"published": {"float3": {}}}, "it lacks 'flops_per_second'"),
+        ({"absent": {"jax": None}}, "absent was None"),
+        ({"records": "x"}, "records was 'x'; it must be a list"),
+        ({"records": {"a": 1}}, "records was"),
+        ({"records": [1]}, "records was 1"),
+        ({"records": [record(seconds="123")]}, "seconds was '123'"),
+        ({"records": [record(seconds=["1"])]}, "seconds was '1'"),
+        ({"records": [record(seconds=[1e-320])]}, "seconds was 1e-320"),
+        ({"records": [record(seconds=[], fault="")]}, "neither seconds nor a fault"),
+        ({"records": [record(fault=None)]}, "fault was None"),
+        ({"records": [record(contender="nmpy")]}, "contender was 'nmpy'.*did you mean 'numpy'"),
+        ({"records": [record(contender=["numpy"])]}, "contender was"),
+        ({"records": [record(work=record()["work"] | {"name": "\x1b[31m"})]}, r"name was '\\x1b\[31m'"),
+        ({"records": [record(work=record()["work"] | {"name": "x" * 41})]}, "a text in one line, of at most 40"),
+        ({"records": [record(work=record()["work"] | {"rows": 10**30})]}, "sizes was 10{30}"),
+        ({"records": [record(work=record()["work"] | {"sizes": ["2", 3]})]}, "sizes was '2'"),
+        ({"records": [record(work=record()["work"] | {"learning_rate": "x"})]}, "learning_rate was 'x'"),
+        ({"records": [record(work=record()["work"] | {"regression": 1})]}, "regression was 1"),
+        ({"records": [record(work={"kind": "primitive", "name": "update", "shape": [2**70]})]}, "shape was"),
+        ({"version": "\x1b" * 1000}, "another version"),
+    ],
+    ids=lambda each: None if isinstance(each, str) else "",
+)
+def test_no_value_of_a_file_is_taken_unjudged(changes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        BenchResult.from_json(json.dumps(saved(**changes)))
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", '{"a":' * 50_000, "\x1b"])
+def test_json_that_python_cannot_read_is_told(text):
+    with pytest.raises(DataError, match="it is no JSON") as caught:
+        BenchResult.from_json(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_only_a_regular_file_of_some_size_is_compared(bench, monkeypatch):
+    os.mkfifo(bench.folder / "fifo.json")
+    for path in ("fifo.json", "/dev/zero"):
+        assert "it is not a regular file" in bench("--compare", path, code=2).stderr
+    assert "File name too long" in bench("--compare", "n" * 256, code=2).stderr
+    monkeypatch.setattr("gpubp.bench.results.MOST_BYTES", 100)
+    (bench.folder / "large.json").write_text(json.dumps(saved()))
+    assert "larger than 100 bytes" in bench("--compare", "large.json", code=2).stderr
+
+
+def test_names_in_a_file_are_no_markup(bench):
+    work = record()["work"] | {"name": "[/] [bold]a$b"}
+    for name in ("[red].json", "b.json"):
+        contents = saved(records=[record(work=work)], machine={"processor": f"{name}\x1b[2J [/]"})
+        (bench.folder / name).write_text(json.dumps(contents))
+    out = bench("--compare", "[red].json", "--compare", "b.json").stdout
+    assert "step [/] [bold]a$b" in out
+    assert "[red].json\\x1b[2J [/] before" in out
+    assert "\x1b" not in out

@@ -5,11 +5,26 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from gpubp import backends
 from gpubp.cli import app
-from gpubp.crosscheck.cases import MIXED_DTYPES, OPTIONS, Selection, parse
+from gpubp.crosscheck.cases import MIXED_DTYPES, OPTIONS, Selection, older_cases, parse
+from gpubp.crosscheck.check_command import choose
 from gpubp.errors import ArgumentError
 
 VARIANTS = ("naive", "tiled")
+EMULATED = ("check", "--device", "emulator", "--jobs", "1", "--backend")
+
+
+@pytest.fixture
+def emulated():
+    """Runs a check on the emulated device, which passes; returns what it shows."""
+
+    def run(backend, *arguments):
+        result = CliRunner().invoke(app, [*EMULATED, backend, *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
 
 
 def run(*arguments):
@@ -51,7 +66,7 @@ def test_one_case_by_its_name():
         (["--variant", "naive"], "variant was 'naive'"),
         (["--shape", "3y4"], "shape was '3y4'"),
         (["--shape", "0x4x2"], "shape was '0x4x2'"),
-        (["--primitive", "scale", "--shape", "3x4x5"], "shape was (3, 4, 5)"),
+        (["--primitive", "scale", "--shape", "3x4x5"], "shape was '3x4x5'"),
         (["--case", "scale"], "case was 'scale'"),
         (["--case", "scale:-:float32:5x5:-:-:1:random:0:0"], "a shape of 1 side(s)"),
         (["--case", "scale:naive:float32:5:-:-:1:random:0:0"], "a variant that backend 'numpy' has: -"),
@@ -59,6 +74,9 @@ def test_one_case_by_its_name():
         (["--report", "report.txt"], "report was 'report.txt'"),
         (["--report", "missing/report.md"], "in a folder that exists"),
         (["--observe"], "--observe was"),
+        (["--arch", "sm_75"], "--arch was given; it must be left out on device 'cpu'"),
+        (["--case", "scale:-:float32:5:-:-:1:random:0:0:sm_75"], "of no architecture on device 'cpu'"),
+        (["--case", "scale:-:float32:5:-:-:1:random:0:0:sm_7"], "case was 'sm_7'; it must be one of sm_75"),
         (["--jobs", "0"], "jobs was 0"),
     ],
 )
@@ -131,3 +149,51 @@ def test_the_command_of_what_was_observed_observes():
 
     case = Selection(("scale",)).cases(())[0]
     assert " --observe " in CrossCheck("cupy", "emulator", observed=True).command(Outcome(case, faults=("race",)))
+
+
+def test_cases_for_an_older_chip_run_by_default_where_kernels_have_paths_for_it():
+    def found(backend, device, *primitives, dtypes=(), archs=()):
+        selection = Selection(primitives, dtypes=dtypes)
+        return [case for case in choose(selection, backends.get(backend, device), archs) if case.arch]
+
+    some = ("cast", "row_argmax", "weight_gradient")
+    older = {case for case in older_cases() if case.primitive in some}
+    assert set(found("cupy", "emulator", *some)) == older
+    assert found("numba", "emulator", *some) == found("numpy", "cpu", *some) == []
+    assert set(found("cupy", "emulator", *some, dtypes=("float64",))) == {
+        each for each in older if each.dtype == "float64"
+    }
+    assert {case.arch for case in found("cupy", "emulator", "scale", archs=("sm_80",))} == {"sm_80"}
+
+
+def test_the_emulated_device_is_each_chip_that_was_asked_for(emulated, tmp_path):
+    report = tmp_path / "report.json"
+    options = ("--primitive", "scale", "--shape", "5", "--arch", "sm_75", "--arch", "sm_80", "--report", str(report))
+    shown = emulated("cupy", *options)
+    assert "as sm_75" in shown
+    assert "as sm_80" in shown
+    rows = json.loads(report.read_text())["rows"]
+    assert {row["arch"] for row in rows} == {"sm_75", "sm_80"}
+    assert {row["dtype"] for row in rows if row["arch"] == "sm_75"} == {"float32", "float64", "bfloat16", "float16"}
+
+
+def test_a_chip_without_tensor_cores_has_no_products_of_them(emulated):
+    chosen = Selection(("transpose_product", "cast")).cases(VARIANTS, stores_halves=True)
+    assert {case.dtype for case in chosen if case.primitive == "transpose_product"} == {"float32", "float64"}
+    assert {"bfloat16", "float16"} <= {case.dtype for case in chosen if case.primitive == "cast"}
+    result = CliRunner().invoke(app, [*EMULATED, "cupy", "--arch", "sm_75", "--dtype", "tf32"])
+    assert result.exit_code == 2
+    assert "dtype was 'tf32'" in result.stderr
+
+
+def test_an_unknown_chip_is_named():
+    result = CliRunner().invoke(app, [*EMULATED, "cupy", "--arch", "sm_57"])
+    assert result.exit_code == 2
+    assert "--arch was 'sm_57'; it must be one of sm_75" in result.stderr
+
+
+def test_the_case_of_another_chip_is_run_on_it_again(emulated):
+    name = "cast:-:bfloat16:128:narrow:-:1:random:0:0:sm_75"
+    assert parse(name).arch == "sm_75"
+    assert parse(name).name == name
+    assert "as sm_75" in emulated("cupy", "--case", name)

@@ -87,3 +87,12 @@ def test_a_bound_that_is_none_is_refused(bad):
 def test_another_shape_is_refused():
     with pytest.raises(ValueError, match="shape"):
         compare(np.zeros((2, 1)), np.zeros((2, 2)), 1.0)
+
+
+def test_nan_passes_where_it_must_be_and_nowhere_else():
+    reference, nan = np.array([1.0, np.nan, 3.0]), np.array([False, True, False])
+    right = np.array([1, np.nan, 3], np.float32)
+    assert compare(right, reference, 0.0, nan).passed
+    for wrong in ([1, 2, 3], [1, np.inf, 3], [np.nan, np.nan, 3], [1, np.nan, 4]):
+        assert not compare(np.array(wrong, np.float32), reference, 0.0, nan).passed
+    assert "2 where nan ± 0 was expected" in str(compare(np.array([1, 2, 3], np.float32), reference, 0.0, nan))

@@ -60,6 +60,16 @@ def sample(chosen):
 
 
 @pytest.mark.slow
+def test_every_case_for_older_chips_passes():
+    check_as(cases.OLDER, cases.older_cases())
+
+
+def check_as(arch, chosen):
+    with runner.on_chip(arch):
+        check(backends.get("cupy", "emulator"), chosen)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("primitive", SAMPLED)
 def test_a_sample_of_the_cases_passes(backend, primitive):
     check(backend, sample(cases.covering_cases(primitive, VARIANTS)))

@@ -58,10 +58,11 @@ def test_an_unwritten_product_raises():
         check_product(lambda a, b, c: None, "NN", shapes=SHAPES)
 
 
-def test_what_is_written_beside_the_product_is_named():
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_what_is_written_beside_the_product_is_named(value):
     def writes_behind(a, b, c):
         np.matmul(a, b, out=c)
-        c.base[len(c)] = 0
+        c.base[len(c)] = value
 
     def changes_an_input(a, b, c):
         np.matmul(a, b, out=c)

@@ -2,6 +2,13 @@
 
 import functools
 import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -104,9 +111,49 @@ def _spoil(case):
     return runner.Outcome(case, faults=("RuntimeError: an illegal memory access was encountered",))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="plants the crash by inheriting a patched module")
-@pytest.mark.parametrize(("crash", "complaint"), [(_die, "exit code 3"), (_spoil, "illegal memory access")])
-def test_a_worker_that_crashes_fails_its_case_alone(monkeypatch, crash, complaint):
+def _is_killed(case):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _runs_out_of_memory(case):
+    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+    np.ones(2**40)
+
+
+def _closes_its_connection(case):
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                os.close(int(name))
+    time.sleep(60)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers that inherit what a test has patched."""
+    context = runner.multiprocessing.get_context("fork")
+    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: context)
+
+
+def failures(chosen):
+    """The complaints about the cases that failed in one worker at a time; each case has an outcome."""
+    outcomes = {outcome.case: outcome for outcome in runner.run_cases(chosen, "numpy", jobs=1)}
+    assert set(outcomes) == set(chosen)
+    return {case: outcome.complaint() for case, outcome in outcomes.items() if not outcome.passed}
+
+
+@pytest.mark.parametrize(
+    ("crash", "complaint"),
+    [
+        (_die, "the process that ran it died (exit code 3)"),
+        (_is_killed, "killed by SIGKILL"),
+        (_spoil, "illegal memory access"),
+        (_runs_out_of_memory, "the process that ran it died (exit code 1)"),
+        (_closes_its_connection, "it closed its connection"),
+    ],
+)
+def test_a_worker_that_crashes_fails_its_case_alone(monkeypatch, forked, crash, complaint):
+    monkeypatch.setattr(runner, "LAST_MOMENTS", 0.2)
     chosen = cases.covering_cases("scale", ())[:4]
     fatal = chosen[1]
     run_case = runner.run_case
@@ -115,12 +162,78 @@ def test_a_worker_that_crashes_fails_its_case_alone(monkeypatch, crash, complain
         "run_case",
         lambda backend, case, observe: crash(case) if case == fatal else run_case(backend, case, observe),
     )
-    context = runner.multiprocessing.get_context("fork")
-    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: context)
-    outcomes = {outcome.case: outcome for outcome in runner.run_cases(chosen, "numpy", jobs=1)}
-    assert set(outcomes) == set(chosen)
-    assert [case for case, outcome in outcomes.items() if not outcome.passed] == [fatal]
-    assert complaint in outcomes[fatal].complaint()
+    failed = failures(chosen)
+    assert list(failed) == [fatal]
+    assert complaint in failed[fatal]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3])
+@pytest.mark.parametrize("end", [lambda: os._exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL)])
+def test_a_worker_that_dies_before_it_reads_a_case_fails_that_case_alone(monkeypatch, forked, tmp_path, end, seconds):
+    """It dies before the case is sent, or with the case unread: the connection is broken, or reset."""
+    serve, chosen = runner._serve, cases.covering_cases("scale", ())[:4]
+
+    def dies_at_first(*arguments):
+        try:
+            (tmp_path / "died").mkdir()
+        except FileExistsError:
+            return serve(*arguments)
+        time.sleep(seconds)
+        end()
+
+    monkeypatch.setattr(runner, "_serve", dies_at_first)
+    start_next = runner._Worker.start_next
+
+    def once_it_has_died(worker, waiting):
+        worker._process.join(1)
+        monkeypatch.setattr(runner._Worker, "start_next", start_next)
+        return start_next(worker, waiting)
+
+    if not seconds:
+        monkeypatch.setattr(runner._Worker, "start_next", once_it_has_died)
+    assert list(failures(chosen)) == chosen[:1]
+
+
+def test_what_a_case_asks_for_and_memory_cannot_hold_fails_it(monkeypatch):
+    """As the problem is made: its arrays, before any kernel runs."""
+
+    def too_large(case):
+        raise MemoryError("Unable to allocate 8 TiB")
+
+    (case, *_) = cases.covering_cases("scale", ())
+    monkeypatch.setattr(problems, "make", too_large)
+    assert "MemoryError: Unable to allocate" in runner.run_case(NumpyBackend(), case).complaint()
+
+
+def is_gone(group):
+    """True if no process of the group is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return False
+    return True
+
+
+def eventually(holds, seconds=5):
+    """True if this comes to hold within some seconds."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_a_check_and_its_workers_without_a_traceback(tmp_path):
+    """A terminal sends it to all processes at once, in whatever they are at."""
+    program = "from gpubp.cli import main; main()"
+    command = [sys.executable, "-c", program, "check", "--backend", "numpy", "--full", "--jobs", "2"]
+    for seconds in (1.5, 3.0, 5.0):
+        with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == 128 + signal.SIGINT
+        assert "Traceback" not in errors
+        assert eventually(functools.partial(is_gone, process.pid))
 
 
 def test_the_report_names_failures_and_how_to_repeat_them(tmp_path):

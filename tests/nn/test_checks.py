@@ -86,6 +86,21 @@ def test_targets_that_the_loss_cannot_take_are_refused(loss, value, message):
         checked_targets(y, losses.get(loss), 3, "float32", values=True)
 
 
+def test_probabilities_are_looked_at_in_every_step_and_nan_passes():
+    bce, cross_entropy = losses.get("binary_cross_entropy"), losses.get("softmax_cross_entropy")
+    y = np.eye(3)[LABELS]
+    y[4, 1] = 5
+    for loss in (bce, cross_entropy):
+        with pytest.raises(ArgumentError, match=r"holds values from 0 to 5; it must be .* row 4 is the first"):
+            checked_targets(y, loss, 3, "float32")
+    y[4, 1] = np.nan
+    for loss in (bce, cross_entropy):
+        assert np.isnan(checked_targets(y, loss, 3, "float32")[4, 1])
+    y[2, 0] = -1
+    with pytest.raises(ArgumentError, match=r"holds values from -1 to 1; it must be .* row 2 is the first"):
+        checked_targets(y, bce, 3, "float32")
+
+
 # --- arrays on a device -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("shape", "dtype"),

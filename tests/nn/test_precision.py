@@ -107,6 +107,7 @@ def test_wrong_choices_are_named(options, message):
         ({"initial": 3.0}, "initial was 3.0; it must be a power of two"),
         ({"initial": 0.5}, "initial was 0.5; it must be a finite number ≥ 1"),
         ({"initial": math.inf}, "initial was inf"),
+        ({"initial": 2.0**128}, "initial was .*; it must be a finite number ≥ 1 and ≤ 1.7"),  # infinite in float32
         ({"growth_interval": 0}, "growth_interval was 0"),
     ],
 )
@@ -378,14 +379,29 @@ def test_gradients_are_unscaled_and_finite():
         np.testing.assert_allclose(found, right, rtol=0.01, atol=1e-5)
 
 
-def test_gradients_of_nothing_at_the_largest_scale_are_nothing():
-    # nothing overflows: the scale doubles until it is beyond float32
-    trainer = training(loss="squared_error", bias=False, loss_scaling=LossScaling(initial=2.0**120, growth_interval=1))
-    x, y = batch()[0], np.zeros((8, 3))
+def training_on_nothing(initial):
+    """A training whose gradients are zero: nothing overflows, so that nothing but its bound holds the scale."""
+    trainer = training(loss="squared_error", bias=False, loss_scaling=LossScaling(initial=initial, growth_interval=1))
     trainer.network.set_weights({name: 0 * array for name, array in trainer.network.weights().items()})
-    for _ in range(15):
+    return trainer, batch()[0], np.zeros((8, 3))
+
+
+@pytest.mark.parametrize(("initial", "end"), [(2.0**16, 2.0**24), (2.0**24, 2.0**24), (2.0**40, 2.0**40)])
+def test_the_scale_stops_growing_at_its_bound(initial, end):
+    """From 2¹²⁸ on float32 cannot hold it, and every second step was skipped."""
+    trainer, x, y = training_on_nothing(initial)
+    for _ in range(200):
         trainer.step(x, y)
-    assert control(trainer, Control.LOSS_SCALE) >= 2.0**128
+        assert control(trainer, Control.SKIP) == 0
+        assert control(trainer, Control.LOSS_SCALE) <= end
+    assert control(trainer, Control.LOSS_SCALE) == end
+    assert control(trainer, Control.STEP) == 200
+
+
+def test_gradients_of_nothing_at_the_largest_scale_are_nothing():
+    trainer, x, y = training_on_nothing(2.0**127)
+    trainer.step(x, y)
+    assert trainer.loss_scale == 2.0**127
     with warnings.catch_warnings(action="error"):
         assert trainer.network.gradients(x, y, trainer.loss_scale)[1].norms() == [0, 0]
 

@@ -433,7 +433,53 @@ class CastCutsOff(RoundedNumpy):
         if out.dtype not in HALVES:
             return super().cast(source, out)
         with np.errstate(over="ignore"):
-            out[...] = CutsOffWhatItStores().stored(source, out.dtype)
+            out[...] = CutsOffWhatItStores().stored(source.astype(np.float32), out.dtype)
+
+
+class CastRoundsTwice(RoundedNumpy):
+    def cast(self, source, out):
+        super().cast(source.astype(np.float32) if out.dtype in HALVES else source, out)
+
+
+class CopiesOneTooFew(NumpyBackend):
+    def copy(self, source, out):
+        out[:-1] = source[:-1]
+
+
+class ReadsWhatItNeedNot(NumpyBackend):
+    def product(self, form, a, b, c, alpha=1.0, beta=0.0):
+        before = c.copy()
+        super().product(form, a, b, c, alpha, 0.0)
+        c += beta * before
+
+
+class TakesAnotherForm(NumpyBackend):
+    def product(self, form, a, b, c, alpha=1.0, beta=0.0):
+        b = b.reshape(b.shape[::-1])
+        super().product({"NT": "NN", "NN": "NT", "TN": "TN"}[form], a, b, c, alpha, beta)
+
+
+class HidesTheNaN(NumpyBackend):
+    def prepare_update(self, max_norm, control):
+        super().prepare_update(max_norm, control)
+        control[Control.GRADIENT_SCALE] = np.fmin(1, control[Control.GRADIENT_SCALE])
+
+
+class GrowsBeyondTheBound(RoundedNumpy):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        scale, grows = control[Control.LOSS_SCALE], loss_scaling and loss_scaling.growth_interval
+        grows = grows and control[Control.CLEAN_STEPS] + 1 >= grows and np.isfinite(control[Control.SQUARED_NORM])
+        super().prepare_update(max_norm, control, loss_scaling)
+        if grows:
+            control[Control.LOSS_SCALE] = 2 * scale
+
+
+class HalvesBelowOne(RoundedNumpy):
+    def prepare_update(self, max_norm, control, loss_scaling=None):
+        scale = control[Control.LOSS_SCALE]
+        super().prepare_update(max_norm, control, loss_scaling)
+        if control[Control.SKIP] == 1:
+            control[Control.LOSS_SCALE] = scale / 2
 
 
 HALF = ("bfloat16", "float16")
@@ -460,6 +506,10 @@ PLANTED = [
     (SumsInFloat32, "squared_norm", cases.DTYPES),
     (SkipsTheMaximum, "softmax", cases.DTYPES),
     (ScalesTwice, "scale", cases.DTYPES),
+    (CopiesOneTooFew, "copy", cases.DTYPES),
+    (ReadsWhatItNeedNot, "product", cases.DTYPES),
+    (TakesAnotherForm, "product", cases.DTYPES),
+    (HidesTheNaN, "prepare_update", cases.DTYPES),
     *[(kind, "transpose_product", ("tf32",)) for kind in (TakesBfloat16, CutsOff, RoundsTiesToEven, StaysInFloat32)],
     *[
         (kind, "transpose_product", (dtype,))
@@ -492,7 +542,8 @@ PLANTED = [
     ],
     (CutsOffTheCopy, "update", ("float16",)),
     (CastSaturates, "cast", ("float16",)),
-    *[(CastCutsOff, "cast", (dtype,)) for dtype in HALF],
+    *[(kind, "cast", (dtype,)) for kind in (CastCutsOff, CastRoundsTwice) for dtype in HALF],
+    *[(kind, "prepare_update", (dtype,)) for kind in (GrowsBeyondTheBound, HalvesBelowOne) for dtype in HALF],
 ]
 """A backend, the primitive that it gets wrong, and the dtypes in one of which a case must show it."""
 

@@ -10,7 +10,7 @@ from sampling import sampled
 from gpubp.backends import instances as sources
 from gpubp.backends.plans import PIPELINED, Plan
 from gpubp.chips import Chip
-from gpubp.kernels.control import Control, Losses
+from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control, Losses
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
 from gpubp.nn.optimizers import OPTIMIZERS
@@ -194,6 +194,7 @@ def test_control_and_losses_are_those_of_the_protocol():
         body = re.search(rf"enum {enum.__name__} {{(.*?)}}", text, re.DOTALL)[1]
         places = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", body)}
         assert places == {each.name: each.value for each in enum}
+    assert float.fromhex(re.search(r"LARGEST_LOSS_SCALE = (\w+);", text)[1]) == LARGEST_LOSS_SCALE
 
 
 def test_no_kernel_asks_for_less_accuracy():
