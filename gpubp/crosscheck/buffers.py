@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from gpubp.backends.base import Array, Backend
+from gpubp.crosscheck.cases import Case
 from gpubp.crosscheck.problems import Problem
 
 GUARD = 256
@@ -66,14 +67,21 @@ class Buffer:
         return np.concatenate([backend.asnumpy(piece) for piece in self.pieces])
 
 
-def placed(backend: Backend, problem: Problem, offset: int) -> Mapping[str, Buffer]:
-    """Return the arrays of a problem, each `offset` elements off the alignment of the backend's allocations; what the
-    problem makes is poisoned: NaN, or a large negative integer."""
+def placed(backend: Backend, problem: Problem, case: Case) -> Mapping[str, Buffer]:
+    """Return the arrays of a problem; what it makes is poisoned: NaN, or a large negative integer.
+
+    If the case has an offset, some arrays start as many elements off the alignment of the backend's allocations: any of
+    them, but at least one, always the same for the case. A kernel that looks at one array and not at another is caught.
+    """
     poison = {name: np.full(shape, _poison(np.dtype(dtype)), dtype) for name, (shape, dtype) in problem.made.items()}
+    kinds = ((problem.inputs, False), (problem.started, True), (poison, True))
+    arrays = [(name, values, written) for each, written in kinds for name, values in each.items()]
+    rng = np.random.default_rng(list(f"offsets of {case.name}".encode()))
+    off = rng.integers(2, size=len(arrays))
+    off[rng.integers(len(arrays))] = 1
     return {
-        name: filled(backend, name, values, offset, written)
-        for arrays, written in ((problem.inputs, False), (problem.started, True), (poison, True))
-        for name, values in arrays.items()
+        name: filled(backend, name, values, case.offset * int(is_off), written)
+        for (name, values, written), is_off in zip(arrays, off, strict=True)
     }
 
 

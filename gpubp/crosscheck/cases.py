@@ -114,7 +114,7 @@ class Case:
         mode: what else the primitive can be asked, such as "keep_z"; "-" for none.
         scale: the magnitude of deltas and gradients.
         values: "random", or "integers" small enough to be summed exactly.
-        offset: by how many elements every array starts off a 128-byte boundary.
+        offset: by how many elements some of the arrays start off a 128-byte boundary: see `buffers.placed`.
         arch: the chip that the emulated device is, such as "sm_75"; "" for the backend's own.
     """
 

@@ -121,7 +121,7 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
         try:
             backend, notes = _note_taking_backend(name, arch)
             notes.clear()
-            arrays = {key: each.array for key, each in placed(backend, problem, case.offset).items()}
+            arrays = {key: each.array for key, each in placed(backend, problem, case).items()}
             with runner.plans_of(backend, case):
                 if case.rung == TENSOR_CORE and TENSOR_CORE not in backend.variants:
                     return [(case, CompiledKernel(case, arch, absent=_refusal(backend, problem, arrays)))]

@@ -94,7 +94,7 @@ def run_case(backend: Any, case: Case, observe: bool = False) -> Outcome:
         problem = problems.make(case)
         if backend.device == "emulator":
             backend.release_workspace()  # so that working memory, too, ends where this case needs no more
-        arrays = buffers.placed(backend, problem, case.offset)
+        arrays = buffers.placed(backend, problem, case)
         with plans_of(backend, case), watched as report:
             problem.run(backend, {name: buffer.array for name, buffer in arrays.items()})
             backend.synchronize()

@@ -5,7 +5,7 @@ import pytest
 
 from gpubp import backends
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.crosscheck import buffers
+from gpubp.crosscheck import buffers, cases, problems
 from gpubp.dtypes import ARITHMETIC
 from gpubp.emulator import MemoryAccessError
 
@@ -111,3 +111,19 @@ def test_what_is_read_before_an_array_is_a_guard(emulated):
     read = 'extern "C" __global__ void read(const float* x, float* out) { *out = x[-1]; }'
     cp.RawKernel(read, "read")((1,), (1,), (found.array, out))
     assert np.isnan(out.get()).all()
+
+
+def test_any_of_a_case_s_arrays_may_lie_off_the_alignment(emulated):
+    """So that a kernel cannot infer from one how the others lie."""
+    found = set()
+    for seed in range(60):
+        case = cases.parse(f"hadamard_derivative:-:float32:3x5:tanh:-:1:random:1:{seed}")
+        placed = buffers.placed(emulated, problems.make(case), case)
+        assert placed.keys() == {"product", "saved", "delta"}
+        off = tuple(each.start > buffers.GUARD for each in placed.values())
+        assert off == tuple(
+            each.start > buffers.GUARD for each in buffers.placed(emulated, problems.make(case), case).values()
+        )
+        assert any(off)
+        found.add(off)
+    assert len(found) == 2**3 - 1

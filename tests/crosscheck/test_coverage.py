@@ -18,7 +18,7 @@ def problems_of(backend):
         for case in cases.covering_cases(primitive, backend.variants):
             if (case.seed, case.scale) == (0, 1.0):
                 problem = problems.make(case)
-                placed = buffers.placed(backend, problem, case.offset)
+                placed = buffers.placed(backend, problem, case)
                 with runner.plans_of(backend, case):
                     yield problem, {name: each.array for name, each in placed.items()}
 

@@ -4,7 +4,7 @@ A case launches kernels, and each launch runs an instance of a kernel: the kerne
 tile. An edit is compiled once for an instance, and then run on that instance's cases. There are more than five hundred
 instances; most differ in what an edit has nothing to do with. So a few are chosen in which everything that tells
 instances apart still occurs: each kernel with each dtype, each function, and each rung of the ladder; and each tile
-with each dtype and each form of a product.
+with each dtype and each form of a product (in Python each by itself).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def launches_of(backend: Any, case: Case) -> list[Launch]:
     backend._launch = noted.append
     try:
         problem = problem_of(case)
-        arrays = {name: each.array for name, each in placed(backend, problem, case.offset).items()}
+        arrays = {name: each.array for name, each in placed(backend, problem, case).items()}
         with runner.on_chip(case.arch), runner.plans_of(backend, case):
             problem.run(backend, arrays)
     finally:
@@ -132,7 +132,13 @@ def instances_of(backend: Callable[[str], Any]) -> list[Instance]:
             everything.setdefault(instance.name, instance).cases.append(case)
     for instance in everything.values():
         instance.cases = _various(dict.fromkeys(instance.cases))
-    return list(_chosen(sorted(everything.values(), key=lambda each: -len(each.cases))))
+    return list(_chosen(sorted(everything.values(), key=_compiles_long)))
+
+
+def _compiles_long(instance: Instance) -> tuple[bool, int]:
+    """What instances are sorted by, to be chosen from: those last that Numba compiles for seconds; many cases first."""
+    long = instance.backend == "numba" and "pipelined" in instance.name
+    return long, -len(instance.cases)
 
 
 def _various(cases: Iterable[Case]) -> list[Case]:
@@ -156,7 +162,7 @@ def _plain(launch: Launch) -> Launch:
 def _chosen(instances: Sequence[Instance]) -> Iterator[Instance]:
     seen: set[tuple[Any, ...]] = set()
     for instance in instances:
-        features = {(instance.arch, *feature) for feature in _features(instance.launch)}
+        features = {(instance.arch, *feature) for feature in _features(instance)}
         if not features <= seen:
             seen |= features
             yield instance
@@ -171,14 +177,18 @@ _FORM = {
 }
 
 
-def _features(launch: Launch) -> set[tuple[Any, ...]]:
+def _features(instance: Instance) -> set[tuple[Any, ...]]:
     """Return what tells an instance from others, alone or in pairs that matter."""
-    kernel, template = launch.kernel, launch.template
+    kernel, template = instance.launch.kernel, instance.launch.template
     found: set[tuple[Any, ...]] = set()
     for part in template:
         if isinstance(part, Plan):
             form = _FORM.get(kernel) or next(each for each in template if each in FORMS)
-            found |= {(kernel, part.variant), (form, template[0], part)}
+            tile = _short(part)
+            if instance.backend == "cupy":
+                found |= {(kernel, part.variant), (form, template[0], tile)}
+            else:  # whose functions are put together from parts that know nothing of each other, and compile slowly
+                found |= {(part.variant, form), (part.variant, template[0]), (tile,)}
         else:
             found.add((kernel, _short(part)))
     return found
