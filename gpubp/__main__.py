@@ -15,7 +15,7 @@ def main() -> None:
         from gpubp import cli
 
         cli.main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # as the verbs are imported
         sys.exit(128 + signal.SIGINT)
 
 

@@ -81,6 +81,17 @@ class Multiprocessor:
     shared_reserve: int
     shared_per_block: int
 
+    def blocks_by_threads(self, threads: int) -> int:
+        """Return how many blocks of `threads` threads its threads allow, in whole warps."""
+        return self.threads // (-(-threads // WARP) * WARP)
+
+    def blocks_by_shared_memory(self, shared_bytes: int) -> int:
+        """Return how many blocks with `shared_bytes` of shared memory, static and dynamic, its shared memory allows."""
+        if shared_bytes > self.shared_per_block:
+            return 0
+        taken = -(-(shared_bytes + self.shared_reserve) // self.shared_unit) * self.shared_unit
+        return self.shared_bytes // taken if taken else self.blocks
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -97,6 +108,12 @@ class Architecture:
     example: str
     multiprocessors: int
     multiprocessor: Multiprocessor
+
+    def resident_blocks(self, threads: int, shared_bytes: int) -> int:
+        """Return how many blocks the chip holds at once, by their threads and shared memory (not by registers)."""
+        each = self.multiprocessor
+        held = min(each.blocks, each.blocks_by_threads(threads), each.blocks_by_shared_memory(shared_bytes))
+        return self.multiprocessors * held
 
 
 @dataclass(frozen=True)

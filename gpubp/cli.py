@@ -105,6 +105,8 @@ def main() -> None:
                 app()
             finally:
                 sys.stdout.flush()
+    except KeyboardInterrupt:  # while Typer reads the verbs; in one it does the same
+        sys.exit(128 + signal.SIGINT)
     except (OSError, MemoryError) as error:
         # The output's disk or the memory is full: no defect of the program, and no traceback.
         if os.environ.get("GPUBP_DEBUG"):
@@ -442,7 +444,7 @@ def check(
         observe=observe,
         jobs=jobs,
         report=report,
-        replace=force,
+        force=force,
     )
     if not found.passed:
         raise typer.Exit(1)
@@ -513,7 +515,7 @@ def bench(
         compare=compare or (),
         out=out,
         as_json=as_json,
-        replace=force,
+        force=force,
     )
     if found.own_faults:
         raise typer.Exit(1)
@@ -571,7 +573,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
-        replace=force,
+        force=force,
         page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
@@ -621,7 +623,7 @@ def report(
         require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
     page = out or Path("report.html")
-    found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
+    found = report_command.report(_console(), choice, page, _command_line(), force=force or out is None)
     if found.failed:
         raise typer.Exit(1)
 
