@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long mutants pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
+.PHONY: help train test quick long mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -40,6 +40,12 @@ long: $(test)  ## run the tests that are long by nature
 # Some minutes on two cores. The rest: make mutants ARGS=--whole
 mutants: $(test)  ## break the kernels in every line: a case of gpubp check must fail each time
 	$(python) tests/mutants $(ARGS)
+
+# Cases of each loader; a failure names the seed that repeats it.
+FUZZ ?= 1500
+
+fuzz: $(test)  ## feed damaged files to every loader, and odd words to the command line, for some minutes
+	OMP_NUM_THREADS=1 GPUBP_FUZZ=$(FUZZ) $(python) -m pytest -n $(JOBS) --dist worksteal tests/fuzz $(ARGS)
 
 # A failure does not stop the rest: the last line names each Python with which the tests failed.
 pythons:  ## run the quick tests with each Python on this machine
@@ -65,7 +71,7 @@ oldest:  ## run the quick tests with the oldest Python and dependencies that pyp
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
-exhaustive: long mutants pythons oldest first-steps  ## run long, mutants, pythons, oldest and first-steps
+exhaustive: long mutants fuzz pythons oldest first-steps  ## run long, mutants, fuzz, pythons, oldest and first-steps
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from gpubp.dtypes import NAMES
-from gpubp.errors import ArgumentError, nearest, unknown_name
+from gpubp.errors import ArgumentError, nearest, shown, unknown_name
+from gpubp.files import read_toml
 
 TABLE = Path(__file__).with_name("chips.toml")
 
@@ -81,6 +81,17 @@ class Multiprocessor:
     shared_reserve: int
     shared_per_block: int
 
+    def blocks_by_threads(self, threads: int) -> int:
+        """Return how many blocks of `threads` threads its threads allow, in whole warps."""
+        return self.threads // (-(-threads // WARP) * WARP)
+
+    def blocks_by_shared_memory(self, shared_bytes: int) -> int:
+        """Return how many blocks with `shared_bytes` of shared memory, static and dynamic, its shared memory allows."""
+        if shared_bytes > self.shared_per_block:
+            return 0
+        taken = -(-(shared_bytes + self.shared_reserve) // self.shared_unit) * self.shared_unit
+        return self.shared_bytes // taken if taken else self.blocks
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -97,6 +108,12 @@ class Architecture:
     example: str
     multiprocessors: int
     multiprocessor: Multiprocessor
+
+    def resident_blocks(self, threads: int, shared_bytes: int) -> int:
+        """Return how many blocks the chip holds at once, by their threads and shared memory (not by registers)."""
+        each = self.multiprocessor
+        held = min(each.blocks, each.blocks_by_threads(threads), each.blocks_by_shared_memory(shared_bytes))
+        return self.multiprocessors * held
 
 
 @dataclass(frozen=True)
@@ -175,7 +192,7 @@ def number_of(arch: str) -> int:
     Raises:
         ValueError: the text is no real architecture.
     """
-    match = re.fullmatch(r"sm_(\d+)[af]?", arch)
+    match = re.fullmatch(r"sm_([0-9]{2,4})[af]?", arch)
     if match is None:
         raise ValueError(f'arch is {arch!r}: it must be a real architecture, such as "sm_90"')
     return int(match[1])
@@ -244,8 +261,12 @@ _FIELDS = {
 }
 _OPTIONAL: dict[str, type] = {"devices": list, "multiprocessor": dict}
 _ZERO_ALLOWED = ("shared_reserve",)
+_LONGEST_TEXT = 200
+"""Characters."""
+_RANGE = 1e-9, 1e9
+"""In every unit of the file far beyond any chip, and far from overflow and underflow."""
 _WANTED = {
-    str: "a text",
+    str: f"a text in one line, of at most {_LONGEST_TEXT} characters",
     int: "a whole number > 0",
     float: "a number > 0",
     dict: "a table of its own",
@@ -256,19 +277,21 @@ _WANTED = {
 def _tables(path: Path) -> dict[str, dict[str, Any]]:
     """Return the tables of a file, each as a dictionary."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = read_toml(path)
     except OSError as error:
         raise ArgumentError("chip", str(path), f"a file that can be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ArgumentError("chip", str(path), f"a TOML file: {error}") from None
+    except ValueError as error:
+        raise ArgumentError("chip", str(path), f"a TOML file: {shown(error)}") from None
     for key, table in tables.items():
         if not isinstance(table, dict):
-            raise ArgumentError(f"{path}: {key}", table, "inside a chip's table, such as [MyChip]")
+            raise ArgumentError(f"{path}: {shown(key)}", table, "inside a chip's table, such as [MyChip]")
     return tables
 
 
 def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
     where = f"{path}: {key}"
+    if not _is(key, str, False):
+        raise ArgumentError(f"{path}: the name of the table", key, _WANTED[str])
     checked = _checked(where, table, _FIELDS, _OPTIONAL)
     arch = checked["arch"]
     try:
@@ -279,6 +302,10 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
     if "multiprocessor" in checked:
         limits = {field.name: int for field in fields(Multiprocessor)}
         own = Multiprocessor(**_checked(f"{where}.multiprocessor", checked["multiprocessor"], limits))
+        if own.threads < WARP:
+            raise ArgumentError(
+                f"{where}.multiprocessor.threads", own.threads, f"at least {WARP}, the threads of a warp"
+            )
     elif arch.rstrip("af") in _multiprocessors():
         own = _multiprocessors()[arch.rstrip("af")]
     else:
@@ -321,16 +348,18 @@ def _checked(
     for name, value in table.items():
         if name not in kinds:
             hint = nearest(name, kinds)
-            raise ArgumentError(f"{where}.{name}", value, "left out", f"did you mean {hint!r}?" if hint else "")
+            raise ArgumentError(f"{where}.{shown(name)}", value, "left out", f"did you mean {hint!r}?" if hint else "")
         if not _is(value, kinds[name], name in _ZERO_ALLOWED):
             raise ArgumentError(f"{where}.{name}", value, _WANTED[kinds[name]])
     return dict(table)
 
 
 def _is(value: Any, kind: type, zero_allowed: bool) -> bool:
+    if kind is str:
+        return isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and value.isprintable()
     if kind is list:
-        return isinstance(value, list) and all(isinstance(each, str) for each in value)
-    if kind not in (int, float):
-        return isinstance(value, kind)
+        return isinstance(value, list) and all(_is(each, str, zero_allowed) for each in value)
+    if kind is dict:
+        return isinstance(value, dict)
     number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    return number and (value > 0 or (zero_allowed and value == 0)) and value != float("inf")
+    return number and (_RANGE[0] <= value <= _RANGE[1] or (zero_allowed and value == 0))

@@ -5,27 +5,33 @@ Nothing heavy is imported before a verb runs, so that help comes at once.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
+import select
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import ArgumentError, CacheWarning, ConflictError, GpubpError
-from gpubp.training.settings import Settings
+from gpubp.__main__ import end_on_interrupt
+from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
+from gpubp.training.settings import TABLE, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USAGE_ERROR = 2
+MOST_JOBS = 1024
+"""Worker processes."""
 
 OPTION_OF = {
     "learning_rate": "--lr",
@@ -38,17 +44,38 @@ OPTION_OF = {
 class Verbs(TyperGroup):
     """The verbs; what a user got wrong becomes one line on stderr and exit code 2."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the command line; help and the version are printed here."""
+        with _until_nobody_reads(), _printable_usage():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb on the command line."""
-        try:
-            return super().invoke(ctx)
-        except GpubpError as error:
-            if os.environ.get("GPUBP_DEBUG"):
-                raise
-            verb = self.get_command(ctx, ctx.invoked_subcommand or "")
-            options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
-            typer.echo(f"error: {_in_options(error, options)}", err=True)
-            raise typer.Exit(USAGE_ERROR) from None
+        with _until_nobody_reads():
+            try:
+                with _printable_usage():
+                    return super().invoke(ctx)
+            except GpubpError as error:
+                if os.environ.get("GPUBP_DEBUG"):
+                    raise
+                verb = self.get_command(ctx, ctx.invoked_subcommand or "")
+                options = [each.name for each in verb.params if each.param_type_name == "option"] if verb else []
+                typer.echo(f"error: {_in_options(error, options)}", err=True)
+                raise typer.Exit(USAGE_ERROR) from None
+
+
+# Of typer's own copy of click, which has no public name for it.
+UsageError: Any = typer.BadParameter.__base__
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Let what typer says of wrong words quote them as a terminal can show them."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = shown(error.message, LONGEST_LINE)
+        raise
 
 
 app = typer.Typer(
@@ -63,26 +90,88 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the program `gpubp`."""
+    """Run the program `gpubp`; see `gpubp.__main__`, which is its beginning."""
     warnings.showwarning = _show_warning
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for an arrow
+    end_on_interrupt()
+    sys.unraisablehook = _end_or_show
+    _let_broken_pipes_through()
     try:
-        app()
-    except BrokenPipeError:
-        # The reader of a pipe, such as head, has seen enough.
-        _drop_output()
-        sys.exit(128 + signal.SIGPIPE)
+        with _until_nobody_reads():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
     except (OSError, MemoryError) as error:
         # The output's disk or the memory is full: no defect of the program, and no traceback.
         if os.environ.get("GPUBP_DEBUG"):
             raise
-        _drop_output()
+        _drop_output(sys.stdout)
         what = str(error) if isinstance(error, MemoryError) else error.strerror or str(error)
         where = getattr(error, "filename", None)
-        typer.echo(f"error: {what or 'out of memory'}{f': {where}' if where else ''}", err=True)
+        with suppress(OSError):  # the terminal may have gone
+            typer.echo(f"error: {what or 'out of memory'}{f': {where}' if where else ''}", err=True)
         sys.exit(USAGE_ERROR)
+
+
+def _end_or_show(unraisable: Any) -> None:
+    """End the program on a Ctrl-C that came where Python lets no exception through, as in a finalizer."""
+    if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
+        os._exit(128 + signal.SIGINT)
+    sys.__unraisablehook__(unraisable)
+
+
+@contextmanager
+def _until_nobody_reads() -> Iterator[None]:
+    """End the program, as SIGPIPE would, once the reader of its output has gone, such as head that has seen enough.
+
+    Inside of Typer too, which would give another exit code.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        gone = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not gone:
+            raise OSError(errno.EIO, "a process that this one worked with has ended") from None
+        _drop_output(*gone)
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _let_broken_pipes_through() -> None:
+    """Let every console of Rich raise BrokenPipeError, Typer's of the help among them: Rich would exit with 1."""
+    from rich.console import Console
+
+    def on_broken_pipe(console: Console) -> None:
+        raise BrokenPipeError
+
+    Console.on_broken_pipe = on_broken_pipe  # type: ignore[assignment,method-assign]
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """True if a stream is a pipe or a socket whose other end is closed."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except (OSError, ValueError):  # it is no file, as in a test
+        return False
+
+
+def _open_streams() -> None:
+    """Let output and errors go nowhere where the caller has closed them (`>&-`).
+
+    Else the next file that is opened gets the number of the closed one, and what a library prints.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
@@ -96,9 +185,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 _python_shows = warnings.showwarning
 
 
-def _drop_output() -> None:
+def _drop_output(*streams: TextIO) -> None:
     """Let what is left to write go nowhere, so that the interpreter's end does not fail at it again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_version(wanted: bool) -> None:
@@ -157,6 +247,7 @@ def _with_settings(*names: str, **defaults: Any) -> Callable[[Callable[..., None
     return decorated
 
 
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
 
@@ -171,26 +262,36 @@ def train(
     out: Annotated[Path | None, _output("Folder of the run, a new one. Default: runs/DATA-TIME.")] = None,
     resume: Annotated[Path | None, _output("Folder of a run to continue, with its own settings.")] = None,
     config: Annotated[Path | None, _output("Settings from a file, such as a run's config.toml.")] = None,
+    reschedule: Annotated[
+        bool,
+        _output("With --resume and --epochs: a new schedule for the new total. Default: it ends where it was to end."),
+    ] = False,
     **settings: Any,
 ) -> None:
     """Train a network; the run's folder gets the model, its history, curves, configuration and checkpoint."""
     from gpubp.training import folder as runs
     from gpubp.training.display import display_for
-    from gpubp.training.loop import Interrupted
+    from gpubp.training.loop import Aborted, Interrupted
 
     given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
     if resume is not None and (out is not None or config is not None):
         raise ConflictError("--out" if out is not None else "--config", "--resume", "the run has its own")
+    if reschedule and resume is None:
+        raise StateError("--reschedule", "was given", "be left out without --resume")
     with display_for(_console()) as display:
         try:
             if resume is not None:
-                result, folder = runs.resume(resume, given, display)
+                result, folder = runs.resume(resume, given, display, reschedule=reschedule)
             else:
                 chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
                 result, folder = runs.start(chosen, out, display)
         except Interrupted as stop:
-            display.interrupted(stop)
+            with suppress(OSError):  # where the terminal was closed, nobody reads it
+                display.interrupted(stop)
             raise typer.Exit(128 + stop.number) from None
+        except Aborted as stop:
+            display.aborted(stop)
+            raise typer.Exit(128 + signal.SIGINT) from None
     display.finished(result, folder)
     if result.diverged:
         raise typer.Exit(1)
@@ -203,48 +304,77 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
+def _tell(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """Show what was guessed, and what the user must know, on stderr, apart from the results."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    for message in warnings:
+        typer.echo(f"warning: {message}", err=True)
+
+
+_UNLESS_GIVEN = dict.fromkeys(TABLE)
+"""How the table of the training was written is how another is, but for the options that are given."""
+
+
 @app.command()
-@_with_settings("backend", "device")
+@_with_settings(*TABLE, "backend", "device", **_UNLESS_GIVEN)
 def evaluate(
     model: ModelFile,
     data: Annotated[
         str | None,
         typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a .csv.")] = None,
-    **where: Any,
+    label: Annotated[str | None, typer.Option(help="The label column of a table. Default: that of training.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Judge all rows, those that the model was trained on among them.")
+    ] = False,
+    **options: Any,
 ) -> None:
     """Judge a model on data that it was not trained on."""
     from gpubp.training import predictions
     from gpubp.training.display import evaluation_table
     from gpubp.training.model import Model
 
-    loaded = Model.load(model, **where)
-    name, x, y = predictions.load_for(loaded, data, label)
-    _console().print(evaluation_table(loaded, name, x, y))
+    written = {name: options.pop(name) for name in TABLE}
+    loaded = Model.load(model, **options)
+    found = predictions.load_for(loaded, data, label, whole=whole, written=written)
+    table = evaluation_table(loaded, found.name, found.x, found.y)
+    _tell(found.notes, [*filter(None, [found.warning]), *loaded.warnings(found.x)])
+    _console().print(table)
 
 
 @app.command()
-@_with_settings("backend", "device")
+@_with_settings(*TABLE, "backend", "device", **_UNLESS_GIVEN)
 def predict(
     model: ModelFile,
     data: Annotated[str, typer.Option(help="As for train; labels may be missing.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .csv or .npz file for the predictions.", show_default=False)],
-    label: Annotated[str | None, typer.Option(help="A column of a .csv to leave out.")] = None,
-    **where: Any,
+    label: Annotated[str | None, typer.Option(help="A column of a table to leave out.")] = None,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Class names as they are, also those that a spreadsheet takes for a formula."),
+    ] = False,
+    force: Force = False,
+    **options: Any,
 ) -> None:
     """Write a model's predictions: classes and probabilities, or values."""
     from gpubp.training import predictions
     from gpubp.training.model import Model
 
-    count = predictions.predict(Model.load(model, **where), data, label, out)
-    typer.echo(f"{count:,} predictions in {out}")
+    predictions.check_out(out, data, force)
+    written = {name: options.pop(name) for name in TABLE}
+    loaded = Model.load(model, **options)
+    x, notes = predictions.load_inputs_for(loaded, data, label, written)
+    predictions.write_predictions(loaded, x, out, raw=raw)
+    _tell(notes, loaded.warnings(x))
+    typer.echo(f"{len(x):,} predictions in {out}")
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------
 @app.command()
 @_with_settings(
-    *("data", "label", "layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
+    *("data", "task", "label", *TABLE),
+    *("layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
     layers="16,8",
     activation="tanh",
 )
@@ -258,12 +388,14 @@ def gradcheck(
     from gpubp.registry import require_count
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
-    from gpubp.training.from_settings import first_batch
+    from gpubp.training.from_settings import first_batch, load_data
 
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
-    network, x, y = first_batch(chosen, batch_size)
+    dataset = load_data(chosen)
+    network, x, y = first_batch(chosen, dataset, batch_size)
     found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
+    _tell(dataset.notes)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
     if not found.passed:
@@ -289,6 +421,7 @@ def check(
     ] = False,
     jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one on a GPU, else one a core.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,
+    force: Force = False,
     **where: Any,
 ) -> None:
     """Check a backend's kernels against the reference, case by case; exit code 1 where one is wrong."""
@@ -297,7 +430,7 @@ def check(
     from gpubp.registry import require_count
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     found = check_command.check(
         _console(),
         **where,
@@ -309,6 +442,7 @@ def check(
         observe=observe,
         jobs=jobs,
         report=report,
+        replace=force,
     )
     if not found.passed:
         raise typer.Exit(1)
@@ -355,6 +489,7 @@ def bench(
         _result("Compare with a file that --save made; given twice, compare the two files and measure nothing."),
     ] = None,
     as_json: Annotated[bool, _result("Print the figures as JSON.", "--json")] = False,
+    force: Annotated[bool, _result("Replace files that are there already.", "--force")] = False,
 ) -> None:
     """Measure the CPU and the GPU, beside other libraries and the hardware's limits; exit code 1 for wrong results."""
     from gpubp.bench import bench_command
@@ -378,6 +513,7 @@ def bench(
         compare=compare or (),
         out=out,
         as_json=as_json,
+        replace=force,
     )
     if found.own_faults:
         raise typer.Exit(1)
@@ -414,6 +550,7 @@ def profile(
     html: Annotated[
         Path | None, typer.Option(help="Write the kernel's source, with its counts line by line, to an .html file.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
     from gpubp.profiler import profile_command
@@ -434,6 +571,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
+        replace=force,
         page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
@@ -456,7 +594,9 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
 # --- report -----------------------------------------------------------------------------------------------------------
 @app.command()
 def report(
-    out: Annotated[Path, typer.Option(help="An .html file for the page.")] = Path("report.html"),
+    out: Annotated[
+        Path | None, typer.Option(help="An .html file for the page. Default: report.html, anew each time.")
+    ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help="Only the kernels of this one, cupy or numba; may be given again.")
     ] = None,
@@ -471,15 +611,17 @@ def report(
     jobs: Annotated[
         int | None, typer.Option(help="Worker processes of the check. Default: one on a GPU, else one a core.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write info, check, bench and profile of this machine to one HTML page; exit code 1 where something is wrong."""
     from gpubp.registry import require_count
     from gpubp.report import report_command
 
     if jobs is not None:
-        require_count("jobs", jobs)
+        require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
-    found = report_command.report(_console(), choice, out, _command_line())
+    page = out or Path("report.html")
+    found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
     if found.failed:
         raise typer.Exit(1)
 
@@ -493,9 +635,9 @@ def _command_line() -> str:
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from gpubp.terminal import PlainConsole
 
-    return Console(highlight=False)
+    return PlainConsole()
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from gpubp.chips import Roofline
 from gpubp.dtypes import ARITHMETIC, canonical
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, shown, unknown_name
 from gpubp.nn import activations, optimizers
+from gpubp.registry import require_count
 
 PRODUCTS = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "weight_step")
 """Primitives whose shape is (M, N, K) (see `cost`)."""
@@ -122,7 +123,9 @@ def checked_shape(primitive: str, shape: Sequence[int]) -> tuple[int, ...]:
     count = sides_of(primitive)
     if len(sides) != count or not all(isinstance(side, int) and side >= 1 for side in sides):
         form = {3: "MxNxK", 2: "two sides, BxN", 1: "one number of parameters"}[count]
-        raise ArgumentError("shape", "x".join(map(str, sides)), f"{form}, each side ≥ 1, for {primitive}")
+        raise ArgumentError("shape", "x".join(map(shown, sides)), f"{form}, each side ≥ 1, for {primitive}")
+    for side in sides:
+        require_count("shape", side)
     return sides
 
 

@@ -7,10 +7,14 @@ import errno
 import os
 import stat
 import tempfile
+import tomllib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gpubp.errors import ArgumentError, CheckpointError
+
+MOST_TOML = 2**18
+"""Bytes of a TOML file: settings and chips have some thousands."""
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -44,6 +48,27 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     return contents
 
 
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises OSError as `read_bytes` does, ValueError for what is no TOML."""
+    try:
+        return tomllib.loads(read_bytes(path, MOST_TOML).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def is_missing(path: str | Path) -> bool:
+    """True if there is nothing at a path; False also if it may not be looked at, which reading it then says."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    except ValueError:  # a NUL in the path, or text that has no bytes
+        return True
+    return False
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Replace a file's contents in one move that survives a kill and a power cut. A link stays, and leads to the new
     contents; what is no file, such as a device, is refused: the move would put a file in its place."""
@@ -59,26 +84,61 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-    except OSError as error:
+    except BaseException as error:  # a second Ctrl-C, too, leaves nothing half-written
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
     _sync_folder(target.parent)
 
 
-def check_path(argument: str, path: Path, *suffixes: str) -> None:
+def check_path(argument: str, path: Path, *suffixes: str, replace: bool) -> None:
     """Raise ArgumentError, which names the argument, unless the name ends in one of these suffixes and `write_bytes`
-    could write there."""
+    could write there; unless `replace`, also if there is a file already."""
     if path.suffix.lower() not in suffixes:
         raise ArgumentError(argument, str(path), f"a file name that ends in {' or '.join(suffixes)}")
-    if path.exists() and not path.is_file():
-        raise ArgumentError(argument, str(path), "a new file, or one to replace")
-    if not path.parent.is_dir():
-        raise ArgumentError(argument, str(path), "in a folder that exists")
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ArgumentError(argument, str(path), f"in a folder that can be written ({error.strerror})") from None
+        there = _is_there(path)
+        if there and not path.is_file():
+            raise ArgumentError(argument, str(path), "a new file, or one to replace")
+        if there and not replace:
+            raise ArgumentError(argument, str(path), "a new file", "--force replaces this one")
+        if not path.parent.is_dir():
+            raise ArgumentError(argument, str(path), "in a folder that exists")
+        tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent).close()
+    except ArgumentError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unwritable(argument, path, error) from None
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Raise ArgumentError, which names the argument, unless a folder is there or can be made there, and files in it."""
+    place = path.absolute()
+    try:
+        while not _is_there(place):
+            place = place.parent
+        if not place.is_dir():
+            raise ArgumentError(argument, str(path), f"a folder, and {place} is none")
+        tempfile.TemporaryFile(dir=place).close()
+    except ArgumentError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unwritable(argument, path, error) from None
+
+
+def _unwritable(argument: str, path: Path, error: OSError | ValueError) -> ArgumentError:
+    why = getattr(error, "strerror", None) or error
+    return ArgumentError(argument, str(path), f"in a folder that can be written ({why})")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _umask() -> int:

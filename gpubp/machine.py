@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
+from gpubp.data.source import physical_memory
+from gpubp.errors import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,8 +49,8 @@ class MachineInfo:
 
     def table(self) -> Table:
         """Return all of it as a table for a terminal."""
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
@@ -56,13 +58,14 @@ class MachineInfo:
         table.add_row("Python", f"{self.python} on {self.system}")
         memory = f", {self.memory / 2**30:.0f} GiB of memory" if self.memory else ""
         table.add_row("CPU", f"{self.processor}, {self.cores} cores{memory}")
-        table.add_row("GPU", escape(", ".join(self.gpus)) or f"none ({detection.driver().fault})")
+        table.add_row("GPU", ", ".join(self.gpus) or f"none ({detection.driver().fault})")
         table.add_row("driver", f"CUDA {self.driver}" if self.driver else "none")
         table.add_row("packages", ", ".join(f"{name} {version}" for name, version in self.packages.items()))
         for each in self.backends:
-            verdict = "[green]works[/]" if each.works else "[red]lacks[/]"
-            remedy = f"\n{escape(each.remedy)}" if each.remedy else ""
-            table.add_row(f"{each.backend} on {each.device}", f"{verdict}: {escape(each.detail)}{remedy}")
+            verdict = ("works", "green") if each.works else ("lacks", "red")
+            remedy = f"\n{each.remedy}" if each.remedy else ""
+            told = Text.assemble(verdict, ": ", printable(each.detail + remedy))
+            table.add_row(f"{each.backend} on {each.device}", told)
         table.add_row("auto takes", self.automatic)
         return table
 
@@ -77,7 +80,7 @@ def look() -> MachineInfo:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         cores=_cores(),
-        memory=_memory(),
+        memory=physical_memory(),
         driver="{}.{}".format(*driver.version) if driver.version[0] else "",
         gpus=driver.devices,
         packages=_versions(),
@@ -108,10 +111,3 @@ def _processor() -> str:
 def _cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0

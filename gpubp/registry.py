@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar, cast
@@ -55,10 +56,8 @@ def require_number(
         f"{' and' if i else ''} {sign}{bound:g}"
         for i, (sign, bound) in enumerate([pair for pair in bounds if pair[1] is not None])
     )
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if (
-        not number
-        or not np.isfinite(value)
+        not _is_finite(value)
         or (above is not None and value <= above)
         or (least is not None and value < least)
         or (below is not None and value >= below)
@@ -67,7 +66,23 @@ def require_number(
         raise ArgumentError(argument, value, expected)
 
 
-def require_count(argument: str, value: object, least: int = 1) -> None:
-    """Raise ArgumentError unless `value` is an integer ≥ `least`."""
+def _is_finite(value: Any) -> bool:
+    """True if `value` is a real number that a float64 can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+LARGEST_COUNT = 2**63 - 1
+"""The largest whole number that arrays and kernels count with."""
+
+
+def require_count(argument: str, value: object, least: int = 1, most: int = LARGEST_COUNT) -> None:
+    """Raise ArgumentError unless `value` is an integer from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ArgumentError(argument, value, f"a whole number ≥ {least}")
+    if value > most:
+        raise ArgumentError(argument, value, f"a whole number ≤ {most}")

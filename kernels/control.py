@@ -25,8 +25,8 @@ HOST_CONTROLS = 2
 """How many leading places of `control` the host writes."""
 
 LARGEST_LOSS_SCALE = 2.0**24
-"""The loss scale does not grow beyond this. It lifts the smallest float16, 2⁻²⁴, to 1: deltas under 2⁻⁴⁸ are all that it
-loses. Without a bound the scale grows wherever gradients are zero for long, until float32 cannot hold it."""
+"""The loss scale does not grow beyond this. It lifts 2⁻²⁴, the smallest float16, to 1: only deltas under 2⁻⁴⁸ are lost.
+Without a bound it grows wherever gradients are zero for long, until float32 cannot hold it."""
 
 
 class Losses(IntEnum):

@@ -1,13 +1,16 @@
 """The command line: what it writes, what it says, and what it says to what is wrong."""
 
 import csv
+import errno
 import gzip
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gpubp.cli import app
+from gpubp.errors import CheckpointError
 from gpubp.training import folder as runs
 from gpubp.training import plots
 from gpubp.training.model import Model
@@ -142,7 +146,7 @@ def test_every_setting_is_an_option_of_train(gpubp):
         assert option.help == each.metadata["help"]
         assert option.default == each.default
         assert f"--{each.name.replace('_', '-')}" in option.opts
-    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config"]
+    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config", "reschedule"]
 
 
 def test_the_help_names_every_choice(gpubp):
@@ -305,7 +309,7 @@ def test_resume_goes_on_for_more_epochs(gpubp):
 def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     options = ("--layers", "16", "--batch-size", "64", "--precision", "FP16", "--backend", "numpy", "--lr", "0.01")
     assert "numpy on cpu, fp16" in gpubp("train", "--out", "run", *options, "--epochs", "1").stdout
-    gpubp("train", "--resume", "run", "--epochs", "3", "--precision", "float16")
+    gpubp("train", "--resume", "run", "--epochs", "3", "--reschedule", "--precision", "float16")
     refused("train", "--resume", "run", "--precision", "bf16", message=["--precision was 'bf16'", "'FP16'"])
     network = Model.load("run", "numpy").network
     assert network.precision_name == "fp16"
@@ -323,6 +327,42 @@ def test_a_run_in_mixed_precision_is_resumed_and_judged_in_it(gpubp, refused):
     refused("train", "--precision", "bf16", "--out", "other", *emulated, message=["--precision was 'bf16'", "'cupy'"])
 
 
+def test_which_schedule_a_longer_run_has_is_said_before_it(gpubp):
+    options = ("--layers", "8", "--batch-size", "500")
+    gpubp("train", "--out", "run", *options, "--epochs", "2")
+    kept = gpubp("train", "--resume", "run", "--epochs", "3").stdout
+    line = "the cosine schedule is still that of a run of 2 epochs: from then on the learning rate stays 6.7e-05"
+    assert kept.index(f"{line} (--reschedule makes it anew for 3)") < kept.index("epoch 3/3")
+    anew = gpubp("train", "--resume", "run", "--epochs", "6", "--reschedule").stdout
+    assert anew.index("the cosine schedule is made anew, for all 6 epochs") < anew.index("epoch 4/6")
+    rates = [float(row["learning_rate"]) for row in history("run")]
+    assert rates[1] == rates[2] < rates[3] < rates[0]
+    gpubp("train", "--out", "flat", *options, "--epochs", "1", "--schedule", "constant")
+    assert "schedule" not in gpubp("train", "--resume", "flat", "--epochs", "2").stdout
+
+
+def test_a_new_schedule_is_for_a_run_that_is_resumed(refused):
+    refused("train", "--reschedule", message="--reschedule was given; it must be left out without --resume")
+
+
+def test_a_run_with_nothing_left_to_train_says_why(gpubp):
+    options = ("--layers", "8", "--batch-size", "200")
+    gpubp("train", "--out", "done", *options, "--epochs", "1")
+    assert "all 1 epochs are done; more come with --epochs" in gpubp("train", "--resume", "done").stdout
+    # the learning rate is so small that the loss of the first epoch is the lowest
+    early = ("--lr", "1e-300", "--patience", "1", "--epochs", "9")
+    assert "stopped early" in gpubp("train", "--out", "early", *options, *early).stdout
+    for more in ([], ["--epochs", "20"]):
+        text = gpubp("train", "--resume", "early", *more).stdout
+        assert "nothing is left to train: it stopped early, after 1 epochs without a lower validation loss" in text
+        assert "more come with --epochs" not in text
+    gpubp("train", "--out", "lost", *options, "--optimizer", "sgd", "--lr", "1e30", code=1)
+    for more in ([], ["--epochs", "50"]):
+        text = gpubp("train", "--resume", "lost", *more, code=1).stdout
+        assert "nothing is left to train: it diverged in epoch" in text
+        assert "start again with --out and a lower --lr" in text
+
+
 def test_resume_finds_its_data_from_another_folder(gpubp, tmp_path, monkeypatch):
     write_csv("points.csv", ["a", "b", "side"], table())
     gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
@@ -330,6 +370,34 @@ def test_resume_finds_its_data_from_another_folder(gpubp, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "elsewhere")
     gpubp("train", "--resume", "../run", "--epochs", "3")
     gpubp("train", "--resume", "../run", "--epochs", "4", "--data", "../points.csv")
+
+
+def test_resume_on_data_that_has_moved(gpubp, refused, tmp_path):
+    """The fingerprint proves that it is the same; the run, its configuration and its model keep the new place."""
+    write_csv("points.csv", ["a", "b", "side"], table())
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
+    Path("points.csv").rename("moved.csv")
+    refused("train", "--resume", "run", "--epochs", "3", message=["points.csv", "gone", "--data names its place"])
+    refused("evaluate", "run", message=["points.csv", "gone", "--data names its place"])
+    assert "the test part" in " ".join(gpubp("evaluate", "run", "--data", "moved.csv").stdout.split())
+    gpubp("train", "--resume", "run", "--epochs", "3", "--data", "moved.csv")
+    moved = str(tmp_path / "moved.csv")
+    assert Model.load("run").origin["data"] == moved
+    assert tomllib.loads(Path("run/config.toml").read_text())["settings"]["data"] == moved
+    gpubp("train", "--resume", "run", "--epochs", "4")
+    gpubp("evaluate", "run")
+    write_csv("moved.csv", ["a", "b", "side"], [*table(), *table(rows=1, seed=1)])
+    refused("train", "--resume", "run", "--epochs", "5", message=["moved.csv", "other data", "--data"])
+    refused("train", "--resume", "run", "--data", "moved.csv", message=["--data was 'moved.csv'", "own data"])
+
+
+def test_a_moved_run_takes_the_same_values_from_another_kind_of_file(gpubp):
+    """The fingerprint is of the values, and not of their dtypes."""
+    x, y = np.random.default_rng(0).integers(0, 9, (60, 3)), np.arange(60) % 3
+    np.savez("data.npz", x=x.astype(np.uint8), y=y)
+    gpubp("train", "--out", "run", "--data", "data.npz", *FAST)
+    np.savez("wide.npz", x=x.astype(np.float64), y=y.astype(np.int8))
+    gpubp("train", "--resume", "run", "--epochs", "3", "--data", "wide.npz")
 
 
 def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path):
@@ -346,7 +414,7 @@ def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path)
         (["--activation", "tanh"], "--activation was 'tanh'"),
         (["--seed", "1"], "--seed was 1"),
         (["--lr", "0.5"], ["--lr was 0.5", "its default"]),
-        (["--data", "fashion-mnist"], "--data was"),
+        (["--data", "other.npz"], ["--data was 'other.npz'", "the run's own data, digits"]),
         (["--epochs", "1"], ["--epochs was 1", "at least 2"]),
         (["--out", "other"], "--out and --resume exclude each other; the run has its own"),
         (["--config", "config.toml"], "--config and --resume exclude each other"),
@@ -355,6 +423,7 @@ def test_resume_removes_what_a_killed_process_left_half_written(gpubp, tmp_path)
 )
 def test_what_cannot_change_in_a_resumed_run(refused, trained, tmp_path, options, message):
     shutil.copytree(trained, tmp_path / "run")
+    np.savez(tmp_path / "other.npz", x=np.eye(40, 3), y=np.arange(40) % 2)
     refused("train", "--resume", "run", *options, message=message)
 
 
@@ -362,6 +431,72 @@ def test_resuming_what_is_no_run(refused, tmp_path):
     refused("train", "--resume", "nowhere", message="no run to resume in nowhere")
     (tmp_path / "empty").mkdir()
     refused("train", "--resume", "empty", message="holds no checkpoint.safetensors")
+
+
+KILLED_STARTS = {
+    "a half-written configuration": [".config.toml.k3v_9x"],
+    "a configuration": ["config.toml"],
+    "a configuration and a half-written checkpoint": ["config.toml", ".checkpoint.safetensors.abc12345"],
+}
+
+
+@pytest.mark.parametrize("left", KILLED_STARTS.values(), ids=KILLED_STARTS)
+def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(gpubp, refused, trained, tmp_path, left):
+    (tmp_path / "run").mkdir()
+    for name in left:
+        shutil.copy(trained / "config.toml", tmp_path / "run" / name)
+    refused("train", "--resume", "run", message=["holds no checkpoint", "start again with --out run"])
+    gpubp("train", "--out", "run", *FAST)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(runs.FILES)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "config.toml", "model.safetensors", ".hidden", ".config.tom"])
+def test_a_folder_with_what_no_run_left_is_refused_and_kept(refused, trained, tmp_path, name):
+    """A configuration that somebody wrote for a run to come is theirs."""
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained / "config.toml", tmp_path / "run" / ".config.toml.k3v_9x")
+    (tmp_path / "run" / name).write_text("[settings]\nepochs = 3\n")
+    refused("train", "--out", "run", *FAST, message=["--out was 'run'", "a new or an empty folder", name])
+
+
+def test_a_folder_with_a_run_is_continued_and_not_started_anew(refused, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    refused("train", "--out", "run", *FAST, message="must be a new or an empty folder; --resume continues a run")
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Forbids a path and all below it: who runs the tests may be allowed everything."""
+
+    def forbid(path):
+        def forbidding(real):
+            def look(where, *arguments, **options):
+                if not isinstance(where, int) and os.path.abspath(where).startswith(str(path)):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(where))
+                return real(where, *arguments, **options)
+
+            return look
+
+        for name in ("stat", "open"):
+            monkeypatch.setattr(os, name, forbidding(getattr(os, name)))
+
+    return forbid
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--resume", "run"],
+        ["evaluate", "run/model.safetensors"],
+        ["evaluate", "run"],
+        ["predict", "run/model.safetensors", "--data", "digits", "--out", "p.csv"],
+    ],
+)
+def test_a_run_or_a_model_that_may_not_be_read_is_not_called_missing(gpubp, trained, tmp_path, forbidden, command):
+    shutil.copytree(trained, tmp_path / "run")
+    forbidden(tmp_path / "run")
+    stderr = gpubp(*command, code=2).stderr
+    assert re.fullmatch(r"error: cannot read run.*: Permission denied\n", stderr)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +530,7 @@ def test_resuming_on_data_that_has_changed(refused, gpubp):
     ("options", "message"),
     [
         (["--activation", "rleu"], ["--activation was 'rleu'", "did you mean 'relu'?"]),
-        (["--activation", "relu,tanh,relu"], ["--activation was", "2"]),
+        (["--activation", "relu,tanh,relu"], "--activation names 3; it must name one, or 2: one a hidden layer"),
         (["--activation", "softmax"], "--activation was 'softmax'"),
         (["--loss", "cross_entropy"], ["--loss was 'cross_entropy'", "did you mean"]),
         (["--loss", "softmax_cross_entropy", "--output-activation", "relu"], "--output-activation was 'relu'"),
@@ -411,8 +546,8 @@ def test_resuming_on_data_that_has_changed(refused, gpubp):
         (["--task", "regresion"], ["--task was 'regresion'", "did you mean 'regression'?"]),
         (["--layers", "128,x"], "--layers was '128,x'"),
         (["--layers", "128,,64"], "--layers was"),
-        (["--layers", "0"], "--layers was 0"),
-        (["--layers=-5"], "--layers was -5"),
+        (["--layers", "0"], "--layers was '0'; it must be the widths"),
+        (["--layers=-5"], "--layers was '-5'"),
         (["--lr", "0"], "--lr was 0.0; it must be a finite number > 0"),
         (["--lr", "-0.1"], "--lr was -0.1"),
         (["--lr", "nan"], "--lr was nan"),
@@ -485,6 +620,12 @@ def test_an_output_folder_that_cannot_be_used(refused, tmp_path, make):
     refused("train", "--out", out, *FAST, message=message)
 
 
+def test_an_output_folder_is_looked_at_before_the_data(refused, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for out, message in (("file/run", "file is none"), ("/proc/run", "can be written"), ("a" * 300, "too long")):
+        refused("train", "--out", out, "--data", "missing.csv", message=["--out was", message])
+
+
 def test_names_that_are_too_long(refused):
     name = "a" * 300
     refused("train", "--data", name, message="no data set and no file")
@@ -495,7 +636,12 @@ def test_names_that_are_too_long(refused):
 
 
 def test_a_network_that_fits_into_no_memory(refused):
-    refused("train", "--layers", "100000000,100000000", message=["--layers was", "GiB"])
+    refused(
+        "train",
+        "--layers",
+        "100000000,100000000",
+        message="--layers would take 37,252,931 GiB of weights; it must fit into memory",
+    )
 
 
 def test_an_empty_folder_can_be_used(gpubp, tmp_path):
@@ -550,6 +696,132 @@ def test_arrays_that_cannot_be_used(refused, arrays, message):
     refused("train", "--data", "data.npz", message=message)
 
 
+# --- tables as people have them ---------------------------------------------------------------------------------------
+
+
+def write_lines(path, rows, delimiter=",", encoding="utf-8"):
+    Path(path).write_bytes("".join(delimiter.join(row) + "\n" for row in rows).encode(encoding))
+
+
+def accuracy_of(result):
+    return next(line for line in result.stdout.splitlines() if "accuracy" in line).split("accuracy")[1].strip()
+
+
+def test_columns_without_names_match_by_position(gpubp, refused):
+    rows = table(rows=100)
+    write_lines("last.csv", rows)
+    write_lines("first.csv", [[side, a, b] for a, b, side in rows])
+    write_csv("named.csv", ["", "a", "b", "label"], [[i, *row] for i, row in enumerate(rows)])
+    write_lines("wide.csv", [["1", *row] for row in rows])
+    gpubp("train", "--out", "run", "--data", "last.csv", "--test-fraction", "0", "--epochs", "20")
+    expected = accuracy_of(gpubp("evaluate", "run", "--data", "last.csv", "--whole"))
+    assert float(expected.split()[0]) > 85
+    assert accuracy_of(gpubp("evaluate", "run", "--data", "first.csv", "--label", "0", "--whole")) == expected
+    assert accuracy_of(gpubp("evaluate", "run", "--data", "named.csv", "--whole")) == expected
+    refused("evaluate", "run", "--data", "wide.csv", message=["wide.csv: it has 3 features", "the model reads 2"])
+    gpubp("predict", "run", "--data", "last.csv", "--out", "last-out.csv")
+    gpubp("predict", "run", "--data", "first.csv", "--label", "0", "--out", "first-out.csv")
+    assert Path("last-out.csv").read_text() == Path("first-out.csv").read_text()
+
+
+def test_how_a_table_is_written_is_kept_with_the_model(gpubp, refused, tmp_path):
+    rows = [["1,5".replace(",", ""), b, side.replace("left", "zurück")] for _, b, side in table(rows=60)]
+    write_lines("t.csv", rows, ":", "latin-1")
+    options = ("--header", "no", "--delimiter", ":", "--encoding", "latin-1")
+    refused("train", "--data", "t.csv", message=["t.csv: it is not UTF-8 text", "--encoding"])
+    gpubp("train", "--out", "run", "--data", "t.csv", *options, *FAST)
+    gpubp("train", "--resume", "run", "--epochs", "3")
+    assert 'header = "no"' in Path("run/config.toml").read_text()
+    assert "12 examples" in " ".join(gpubp("evaluate", "run").stdout.split())
+    assert "12 examples" in " ".join(gpubp("evaluate", "run", "--data", "t.csv", "--header", "no").stdout.split())
+    assert "60 predictions" in gpubp("predict", "run", "--data", "t.csv", "--out", "p.csv").stdout
+    gpubp("gradcheck", "--data", "t.csv", *options)
+    write_lines("other.csv", rows, ";")
+    changed = ("--delimiter", "semicolon", "--encoding", "utf-8")
+    # The same values are the same data: its test part.
+    assert "12 examples" in " ".join(gpubp("evaluate", "run", "--data", "other.csv", *changed).stdout.split())
+    assert "60 predictions" in gpubp("predict", "run", "--data", "other.csv", *changed, "--out", "q.csv").stdout
+
+
+def test_what_was_guessed_is_said(gpubp):
+    write_csv("t.csv", ["", "a", "b", "side"], [[i, *row] for i, row in enumerate(table(rows=60))])
+    notes = [
+        "note: first line taken as header",
+        "note: label: column 'side' (the last)",
+        "note: left out the unnamed first column, an index of the rows (--keep-index takes it)",
+    ]
+    shown = gpubp("train", "--out", "run", "--data", "t.csv", *FAST).stdout.splitlines()
+    assert shown[1:5] == [*notes, "note: task: classification (2 different texts)"]
+    assert gpubp("gradcheck", "--data", "t.csv").stderr.splitlines() == shown[1:5]
+    notes[1] = "note: label: column 'side'"
+    assert gpubp("evaluate", "run").stderr.splitlines() == notes
+    notes[1] = "note: left out the label: column 'side'"
+    assert gpubp("predict", "run", "--data", "t.csv", "--out", "p.csv").stderr.splitlines() == notes
+    assert "note" not in gpubp("train", "--out", "kept", *FAST).output
+
+
+def test_an_index_of_the_rows_is_no_input_unless_asked_for(gpubp):
+    rows = [[i, 1, ("left", "right")[i > 50]] for i in range(100)]
+    write_csv("t.csv", ["", "a", "side"], rows)
+    gpubp("train", "--out", "run", "--data", "t.csv", *FAST)
+    assert Model.load("run").feature_names == ("a",)
+    gpubp("train", "--out", "kept", "--data", "t.csv", "--keep-index", *FAST)
+    assert Model.load("kept").feature_names == ("Unnamed: 0", "a")
+    gpubp("evaluate", "kept")
+
+
+def test_an_input_that_moves_for_the_first_time_is_ignored_and_named(gpubp):
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    y = x[:, 0] + x[:, 1] > 0
+    x[:, 2] = 7
+    rows = [[*map(str, row), label] for row, label in zip(x.tolist(), y.tolist(), strict=True)]
+    write_csv("still.csv", ["a", "b", "c", "label"], rows)
+    write_csv("moved.csv", ["a", "b", "c", "label"], [[a, b, 255, label] for a, b, _, label in rows])
+    gpubp("train", "--out", "run", "--data", "still.csv", "--layers", "8", "--epochs", "20")
+    still, moved = (gpubp("evaluate", "run", "--data", f"{name}.csv", "--whole") for name in ("still", "moved"))
+    assert accuracy_of(still) == accuracy_of(moved)
+    warning = "warning: input 'c', which was constant in training, moved in 300 of 300 rows here; what moved is ignored"
+    assert warning in moved.stderr.splitlines()
+    assert "warning" not in still.stderr
+    assert warning in gpubp("predict", "run", "--data", "moved.csv", "--out", "p.csv").stderr.splitlines()
+    np.savez("parts.npz", x=x, y=y, x_test=x * [1, 1, 2], y_test=y)
+    assert (
+        "the test part: input 2, which was constant"
+        in gpubp("train", "--out", "r", "--data", "parts.npz", *FAST).stderr
+    )
+
+
+@pytest.mark.parametrize(("link", "target"), [("t.csv", "cache/5d41"), ("link", "t.csv")])
+def test_every_verb_takes_a_link_whose_target_is_called_otherwise(gpubp, link, target):
+    Path("cache").mkdir()
+    write_csv(target, ["a", "b", "side"], table(rows=60))
+    Path(link).symlink_to(target)
+    gpubp("train", "--out", "run", "--data", link, *FAST)
+    gpubp("evaluate", "run")
+    gpubp("evaluate", "run", "--data", link)
+    gpubp("predict", "run", "--data", link, "--out", "p.csv")
+    gpubp("gradcheck", "--data", link)
+
+
+@pytest.mark.parametrize("data", ["a\udcff.csv", "a\0b.csv", "x" * 256 + ".csv", "x" * 256, "pipe.csv", "/dev/zero"])
+def test_data_that_is_no_file_leaves_no_folder(refused, trained, data):
+    os.mkfifo("pipe.csv")
+    message = "/dev/zero" if data == "/dev/zero" else "regular file" if data == "pipe.csv" else "called"
+    refused("train", "--data", data, message=message)
+    refused("gradcheck", "--data", data, message=message)
+    refused("evaluate", trained, "--data", data, message=message)
+    refused("predict", trained, "--data", data, "--out", "p.csv", message=message)
+
+
+def test_how_a_table_is_written_is_refused_for_what_is_none(refused, trained):
+    for verb in (("train",), ("gradcheck",), ("evaluate", trained), ("predict", trained, "--out", "p.csv")):
+        message = ["--header was 'no'", "left out for 'digits': only a table"]
+        refused(*verb, "--data", "digits", "--header", "no", message=message)
+    refused("train", "--data", "t.csv", "--header", "perhaps", message=["--header was 'perhaps'", "auto, yes, no"])
+    refused("train", "--data", "t.csv", "--encoding", "utf-99", message="--encoding was 'utf-99'")
+    refused("train", "--data", "t.csv", "--delimiter", "dash", message="--delimiter was 'dash'")
+
+
 def test_a_damaged_archive_and_damaged_images(refused, tmp_path):
     np.savez("data.npz", x=np.ones((9, 2)), y=np.arange(9))
     (tmp_path / "data.npz").write_bytes((tmp_path / "data.npz").read_bytes()[:-40])
@@ -600,6 +872,128 @@ def test_evaluate_splits_a_table_as_training_did(gpubp):
     assert f"{100 * accuracy:.2f} %" in text
     write_csv("more.csv", ["a", "b", "side"], table(rows=50, seed=5))
     assert "50 examples" in " ".join(gpubp("evaluate", "run", "--data", "more.csv").stdout.split())
+
+
+def judged(result):
+    """The data that an evaluation names, and how many examples it has."""
+    text = " ".join(result.stdout.split())
+    return re.search(r"data (.*): ([\d,]+) examples", text).groups()
+
+
+def warned(result):
+    """The warnings of a result, without what it notes besides."""
+    lines = result.stderr.splitlines()
+    return "".join(line.removeprefix("warning: ") for line in lines if line.startswith("warning: "))
+
+
+def spelled(path):
+    """Other names of a file: the first of each way."""
+    os.symlink(path, "symlink.csv")
+    os.link(path, "hardlink.csv")
+    shutil.copy(path, "copy.csv")
+    return {
+        "relative": path, "with a dot": f"./{path}", "absolute": os.path.abspath(path),
+        "around": f"../{Path.cwd().name}/{path}", "a symlink": "symlink.csv",
+        "a hard link": "hardlink.csv", "a copy": "copy.csv",
+    }  # fmt: skip
+
+
+def test_evaluate_knows_the_data_of_the_training_by_whatever_name(gpubp):
+    """A copy, too: its training rows must not be judged."""
+    write_csv("points.csv", ["a", "b", "side"], table(rows=100))
+    gpubp("train", "--out", "run", "--data", "points.csv", "--seed", "3", "--test-fraction", "0.3", *FAST)
+    for name in spelled("points.csv").values():
+        found = gpubp("evaluate", "run", "--data", name)
+        assert judged(found)[1] == "30", name
+        assert judged(found)[0].endswith("the test part")
+        assert warned(found) == ""
+
+
+def test_evaluate_refuses_the_data_of_the_training_once_it_has_changed(gpubp, refused):
+    """A row more redraws the split, and rows that were trained on would be judged as if they were new."""
+    rows = table(rows=100)
+    changes = {
+        "a row more": [*rows, *table(rows=1, seed=1)],
+        "a row less": rows[:-1],
+        "another order": rows[::-1],
+        "another value": [["9.5", *rows[0][1:]], *rows[1:]],
+        "another label": [[*rows[0][:2], "left" if rows[0][2] == "right" else "right"], *rows[1:]],
+        "too few": [rows[0]],
+    }
+    write_csv("points.csv", ["a", "b", "side"], rows)
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
+    names = [name for spelling, name in spelled("points.csv").items() if spelling != "a copy"]
+    for change, changed in changes.items():
+        write_csv("points.csv", ["a", "b", "side"], changed)
+        some = names if change == "a row more" else names[:1]
+        for arguments in ([], *(["--data", name] for name in some)):
+            refused("evaluate", "run", *arguments, message=[".csv has changed since", "--whole", "--data"])
+        found = gpubp("evaluate", "run", "--whole")
+        assert judged(found)[1] == str(len(changed)), change
+        assert judged(found)[0].endswith("all rows")
+        # in another place it is other data, with rows of the training in it
+        write_csv("other.csv", ["a", "b", "side"], changed)
+        found = gpubp("evaluate", "run", "--data", "other.csv")
+        assert judged(found)[1] == str(len(changed))
+        warning = "% of the rows that the model was trained on are in "
+        assert warning in warned(found) or change == "too few"
+    write_csv("other.csv", ["a", "b", "side"], [*rows[:50], *table(rows=500, seed=1)])
+    share = int(re.match(r"about (\d+) %", warned(gpubp("evaluate", "run", "--data", "other.csv")))[1])
+    assert 30 <= share <= 70
+    write_csv("other.csv", ["a", "b", "side"], table(rows=500, seed=1))
+    assert warned(gpubp("evaluate", "run", "--data", "other.csv")) == ""
+
+
+def test_evaluate_the_whole_of_data_with_a_test_part(gpubp, trained):
+    assert judged(gpubp("evaluate", trained, "--whole")) == ("digits, all rows", "1,797")
+
+
+def test_evaluate_says_that_nothing_was_held_out(gpubp):
+    write_csv("points.csv", ["a", "b", "side"], table(rows=60))
+    gpubp("train", "--out", "run", "--data", "points.csv", "--test-fraction", "0", *FAST)
+    found = gpubp("evaluate", "run")
+    assert warned(found).startswith("no rows were held out from training")
+    assert judged(found)[0].endswith("the training part")
+    assert judged(found)[1] == "60"
+
+
+def test_evaluate_a_model_of_an_earlier_version(gpubp):
+    """It has no fingerprint: the split is made again, and what that may miss is said."""
+    write_csv("points.csv", ["a", "b", "side"], table(rows=100))
+    gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
+    model = Model.load("run")
+    origin = {name: value for name, value in model.origin.items() if name != "fingerprint"}
+    replace(model, origin=origin).save("run/model.safetensors")
+    for arguments in ([], ["--data", "points.csv"]):
+        found = gpubp("evaluate", "run", *arguments)
+        assert warned(found).startswith("an earlier version wrote this model, without a fingerprint")
+        assert judged(found)[1] == "20"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": 5}, {"test_fraction": "0.2"}, {"test_fraction": 2}, {"seed": -1}, {"seed": "x"}, {"fingerprint": 3},
+        {"sample": 3}, {"sample": [[]]}, {"sample": {"a": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_evaluate_a_model_whose_origin_no_run_wrote(refused, trained, wrong):
+    model = Model.load(trained)
+    replace(model, origin={**model.origin, **wrong}).save("wrong.safetensors")
+    message = f"the model's origin is none that a run wrote: its {next(iter(wrong))} is "
+    refused("evaluate", "wrong.safetensors", message=message)
+    refused("evaluate", "wrong.safetensors", "--data", "digits", message=message)
+
+
+def test_evaluate_takes_the_label_column_of_the_training_elsewhere_too(gpubp):
+    def write(name, seed):
+        write_csv(name, ["side", "a", "b"], [[side, a, b] for a, b, side in table(rows=50, seed=seed)])
+
+    write("points.csv", 0)
+    write("others.csv", 1)
+    gpubp("train", "--out", "run", "--data", "points.csv", "--label", "side", *FAST)
+    assert judged(gpubp("evaluate", "run", "--data", "others.csv"))[1] == "50"
 
 
 def test_evaluate_finds_a_tables_columns_by_name(gpubp):
@@ -702,15 +1096,75 @@ def test_predictions_of_values(gpubp):
 def test_predictions_that_cannot_be_written(refused, trained, tmp_path):
     (tmp_path / "file").write_text("precious")
     refused("predict", trained, "--data", "digits", "--out", "p.txt", message="--out was 'p.txt'")
-    refused("predict", trained, "--data", "digits", "--out", "file/p.csv", message="cannot write file/p.csv")
-    refused("predict", trained, "--data", "digits", "--out", "missing/p.csv", message="cannot write missing/p.csv")
+    message = ["--out was 'file/p.csv'", "in a folder that exists"]
+    refused("predict", trained, "--data", "digits", "--out", "file/p.csv", message=message)
+    # before the work: what is missing besides is not even looked for
+    refused("predict", "none", "--data", "none", "--out", "missing/p.csv", message="--out was 'missing/p.csv'")
+
+
+def test_predictions_replace_a_file_only_with_force(refused, gpubp, trained):
+    for name in ("p.csv", "p.npz"):
+        Path(name).write_text("precious")
+        message = f"--out was '{name}'; it must be a new file; --force replaces this one"
+        # before the work: the model is not even looked for
+        refused("predict", "no-model", "--data", "digits", "--out", name, message=message)
+        gpubp("predict", trained, "--data", "digits", "--out", name, "--force")
+        assert Path(name).stat().st_size > 1000
+    Path("folder.csv").mkdir()
+    message = "--out was 'folder.csv'; it must be a new file"
+    refused("predict", trained, "--data", "digits", "--out", "folder.csv", "--force", message=message)
+
+
+FORMULAS = (
+    '=HYPERLINK("http://evil","click")',
+    "+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",
+    "-",
+)
+NO_FORMULAS = ("-1", "+1", "-.5e-3", "3", "a=b", "e-mail", "x@y", "'quoted", " = 1", "")
+
+
+def test_class_names_reach_a_spreadsheet_as_text(gpubp):
+    """Names that begin like a formula get an apostrophe, except numbers; --raw keeps them."""
+    names = [*FORMULAS, *NO_FORMULAS]
+    names.remove("")  # no label is missing
+    rng = np.random.default_rng(0)
+    np.savez(
+        "data.npz",
+        x=np.repeat(np.eye(len(names)), 6, axis=0) + 1e-3 * rng.normal(size=(6 * len(names), len(names))),
+        y=np.repeat(names, 6),
+    )
+    gpubp("train", "--out", "run", "--data", "data.npz", "--layers", "32", "--epochs", "60", "--lr", "0.02")
+    gpubp("predict", "run", "--data", "data.npz", "--out", "quoted.csv")
+    gpubp("predict", "run", "--data", "data.npz", "--out", "raw.csv", "--raw")
+    gpubp("predict", "run", "--data", "data.npz", "--out", "p.npz")
+    quoted, raw = ([row["class"] for row in read_csv(name)] for name in ("quoted.csv", "raw.csv"))
+    assert raw == read_npz("p.npz")["classes"].tolist()
+    assert set(raw) == set(names)
+    assert quoted == [f"'{name}" if name in FORMULAS else name for name in raw]
+    # the other cells of the file begin with a digit or a letter, or are numbers
+    assert all(name[:1].isalpha() for name in read_csv("quoted.csv")[0])
+
+
+def test_negative_values_are_numbers_and_stay_so(gpubp):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    np.savez("data.npz", x=x, y=-100 + x[:, 0])
+    gpubp("train", "--out", "run", "--data", "data.npz", *FAST)
+    gpubp("predict", "run", "--data", "data.npz", "--out", "p.csv")
+    assert all(float(row["value 1"]) < 0 for row in read_csv("p.csv"))
 
 
 def test_predictions_never_replace_their_data(refused, gpubp):
     write_csv("points.csv", ["a", "b", "label"], table(rows=60))
     gpubp("train", "--out", "run", "--data", "points.csv", *FAST)
     message = "--out was 'points.csv'; it must be another file than the data"
-    refused("predict", "run", "--data", "./points.csv", "--out", "points.csv", message=message)
+    for force in ([], ["--force"]):
+        refused("predict", "run", "--data", "./points.csv", "--out", "points.csv", *force, message=message)
 
 
 # --- gradcheck --------------------------------------------------------------------------------------------------------
@@ -736,3 +1190,101 @@ def test_gradcheck_sees_a_wrong_derivative(gpubp, monkeypatch):
 def test_gradcheck_names_what_is_wrong(refused):
     refused("gradcheck", "--tolerance", "0", message="--tolerance was 0")
     refused("gradcheck", "--batch-size", "0", message="--batch-size was 0")
+
+
+# --- what every verb writes -------------------------------------------------------------------------------------------
+WRITERS = {
+    "check": (["check", "--backend", "numpy", "--report"], "report.md"),
+    "check, as JSON": (["check", "--backend", "numpy", "--report"], "report.json"),
+    "bench": (["bench", "--quick", "--save"], "figures.json"),
+    "profile": (["profile", "update", "--out"], "roofline.png"),
+    "profile, a page": (["profile", "update", "--html"], "page.html"),
+    "report": (["report", "--out"], "page.html"),
+    "predict": (["predict", "no-model", "--data", "no-data", "--out"], "p.csv"),
+    "predict, arrays": (["predict", "no-model", "--data", "no-data", "--out"], "p.npz"),
+}
+"""By what is written: a command that lacks the file's name, and a name."""
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """Fails where a verb begins its work."""
+    for work in (
+        "gpubp.crosscheck.check_command._run",
+        "gpubp.bench.bench_command.run",
+        "gpubp.profiler.profile_command._profiled",
+        "gpubp.report.report_command._places",
+        "gpubp.training.model.Model.load",
+    ):
+        monkeypatch.setattr(work, lambda *given, **options: pytest.fail("it ran"))
+
+
+@pytest.mark.parametrize(("command", "name"), WRITERS.values(), ids=WRITERS)
+def test_no_verb_replaces_a_file_unasked(refused, nothing_runs, command, name):
+    Path(name).write_text("precious")
+    refused(*command, name, message=[f"--{command[-1][2:]} was '{name}'; it must be a new file; --force replaces"])
+
+
+@pytest.mark.parametrize(("command", "name"), WRITERS.values(), ids=WRITERS)
+def test_what_cannot_be_written_is_said_before_the_work(refused, nothing_runs, command, name):
+    Path("file").write_text("precious")
+    Path("folder" + Path(name).suffix).mkdir()
+    for path, message in (
+        (f"missing/{name}", "in a folder that exists"),
+        (f"file/{name}", "in a folder that exists"),
+        (f"/proc/{name}", "in a folder that can be written"),
+        (f"folder{Path(name).suffix}", "a new file"),
+        (f"{'a' * 300}{Path(name).suffix}", "too long"),
+        ("x.txt", "a file name that ends in"),
+    ):
+        for force in ([], ["--force"]):
+            refused(*command, path, *force, message=[f"{command[-1]} was ", message])
+
+
+def test_pictures_of_a_bench_are_checked_before_it(refused, nothing_runs):
+    Path("file").write_text("precious")
+    Path("drawn").mkdir()
+    Path("drawn/roofline.png").write_text("precious")
+    for path, message in (
+        ("file", "a folder"), ("file/new", "a folder"), ("/proc/new", "can be written"),
+        ("drawn", "a new file; --force"),
+    ):  # fmt: skip
+        refused("bench", "--quick", "--out", path, message=["--out was ", message])
+
+
+def test_a_file_is_replaced_with_force(gpubp):
+    for name in ("report.md", "report.json"):
+        Path(name).write_text("old")
+        gpubp("check", "--backend", "numpy", "--primitive", "scale", "--dtype", "float64", "--report", name, "--force")
+        assert "scale" in Path(name).read_text()
+
+
+def test_a_ctrl_c_while_the_curves_are_drawn_lets_the_run_end(gpubp, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def curves(history, *, out, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        out.write(b"curves")
+
+    monkeypatch.setattr(plots, "curves", curves)
+    try:
+        assert "test accuracy" in gpubp("train", "--out", "run", *FAST).stdout
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Path("run/curves.png").read_bytes() == b"curves"
+
+
+def test_a_run_whose_curves_cannot_be_written_keeps_its_model(gpubp, monkeypatch):
+    def full(history, *, out, **options):
+        raise CheckpointError("cannot write run/curves.png: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "curves", full)
+        result = gpubp("train", "--out", "run", *FAST)
+    assert (
+        "warning: cannot write run/curves.png: No space left on device; gpubp train --resume run draws" in result.stderr
+    )
+    assert "test accuracy" in result.stdout
+    gpubp("evaluate", "run")
+    gpubp("train", "--resume", "run")
+    assert Path("run/curves.png").read_bytes() == b"curves"

@@ -1,11 +1,13 @@
-"""Reading files: regular ones alone, and no more of them than was asked for."""
+"""Files: what is read, what is written, and what is said beforehand."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from gpubp import files
+from gpubp.errors import ArgumentError
 
 
 def test_a_regular_file_is_read_through_links(tmp_path: Path) -> None:
@@ -35,3 +37,58 @@ def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(9))
     with pytest.raises(OSError, match="it is larger than 8 bytes"):
         files.read_bytes(tmp_path / "file", most=8)
+
+
+def test_nothing_at_a_path_is_another_thing_than_what_may_not_be_looked_at(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "dangling").symlink_to("nothing")
+    for name in ("missing", "file/below", "dangling", "n" * 256, "a\0b", "\ud800"):
+        assert files.is_missing(tmp_path / name)
+    assert not files.is_missing(tmp_path / "file")
+    assert not files.is_missing(tmp_path)
+
+    def forbidden(path: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    assert not files.is_missing(tmp_path / "file")
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_whatever_stops_a_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch, error: type, step: str
+) -> None:
+    def stop(*_: object) -> None:
+        raise error
+
+    (tmp_path / "file").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, stop)
+        with pytest.raises(error):
+            files.write_bytes(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_path_can_be_written_through_a_link_if_its_target_can(tmp_path: Path) -> None:
+    (tmp_path / "link.md").symlink_to("/proc/x.md")
+    with pytest.raises(ArgumentError, match="in a folder that can be written"):
+        files.check_path("out", tmp_path / "link.md", ".md", replace=False)
+
+
+def test_a_folder_is_looked_at_up_to_where_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("", "new", "new/and/more"):
+        files.check_folder("out", tmp_path / name)
+    for path, message in (
+        (tmp_path / "file", "out was .*file'; it must be a folder, and .*file is none"),
+        (tmp_path / "file" / "new", "a folder, and .*file is none"),
+        (Path("/proc/new/more"), "in a folder that can be written"),
+        (tmp_path / ("n" * 256), "File name too long"),
+        (tmp_path / "a\0b", "null"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            files.check_folder("out", path)
+    assert os.listdir(tmp_path) == ["file"]

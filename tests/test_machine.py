@@ -3,9 +3,8 @@
 import io
 import json
 
-from rich.console import Console
-
 from gpubp import backends, machine
+from gpubp.terminal import PlainConsole
 
 
 def test_every_backend_and_device_is_named():
@@ -27,7 +26,7 @@ def test_json_can_hold_it():
 
 
 def test_the_table_shows_remedies_as_they_are_typed():
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = PlainConsole(width=200, record=True, file=io.StringIO())
     found = machine.look()
     console.print(found.table())
     text = console.export_text()

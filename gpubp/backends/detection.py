@@ -8,13 +8,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from gpubp.errors import CacheError
+from gpubp.errors import CacheError, shown
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -113,6 +114,7 @@ INSTALL_EMULATOR = "pip install 'gpubp[emulator]'"
 
 def _probe_emulated_cupy() -> str:
     _import("numba", "what runs the emulated device", INSTALL_EMULATOR)
+    _require_unset("DISABLE_JIT")
     _import("cuda.bindings.nvrtc", "NVRTC", INSTALL_EMULATOR)
     emulator = _import("gpubp.emulator", EMULATED, INSTALL_EMULATOR)
     _run_tiny_kernel(lambda: _tiny_cupy(emulator), EMULATED, INSTALL_EMULATOR)
@@ -121,6 +123,7 @@ def _probe_emulated_cupy() -> str:
 
 def _probe_emulated_numba() -> str:
     _import("numba.cuda", "the compiler of this backend", INSTALL_EMULATOR)
+    _require_unset("ENABLE_CUDASIM", "DISABLE_JIT")
     cuda = _import("gpubp.emulator.cuda", EMULATED, INSTALL_EMULATOR)
     _run_tiny_kernel(lambda: _tiny_numba(cuda), EMULATED, INSTALL_EMULATOR)
     return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
@@ -154,6 +157,7 @@ def _tiny_cupy(cupy: Any) -> bool:
 def _probe_numba() -> str:
     found = _require_gpu()
     cuda: Any = _import("numba.cuda", "the compiler of this backend", _install(found))
+    _require_unset("ENABLE_CUDASIM", "DISABLE_CUDA", "DISABLE_JIT")
     try:
         runtime = cuda.runtime.get_version()
     except Exception as error:
@@ -192,6 +196,9 @@ def _require_gpu() -> Driver:
         raise _Missing(
             found.fault, "install one: https://www.nvidia.com/drivers (on Debian: apt install nvidia-driver)"
         )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if found.fault and hidden is not None:
+        raise _Missing(f"{found.fault}: CUDA_VISIBLE_DEVICES is {shown(repr(hidden))}", "unset CUDA_VISIBLE_DEVICES")
     if found.fault:
         raise _Missing(found.fault, "see what nvidia-smi says; the driver may wait for a reboot")
     if found.version < LEAST_DRIVER[min(LEAST_DRIVER)]:
@@ -200,6 +207,22 @@ def _require_gpu() -> Driver:
             "install a newer one: https://www.nvidia.com/drivers",
         )
     return found
+
+
+_KEEPS = {
+    "ENABLE_CUDASIM": "puts Numba's simulator, which runs Python and no kernels, in the place of its compiler",
+    "DISABLE_JIT": "keeps Numba from compiling",
+    "DISABLE_CUDA": "keeps Numba from CUDA",
+}
+"""What a setting of Numba does, by the name of its environment variable without NUMBA_."""
+
+
+def _require_unset(*settings: str) -> None:
+    """Raise unless Numba, which is installed, has none of these settings, from the environment or its own file."""
+    config = importlib.import_module("numba").config
+    for setting in settings:
+        if getattr(config, setting, 0):
+            raise _Missing(f"NUMBA_{setting} {_KEEPS[setting]}", f"unset NUMBA_{setting}")
 
 
 def _require_version(what: str, major: int, found: Driver) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import FORMS, Array
 from gpubp.backends.numpy_rounded import rounded
 from gpubp.dtypes import ARITHMETIC, BFLOAT16, PLAIN, canonical
@@ -66,7 +67,7 @@ class NumpyBackend:
 
     # --- arrays -----------------------------------------------------------------------------------------------------
     def asarray(self, x: Any, dtype: str | np.dtype) -> Array:
-        return np.ascontiguousarray(x, dtype=dtype)
+        return np.ascontiguousarray(on_host("x", x), dtype=dtype)
 
     def asnumpy(self, x: Array) -> np.ndarray:
         return x.copy()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpubp import chips, machine
+from gpubp import chips, machine, terminal
 from gpubp.backends import detection
 from gpubp.bench import contenders, works
 from gpubp.bench.contenders import LIMITS, Contender
@@ -18,11 +18,16 @@ from gpubp.bench.load import Load
 from gpubp.bench.results import BenchResult, limits_of
 from gpubp.bench.turns import measure
 from gpubp.bench.works import Limit, Sweep, Work
-from gpubp.errors import ArgumentError, ConflictError, DataError, StateError
+from gpubp.errors import ConflictError, StateError
+from gpubp.files import check_folder, check_path
 from gpubp.registry import require_count
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+MOST_THREADS = 4096
+"""Of a contender: beyond any machine, and short of what libraries fail with."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def run(
         ArgumentError: something is chosen that does not exist. It is raised before anything is measured.
     """
     threads = _cores() if choice.threads is None else choice.threads
-    require_count("threads", threads)
+    require_count("threads", threads, most=MOST_THREADS)
     repeats = effort.repeats if choice.repeats is None else choice.repeats
     require_count("repeats", repeats)
     if chosen_works is None:
@@ -88,7 +93,7 @@ def run(
     wanted = [each for each in everyone if any(each.takes(work) for work in chosen_works)]
     absent = {each.key: why for each in wanted if (why := each.missing())}
     present = [each for each in wanted if each.key not in absent]
-    _require_own(wanted, present, absent)
+    _require_own(chosen_works, bool(choice.contenders), wanted, present, absent)
     load = Load()
     records = measure(
         chosen_works,
@@ -112,16 +117,27 @@ def run(
     )
 
 
-def _require_own(wanted: Sequence[Contender], present: Sequence[Contender], absent: Mapping[str, str]) -> None:
-    """Raise ArgumentError unless one of this project's backends takes part."""
-    if not any(each.backend for each in wanted):
-        given = ", ".join(each.key for each in wanted)
-        state = f"names {given} alone" if given else "names none that computes this"
-        raise StateError("contender", state, "name one of this project's backends that computes what is measured")
-    if not any(each.backend for each in present):
-        names = [each.key for each in wanted if each.backend]
-        reasons = "; ".join(dict.fromkeys(absent[name] for name in names))
-        raise ArgumentError("contender", ", ".join(names), f"one that works here: {reasons}")
+def _require_own(
+    chosen_works: Sequence[Work],
+    named: bool,
+    wanted: Sequence[Contender],
+    present: Sequence[Contender],
+    absent: Mapping[str, str],
+) -> None:
+    """Raise ArgumentError unless one of this project's backends takes part. named: the user has named contenders."""
+    if any(each.backend for each in present):
+        return
+    own = [each.key for each in wanted if each.backend]
+    dtypes = ", ".join(dict.fromkeys(work.dtype for work in chosen_works))
+    if not own:
+        able = [each.key for each in contenders.CONTENDERS.values() if each.backend and each.takes(chosen_works[0])]
+        state = f"names none of this project's backends that computes this in {dtypes}"
+        raise StateError("contender", state, f"name one that does, such as {able[0]}")
+    reasons = "; ".join(dict.fromkeys(absent[key] for key in own))
+    if named:
+        raise StateError("contender", f"names {', '.join(own)}", f"name one that works here: {reasons}")
+    state = f"names {dtypes}, which only {', '.join(own)} compute"
+    raise StateError("dtype", state, f"name one that a backend here computes: {reasons}")
 
 
 def _published(dtypes: Sequence[str]) -> dict:
@@ -142,29 +158,36 @@ def bench(
     compare: Sequence[Path] = (),
     out: Path | None = None,
     as_json: bool = False,
+    replace: bool = False,
 ) -> BenchResult:
     """Measure and show, or compare two files and measure nothing.
+
+    replace: the files that are written may replace others.
 
     Raises:
         ArgumentError, DataError: an argument or a file is wrong. Raised before anything is measured or written.
     """
     if quick and full:
         raise ConflictError("--full", "--quick")
-    _check_save(save)
-    _check_out(out)
+    if as_json and compare:
+        raise ConflictError("--json", "--compare", "a comparison is a table")
+    if save is not None:
+        check_path("save", save, ".json", replace=replace)
+    if out is not None:
+        _check_out(out, replace)
     earlier = [BenchResult.read(path) for path in compare]
     if len(earlier) > 2:
         raise StateError("compare", f"names {len(earlier)} files", "name one, which this run is compared with, or two")
     if len(earlier) == 2:
         _show_comparison(console, *earlier)
         return earlier[1]
-    if as_json and compare:
-        raise ConflictError("--json", "--compare", "a comparison is a table")
     effort = QUICK if quick else FULL if full else DEFAULT
     again = None
     if earlier and not (choice.names_works or quick or full):
-        again = [work for work in earlier[0].works if not isinstance(work, Limit)]
-    with _progress(console, as_json) as progress:
+        again = [work for work in earlier[0].works if not isinstance(work, Limit)] or None
+    # JSON stands alone on its stream
+    shown = nullcontext(lambda line: None) if as_json else terminal.progress(console, "starting the contenders")
+    with shown as progress:
         result = run(choice, effort, chosen_works=again, progress=progress)
     # what was measured is shown even where it cannot be written
     if as_json:
@@ -178,7 +201,7 @@ def bench(
     if not as_json:
         for kind, path in (("result", save), ("pictures", out)):
             if path is not None:
-                console.print(f"{kind}: {path}", markup=False, soft_wrap=True)
+                console.print(f"{kind}: {path}", soft_wrap=True)
     if earlier:
         _show_comparison(console, earlier[0], result)
     return result
@@ -190,10 +213,10 @@ def _show(console: Console, result: BenchResult) -> None:
     for table in tables.tables(result, console.width):
         console.print(table)
         for line in tables.empty_rows(result):
-            console.print(line, style="dim", markup=False)
+            console.print(line, style="dim")
         console.print()
     for line in tables.notes(result):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _show_comparison(console: Console, before: BenchResult, now: BenchResult) -> None:
@@ -201,43 +224,23 @@ def _show_comparison(console: Console, before: BenchResult, now: BenchResult) ->
 
     console.print(tables.comparison(before, now, console.width), "")
     for line in tables.comparison_notes(before, now):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _draw(result: BenchResult, out: Path) -> None:
     from gpubp.bench import pictures
 
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     pictures.draw(result, out)
 
 
-@contextmanager
-def _progress(console: Console, as_json: bool) -> Iterator[Callable[[str], None]]:
-    """Show what is being measured, in a terminal."""
-    if as_json or not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("starting the contenders") as status:
-        yield status.update
+def _check_out(out: Path, replace: bool) -> None:
+    from gpubp.bench import pictures
 
-
-def _check_save(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.suffix != ".json" or not path.parent.is_dir():
-        raise ArgumentError("save", str(path), "a file name that ends in .json, in a folder that exists")
-    if path.exists():
-        try:
-            BenchResult.read(path)
-        except DataError:
-            raise ArgumentError("save", str(path), "a new file, or one that an earlier run saved") from None
-
-
-def _check_out(path: Path | None) -> None:
-    if path is None:
-        return
-    if (path.exists() and not path.is_dir()) or not path.parent.is_dir():
-        raise ArgumentError("out", str(path), "a folder, or a new one in a folder that exists")
+    check_folder("out", out)
+    if out.is_dir():
+        for name in pictures.NAMES:
+            check_path("out", out / name, ".png", replace=replace)
 
 
 def _cores() -> int:

@@ -34,13 +34,17 @@ PALETTE = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.PURPLE, plots
 MARKERS = "os^Dv<>P"
 
 
+NAMES = ("throughput.png", "roofline.png")
+"""The files that `draw` writes."""
+
+
 def draw(result: BenchResult, folder: Path) -> list[Path]:
     """Write the pictures of a run into the folder, each whole or not at all; the paths."""
     from gpubp.files import write_bytes
 
-    drawn = {"throughput.png": throughput(result)}
+    drawn = {NAMES[0]: throughput(result)}
     if any(result.limits.values()):
-        drawn["roofline.png"] = roofline(result)
+        drawn[NAMES[1]] = roofline(result)
     for name, picture in drawn.items():
         write_bytes(folder / name, picture)
     return [folder / name for name in drawn]

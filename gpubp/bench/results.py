@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gpubp import files
 from gpubp.bench import works
 from gpubp.bench.contenders import EVERYONE
 from gpubp.bench.works import Limit, Work
 from gpubp.chips import Roofline
-from gpubp.errors import ArgumentError, DataError
+from gpubp.dtypes import canonical
+from gpubp.errors import ArgumentError, DataError, StateError, shown, unknown_name
+from gpubp.registry import require_count, require_number
 
 FORMAT = "gpubp bench"
 VERSION = 1
+MOST_BYTES = 2**25
+"""Bytes of a file of results; a full run writes less than a million."""
+SHORTEST, LONGEST = 1e-12, 1e9
+"""Seconds that a call can take."""
+DEVICES = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -131,9 +140,7 @@ class BenchResult:
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, whole or not at all."""
-        from gpubp.files import write_bytes
-
-        write_bytes(path, self.to_json().encode())
+        files.write_bytes(path, self.to_json().encode())
 
     @classmethod
     def read(cls, path: str | Path) -> BenchResult:
@@ -143,7 +150,7 @@ class BenchResult:
             DataError: the file is something else; says why.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = files.read_bytes(path, MOST_BYTES).decode()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         except UnicodeDecodeError:
@@ -162,30 +169,18 @@ class BenchResult:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"is no result of gpubp bench: it is no JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"is no result of gpubp bench: it is no JSON ({shown(error)})") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise DataError(f'is no result of gpubp bench: it does not say "format": "{FORMAT}"')
         if values.get("version") != VERSION:
-            raise DataError(f"is a result of another version of gpubp bench: {values.get('version')}, not {VERSION}")
+            version = shown(values.get("version"))
+            raise DataError(f"is a result of another version of gpubp bench: {version}, not {VERSION}")
         try:
-            return cls(
-                made=str(values["made"]),
-                machine=dict(values["machine"]),
-                threads=int(values["threads"]),
-                repeats=int(values["repeats"]),
-                seconds=float(values["seconds"]),
-                busy=None if values["busy"] is None else float(values["busy"]),
-                limits={
-                    str(device): {str(dtype): _roofline(limits) for dtype, limits in by_dtype.items()}
-                    for device, by_dtype in values["limits"].items()
-                },
-                published={str(dtype): _roofline(limits) for dtype, limits in values["published"].items()},
-                absent={str(key): str(reason) for key, reason in values["absent"].items() if key in EVERYONE},
-                records=tuple(_record_from_dict(each) for each in values["records"]),
-            )
+            return cls(**{name: _READERS[name](name, values[name]) for name in _READERS})
         except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:
-            raise DataError(f"is a damaged result of gpubp bench: {type(error).__name__} {error}") from None
+            missing = "it lacks " if isinstance(error, KeyError) else ""
+            raise DataError(f"is a damaged result of gpubp bench: {missing}{shown(error, 200)}") from None
 
 
 def limits_of(records: Sequence[Record], contenders: Mapping[str, str]) -> dict[str, dict[str, Roofline]]:
@@ -230,20 +225,95 @@ def _record_to_dict(record: Record) -> dict[str, Any]:
     return found
 
 
+# --- a file, field by field -------------------------------------------------------------------------------------------
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ArgumentError(name, value, "a text")
+    return value
+
+
+def _table(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(name, value, "a table")
+    return value
+
+
+def _list(name: str, value: Any) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise ArgumentError(name, value, "a list")
+    return value
+
+
+def _count(name: str, value: Any) -> int:
+    require_count(name, value)
+    return value
+
+
+def _seconds(name: str, value: Any) -> float:
+    require_number(name, value, above=SHORTEST, below=LONGEST)
+    return float(value)
+
+
+def _time(name: str, value: Any) -> str:
+    datetime.fromisoformat(_text(name, value))
+    return value
+
+
+def _share(name: str, value: Any) -> float | None:
+    if value is not None:
+        require_number(name, value, least=0)
+    return value
+
+
+def _machine(name: str, value: Any) -> Mapping[str, Any]:
+    machine = _table(name, value)
+    _text("machine.processor", machine.get("processor", ""))
+    return machine
+
+
+def _rooflines(name: str, value: Any) -> dict[str, Roofline]:
+    found = {}
+    for dtype, limits in _table(name, value).items():
+        rates = [_table(name, limits)[rate] for rate in ("flops_per_second", "bytes_per_second")]
+        for rate in rates:
+            require_number(name, rate, above=0)
+        found[canonical(name, dtype)] = Roofline(*rates)
+    return found
+
+
+def _limits(name: str, value: Any) -> dict[str, dict[str, Roofline]]:
+    return {device: _rooflines(name, limits) for device, limits in _table(name, value).items() if device in DEVICES}
+
+
+def _absent(name: str, value: Any) -> dict[str, str]:
+    return {key: _text(name, reason) for key, reason in _table(name, value).items() if key in EVERYONE}
+
+
+def _records(name: str, value: Any) -> tuple[Record, ...]:
+    return tuple(_record_from_dict(_table(name, each)) for each in _list(name, value))
+
+
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
+    "made": _time,
+    "machine": _machine,
+    "threads": _count,
+    "repeats": _count,
+    "seconds": _seconds,
+    "busy": _share,
+    "limits": _limits,
+    "published": _rooflines,
+    "absent": _absent,
+    "records": _records,
+}
+"""How each field is read. Each raises ArgumentError, ValueError or KeyError for what `to_json` never writes."""
+
+
 def _record_from_dict(values: Mapping[str, Any]) -> Record:
-    seconds = tuple(float(each) for each in values["seconds"])
-    if not all(0 < each < float("inf") for each in seconds):
-        raise ValueError(f"seconds {seconds}")
-    if values["contender"] not in EVERYONE:
-        raise ValueError(f"contender {values['contender']!r}")
-    record = Record(works.from_dict(values["work"]), str(values["contender"]), seconds, str(values["fault"]))
+    contender = _text("contender", values["contender"])
+    if contender not in EVERYONE:
+        raise unknown_name("contender", contender, EVERYONE)
+    seconds = tuple(_seconds("seconds", each) for each in _list("seconds", values["seconds"]))
+    record = Record(works.from_dict(values["work"]), contender, seconds, _text("fault", values["fault"]))
     if not record.seconds and not record.fault:
-        raise ValueError(f"neither seconds nor a fault of {record.contender}")
+        raise StateError("a record", f"of {contender} has neither seconds nor a fault", "have one of them")
     return record
-
-
-def _roofline(values: Mapping[str, Any]) -> Roofline:
-    rates = float(values["flops_per_second"]), float(values["bytes_per_second"])
-    if not all(0 < rate < float("inf") for rate in rates):
-        raise ValueError(f"limits {rates}")
-    return Roofline(*rates)

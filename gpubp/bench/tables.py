@@ -14,6 +14,7 @@ from gpubp.bench.results import BenchResult, Record
 from gpubp.bench.works import Limit, TrainingStep, Work
 from gpubp.chips import Roofline
 from gpubp.costs import PRODUCTS
+from gpubp.errors import shown
 
 GAP = 3
 """Characters between columns: the padding, and the line of the box."""
@@ -236,7 +237,7 @@ def comparison_notes(before: BenchResult, now: BenchResult) -> list[str]:
     ]
     for name, of_run in (("processor", lambda run: run.machine.get("processor")), ("threads", lambda run: run.threads)):
         if of_run(before) != of_run(now):
-            lines.append(f"not the same {name}: {of_run(before)} before, {of_run(now)} now")
+            lines.append(f"not the same {name}: {shown(of_run(before))} before, {shown(of_run(now))} now")
     for when, run, other in (("before", before, now), ("now", now, before)):
         only = Counter(contender for _, contender in sorted(_measured(run) - _measured(other)))
         if only:

@@ -16,13 +16,16 @@ from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, Cost, checked_shape, cos
 from gpubp.crosscheck.cases import mixed_dtypes
 from gpubp.dtypes import ARITHMETIC, NAMES, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
-from gpubp.registry import require_count
+from gpubp.registry import require_count, require_number
 
 DTYPES = NAMES
 """The kinds of arithmetic, as NumPy names them; tf32, bfloat16 and float16 are those of tensor cores."""
 
 LARGEST_DOUBLE = 512
 """Side up to which a sweep has products in float64: their reference is computed in long double, without a BLAS."""
+
+LONGEST_NAME = 40
+"""Characters of a network's name, which is a cell of a table."""
 
 OPTIMIZER = "adam"
 """The optimiser in which update is measured; see `crosscheck.cases.measured` for the other primitives."""
@@ -156,10 +159,15 @@ class TrainingStep(Work):
 
     def __post_init__(self) -> None:
         _name_dtype(self)
+        if not isinstance(self.name, str) or not self.name.isprintable() or len(self.name) > LONGEST_NAME:
+            raise ArgumentError("name", self.name, f"a text in one line, of at most {LONGEST_NAME} characters")
         if len(self.sizes) < 2:
             raise ArgumentError("sizes", self.sizes, "two widths or more")
         for side in (self.rows, *self.sizes):
             require_count("sizes", side)
+        if not isinstance(self.regression, bool):
+            raise ArgumentError("regression", self.regression, "True or False")
+        require_number("learning_rate", self.learning_rate)
 
     @property
     def group(self) -> str:
@@ -356,19 +364,19 @@ def from_dict(values: Mapping[str, Any]) -> Work:
     """Return the work that `Work.to_dict` described.
 
     Raises:
-        ValueError, TypeError, KeyError: `values` describes no work.
+        ValueError (ArgumentError too), TypeError, KeyError: `values` describes no work.
     """
     fields = dict(values)
     kind = KINDS[fields.pop("kind")]
     for name in ("shape", "sizes"):
         if name in fields:
-            fields[name] = tuple(int(side) for side in fields[name])
+            fields[name] = tuple(fields[name])
     return kind(**fields)
 
 
 def _step(name: str, dtype: str) -> TrainingStep:
     if name not in STEPS:
-        raise unknown_name("step", name, STEPS)
+        raise unknown_name("network", name, STEPS)
     step = STEPS[name]
     return TrainingStep(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
 

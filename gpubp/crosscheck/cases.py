@@ -532,7 +532,7 @@ class Selection:
         )
         if self.shape is not None and not found:
             must = "of as many sides as a chosen primitive has: MxNxK for products"
-            raise ArgumentError("shape", self.shape, must)
+            raise ArgumentError("shape", "x".join(map(str, self.shape)), must)
         if not found:
             raise ArgumentError("dtype", ", ".join(self.dtypes), "one that the chosen primitives and variants have")
         return found

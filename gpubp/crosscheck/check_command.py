@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 REFRESH = 4
 """Times a second that the live table is drawn."""
 SHOWN_FAILURES = 10
+LONGEST_SIDE = 12
+"""Digits of a side of a shape."""
 
 
 def check(
@@ -35,9 +37,11 @@ def check(
     observe: bool = False,
     jobs: int | None = None,
     report: Path | None = None,
+    replace: bool = False,
 ) -> CrossCheck:
     """Run the chosen cases, or the one of this name, and print a table; write the report if there is a path for it.
 
+    replace: the report may replace a file.
     archs: the chips that the emulated device is in turn, such as "sm_75". If none is given it is as usual, but for a
     few cases in which kernels have paths for older chips.
 
@@ -45,7 +49,7 @@ def check(
         ArgumentError: the choice leaves no case, or a path cannot be written. Raised before any case runs.
     """
     if report is not None:
-        check_path("report", report, *SUFFIXES)
+        check_path("report", report, *SUFFIXES, replace=replace)
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")
@@ -53,13 +57,15 @@ def check(
         raise StateError("--arch", "was given", f"be left out on device {made.device!r}: the emulator can be any chip")
     if case is not None:
         named = parse(case)
-        chosen = [_require_here(replace(named, arch=arch), made) for arch in archs or [named.arch]]
+        chosen = [_require_here(dataclasses.replace(named, arch=arch), made) for arch in archs or [named.arch]]
     else:
         chosen = choose(selection, made, archs)
     result = CrossCheck(made.name, made.device, observe)
     _run(console, result, chosen, jobs)
     if selection.full and case is None and made.device == "emulator":
-        _compile(console, result, list(dict.fromkeys(replace(each, arch="") for each in chosen)), archs, jobs)
+        _compile(
+            console, result, list(dict.fromkeys(dataclasses.replace(each, arch="") for each in chosen)), archs, jobs
+        )
     _conclude(console, result)
     if report is not None:
         result.write(report)
@@ -83,7 +89,7 @@ def _cases(selection: Selection, backend: Backend, arch: str) -> list[Case]:
         require_arch("arch", arch)
         with on_chip(arch):
             backend = backends.get(backend.name, backend.device)
-    return [replace(case, arch=arch) for case in selection.cases(backend.variants, backend.stores_halves)]
+    return [dataclasses.replace(case, arch=arch) for case in selection.cases(backend.variants, backend.stores_halves)]
 
 
 def _require_here(case: Case, backend: Backend) -> Case:
@@ -109,7 +115,7 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if not all(side.isdecimal() and int(side) >= 1 for side in sides):
+    if not all(side.isdecimal() and len(side) <= LONGEST_SIDE and int(side) >= 1 for side in sides):
         raise ArgumentError("shape", text, "sides ≥ 1 with x between them, such as 128x64x32")
     return tuple(int(side) for side in sides)
 
@@ -145,20 +151,21 @@ def _compile(
             live.update(Text(f"{number} kernels compiled, {len(result.misfits)} failed"))
     console.print(result.compiled_table())
     for line in result.absences():
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _conclude(console: Console, result: CrossCheck) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
+    passed, failed = Text("passed", "green"), Text("failed", "red")
     if result.passed:
-        console.print(f"[green]passed[/]: {result.cases} cases")
+        console.print(passed + f": {result.cases} cases")
         return
     for kernel in result.misfits[:SHOWN_FAILURES]:
-        console.print(f"[red]failed[/]: {escape(kernel.case.name)}: {escape(kernel.complaint)}", soft_wrap=True)
+        console.print(failed + f": {kernel.case.name}: {kernel.complaint}", soft_wrap=True)
     if not result.failures:
         return
-    console.print(f"[red]failed[/]: {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
+    console.print(failed + f": {len(result.failures)} of {result.cases} cases; the worst ones, to run again:")
     for outcome in sorted(result.failures, key=lambda each: -each.share)[:SHOWN_FAILURES]:
-        console.print(result.command(outcome), style="bold", soft_wrap=True, highlight=False, markup=False)
-        console.print(f"  {outcome.complaint()}", soft_wrap=True, highlight=False, markup=False)
+        console.print(result.command(outcome), style="bold", soft_wrap=True)
+        console.print(f"  {outcome.complaint()}", soft_wrap=True)

@@ -237,11 +237,11 @@ def _strayed(rng: np.random.Generator, loss: losses.Loss, y: np.ndarray, width: 
     """Put targets that the loss does not take into y, at least one. Return where they are."""
     astray = rng.random(y.shape) < 0.1
     astray.reshape(-1)[rng.integers(y.size)] = True
+    wrong: list[Any] = [np.nan]
     if y.ndim == 1:
         wrong = [-1, width, 2**32, np.iinfo(np.int64).min, np.iinfo(np.int64).max]
-    else:
-        wrong = [np.nan, -1.0, 5.0, -1e-30, np.nextafter(y.dtype.type(1), 2)]
-        wrong = wrong if loss.from_logits else wrong[:1]
+    elif loss.from_logits:
+        wrong += [-1.0, 5.0, -1e-30, np.nextafter(y.dtype.type(1), 2)]
     y[astray] = rng.permuted(np.resize(wrong, int(astray.sum())))
     return astray
 

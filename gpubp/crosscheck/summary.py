@@ -237,13 +237,13 @@ class CrossCheck:
     def _ordered(self, arch: str) -> list[tuple[tuple[str, str, str], Tally]]:
         """Return the rows of an architecture in the order of the algorithm, whichever came first."""
         order = list(OPTIONS)
-        rows = [(tuple(key), row) for (its, *key), row in self.rows.items() if its == arch]
+        rows = [(key[1:], row) for key, row in self.rows.items() if key[0] == arch]
         return sorted(rows, key=lambda item: (order.index(item[0][0]), item[0][1:]))
 
     def write(self, path: str | Path) -> None:
         """Write the report in the format that the file's name ends in: .md or .json."""
         path = Path(path)
-        check_path("report", path, *SUFFIXES)
+        check_path("report", path, *SUFFIXES, replace=True)
         text = self.to_json() if path.suffix.lower() == ".json" else self.markdown()
         write_bytes(path, text.encode())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.errors import DataError, unknown_name
 
 TASKS = ("classification", "regression")
@@ -27,6 +28,8 @@ class Dataset:
         feature_shape: the shape of one example before it was made a row, such as (8, 8) for an image.
         value_range: the largest value an input can take, where that is known beforehand (255 for 8-bit images).
         name: what to call it in a report.
+        label: the label column of a table, by name, or by position from 0 if it has none; None for other sources.
+        notes: what was guessed about the source, a short line each.
 
     Raises:
         DataError: the arrays do not fit together, are empty, or hold NaN or infinity; a label is out of range.
@@ -42,12 +45,12 @@ class Dataset:
     feature_shape: tuple[int, ...] = ()
     value_range: float | None = None
     name: str = "data"
+    label: str | int | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise unknown_name("task", self.task, TASKS)
-        if not self.feature_shape and np.ndim(self.x_train) == 2:
-            object.__setattr__(self, "feature_shape", (self.x_train.shape[1],))
         for part in ("train", "test"):
             x = checked_inputs(getattr(self, f"x_{part}"), f"{self.name}: x_{part}")
             y = _checked_targets(getattr(self, f"y_{part}"), self.task, len(self.class_names), f"{self.name}: y_{part}")
@@ -58,6 +61,8 @@ class Dataset:
                 )
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
+        if not self.feature_shape:
+            object.__setattr__(self, "feature_shape", (self.x_train.shape[1],))
         if not len(self.x_train):
             raise DataError(f"{self.name}: there are no training examples; there must be at least one")
         if self.x_train.shape[1] != self.x_test.shape[1]:
@@ -91,7 +96,7 @@ class Dataset:
 
 
 def checked_inputs(x: Any, what: str) -> np.ndarray:
-    x = np.asarray(x)
+    x = np.asarray(on_host(what, x))
     if x.dtype.kind not in "uifb":
         raise DataError(f"{what} holds {x.dtype}; it must hold real numbers")
     if x.ndim != 2 or x.shape[1] == 0:
@@ -101,7 +106,7 @@ def checked_inputs(x: Any, what: str) -> np.ndarray:
 
 
 def _checked_targets(y: Any, task: str, classes: int, what: str) -> np.ndarray:
-    y = np.asarray(y)
+    y = np.asarray(on_host(what, y))
     if task == "classification":
         if y.dtype.kind not in "ui" or y.ndim != 1:
             raise DataError(f"{what} is {y.dtype} of shape {y.shape}; it must be whole numbers of shape (examples,)")

@@ -8,26 +8,46 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.data.dataset import checked_inputs
+from gpubp.dtypes import BFLOAT16
 from gpubp.errors import ArgumentError, DataError
 
 ROWS_AT_ONCE = 4096
 """Rows: more are scaled in blocks of this size, as a float64 copy of a whole image set is eight times its size."""
 
 
+NEARLY_ALL, NEARLY_SAME = 0.99, 1e-5
+"""A column is nearly constant if this share of its values, or all but one of at least ten, are the same to within this
+share of its largest magnitude, or of 1 if that is smaller."""
+REACH, REACH_OF_NEARLY_CONSTANT = 5.0, 2.0
+"""How many times further out than in training a value may lie before it is bounded."""
+SAME_CONSTANT = 1e-6
+"""A constant that comes back to within this share of itself has not moved: it may come in another precision."""
+FARTHEST_OF_NEARLY_CONSTANT = 2.0
+"""Scaled, the training values of a nearly constant column lie no further out than this."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scaler:
     """A linear map of each column, ``(x - offset) * scale``, fitted on training data and saved with the model.
 
+    Of inputs, the result is bounded by what training knew. A column that was constant there is 0 for ever: its weights
+    are as they were drawn, so whatever they add to a later value is noise. One that was nearly constant is bounded
+    soon, as its weights have seen hardly anything else; any other only where a value lies so far out that it alone
+    would decide the output, such as one in another unit.
+
     Attributes:
         offset, scale: one value a column, (features,), float64; scale is finite and not zero.
+        limit: the largest magnitude of a result, (features,), float64, at least 0; None for no limit.
     """
 
     offset: np.ndarray
     scale: np.ndarray
+    limit: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("offset", "scale"):
+        for name in ("offset", "scale") + (("limit",) if self.limit is not None else ()):
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
         if self.offset.ndim != 1 or self.offset.shape != self.scale.shape:
             raise DataError(
@@ -36,15 +56,20 @@ class Scaler:
             )
         if not (np.isfinite(self.offset).all() and np.isfinite(self.scale).all() and self.scale.all()):
             raise DataError("scaler: offset and scale must be finite, and scale not zero")
+        if self.limit is not None and (self.limit.shape != self.scale.shape or not (self.limit >= 0).all()):
+            raise DataError("scaler: limit must be one number of at least 0 a feature")
 
     @classmethod
-    def fit(cls, x: np.ndarray, value_range: float | None = None) -> Scaler:
+    def fit(cls, x: np.ndarray, value_range: float | None = None, *, bounded: bool = True) -> Scaler:
         """Return the scaler for training data x (examples, columns).
 
         Each column gets mean 0: inputs of one sign make ReLU units that are dead from the start (LeCun et al.,
         "Efficient BackProp", 1998, section 4.3). With a value range, as for images, all columns are divided by the
         same number, the standard deviation of all values, so that an image keeps its contrasts. Without one, each
-        column gets standard deviation 1; a column that is constant becomes 0.
+        column gets standard deviation 1, and less if it is nearly constant: there a rare value would be tens of
+        deviations away. A column that is constant becomes 0.
+
+        bounded: limit what `apply` gives, as the inputs of a network need it; targets have no limit.
         """
         x = checked_inputs(x, "x")
         if not len(x):
@@ -52,31 +77,49 @@ class Scaler:
         if value_range is not None:
             if not (math.isfinite(value_range) and value_range > 0):
                 raise ArgumentError("value_range", value_range, "a finite number above 0")
-            mean = x.mean(axis=0, dtype=np.float64)
-            blocks = (x[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(x), ROWS_AT_ONCE))
+            offset = x.mean(axis=0, dtype=np.float64)
+            blocks = (x[start : start + ROWS_AT_ONCE] - offset for start in range(0, len(x), ROWS_AT_ONCE))
             deviation = math.sqrt(sum(np.square(block).sum() for block in blocks) / x.size)
-            return cls(mean, np.full(x.shape[1], 1.0 / (deviation or value_range)))
-        # In units of each column's largest value, so that the squares cannot overflow.
-        peak = np.abs(x, dtype=np.float64).max(axis=0)
-        peak[peak == 0] = 1.0
-        relative = x / peak
-        mean, deviation = relative.mean(axis=0), relative.std(axis=0)
-        # What differs by rounding alone, or by less than can be divided by, counts as constant.
-        limits = np.finfo(np.float64)
-        constant = (deviation <= 8 * limits.eps) | (deviation * peak < limits.tiny)
-        return cls(mean * peak, 1.0 / np.where(constant, 1.0, deviation * peak))
+            scale = np.full(x.shape[1], 1.0 / (deviation or value_range))
+            constant = x.min(axis=0) == x.max(axis=0)
+        else:
+            offset, scale, constant = _standard(x)
+        if not bounded:
+            return cls(offset, scale)
+        farthest = np.maximum(np.abs(x.min(axis=0) - offset), np.abs(x.max(axis=0) - offset))
+        nearly = _nearly_constant(x) & ~constant
+        scale[nearly] = np.minimum(scale[nearly], FARTHEST_OF_NEARLY_CONSTANT / farthest[nearly])
+        reach = np.where(constant, 0.0, np.where(nearly, REACH_OF_NEARLY_CONSTANT, REACH))
+        return cls(offset, scale, reach * (farthest * scale))
 
     def apply(self, x: np.ndarray, dtype: str | np.dtype = "float32") -> np.ndarray:
         """Return x (examples, features) scaled, as a new C-contiguous array; computed in float64, then rounded."""
-        return self._map(x, dtype, lambda rows: (rows - self.offset) * self.scale)
+        return self._map(x, dtype, self._scaled)
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        scaled = (rows - self.offset) * self.scale
+        return scaled if self.limit is None else np.clip(scaled, -self.limit, self.limit, out=scaled)
+
+    def rows_beyond(self, x: np.ndarray) -> np.ndarray:
+        """Return for each column in how many rows of x (examples, features) it is bounded, (features,) int64."""
+        counts = np.zeros(len(self.offset), np.int64)
+        if self.limit is None:
+            return counts
+        allowed = np.where(self.limit > 0, self.limit / np.abs(self.scale), SAME_CONSTANT * np.abs(self.offset))
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            counts += (np.abs(x[start : start + ROWS_AT_ONCE] - self.offset) > allowed).sum(axis=0)
+        return counts
 
     def invert(self, x: np.ndarray, dtype: str | np.dtype = "float64") -> np.ndarray:
         """Return the values whose scaled form is x: what a network trained on scaled targets predicts."""
         return self._map(x, dtype, lambda rows: rows / self.scale + self.offset)
 
     def _map(self, x: np.ndarray, dtype: str | np.dtype, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        if np.ndim(x) != 2 or x.shape[1] != len(self.offset):
-            raise DataError(f"x has shape {np.shape(x)}; the scaler was fitted for (examples, {len(self.offset)})")
+        x = np.asarray(on_host("x", x))
+        if x.dtype.kind not in "uifb" and x.dtype != BFLOAT16:
+            raise DataError(f"x holds {x.dtype}; it must hold real numbers")
+        if x.ndim != 2 or x.shape[1] != len(self.offset):
+            raise DataError(f"x has shape {x.shape}; the scaler was fitted for (examples, {len(self.offset)})")
         out = np.empty(x.shape, dtype=dtype)
         for start in range(0, len(x), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
@@ -85,4 +128,29 @@ class Scaler:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what to save: ``Scaler(**arrays)`` makes the same scaler again."""
-        return {"offset": self.offset, "scale": self.scale}
+        limit = {} if self.limit is None else {"limit": self.limit}
+        return {"offset": self.offset, "scale": self.scale, **limit}
+
+
+def _standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the offset and the scale that give each column mean 0 and deviation 1, and which columns are constant."""
+    # In units of each column's largest value, so that the squares cannot overflow.
+    peak = np.abs(x, dtype=np.float64).max(axis=0)
+    peak[peak == 0] = 1.0
+    relative = x / peak
+    mean, deviation = relative.mean(axis=0), relative.std(axis=0)
+    # What differs by rounding alone, or by less than can be divided by, counts as constant.
+    limits = np.finfo(np.float64)
+    constant = (deviation <= 8 * limits.eps) | (deviation * peak < limits.tiny)
+    return mean * peak, 1.0 / np.where(constant, 1.0, deviation * peak), constant
+
+
+def _nearly_constant(x: np.ndarray) -> np.ndarray:
+    """Return which columns of x (examples, columns) are nearly constant, (columns,) bool."""
+    some = x[:: max(1, len(x) // 100)]
+    usual = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
+    tolerance = NEARLY_SAME * np.maximum(1.0, np.maximum(np.abs(x.min(axis=0)), np.abs(x.max(axis=0))))
+    same = np.zeros(x.shape[1], np.int64)
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        same += (np.abs(x[start : start + ROWS_AT_ONCE] - usual) <= tolerance).sum(axis=0)
+    return same >= min(NEARLY_ALL * len(x), max(len(x) - 1, 0.9 * len(x)))

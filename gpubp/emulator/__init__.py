@@ -38,15 +38,17 @@ What it offers
   emulated and on NumPy arrays; `cuda.to_device`, `cuda.device_array`, ...; inside kernels all that `numba.cuda` has.
 - `observe()`, which turns observers on for a block of code and gives a report.
 - `use(arch)`, which chooses the chip: kernels are compiled for it, and launches are held against its limits.
+- `limits(...)`, which sets how long a launch may go on.
 
 What it finds
 -------------
 Always: accesses out of bounds, misaligned, or to freed memory, in every memory space; launches that no GPU would
-accept; arguments that do not fit the kernel; barriers that some threads never reach; warp instructions whose threads
-do not all arrive. With observers: data races in shared memory and in global memory, reads of memory that nothing has
-written, a missing wait for an asynchronous copy; the sectors that global accesses move against the fewest possible,
-bank conflicts, instructions by class, bytes by memory space. Messages name kernel, source line, block and thread.
-New memory, and the target of an asynchronous copy until it is waited for, hold NaN in every float type.
+accept; arguments that do not fit the kernel; barriers that some live thread never reaches; warp instructions whose
+threads do not all arrive; launches that never end. With observers: data races in shared memory and in global memory,
+reads of memory that nothing has written, a missing wait for an asynchronous copy; the sectors that global accesses move
+against the fewest possible, bank conflicts, instructions by class, bytes by memory space. Messages name kernel, source
+line, block and thread. New memory, and the target of an asynchronous copy until it is waited for, hold NaN in every
+float type.
 
 What it claims, and what it does not
 ------------------------------------
@@ -113,18 +115,21 @@ from gpubp.emulator.errors import (
     DeadlockError,
     DivergenceError,
     EmulatorError,
+    HangError,
     LaunchError,
     MemoryAccessError,
     PTXSyntaxError,
     TrapError,
     UnsupportedInstruction,
 )
+from gpubp.emulator.limits import limits
 from gpubp.emulator.observe.observers import observe
 
 __all__ = [
     "DeadlockError",
     "DivergenceError",
     "EmulatorError",
+    "HangError",
     "LaunchError",
     "MemoryAccessError",
     "PTXSyntaxError",
@@ -156,6 +161,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "limits",
     "ndarray",
     "observe",
     "ones",

@@ -27,6 +27,10 @@ class DeadlockError(EmulatorError):
     """Threads that wait at a barrier which the others never reach."""
 
 
+class HangError(EmulatorError):
+    """Threads that never end: they go round in a loop until something happens that nobody will do."""
+
+
 class DivergenceError(EmulatorError):
     """A warp-wide instruction whose named threads do not execute it together."""
 

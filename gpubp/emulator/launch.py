@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
+from gpubp.emulator import limits as watchdog
 from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
 from gpubp.emulator.device.scheduler import Wave
 from gpubp.emulator.device.state import Machine
-from gpubp.emulator.errors import EmulatorError, LaunchError, UnsupportedInstruction
+from gpubp.emulator.errors import EmulatorError, HangError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
@@ -270,7 +272,7 @@ def launch(
     """
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
-        _run(kernel, grid, block, params, shared_bytes, lanes or LANES)
+        _run(kernel, grid, block, params, shared_bytes, arch, lanes or LANES)
 
 
 def _run(
@@ -279,6 +281,7 @@ def _run(
     block: tuple[int, int, int],
     params: Sequence[bytes],
     shared_bytes: int,
+    arch: str,
     lanes: int,
 ) -> None:
     """Run the waves of a launch that has been checked."""
@@ -287,29 +290,101 @@ def _run(
         start = decoded.parameter_offsets[parameter.name]
         decoded.parameter_bytes[start : start + parameter.size] = np.frombuffer(value, np.uint8)
     total = grid[0] * grid[1] * grid[2]
-    padded = -(-block[0] * block[1] * block[2] // WARP) * WARP
+    threads = block[0] * block[1] * block[2]
+    padded = -(-threads // WARP) * WARP
+    chip = architectures()[arch.rstrip("af")]
+    resident = chip.resident_blocks(threads, decoded.shared_layout(shared_bytes).nbytes)
     # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
-    most = 1 if decoded.one_block_a_wave else max(1, lanes // padded)
+    most = 1 if decoded.one_block_a_wave else max(1, min(lanes // padded, resident))
     per_wave = -(-total // -(-total // most))  # waves of about one size
     observer = observers.current()
     wave = kernel.wave(block, per_wave, shared_bytes, observer)
-    machine = wave.machine
+
+    def another() -> Wave:
+        made = Wave(decoded.machine(block, per_wave, shared_bytes, observer))
+        made.machine.output = wave.machine.output
+        return made
+
+    used = [wave]
     try:
         with np.errstate(all="ignore"):
             if observer is not None:
-                observer.begin_launch(machine)
-            for first in range(0, total, per_wave):
-                machine.begin(grid, first, total)
-                if observer is not None:
-                    observer.begin_wave(machine)
-                wave.run()
+                observer.begin_launch(wave.machine)
+            _run_waves(_Blocks(grid, total, per_wave, resident, arch), wave, another, used)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the kernel was interrupted at {used[-1].where()}") from None
     finally:
-        if observer is not None:
-            observer.end_launch(machine)
-        machine.active = machine.nobody
-        if machine.output:
-            sys.stdout.write("".join(machine.output))
-            machine.output.clear()
+        for one in used:
+            if observer is not None:
+                observer.end_launch(one.machine)
+            one.machine.active = one.machine.nobody
+        if wave.machine.output:
+            sys.stdout.write("".join(wave.machine.output))
+            wave.machine.output.clear()
+
+
+class _Blocks(NamedTuple):
+    """The blocks of a launch: the grid, their number, how many run in a wave, and how many the chip holds at once."""
+
+    grid: tuple[int, int, int]
+    total: int
+    per_wave: int
+    resident: int
+    arch: str
+
+
+def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: list[Wave]) -> None:
+    """Run all blocks, wave after wave. A wave in which nothing happens any more stays resident while others go first:
+    new ones as long as the chip has room, then those that wait, in turn.
+
+    `used` gets the waves that have run; the last one is that which runs.
+
+    Raises:
+        HangError: nothing happens in any wave, and no other can start.
+    """
+    free = [*reversed(wave.extra), wave]
+    waiting: deque[Wave] = deque()
+    most_idle, most = watchdog.current()
+    first = quiet = idle = steps = 0
+    while first < blocks.total or waiting:
+        count = min(blocks.per_wave, blocks.total - first, blocks.resident - sum(map(Wave.live_blocks, waiting)))
+        if count > 0:
+            if not free:
+                wave.extra.append(another())
+                free.append(wave.extra[-1])
+            now = free.pop()
+            now.begin(blocks.grid, first, first + count)
+            first += count
+            quiet = idle = 0
+        elif quiet >= len(waiting) and (all(one.repeats for one in waiting) or idle > most_idle):
+            raise _hang(blocks, waiting, first)
+        else:
+            now = waiting.popleft()
+        if used[-1] is not now:
+            used[:] = [*(one for one in used if one is not now), now]
+        before = now.steps
+        if now.run(most - steps):
+            free.append(now)
+            quiet = idle = 0
+        else:
+            waiting.append(now)
+            quiet, idle = (0, 0) if now.happened else (quiet + 1, idle + now.idle)
+        steps += now.steps - before
+        if steps >= most:
+            raise HangError(
+                f"{now.where()}: the launch has executed {steps:,} blocks of straight-line code and has not ended: "
+                "emulator.limits(total=...) sets another limit"
+            )
+
+
+def _hang(blocks: _Blocks, waiting: deque[Wave], first: int) -> HangError:
+    text = waiting[0].waits_for()
+    if first < blocks.total:
+        text += (
+            f"; {blocks.total - first:,} of {blocks.total:,} blocks have not started, as {blocks.arch} holds "
+            f"{blocks.resident:,} of them at once"
+        )
+    return HangError(text)
 
 
 def check_launch(

@@ -38,8 +38,8 @@ def checked_dtype(dtype: Any) -> str:
     Raises:
         ArgumentError: the dtype is neither float32 nor float64.
     """
-    if dtype is not None:
-        with contextlib.suppress(TypeError):  # what is no dtype is shown below as it is
+    if dtype is not None and (not isinstance(dtype, str) or dtype.isidentifier()):  # NumPy parses "1_000" and ","
+        with contextlib.suppress(TypeError, ValueError):  # what is no dtype is shown below as it is
             dtype = np.dtype(dtype).name
     return dtypes.canonical("dtype", dtype, dtypes.PLAIN)
 
@@ -83,8 +83,10 @@ def made_backend(backend: str | Backend, device: str | None) -> Backend:
 def hidden_activations(chosen: Any, count: int) -> list[Activation]:
     """Return `count` elementwise activations, from one for all hidden layers or from one for each."""
     one_for_all = isinstance(chosen, str | Activation | Mapping)
-    if not one_for_all and (not isinstance(chosen, Sequence) or len(chosen) != count):
+    if not one_for_all and not isinstance(chosen, Sequence):
         raise ArgumentError("hidden_activation", chosen, f"one activation, or {count}: one a hidden layer")
+    if not one_for_all and len(chosen) != count:
+        raise StateError("hidden_activation", f"names {len(chosen)}", f"name one, or {count}: one a hidden layer")
     made = [activations.get(each, "hidden_activation") for each in ([chosen] if one_for_all else chosen)]
     if one_for_all:
         made *= count  # made once before: a wrong name is an error in a network without hidden layers too

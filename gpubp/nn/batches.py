@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import dtype_of, lies_on_device
 from gpubp.backends.base import Array, Backend
 from gpubp.nn import checks
 from gpubp.nn.activations import Activation, Softmax
@@ -94,19 +95,21 @@ class Batches:
 
     def checked_examples(self, x: Any, finite: bool = True) -> np.ndarray:
         """Return x (B, n_0) as the passes read it. Raises ArgumentError; `finite`: for NaN and infinity too."""
-        return checks.checked_examples(x, self.sizes[0], self.precision.storage, finite)
+        return checks.checked_examples(self._on_host(x), self.sizes[0], self.precision.storage, finite)
 
     def checked_targets(self, y: Any, values: bool = False) -> np.ndarray:
         """Return y as the loss reads it. Raises ArgumentError; `values`: for numbers that the loss refuses too."""
-        return checks.checked_targets(y, self.loss, self.sizes[-1], self.precision.master, values)
+        return checks.checked_targets(self._on_host(y), self.loss, self.sizes[-1], self.precision.master, values)
 
     def place(self, x: Any, y: Any) -> tuple[Batch, Array]:
         """Return the arrays of a pass with x as a[0], and the targets; both on the backend's device.
 
-        x and y come from the host, or are the backend's own arrays. Raises ArgumentError for wrong shapes and dtypes,
-        and for targets on the host that the loss does not take (on the device, they make δ NaN); NaN and infinity pass.
+        x and y come from the host, or lie on the backend's device as arrays of any library. Raises ArgumentError for
+        wrong shapes and dtypes, and for targets on the host that the loss does not take (on the device, they make δ
+        NaN); NaN and infinity pass.
         """
         batch = self.place_examples(x)
+        y = self._taken(y)
         if self._is_own(y):
             checks.require_targets_on_device(y, self.loss, self.sizes[-1], self.precision.master)
         else:
@@ -120,6 +123,7 @@ class Batches:
 
     def place_examples(self, x: Any) -> Batch:
         """Return the arrays of a pass with x as a[0], like `place`."""
+        x = self._taken(x)
         if self._is_own(x):
             checks.require_examples_on_device(x, self.sizes[0], self.precision.master, self.precision.storage)
         else:
@@ -130,6 +134,21 @@ class Batches:
             return Batch(batch.rows, [x, *batch.a[1:]], batch.z, batch.delta, batch.saved, batch.target)
         self._fill(x, batch.a[0])
         return batch
+
+    def _taken(self, x: Any) -> Any:
+        """Return another library's array on the backend's device as the backend's own; anything else as it is."""
+        if self._array is np.ndarray or self._is_own(x) or not lies_on_device(x):
+            return x
+        return self.backend.asarray(x, dtype_of(x))
+
+    def _on_host(self, x: Any) -> Any:
+        """Return the values of an array on the backend's device; anything else as it is.
+
+        Through the backend, whose stream waits for what the array's library has yet to do.
+        """
+        if self._array is np.ndarray or not lies_on_device(x):
+            return x
+        return self.backend.asnumpy(self.backend.asarray(x, dtype_of(x)))
 
     def _is_own(self, x: Any) -> bool:
         """True if x is an array of the backend's on a device."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import Array
 from gpubp.dtypes import BFLOAT16
 from gpubp.errors import StateError
@@ -103,10 +104,13 @@ def _require_finite(name: str, values: np.ndarray) -> None:
 
 
 def _real_array(name: str, values: Any) -> np.ndarray:
+    values = on_host(name, values)
     try:
         array = np.asarray(values)
     except ValueError:
         raise StateError(name, "is ragged", "be an array of numbers") from None
+    except (TypeError, RuntimeError) as error:  # its library hands nothing over
+        raise StateError(name, f"is a {type(values).__name__} ({error})", "be an array of numbers") from error
     if array.dtype.kind not in "biuf" and array.dtype != BFLOAT16:
         raise StateError(name, f"holds {array.dtype}", "hold real numbers")
     return array

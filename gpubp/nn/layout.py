@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import Array
 from gpubp.errors import StateError
 
@@ -69,10 +70,13 @@ class Layout:
         """Return a flat array of these arrays by name. Raises ArgumentError for one that is missing or does not fit."""
         flat = np.zeros(self.size, dtype)
         for name, view in self.named(flat).items():
-            if name not in named or np.shape(named[name]) != view.shape:
-                state = f"has shape {np.shape(named[name])}" if name in named else "is missing"
-                raise StateError(name, state, f"have shape {view.shape}")
-            if np.asarray(named[name]).dtype.kind not in "biuf":
-                raise StateError(name, f"holds {np.asarray(named[name]).dtype}", "hold real numbers")
-            view[...] = named[name]
+            if name not in named:
+                raise StateError(name, "is missing", f"have shape {view.shape}")
+            array = np.asarray(on_host(name, named[name]))
+            if array.shape != view.shape:
+                raise StateError(name, f"has shape {array.shape}", f"have shape {view.shape}")
+            if array.dtype.kind not in "biuf":
+                raise StateError(name, f"holds {array.dtype}", "hold real numbers")
+            with np.errstate(over="ignore"):  # what is beyond the dtype becomes infinite
+                view[...] = array
         return flat

@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from gpubp.errors import CheckpointError
-from gpubp.files import write_bytes
+from gpubp.errors import CheckpointError, shown
+from gpubp.files import open_regular, write_bytes
 
 KEY = "gpubp"
 """The name of the metadata entry that holds the JSON."""
@@ -39,8 +39,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise CheckpointError(f"there is no model file {path}")
+        open_regular(path).close()
         with safe_open(path, framework="numpy") as file:
             entries = file.metadata() or {}
             if KEY not in entries:
@@ -52,11 +51,13 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if metadata.pop(CHECKSUM, None) != _checksum(metadata, tensors):
             raise CheckpointError(f"{path} is damaged: its checksum does not fit its contents")
         return tensors, metadata
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"there is no model file {path}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         # the last three: a dtype that NumPy lacks, such as bfloat16, and JSON that is nested without end
-        raise CheckpointError(f"{path} is damaged, or not a safetensors file ({error})") from error
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file ({shown(error)})") from error
 
 
 def _as_json(metadata: Mapping[str, Any]) -> str:

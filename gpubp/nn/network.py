@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp import backends
 from gpubp.backends.base import Array, Backend
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, shown
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn import architecture, initializers, losses, model_file
 from gpubp.nn.activations import Activation, Identity, Softmax
@@ -64,6 +64,9 @@ class Evaluation:
 
 class Network:
     """A fully connected network; `gpubp.Trainer` trains it.
+
+    Methods take arrays of any library for x and y: NumPy's, what NumPy makes an array of, and arrays on a device, such
+    as those of CuPy, Numba and PyTorch.
 
     Args:
         sizes: the widths n_0, ..., n_L, at least two.
@@ -146,7 +149,7 @@ class Network:
             host = np.zeros(self.layout.size, self.dtype)
         except (MemoryError, ValueError):
             gib = self.layout.size * np.dtype(self.dtype).itemsize / 2**30
-            raise ArgumentError("sizes", self.sizes, f"small enough: the weights would take {gib:,.0f} GiB") from None
+            raise StateError("sizes", f"would take {gib:,.0f} GiB of weights", "fit into memory") from None
         generator = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(1)[0])
         for w, activation in zip(self.layout.layers(host)[0][1:], self.activations[1:], strict=True):
             initializer = self.initializer or initializers.default_for(activation)
@@ -450,5 +453,7 @@ class Network:
             network = cls.from_config(config, backend, device)
             network.set_weights(tensors)
         except (GpubpError, TypeError) as error:
-            raise CheckpointError(f"{path} does not describe a network of this version of gpubp: {error}") from error
+            raise CheckpointError(
+                f"{path} does not describe a network of this version of gpubp: {shown(error, 200)}"
+            ) from error
         return network

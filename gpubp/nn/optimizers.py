@@ -114,7 +114,27 @@ class Warmup(Schedule):
         return {"name": self.name, "steps": self.steps, "then": self.then.config()}
 
 
-SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Constant, Step, Exponential, Cosine, Warmup)}
+@dataclass(frozen=True)
+class Held(Schedule):
+    """The schedule `of` for the first `steps` updates, then the factor of the last of them."""
+
+    steps: int
+    of: Schedule
+
+    name = "held"
+
+    def __post_init__(self) -> None:
+        require_count("steps", self.steps)
+        object.__setattr__(self, "of", schedule(self.of))
+
+    def __call__(self, step: int) -> float:
+        return self.of(min(step, self.steps - 1))
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "steps": self.steps, "of": self.of.config()}
+
+
+SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in (Constant, Step, Exponential, Cosine, Warmup, Held)}
 """Every schedule by its name."""
 
 

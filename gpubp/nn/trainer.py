@@ -255,11 +255,12 @@ class Trainer:
         network, backend = self.network, self.network.backend
         for name, slot in zip(self.optimizer.state, self._state, strict=True):
             key = f"optimizer.{name}"
-            if key not in state or state[key].shape != tuple(slot.shape):
-                raise StateError(key, "is missing or has another shape", f"have shape {tuple(slot.shape)}")
+            if key not in state or state[key].shape != tuple(slot.shape) or state[key].dtype != network.dtype:
+                expected = f"be of {network.dtype} and shape {tuple(slot.shape)}"
+                raise StateError(key, "is missing, or of another shape or dtype", expected)
         scaling = {} if network.loss_scaling is None else _SCALING_STATE
         for key in ("steps", *scaling):
-            if key not in state or np.shape(state[key]) != ():
+            if key not in state or np.shape(state[key]) != () or not 0 <= float(state[key]) < 2**63:
                 raise StateError(key, "is missing or is no number", "be a number, as `state` gives it")
         if "losses" not in state or np.shape(state["losses"]) != (len(Losses),):
             raise StateError("losses", "is missing or has another shape", f"have shape {(len(Losses),)}")

@@ -79,10 +79,10 @@ def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes
     require_count("shared_bytes", shared_bytes, least=0)
     warps = -(-threads // WARP)
     found = {
-        "threads": limits.threads // (warps * WARP),
+        "threads": limits.blocks_by_threads(threads),
         "blocks": limits.blocks,
         "registers": _by_registers(limits, warps, registers),
-        "shared memory": _by_shared_memory(limits, shared_bytes),
+        "shared memory": limits.blocks_by_shared_memory(shared_bytes),
     }
     return Occupancy(min(found.values()), found, warps, limits.threads // WARP)
 
@@ -98,13 +98,6 @@ def _by_registers(limits: Multiprocessor, warps: int, registers: int) -> int:
         return 0
     a_partition = limits.registers // limits.register_partitions // each
     return a_partition * limits.register_partitions // warps
-
-
-def _by_shared_memory(limits: Multiprocessor, shared_bytes: int) -> int:
-    if shared_bytes > limits.shared_per_block:
-        return 0
-    taken = _round_up(shared_bytes + limits.shared_reserve, limits.shared_unit)
-    return limits.shared_bytes // taken if taken else limits.blocks
 
 
 def _round_up(number: int, unit: int) -> int:

@@ -181,15 +181,14 @@ def comparison(profiles: Sequence[Profile], width: int) -> list[Any]:
 
 
 def _compared(profiles: Sequence[Profile], names: Sequence[str]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title(profiles[0])), title_justify="left")
+    table = Table(title=title(profiles[0]), title_justify="left")
     table.add_column("", style="bold", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     for profile in profiles:
-        table.add_row(heading(profile), *(escape(COMPARED[name](profile)) for name in names))
+        table.add_row(heading(profile), *(COMPARED[name](profile) for name in names))
     return table
 
 
@@ -269,18 +268,15 @@ def _short(name: str) -> str:
 
 
 def _table(name: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        title=escape(name), title_justify="left", show_header=len(columns) > 1 or "the primitive" not in columns
-    )
+    table = Table(title=name, title_justify="left", show_header=len(columns) > 1 or "the primitive" not in columns)
     table.add_column("", style="bold", no_wrap=True)
     for column in columns:
         table.add_column(column, overflow="fold")
     for label in dict.fromkeys(label for column in columns.values() for label in column):
         cells = [column.get(label, "") for column in columns.values()]
-        table.add_row(label, *map(escape, cells))
+        table.add_row(label, *cells)
     return table
 
 

@@ -123,11 +123,7 @@ def _environment() -> Environment:
 
 
 def _plain(cell: Any) -> str:
-    """Return the text of a cell without its markup."""
-    from rich.errors import MarkupError
+    """Return the text of a cell without its style."""
     from rich.text import Text
 
-    try:
-        return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
-    except MarkupError:  # text that was not meant as markup, such as "[/]"
-        return str(cell)
+    return cell.plain if isinstance(cell, Text) else str(cell)

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpubp import machine
+from gpubp import machine, terminal
 from gpubp.backends import detection
 from gpubp.costs import PRIMITIVES, sides_of
 from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
@@ -83,8 +83,8 @@ class Choice:
         return Selection(self.primitives, dtypes=("float32",) if few else (), full=self.full)
 
 
-def report(console: Console, choice: Choice, out: Path, command: str) -> MachineReport:
-    """Run what is chosen and write the page, which is there as a whole or not at all.
+def report(console: Console, choice: Choice, out: Path, command: str, *, replace: bool = False) -> MachineReport:
+    """Run what is chosen and write the page, which is there as a whole or not at all; `replace`: also over a file.
 
     A part that breaks is a fault in the page, and costs the others nothing.
 
@@ -92,7 +92,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Machine
         ArgumentError: the path cannot be written.
         BackendError: a named backend can run nowhere. Both are raised before anything runs.
     """
-    check_path("out", out, ".html", ".htm")
+    check_path("out", out, ".html", ".htm", replace=replace)
     places, unchecked = _places(choice)
     emulated, unprofiled = _emulated(choice)
     left_out = choice.left_out()
@@ -101,7 +101,7 @@ def report(console: Console, choice: Choice, out: Path, command: str) -> Machine
     bench: BenchResult | None = None
     faults: dict[str, str] = {}
     started = time.perf_counter()
-    with _progress(console) as progress:
+    with terminal.progress(console, "looking at the machine") as progress:
         for check in checks:
             with _noted(faults, f"check of {check.backend} on {check.device}"):
                 _check(check, choice, progress)
@@ -210,17 +210,6 @@ def _measured_dtypes(choice: Choice) -> tuple[str, ...]:
     return (*found, *MIXED_DTYPES) if TENSOR_CORE in backends.get("cupy", "gpu").variants else found
 
 
-# --- what is shown meanwhile ------------------------------------------------------------------------------------------
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    """Show the last line in a terminal; elsewhere nothing."""
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("looking at the machine") as status:
-        yield status.update
-
-
 def _conclude(console: Console, found: MachineReport, out: Path) -> None:
     for line in (*summary(found), f"{found.verdict}. The page: {out}"):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

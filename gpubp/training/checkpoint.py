@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from gpubp import files
 from gpubp.data.dataset import Dataset
-from gpubp.errors import CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, StateError, shown
 from gpubp.nn import model_file
-from gpubp.training.history import HistoryRow
+from gpubp.registry import require_count
+from gpubp.training.fingerprints import is_fingerprint
+from gpubp.training.history import HistoryRow, row_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """The name of the checkpoint in a run's folder."""
 FORMAT = 1
 """The version of the file's layout."""
+EPOCHS = ("epochs", "schedule_epochs")
+"""The settings of a training that may change when it is resumed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,41 +74,61 @@ class Checkpoint:
     def read(cls, folder: str | Path) -> Checkpoint:
         """Return what `write` wrote. Raises CheckpointError if it is missing, damaged or of another format."""
         path = Path(folder) / CHECKPOINT_FILE
-        if not os.path.isfile(path):
-            raise CheckpointError(f"there is no run to resume in {folder}: it holds no {CHECKPOINT_FILE}")
+        if files.is_missing(path):
+            raise CheckpointError(f"there is no run to resume in {shown(folder)}: it holds no {CHECKPOINT_FILE}")
         tensors, metadata = model_file.read(path)
         if metadata.pop("format", None) != FORMAT:
             raise CheckpointError(f"{path} is no checkpoint of this version of gpubp (format {FORMAT})")
         best = {name: array for name, array in tensors.items() if name.startswith("best.")}
         try:
-            rows = [{**row, "gradient_norms": tuple(row["gradient_norms"])} for row in metadata.pop("history")]
-            return cls(
+            found = cls(
                 state={name: array for name, array in tensors.items() if name not in best},
                 best_weights={name.removeprefix("best."): array for name, array in best.items()},
-                history=[HistoryRow(**row) for row in rows],
+                history=[row_of(row) for row in metadata.pop("history")],
                 **metadata,
             )
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no checkpoint of this version of gpubp: {error}") from error
+            found._require_sound()
+            return found
+        except (KeyError, TypeError, ArgumentError) as error:
+            raise CheckpointError(f"{path} is no checkpoint of this version of gpubp: {shown(error, 200)}") from error
 
-    def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: str) -> None:
-        """Raise CheckpointError unless the checkpoint is of a run like this; only the number of epochs may differ.
+    def _require_sound(self) -> None:
+        """Raise ArgumentError for a value of another type than `write` writes, and for numbers that contradict."""
+        for name in ("network", "training", "settings"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ArgumentError(name, getattr(self, name), "a table")
+        if not isinstance(self.data, str):
+            raise ArgumentError("data", self.data, "a fingerprint")
+        require_count("epoch", self.epoch, 0)
+        require_count("batch", self.batch, 0)
+        if [row.epoch for row in self.history] != list(range(1, len(self.history) + 1)) or len(
+            self.history
+        ) != self.epoch:
+            raise StateError("history", f"has {len(self.history)} rows", f"have one for each of {self.epoch} epochs")
+        if not isinstance(self.warnings, list) or not all(isinstance(kind, str) for kind in self.warnings):
+            raise ArgumentError("warnings", self.warnings, "a list of names")
+
+    def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: Dataset) -> None:
+        """Raise CheckpointError unless the checkpoint is of a run like this; only `EPOCHS` may differ.
 
         `path` is for messages.
         """
+        if not is_fingerprint(self.data, data):
+            raise CheckpointError(
+                f"{path} was trained on other data than {data.name} holds now; resume on the same, "
+                "which --data names if it has moved"
+            )
         _require_same(path, "network", _plain(network), self.network)
         _require_same(path, "training", _plain(training), self.training)
-        if self.data != data:
-            raise CheckpointError(f"{path} was trained on other data; resume with the same")
 
-
-def fingerprint(dataset: Dataset) -> str:
-    """Return a hash of all inputs and targets: equal for equal data."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    def scheduled_epochs(self, path: Path) -> int:
+        """Return how many epochs the schedule was made for. Raises CheckpointError if it is no number of epochs."""
+        found = self.training.get("schedule_epochs", self.training.get("epochs"))
+        try:
+            require_count("epochs", found)
+        except ArgumentError as error:
+            raise CheckpointError(f"{path} is damaged: its {error}") from error
+        return int(found)
 
 
 def _plain(config: Mapping[str, Any]) -> Any:
@@ -116,10 +139,11 @@ def _plain(config: Mapping[str, Any]) -> Any:
 
 
 def _require_same(path: Path, what: str, here: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if a setting differs from the checkpoint's; only the number of epochs may."""
+    """Raise CheckpointError if a setting differs from the checkpoint's; only `EPOCHS` may."""
     for key in {**here, **saved}:
         value, before = here.get(key), saved.get(key)
-        if value != before and (what, key) != ("training", "epochs"):
+        if value != before and not (what == "training" and key in EPOCHS):
             raise CheckpointError(
-                f"{path} is of another {what}: its {key} is {before!r}, and that to resume has {value!r}"
+                f"{path} is of another {what}: its {shown(key)} is {shown(repr(before))}, and that to resume has "
+                f"{shown(repr(value))}"
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn import optimizers
-from gpubp.nn.optimizers import Constant, Cosine, Exponential, Optimizer, Schedule, Step, Warmup
+from gpubp.nn.optimizers import Constant, Cosine, Exponential, Held, Optimizer, Schedule, Step, Warmup
 from gpubp.registry import require_count, require_number
 
 EARLY_STOPPING_VALIDATION = 0.1
@@ -28,7 +28,9 @@ class TrainingConfig:
         schedule: of the learning rate over the epochs, after the warm-up: "constant"; "step": times `decay` every
             `decay_epochs`; "exponential": times `decay` an epoch; "cosine": to 0 at the end. None: the optimiser's own.
         decay: default 0.1 for "step", 0.95 for "exponential".
-        decay_epochs: default a third of the epochs.
+        decay_epochs: default a third of the schedule's epochs.
+        schedule_epochs: how many epochs the schedule is made for; after them the learning rate stays at the last one.
+            None: all of them. A run that is resumed for more epochs than it began with has it.
         warmup: epochs, may be a fraction, in which the learning rate rises linearly to its full value.
         validation: the share of the training data set aside for validation, stratified by class, 0 ≤ share < 1.
             None: 0.1 with early stopping, else 0.
@@ -46,6 +48,7 @@ class TrainingConfig:
     schedule: str | None = "cosine"
     decay: float | None = None
     decay_epochs: int | None = None
+    schedule_epochs: int | None = None
     warmup: float = 0.0
     validation: float | None = None
     patience: int | None = None
@@ -58,9 +61,11 @@ class TrainingConfig:
         if self.schedule is not None and self.schedule not in SCHEDULES:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
         self._require_decay()
+        if self.schedule_epochs is not None:
+            require_count("schedule_epochs", self.schedule_epochs)
         require_number("warmup", self.warmup, least=0)
-        if self.warmup >= self.epochs:
-            raise ArgumentError("warmup", self.warmup, f"less than the {self.epochs} epochs")
+        if self.warmup >= self.curve_epochs:
+            raise ArgumentError("warmup", self.warmup, f"less than the {self.curve_epochs} epochs")
         if self.patience is not None:
             require_count("patience", self.patience)
             if self.validation is None:
@@ -81,18 +86,27 @@ class TrainingConfig:
                 raise ArgumentError("decay_epochs", self.decay_epochs, f"left out with schedule {self.schedule!r}")
             require_count("decay_epochs", self.decay_epochs)
 
+    @property
+    def curve_epochs(self) -> int:
+        """How many epochs the schedule is made for."""
+        return self.epochs if self.schedule_epochs is None else self.schedule_epochs
+
     def scheduled_optimizer(self, steps_per_epoch: int) -> Optimizer:
         """Return the optimiser with the schedule, for epochs of this many steps."""
         assert isinstance(self.optimizer, Optimizer)
         if self.schedule is None:
             return self.optimizer
-        warmup = round(self.warmup * steps_per_epoch)
-        schedule = self._schedule(steps_per_epoch, self.epochs * steps_per_epoch - warmup)
-        return replace(self.optimizer, schedule=Warmup(warmup, schedule) if warmup else schedule)
+        warmup, steps = round(self.warmup * steps_per_epoch), self.curve_epochs * steps_per_epoch
+        schedule = self._schedule(steps_per_epoch, steps - warmup)
+        if warmup:
+            schedule = Warmup(warmup, schedule)
+        if self.epochs > self.curve_epochs:
+            schedule = Held(steps, schedule)
+        return replace(self.optimizer, schedule=schedule)
 
     def _schedule(self, steps_per_epoch: int, steps: int) -> Schedule:
         if self.schedule == "step":
-            every = self.decay_epochs or max(1, self.epochs // 3)
+            every = self.decay_epochs or max(1, self.curve_epochs // 3)
             return Step(every * steps_per_epoch, 0.1 if self.decay is None else self.decay)
         if self.schedule == "exponential":
             return Exponential((0.95 if self.decay is None else self.decay) ** (1 / steps_per_epoch))
@@ -104,4 +118,6 @@ class TrainingConfig:
         """Return all settings, as JSON can hold them: `TrainingConfig(**config)` makes the same again."""
         assert isinstance(self.optimizer, Optimizer)
         own = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.schedule_epochs is None:
+            del own["schedule_epochs"]  # so that the checkpoints of runs without it are those of earlier versions
         return {**own, "optimizer": self.optimizer.config()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -9,20 +10,25 @@ import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from gpubp.errors import printable, shown
 from gpubp.nn.network import Network
+from gpubp.terminal import PlainConsole
 from gpubp.training.diagnostics import GradientCheck
 from gpubp.training.history import HistoryRow
-from gpubp.training.loop import Interrupted, Listener, Result, Run
+from gpubp.training.loop import Aborted, Interrupted, Listener, Result, Run
 from gpubp.training.model import Model
 from gpubp.training.plots import architecture
 
 REFRESH = 0.1
 """Seconds between looks at the running loss: each look waits for the device."""
 EPOCHS_SHOWN = 10
+
+CLASS_SHOWN = 40
+"""Characters of a class's name."""
 
 GAP = 3
 """Characters between the columns of the table of epochs."""
@@ -50,7 +56,7 @@ class Display(Listener):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.errors = PlainConsole(stderr=True, soft_wrap=True)
 
     def __enter__(self) -> Display:
         return self
@@ -63,6 +69,8 @@ class Display(Listener):
         self.clock = Clock(run)
         network, config = run.network, run.config
         self._say(run.dataset.describe())
+        for note in run.dataset.notes:
+            self._say(f"note: {note}")
         optimizer = run.trainer.optimizer
         self._say(
             f"{architecture(network)}; {network.loss.name}; {optimizer.name}, rate {optimizer.learning_rate:g}, "
@@ -74,23 +82,65 @@ class Display(Listener):
             position = f", batch {run.batch} of {run.batches}" if run.batch else ""
             self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")
         if run.finished:
-            self._say("nothing is left to train; more epochs come with --epochs")
+            self._say(f"nothing is left to train: {_why_finished(run)}")
+        elif line := _schedule_line(run):
+            self._say(line)
+        for message in run.model.warnings(run.dataset.x_test):
+            self.warning(f"the test part: {message}")
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
     def warning(self, message: str) -> None:
         """Say it on stderr, apart from the results."""
-        self.errors.print(f"[yellow]warning:[/] {escape(message)}")
+        self.errors.print(_warning(message))
 
     def interrupted(self, stop: Interrupted) -> None:
         """Say where the run stopped, and how to go on."""
-        where = f"in epoch {stop.epoch + 1}, after batch {stop.batch}" if stop.batch else f"after epoch {stop.epoch}"
-        self._say(f"stopped {where}; saved. Continue with: gpubp train --resume {stop.folder}")
+        self._say(f"stopped {_position(stop)}; saved. {_continue(stop.folder)}")
+
+    def aborted(self, stop: Aborted) -> None:
+        """Say what is lost, and how to go on."""
+        self._say(f"stopped at once; the last checkpoint is {_position(stop)}. {_continue(stop.folder)}")
 
     def finished(self, result: Result, folder: Path) -> None:
         """Print the table at the end."""
         self.console.print(summary(result, folder, self.clock))
+
+
+def _warning(message: str) -> Text:
+    return Text.assemble(("warning:", "yellow"), " ", printable(message))
+
+
+def _position(stop: Interrupted | Aborted) -> str:
+    return f"in epoch {stop.epoch + 1}, after batch {stop.batch}" if stop.batch else f"after epoch {stop.epoch}"
+
+
+def _continue(folder: Path) -> str:
+    return f"Continue with: gpubp train --resume {shlex.quote(str(folder))}"
+
+
+def _why_finished(run: Run) -> str:
+    """Return why a run that is resumed has nothing left to train, and what a user can do."""
+    if run.diverged:
+        return f"it diverged in epoch {run.epoch}; start again with --out and a lower --lr, or with --clip-norm"
+    if run.stopped_early:
+        return f"it stopped early, after {run.config.patience} epochs without a lower validation loss (--patience)"
+    return f"all {run.epoch} epochs are done; more come with --epochs"
+
+
+def _schedule_line(run: Run) -> str:
+    """Return what the learning rate does in a run that is resumed for another number of epochs than it began with."""
+    config = run.config
+    if run.rescheduled and config.schedule not in (None, "constant"):
+        return f"the {config.schedule} schedule is made anew, for all {config.epochs} epochs"
+    if config.curve_epochs == config.epochs:
+        return ""
+    line = f"the {config.schedule} schedule is still that of a run of {config.curve_epochs} epochs"
+    if config.curve_epochs < config.epochs:
+        last = run.trainer.optimizer.rate(config.curve_epochs * run.batches)
+        line += f": from then on the learning rate stays {last:.3g}"
+    return f"{line} (--reschedule makes it anew for {config.epochs})"
 
 
 class Clock:
@@ -151,6 +201,11 @@ class LiveDisplay(Display):
         self.live.stop()
         super().interrupted(stop)
 
+    def aborted(self, stop: Aborted) -> None:
+        """Print below the live part, which stays as it is."""
+        self.live.stop()
+        super().aborted(stop)
+
     def started(self, run: Run) -> None:
         """Open the live part of the screen below the opening lines."""
         super().started(run)
@@ -177,7 +232,7 @@ class LiveDisplay(Display):
 
     def warning(self, message: str) -> None:
         """Print above the live part: it scrolls up, and stays."""
-        self.live.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+        self.live.console.print(_warning(message), soft_wrap=True)
 
     def _show(self, run: Run) -> None:
         loss = run.running_loss() if run.batch else run.history[-1].train_loss if run.history else None
@@ -213,13 +268,13 @@ def _epochs_table(rows: list[HistoryRow], width: int) -> Table:
 
 def _columns(row: HistoryRow) -> list[tuple[str, str]]:
     """Return the names and values of an epoch's line. A part that is not there has no column."""
-    shown = [("loss", _number(row.train_loss))]
+    numbers = [("loss", _number(row.train_loss))]
     for part in ("validation", "test"):
-        shown.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
-        shown.append((f"{part} accuracy", _share(getattr(row, f"{part}_accuracy"))))
+        numbers.append((f"{part} loss", _number(getattr(row, f"{part}_loss"))))
+        numbers.append((f"{part} accuracy", _share(getattr(row, f"{part}_accuracy"))))
     norms = row.gradient_norms
-    shown.append(("gradient norms", f"{norms[0]:.1e}" + (f" … {norms[-1]:.1e}" if len(norms) > 1 else "")))
-    return [(name, value) for name, value in shown if value]
+    numbers.append(("gradient norms", f"{norms[0]:.1e}" + (f" … {norms[-1]:.1e}" if len(norms) > 1 else "")))
+    return [(name, value) for name, value in numbers if value]
 
 
 def _held_out(row: HistoryRow) -> tuple[str, float | None]:
@@ -251,7 +306,7 @@ def summary(result: Result, folder: Path, clock: Clock) -> Table:
         if accuracy is not None:
             table.add_row("training accuracy" if part == "train" else f"{part} accuracy", _share(accuracy))
     table.add_row("time", _duration(clock.seconds))
-    table.add_row("run folder", escape(str(folder)))
+    table.add_row("run folder", str(folder))
     return table
 
 
@@ -260,7 +315,7 @@ def evaluation_table(model: Model, name: str, x: np.ndarray, y: np.ndarray) -> G
     """Return how good a model is on raw inputs and targets, class by class, or output by output."""
     found = model.evaluate(x, y)
     totals = _pairs_table()
-    totals.add_row("data", escape(f"{name}: {len(x):,} examples"))
+    totals.add_row("data", f"{name}: {len(x):,} examples")
     totals.add_row("loss", f"{_number(found.loss)} ({model.network.loss.name})")
     if model.task == "classification":
         predicted = model.predict(x)
@@ -279,7 +334,7 @@ def _classes_table(model: Model, y: np.ndarray, predicted: np.ndarray) -> Table:
         is_so, called_so = y == label, predicted == label
         right = int((is_so & called_so).sum())
         shares = [_share(right / count) if count else "–" for count in (int(is_so.sum()), int(called_so.sum()))]
-        table.add_row(escape(name), f"{int(is_so.sum()):,}", *shares)
+        table.add_row(shown(name, CLASS_SHOWN), f"{int(is_so.sum()):,}", *shares)
     return table
 
 
@@ -308,7 +363,7 @@ def gradient_check_table(network: Network, found: GradientCheck, rows: int) -> T
             compared = f"{array.checked:,} directions"
         else:
             compared = "all" if array.checked == array.size else f"{array.checked:,}"
-        verdict = "[green]agrees[/]" if array.passed else "[red]differs[/]"
+        verdict = Text("agrees", "green") if array.passed else Text("differs", "red")
         table.add_row(
             str(array.layer), array.kind, f"{array.size:,}", compared,
             f"{array.error:.1e}", f"{array.tolerance:.0e}", verdict,

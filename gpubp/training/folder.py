@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import platform
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,19 +21,26 @@ import tomli_w
 
 from gpubp import files
 from gpubp.dtypes import long_name
-from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.training import plots
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
-from gpubp.training.from_settings import lasting, load_data, make_network, training_config
+from gpubp.training.fingerprints import is_fingerprint
+from gpubp.training.from_settings import lasting, load_data, make_network, require_present, training_config
 from gpubp.training.history import HISTORY_FILE
-from gpubp.training.loop import Listener, Result, Run
+from gpubp.training.loop import Listener, Result, Run, signals_heard
 from gpubp.training.model import RUN_FILE
-from gpubp.training.settings import Settings, tidy_name
+from gpubp.training.settings import TABLE, Settings, tidy_name
 
 CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
 FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, CONFIG_FILE, CHECKPOINT_FILE)
 """The files in the folder of a finished run."""
+
+MAY_CHANGE = ("epochs", "backend", "device", "data")
+"""The settings that a run may be resumed with in place of its own. The data's fingerprint must be that of its own."""
+
+MOST_CONFIG = 2**20
+"""Bytes of a configuration; a run writes a few thousand."""
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """The errors of a file system without locks, as on some clusters: there one can train all the same."""
@@ -41,38 +49,68 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 def start(settings: Settings, out: str | Path | None, listener: Listener) -> tuple[Result, Path]:
     """Train in a new folder, and return the result and the folder. Write nothing before everything is checked.
 
-    out: the folder, which must be new or empty; None takes runs/DATA-TIME.
+    out: the folder, which must be new, or hold no more than a run leaves that was killed before its first checkpoint;
+        None takes runs/DATA-TIME.
 
-    Raises ArgumentError, DataError, BackendError and CheckpointError for what is wrong; Interrupted as `fit`.
+    Raises ArgumentError, DataError, BackendError and CheckpointError for what is wrong; Interrupted and Aborted as
+    `fit`.
     """
     folder = _default_folder(settings) if out is None else Path(out)
     _check_new(folder)
+    files.check_folder("--out", folder)
     run = _make_run(settings, folder, listener)
     _make_folder(folder)
     with _alone_in(folder):
         _check_new(folder)  # again: another process may have trained here meanwhile
+        _remove_leftovers(folder)
         _write_config(run)
         return _train(run), folder
 
 
-def resume(folder: str | Path, given: Mapping[str, Any], listener: Listener) -> tuple[Result, Path]:
+def resume(
+    folder: str | Path, given: Mapping[str, Any], listener: Listener, *, reschedule: bool = False
+) -> tuple[Result, Path]:
     """Continue the run in a folder, and return its result and the folder. Raises what `start` raises.
 
-    given: settings by name; they must be those of the run, but for `epochs`, which may be more, `backend` and `device`.
+    given: settings by name; they must be those of the run, but for `epochs`, `backend`, `device`, and `data` for the
+        same data in another place.
+    reschedule: as for `fit`.
     """
     folder = Path(folder)
-    checkpoint = Checkpoint.read(folder)
+    try:
+        checkpoint = Checkpoint.read(folder)
+    except CheckpointError as error:
+        if _holds_a_killed_start(folder):
+            raise CheckpointError(f"{error}; it was stopped before that: start again with --out {folder}") from error
+        raise
     saved = Settings.from_mapping(checkpoint.settings, str(folder / CHECKPOINT_FILE))
+    if "data" not in given:
+        require_present(saved.data)
     run = _make_run(_merged(saved, given, checkpoint.epoch), folder, listener)
+    if "data" in given and not is_fingerprint(checkpoint.data, run.dataset):
+        raise ArgumentError("--data", given["data"], f"left out, or another place of the run's own data, {saved.data}")
     with _alone_in(folder):
-        run.load()
+        run.load(reschedule=reschedule)
         _remove_leftovers(folder)
         _write_config(run)
         return _train(run), folder
 
 
 def _train(run: Run) -> Result:
-    result = run.train()
+    with signals_heard(run):  # one that comes while the curves are drawn lets the run end
+        result = run.train()
+        _keep_curves(run, result)
+    return result
+
+
+def _keep_curves(run: Run, result: Result) -> None:
+    try:
+        _draw_curves(run, result)
+    except CheckpointError as error:  # the model, the history and the checkpoint are there
+        run.listener.warning(f"{error}; gpubp train --resume {run.folder} draws the curves")
+
+
+def _draw_curves(run: Run, result: Result) -> None:
     assert run.folder is not None
     picture = io.BytesIO()
     plots.curves(
@@ -83,7 +121,6 @@ def _train(run: Run) -> Result:
         chosen_epoch=result.row.epoch if result.row is not result.history[-1] else None,
     )
     files.write_bytes(run.folder / CURVES_FILE, picture.getvalue())
-    return result
 
 
 def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
@@ -93,7 +130,8 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     network = make_network(settings, dataset)
     # A run that is resumed continues on what it began on, whatever "auto" would choose then.
     settings = replace(settings, backend=network.backend.name, device=network.backend.device)
-    origin = {name: getattr(settings, name) for name in ("data", "task", "label", "test_fraction", "seed")}
+    origin = {name: getattr(settings, name) for name in ("data", "task", "test_fraction", "seed", *TABLE)}
+    origin["label"] = settings.label if dataset.label is None else dataset.label
     return Run(network, dataset, config, folder=folder, listener=listener, settings=settings.chosen(), origin=origin)
 
 
@@ -108,12 +146,10 @@ def _merged(saved: Settings, given: Mapping[str, Any], epochs_done: int) -> Sett
     """Return the run's settings with what may change. Raises ArgumentError if another setting is not the run's."""
     for name, value in given.items():
         before = getattr(saved, name)
-        if name == "data":
-            value = lasting(value)
-        if name not in ("epochs", "backend", "device") and not _same(name, value, before):
+        if name not in MAY_CHANGE and not _same(name, value, before):
             was = "its default" if before is None else repr(before)
             raise ArgumentError(_option(name), value, f"left out, or {was} as in the run that is resumed")
-    merged = replace(saved, **{name: given[name] for name in ("epochs", "backend", "device") if name in given})
+    merged = replace(saved, **{name: given[name] for name in MAY_CHANGE if name in given})
     if "backend" in given and "device" not in given:
         merged = replace(merged, device=None)
     if merged.epochs < epochs_done:
@@ -127,7 +163,7 @@ def _option(name: str) -> str:
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 def _default_folder(settings: Settings) -> Path:
-    name = f"{Path(settings.data).stem or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{shown(Path(settings.data).stem) or 'data'}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path("runs") / name
     number = 1
     while folder.exists():
@@ -137,12 +173,39 @@ def _default_folder(settings: Settings) -> Path:
 
 
 def _check_new(folder: Path) -> None:
+    """Raise ArgumentError if something is there already, unless it is a folder with a killed start or with nothing."""
+    if files.is_missing(folder):
+        return
     try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
     except OSError as error:
         raise CheckpointError(f"cannot look into {folder}: {error.strerror}") from error
-    if taken:
-        raise ArgumentError("--out", str(folder), "a new or an empty folder", "--resume continues a run")
+    if held == [] or _holds_a_killed_start(folder):
+        return
+    hint = "--resume continues a run"
+    if held is not None and CHECKPOINT_FILE not in held:
+        others = ", ".join(shown(name, 30) for name in held[:3]) + (", ..." if len(held) > 3 else "")
+        hint = f"it holds {others}; {hint}"
+    raise ArgumentError("--out", str(folder), "a new or an empty folder", hint)
+
+
+def _holds_a_killed_start(folder: Path) -> bool:
+    """True if a folder holds nothing but what a run leaves that was killed before its first checkpoint."""
+    try:
+        held = {path.name for path in folder.iterdir()}
+        others = held - {path.name for path in _leftovers(folder)}
+    except OSError:
+        return False
+    return bool(held) and (not others or (others == {CONFIG_FILE} and _is_own_config(folder)))
+
+
+def _is_own_config(folder: Path) -> bool:
+    """True if the folder's settings are those that a run wrote, and not somebody's for a run to come."""
+    try:
+        found = tomllib.loads(files.read_bytes(folder / CONFIG_FILE, MOST_CONFIG).decode())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found.get("versions"), dict) and "gpubp" in found["versions"]
 
 
 def _make_folder(folder: Path) -> None:
@@ -209,8 +272,12 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files that a killed process left behind."""
+def _leftovers(folder: Path) -> Iterator[Path]:
+    """Yield the half-written files that a killed process left behind."""
     for name in FILES:
-        for path in folder.glob(f".{name}.*"):
-            path.unlink(missing_ok=True)
+        yield from folder.glob(f".{name}.*")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in _leftovers(folder):
+        path.unlink(missing_ok=True)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
-from gpubp.errors import ArgumentError
+from gpubp.data.table import TableFormat
+from gpubp.errors import ArgumentError, DataError, shown
 from gpubp.nn import optimizers
 from gpubp.nn.losses import BinaryCrossEntropy
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import Optimizer
+from gpubp.registry import require_count
 from gpubp.training.config import TrainingConfig
 from gpubp.training.model import Model
-from gpubp.training.settings import Settings, tidy_name
+from gpubp.training.settings import TABLE, Settings, tidy_name
 
 # The test part is random; its spawn key, beside those of `loop`.
 _TEST_SPLIT = 3
@@ -28,13 +32,22 @@ def load_data(settings: Settings) -> Dataset:
         settings.data,
         task=settings.task,
         label=settings.label,
+        table=table_format(settings.chosen()),
         test_fraction=settings.test_fraction,
         seed=split_seed(settings.seed),
     )
 
 
+def table_format(*values: Mapping[str, Any]) -> TableFormat:
+    """Return how a table is written, from settings by name; the first of several that has one decides."""
+    return TableFormat(
+        **{name: each[name] for each in reversed(values) for name in TABLE if each.get(name) is not None}
+    )
+
+
 def split_seed(seed: int) -> np.random.SeedSequence:
-    """Return the seed of the test part that is split off, in a run of this seed."""
+    """Return the seed of the test part that is split off, in a run of this seed. Raises ArgumentError."""
+    require_count("seed", seed, 0)
     return np.random.SeedSequence(seed, spawn_key=(_TEST_SPLIT,))
 
 
@@ -61,9 +74,8 @@ def make_network(settings: Settings, dataset: Dataset) -> Network:
     )
 
 
-def first_batch(settings: Settings, rows: int) -> tuple[Network, np.ndarray, np.ndarray]:
+def first_batch(settings: Settings, dataset: Dataset, rows: int) -> tuple[Network, np.ndarray, np.ndarray]:
     """Return a fresh network, and the first examples (x, y) of the training data as it reads them."""
-    dataset = load_data(settings)
     network = make_network(settings, dataset)
     model = Model.for_data(network, dataset)
     return network, model.inputs(dataset.x_train[:rows]), model.targets(dataset.y_train[:rows])
@@ -102,6 +114,17 @@ def make_optimizer(settings: Settings) -> Optimizer:
     return optimizers.get({"name": name, **{key: value for key, value in wanted.items() if value is not None}})
 
 
+def require_present(spec: str) -> None:
+    """Raise DataError if what a run or a model was trained on, as `lasting` names it, is gone."""
+    if spec not in loading.NAMES and files.is_missing(spec):
+        raise DataError(
+            f"{shown(spec, 200)}, the data of the training, is gone; if it has moved, --data names its place"
+        )
+
+
 def lasting(spec: str) -> str:
-    """Return a data set's name, or its path as it is valid in every folder that a later command runs in."""
-    return spec if spec in loading.NAMES or not os.path.exists(spec) else str(Path(spec).resolve())
+    """Return a data set's name, or its path as it is valid in every folder that a later command runs in.
+
+    A link stays one: its name, and not that of the file it leads to, may say what kind of file it is.
+    """
+    return spec if spec in loading.NAMES or not loading.is_there(spec) else os.path.abspath(spec)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from gpubp.errors import ArgumentError
+from gpubp.registry import require_count
 
 HISTORY_FILE = "history.csv"
 """The name of the history in a run's folder."""
@@ -42,6 +47,21 @@ class HistoryRow:
     def is_finite(self) -> bool:
         """True if the weights can still be of use."""
         return not math.isnan(self.train_loss) and all(math.isfinite(norm) for norm in self.gradient_norms)
+
+
+def row_of(values: Mapping[str, Any]) -> HistoryRow:
+    """Return the row whose fields are these, from JSON. Raises ArgumentError, or TypeError for other fields."""
+    row = HistoryRow(**values)
+    require_count("epoch", row.epoch)
+    require_count("steps", row.steps)
+    require_count("dead_units", row.dead_units, 0)
+    numbers = {each.name: getattr(row, each.name) for each in fields(row) if str(each.type).startswith("float")}
+    for name, value in numbers.items():
+        if type(value) is not float and (value is not None or name in ("learning_rate", "train_loss")):
+            raise ArgumentError(name, value, "a number with a point")
+    if not isinstance(row.gradient_norms, list) or not all(type(each) is float for each in row.gradient_norms):
+        raise ArgumentError("gradient_norms", row.gradient_norms, "a list of numbers with a point")
+    return replace(row, gradient_norms=tuple(row.gradient_norms))
 
 
 def history_csv(history: list[HistoryRow]) -> str:

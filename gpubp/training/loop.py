@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,23 @@ import numpy as np
 from gpubp import files
 from gpubp.data.dataset import Dataset
 from gpubp.data.splitting import split
-from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, shown
 from gpubp.nn.activations import ReLU
 from gpubp.nn.network import Evaluation, Network
 from gpubp.nn.trainer import CapturedStep, Trainer
-from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint, fingerprint
+from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import Watch
+from gpubp.training.fingerprints import fingerprint, sample_digests
 from gpubp.training.history import HISTORY_FILE, HistoryRow, history_csv
-from gpubp.training.model import RUN_FILE, Model
+from gpubp.training.model import FINGERPRINT, RUN_FILE, SAMPLE, Model
 
 PROBE_ROWS = 4096
 """Gradient norms, dead units and training accuracy are measured on at most this many rows of the training data."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+"""The signals that ask a run to save and stop: Ctrl-C; and what a closed terminal, `kill`, batch systems and a limit of
+CPU time send. Some of these come twice or again and again, so only Ctrl-C means more the second time."""
 
 # What is random, by the spawn key of its seed sequence. The network's initial weights have (0,).
 _SHUFFLE, _VALIDATION, _PROBE = 1, 2, 4
@@ -68,6 +73,18 @@ class Interrupted(KeyboardInterrupt):
         self.number, self.folder, self.epoch, self.batch = number, folder, epoch, batch
 
 
+class Aborted(KeyboardInterrupt):
+    """A second Ctrl-C ended the run at once: `folder` can be resumed from the checkpoint that is there.
+
+    Attributes:
+        epoch, batch: where the checkpoint stands; what was trained since is lost.
+    """
+
+    def __init__(self, folder: Path, epoch: int, batch: int) -> None:
+        super().__init__(f"ended at once; the checkpoint in {folder} is of epoch {epoch}, batch {batch}")
+        self.folder, self.epoch, self.batch = folder, epoch, batch
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The result of a run.
@@ -96,6 +113,7 @@ def fit(
     *,
     folder: str | Path | None = None,
     resume: bool = False,
+    reschedule: bool = False,
     listener: Listener | None = None,
     settings: Mapping[str, Any] | None = None,
     origin: Mapping[str, Any] | None = None,
@@ -108,20 +126,24 @@ def fit(
         config: None takes the defaults.
         folder: where a checkpoint and the history are written after each epoch, and the model at the end. It must
             exist. None writes nothing.
-        resume: continue from the folder's checkpoint.
+        resume: continue from the folder's checkpoint. The number of epochs may be another one than the run began with.
+        reschedule: make the schedule anew for the number of epochs that a resumed run has now. By default it ends where
+            it was to end when the run began, and further epochs go on at its last learning rate.
         listener: its methods are called as the run goes on.
-        settings, origin: anything JSON can hold, saved with the checkpoint and with the model.
+        settings, origin: anything JSON can hold, saved with the checkpoint and with the model. The model's origin gets
+            what its data is known by besides: `FINGERPRINT` and `SAMPLE`.
 
     Raises:
         ArgumentError: the network does not fit the data.
         CheckpointError: the folder cannot be written; the checkpoint to resume from is missing, damaged, or of another
             network, configuration or data.
-        Interrupted: with a folder and in the main thread, on SIGINT or SIGTERM: the batch is finished and the position
-            saved. A second signal ends at once.
+        Interrupted: with a folder and in the main thread, on a signal of `STOPPING` that the process does not ignore:
+            the batch is finished and the position saved.
+        Aborted: on SIGINT after any of these.
     """
     run = Run(network, dataset, config, folder=folder, listener=listener, settings=settings, origin=origin)
     if resume:
-        run.load()
+        run.load(reschedule=reschedule)
     return run.train()
 
 
@@ -131,6 +153,7 @@ class Run:
     Attributes:
         epoch, batch: how many epochs are done, and how many batches of the next.
         rows, batches: how many examples and batches an epoch has.
+        rescheduled: True if the schedule was made anew when the run was loaded.
     """
 
     def __init__(
@@ -150,8 +173,9 @@ class Run:
         self.folder = None if folder is None else Path(folder)
         self.listener = listener or Listener()
         self.settings = dict(settings or {})
-        self.model = model = Model.for_data(network, dataset, origin)
         self.data_fingerprint = fingerprint(dataset)
+        known_by = {FINGERPRINT: self.data_fingerprint, SAMPLE: sample_digests(dataset.x_train)}
+        self.model = model = Model.for_data(network, dataset, {**(origin or {}), **known_by})
 
         kept, set_aside = self._split()
         inputs, targets = model.inputs(dataset.x_train), model.targets(dataset.y_train)
@@ -171,7 +195,9 @@ class Run:
         self.history: list[HistoryRow] = []
         self.best_weights: dict[str, np.ndarray] = {}
         self.watch = Watch()
+        self.rescheduled = False
         self.signal: int | None = None
+        self.saved = (0, 0)
         self._captured: CapturedStep | None = None
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
@@ -187,13 +213,15 @@ class Run:
     def train(self) -> Result:
         """Train until the run is finished, and return its result. Raises what `fit` raises."""
         # What overflows is seen by the watch, once; NumPy would say it at every step.
-        with _signals(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with signals_heard(self), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self.listener.started(self)
-            if self.epoch == 0 and self.batch == 0:
-                self.save()  # so that a kill in the first epoch, too, leaves a run to resume
+            if not self.finished:
+                self.save()  # so that a kill before the next checkpoint leaves this run, with its number of epochs
             while not self.finished:
+                if self.signal is not None:
+                    self._stop()
                 self.train_epoch()
-        return self._finish()
+            return self._finish()
 
     def train_epoch(self) -> None:
         """Train on the batches that are left of the epoch, then measure and save."""
@@ -201,12 +229,19 @@ class Run:
         while self.batch < self.batches:
             self._train_batch()
             self.batch += 1
-            self.listener.batch(self)
+            self._tell_batch()
             if self.signal is not None and self.batch < self.batches:
                 self._stop()
         self._end_epoch()
-        if self.signal is not None and not self.finished:
-            self._stop()
+
+    def _tell_batch(self) -> None:
+        try:
+            self.listener.batch(self)
+        except OSError:
+            if self.signal is None:
+                self.save()
+                raise
+            # the terminal that this goes to has been closed, of which the signal told: the run stops for that
 
     def _train_batch(self) -> None:
         """Make a step on the next batch.
@@ -330,6 +365,7 @@ class Run:
             history=self.history,
             warnings=self.watch.given,
         ).write(self.folder)
+        self.saved = (self.epoch, self.batch)
         self._write_history()
 
     def _write_history(self) -> None:
@@ -337,8 +373,8 @@ class Run:
         if self.history:
             files.write_bytes(self.folder / HISTORY_FILE, history_csv(self.history).encode())
 
-    def load(self) -> None:
-        """Continue from the folder's checkpoint.
+    def load(self, *, reschedule: bool = False) -> None:
+        """Continue from the folder's checkpoint; `reschedule` as for `fit`.
 
         Raises CheckpointError if it is missing, damaged, or of another network, configuration or data.
         """
@@ -346,14 +382,32 @@ class Run:
             raise ArgumentError("folder", None, "the folder of the run to resume")
         found = Checkpoint.read(self.folder)
         path = self.folder / CHECKPOINT_FILE
-        found.require_fit(path, self.network.config(), self.config.config(), self.data_fingerprint)
+        found.require_fit(path, self.network.config(), self.config.config(), self.dataset)
+        if found.batch >= self.batches:
+            raise CheckpointError(f"{path} is damaged: it has done {found.batch} of {self.batches} batches")
+        self.data_fingerprint = found.data
+        if reschedule:
+            self.rescheduled = True
+        elif self.config.schedule_epochs is None:
+            self._keep_schedule(found.scheduled_epochs(path))
         try:
+            if found.best_weights:
+                self.network.layout.flat(found.best_weights, self.network.dtype)
             self.trainer.restore(found.state)
         except (KeyError, ArgumentError) as error:
-            raise CheckpointError(f"{path} lacks a part of its network's state: {error}") from error
+            raise CheckpointError(f"{path} lacks a part of its network's state: {shown(error, 200)}") from error
+        if self.trainer.steps != found.epoch * self.batches + found.batch:
+            raise CheckpointError(f"{path} is damaged: its steps are not those of {found.epoch} epochs")
         self.best_weights = dict(found.best_weights)
         self.epoch, self.batch, self.history = found.epoch, found.batch, found.history
         self.watch = Watch(found.warnings)
+        self.saved = (self.epoch, self.batch)
+
+    def _keep_schedule(self, epochs: int) -> None:
+        """Let the schedule be the one for this many epochs, which the run began with."""
+        if epochs != self.config.epochs and self.config.schedule not in (None, "constant"):
+            self.config = replace(self.config, schedule_epochs=epochs)
+            self.trainer.optimizer = self.config.scheduled_optimizer(self.batches)
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
@@ -370,22 +424,26 @@ class _Nothing:
 
 
 @contextlib.contextmanager
-def _signals(run: Run) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask the run to save and stop; the second one has its usual effect."""
+def signals_heard(run: Run) -> Iterator[None]:
+    """Let the first signal of `STOPPING` ask the run to save and stop, and a Ctrl-C after it end the run at once.
+
+    A signal that the process ignores, as SIGHUP under nohup, is still ignored.
+    """
     if run.folder is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def give_back() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+    folder = run.folder
 
     def note(number: int, frame: object) -> None:
-        run.signal = number
-        give_back()
+        if run.signal is None:
+            run.signal = number
+        elif number == signal.SIGINT:
+            raise Aborted(folder, *run.saved)
 
-    usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in STOPPING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    usual = {number: signal.signal(number, note) for number in heard}
     try:
         yield
     finally:
-        give_back()
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arrays import on_host
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import TASKS, Dataset
 from gpubp.data.scaler import Scaler
-from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, unknown_name
+from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, shown, unknown_name
 from gpubp.nn import model_file
 from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.nn.network import Evaluation, Network
 
 RUN_FILE = "model.safetensors"
 """The name of the model in a run's folder."""
+FINGERPRINT, SAMPLE = "fingerprint", "sample"
+"""The entries of a model's origin that its data, and rows of it, are known by; a run makes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,11 @@ class Model:
             state = "is missing" if self.target_scaler is None else "is given"
             raise StateError("target_scaler", state, "be given for regression, and for nothing else")
         inputs, outputs = self.network.sizes[0], self.network.sizes[-1]
+        for name in ("class_names", "feature_names"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise StateError(name, "has a name twice", "have each once")
+        if self.feature_names and len(self.feature_names) != inputs:
+            raise StateError("feature_names", f"has {len(self.feature_names)} entries", f"have {inputs}, the inputs")
         if len(self.scaler.offset) != inputs:
             raise StateError("scaler", f"has {len(self.scaler.offset)} columns", f"have {inputs}, as the network")
         described = len(self.class_names) if self.target_scaler is None else len(self.target_scaler.offset)
@@ -71,7 +79,7 @@ class Model:
             network,
             dataset.task,
             Scaler.fit(dataset.x_train, dataset.value_range),
-            Scaler.fit(dataset.y_train) if regression else None,
+            Scaler.fit(dataset.y_train, bounded=False) if regression else None,
             dataset.class_names,
             dataset.feature_names,
             origin or {},
@@ -88,7 +96,7 @@ class Model:
         Softmax cross-entropy takes the indices. Other losses get one-hot rows (B, classes), or a column of 0 and 1
         if the network has a single output. Values are scaled.
         """
-        network = self.network
+        network, y = self.network, on_host("y", y)
         if self.target_scaler is not None:
             return self.target_scaler.apply(y, network.dtype)
         if network.loss.takes_labels:
@@ -124,6 +132,27 @@ class Model:
         if outputs.shape[1] == 1:
             return (outputs[:, 0] > 0.5).astype(np.int64)
         return outputs.argmax(axis=1)
+
+    def warnings(self, x: np.ndarray) -> tuple[str, ...]:
+        """Return what is to be said of raw inputs (B, features) that leave what training knew, a sentence each."""
+        rows = self.scaler.rows_beyond(x)
+        if not rows.any():
+            return ()
+        assert self.scaler.limit is not None
+        constant = self.scaler.limit == 0
+        return (
+            *self._warn(rows * constant, len(x), "constant in training", "ignored"),
+            *self._warn(rows * ~constant, len(x), "never so far out in training", "bounded"),
+        )
+
+    def _warn(self, rows: np.ndarray, of: int, was: str, fate: str) -> tuple[str, ...]:
+        moved = np.flatnonzero(rows)
+        if not len(moved):
+            return ()
+        names = [f"'{shown(self.feature_names[i], 30)}'" if self.feature_names else str(i) for i in moved[:5]]
+        listed = ", ".join(names) + (", ..." if len(moved) > 5 else "")
+        which = f"input {listed}, which was" if len(moved) == 1 else f"{len(moved):,} inputs ({listed}), which were"
+        return (f"{which} {was}, moved in {rows.max():,} of {of:,} rows here; what moved is {fate}",)
 
     # --- how good it is -----------------------------------------------------------------------------------------------
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
@@ -187,15 +216,21 @@ class Model:
         """Return the model that `tensors` and `metadata` describe; `path` is for messages. Raises CheckpointError."""
         try:
             scalers = [
-                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"]) if f"{name}.offset" in tensors else None
+                Scaler(tensors[f"{name}.offset"], tensors[f"{name}.scale"], tensors.get(f"{name}.limit"))
+                if f"{name}.offset" in tensors
+                else None
                 for name in ("input", "target")
             ]
             if scalers[0] is None:
                 raise KeyError("input.offset")
             if not isinstance(metadata["origin"], Mapping):
                 raise TypeError("origin is no table")
-            if not all(isinstance(name, str) for key in ("class_names", "feature_names") for name in metadata[key]):
-                raise TypeError("a name is no text")
+            for key in ("class_names", "feature_names"):
+                if not isinstance(metadata[key], list) or not all(isinstance(name, str) for name in metadata[key]):
+                    raise TypeError(f"{key} is no list of texts")
+            for name, array in network.weights().items():
+                if not np.isfinite(array).all():
+                    raise StateError(name, "holds NaN or infinity", "be finite: the training diverged")
             return cls(
                 network,
                 metadata["task"],
@@ -206,7 +241,10 @@ class Model:
                 metadata["origin"],
             )
         except (KeyError, TypeError, GpubpError) as error:
-            raise CheckpointError(f"{path} does not describe a model of this version of gpubp: {error}") from error
+            told = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise CheckpointError(
+                f"{path} does not describe a model of this version of gpubp: {shown(told, 200)}"
+            ) from error
 
 
 def _check_fit(network: Network, dataset: Dataset) -> None:

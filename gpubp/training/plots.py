@@ -6,11 +6,14 @@ import itertools
 import logging
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from gpubp.errors import printable, shown
 
 if TYPE_CHECKING:
     from gpubp.chips import Roofline
@@ -49,6 +52,12 @@ STYLE = {
 }
 
 
+LONGEST_TITLE = 150
+"""Characters that fit above everything."""
+LONGEST_LABEL = 60
+"""Characters that fit beside the panels."""
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence matplotlib while it loads: it works without a folder for its list of fonts, and says so in two lines."""
@@ -70,11 +79,28 @@ def _figure(columns: int, height: float = 3.5, width: float = 11.0, rows: int = 
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in Chinese is boxes, and no warning
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.04)
         figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False).ravel()
+
+
+def _write_above(figure: Any, title: str) -> None:
+    """Write a line above everything. It has names of files and chips, in which $ begins no formula."""
+    style = {"fontsize": 10.5, "color": "#333333", "parse_math": False}
+    figure.suptitle(shown(title, LONGEST_TITLE), x=0.012, ha="left", **style)
+
+
+def _write_below(figure: Any, note: str) -> None:
+    style = {"fontsize": 8.5, "color": GREY, "parse_math": False}
+    figure.supxlabel(textwrap.fill(printable(note), 170), x=0.012, ha="left", **style)
+
+
+def _as_label(text: str) -> str:
+    """Return a text for a legend, in which $ begins no formula."""
+    return shown(text, LONGEST_LABEL).replace("$", r"\$")
 
 
 def curves(
@@ -92,7 +118,7 @@ def curves(
     """
     has_accuracy = history[-1].train_accuracy is not None
     with _figure(3 if has_accuracy else 2) as (figure, axes):
-        figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
+        _write_above(figure, title)
         _draw_parts(axes[0], history, "loss", 1.0)
         axes[0].set(title="Loss", ylabel=loss)
         _log_where_wide(axes[0])
@@ -213,7 +239,7 @@ def throughput(panels: Sequence[Panel], *, title: str, note: str, out: str | Pat
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with _figure(columns, height=0.9 + 2.6 * rows, rows=rows) as (figure, axes):
-        figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
+        _write_above(figure, title)
         named: dict[str, Any] = {}
         for ax, panel in zip(axes, panels, strict=False):
             _draw_panel(ax, panel)
@@ -226,14 +252,14 @@ def throughput(panels: Sequence[Panel], *, title: str, note: str, out: str | Pat
         named = dict(sorted(named.items(), key=lambda item: item[0] in limits))
         figure.legend(named.values(), named.keys(), loc="outside right upper")
         if note:
-            figure.supxlabel(textwrap.fill(note, 170), x=0.012, ha="left", fontsize=8.5, color=GREY)
+            _write_below(figure, note)
         figure.savefig(out, format="png")
 
 
 def _draw_panel(ax: Any, panel: Panel) -> None:
     for curve in panel.curves:
         style = {"color": curve.colour, "linestyle": curve.dashes, "marker": curve.marker, "markersize": 3.5}
-        ax.plot(curve.x, curve.y, label=curve.label, **style)
+        ax.plot(curve.x, curve.y, label=_as_label(curve.label), **style)
         ax.fill_between(curve.x, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0)
     for (label, value), dashes in zip(panel.limits.items(), ("--", ":"), strict=False):
         ax.axhline(value, color="#333333", linewidth=1, linestyle=dashes, label=label, zorder=1)
@@ -286,20 +312,20 @@ def roofline(
     low, high = min(ridges + intensities) / 8, max(ridges + intensities) * 8
     with _figure(1, height=4.0) as (figure, axes):
         ax = axes[0]
-        figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, color="#333333")
+        _write_above(figure, title)
         for (label, limit), dashes in zip(limits.items(), itertools.cycle(("-", "--", "-.", ":"))):
             corners = [low, limit.ridge, high]
             ax.plot(corners, [limit.attainable(x) / scale for x in corners], dashes, color="#333333", label=label)
         for point in points:
             style = {"color": point.colour, "marker": point.marker, "markersize": 7, "linestyle": "none"}
-            ax.plot([point.intensity], [point.rate / scale], label=point.label, zorder=3, **style)
+            ax.plot([point.intensity], [point.rate / scale], label=_as_label(point.label), zorder=3, **style)
         ax.set(xlabel="arithmetic intensity: flops a byte, each array moved once", ylabel=y_label)
         for axis in (ax.xaxis, ax.yaxis):
             getattr(ax, f"set_{axis.axis_name}scale")("log")
             _plain_numbers(ax, axis)
         figure.legend(loc="outside right upper")
         if note:
-            figure.supxlabel(textwrap.fill(note, 170), x=0.012, ha="left", fontsize=8.5, color=GREY)
+            _write_below(figure, note)
         figure.savefig(out, format="png")
 
 

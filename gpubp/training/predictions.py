@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +15,191 @@ import numpy as np
 
 from gpubp import files
 from gpubp.data import loading
-from gpubp.errors import ArgumentError, DataError, StateError
-from gpubp.training.from_settings import lasting, split_seed
-from gpubp.training.model import Model
+from gpubp.data.dataset import Dataset
+from gpubp.data.splitting import split
+from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError, shown, shown_path
+from gpubp.training.fingerprints import fingerprint, row_digests
+from gpubp.training.from_settings import lasting, require_present, split_seed, table_format
+from gpubp.training.model import FINGERPRINT, SAMPLE, Model
+from gpubp.training.settings import TABLE
 
 
-def load_for(model: Model, spec: str | None, label: str | None) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return raw inputs and targets to judge a model by, and their name: (name, x, y).
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Raw inputs and targets to judge a model by.
 
-    If `spec` is None or the source of the model's training data, that is the part that was held out from training; of
-    other data its test part, or all of it if it has none. Raises ArgumentError, and DataError for data that does not
-    fit the model.
+    Attributes:
+        name: of the data, and of what part of it this is.
+        x, y: as in `Dataset`.
+        warning: what the user must know of them; empty for nothing.
+        notes: what was guessed about the data.
     """
-    origin = model.origin
-    spec = origin.get("data") if spec is None else lasting(spec)
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    warning: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def load_for(
+    model: Model,
+    spec: str | None,
+    label: str | None,
+    *,
+    whole: bool = False,
+    written: Mapping[str, Any] | None = None,
+) -> Examples:
+    """Return what to judge a model by: of the data it was trained on the part that was held out, of other data the test
+    part, or all of it if it has none.
+
+    Its data is known by its contents, wherever it lies now.
+
+    Args:
+        spec: name or path of the data; None takes the model's own.
+        label: the label column of a table; None takes that of the training.
+        whole: take all rows, those of the training among them.
+        written: how a table is written, settings by name; those that are missing or None are those of the training.
+
+    Raises:
+        ArgumentError: an argument does not fit the data.
+        DataError: the data does not fit the model, or has changed since: which rows were held out is not known then.
+    """
+    _require_origin(model)
+    own = model.origin.get("data")
     if spec is None:
-        raise StateError("--data", "is missing", "be given: the model does not say what it was trained on")
-    trained_on = spec == origin.get("data")
+        if own is None:
+            raise StateError("--data", "is missing", "be given: the model does not say what it was trained on")
+        require_present(own)
+        spec = own
+    spec = lasting(spec)
     found = loading.load(
         spec,
         task=model.task,
-        label=label or (origin.get("label") if trained_on else None),
-        test_fraction=origin.get("test_fraction", 0.0) if trained_on else 0.0,
-        seed=split_seed(origin.get("seed", 0)),
+        label=label,
+        test_fraction=0.0,
         classes=model.class_names or None,
-        feature_names=model.feature_names,
+        **_columns_of(model, spec, written),
     )
-    name, x, y = found.name, found.x_train, found.y_train
-    if len(found.x_test):
-        name, x, y = f"{found.name}, the test part", found.x_test, found.y_test
-    _require_features(model, found.name, x)
+    return replace(_choose(model, spec, found, whole), notes=found.notes)
+
+
+def _require_origin(model: Model) -> None:
+    """Raise CheckpointError if the model's origin is none that a run wrote: its file may be anybody's."""
+
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "data": lambda value: isinstance(value, str),
+        "test_fraction": lambda value: type(value) in (int, float) and 0 <= value < 1,
+        "seed": lambda value: type(value) is int and value >= 0,
+        FINGERPRINT: lambda value: isinstance(value, str),
+        SAMPLE: lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    }
+    for name, is_right in kinds.items():
+        value = model.origin.get(name)
+        if value is not None and not is_right(value):
+            raise CheckpointError(f"the model's origin is none that a run wrote: its {name} is {shown(repr(value))}")
+
+
+def _columns_of(model: Model, spec: str, written: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what loading must know of the columns of a model's training data."""
+    origin = model.origin if loading.is_table(spec) else {}
+    label = origin.get("label")
+    return {
+        # Whoever wrote the model's file may have put anything into it.
+        "table": table_format(written or {}, {name: origin.get(name) for name in TABLE if _is_setting(origin, name)}),
+        "feature_names": model.feature_names,
+        "features": model.network.sizes[0],
+        "model_label": label if type(label) in (str, int) else None,
+    }
+
+
+def _is_setting(origin: Mapping[str, Any], name: str) -> bool:
+    return type(origin.get(name)) is (bool if name == "keep_index" else str)
+
+
+def _choose(model: Model, spec: str, found: Dataset, whole: bool) -> Examples:
+    """Return the rows to judge a model by."""
+    _require_features(model, found.name, found.x_train)
     outputs = model.network.sizes[-1]
     if model.task == "regression" and found.outputs != outputs:
         raise DataError(f"{found.name}: it has {found.outputs} values an example; the model predicts {outputs}")
-    return name, x, y
+    if whole:
+        x, y = np.concatenate([found.x_train, found.x_test]), np.concatenate([found.y_train, found.y_test])
+        return Examples(f"{found.name}, all rows", x, y)
+    parts = _split_as_in_training(model, found)
+    if _is_trained_on(model, spec, found.name, parts):
+        return _held_out(model, found if parts is None else parts)
+    other = _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    return replace(other, warning=_overlap(model, other))
+
+
+def _is_trained_on(model: Model, spec: str, name: str, parts: Dataset | None) -> bool:
+    """True if these are the parts of the training's data. Raises DataError if its place holds something else now."""
+    known, same_place = model.origin.get(FINGERPRINT), _is_same_place(spec, model.origin.get("data"))
+    if known is None:  # a model of an earlier version
+        return same_place
+    if parts is not None and known == fingerprint(parts):
+        return True
+    if same_place:
+        raise DataError(
+            f"{name} has changed since the model was trained on it, so that the rows that were held out are not "
+            "known; --whole judges all rows, those of the training among them, and --data takes other data"
+        )
+    return False
+
+
+def _is_same_place(spec: str, other: Any) -> bool:
+    if spec == other:
+        return True
+    try:
+        return spec not in loading.NAMES and isinstance(other, str) and os.path.samefile(spec, other)
+    except (OSError, ValueError):
+        return False
+
+
+def _split_as_in_training(model: Model, found: Dataset) -> Dataset | None:
+    """Return data with the test part that a training would have split off; None if that cannot be split off."""
+    origin = model.origin
+    fraction = origin.get("test_fraction", 0.0)
+    if len(found.x_test) or not fraction:
+        return found
+    try:
+        rng = np.random.default_rng(split_seed(origin.get("seed", 0)))
+        rows, test_rows = split(found.y_train, fraction, rng, task=found.task)
+    except DataError:
+        return None
+    x, y = found.x_train, found.y_train
+    return replace(found, x_train=x[rows], y_train=y[rows], x_test=x[test_rows], y_test=y[test_rows])
+
+
+def _held_out(model: Model, parts: Dataset) -> Examples:
+    """Return the part of the training's data that was held out."""
+    if not len(parts.x_test):
+        why = "no rows were held out from training, so these are the rows that the model was trained on"
+        return Examples(f"{parts.name}, the training part", parts.x_train, parts.y_train, why)
+    if FINGERPRINT in model.origin:
+        return _test_part(parts)
+    why = (
+        "an earlier version wrote this model, without a fingerprint of its data: if the data has changed since, rows "
+        "that the model was trained on are among these"
+    )
+    return replace(_test_part(parts), warning=why)
+
+
+def _overlap(model: Model, other: Examples) -> str:
+    """Return a warning if rows of the training are among others, as the sample that the model keeps of them shows."""
+    sample = set(model.origin.get(SAMPLE, ()))
+    met = sample.intersection(row_digests(other.x)) if sample else ()
+    if not met:
+        return ""
+    share = max(1, round(100 * len(met) / len(sample)))
+    return (
+        f"about {share} % of the rows that the model was trained on are in {other.name}, and are judged with the rest"
+    )
+
+
+def _test_part(found: Dataset) -> Examples:
+    return Examples(f"{found.name}, the test part", found.x_test, found.y_test)
 
 
 def _require_features(model: Model, name: str, x: np.ndarray) -> None:
@@ -55,39 +208,65 @@ def _require_features(model: Model, name: str, x: np.ndarray) -> None:
         raise DataError(f"{name}: it has {x.shape[1]} features an example; the model reads {model.network.sizes[0]}")
 
 
-def predict(model: Model, spec: str, label: str | None, out: Path) -> int:
-    """Write predictions for a data set's inputs to a .csv or .npz file, and return how many.
+def check_out(out: Path, spec: str, force: bool) -> None:
+    """Raise ArgumentError if predictions for this data cannot be written to this file, or only in place of another.
 
-    Raises ArgumentError for another kind of file and for the data's own file; DataError for inputs that do not fit the
-    model.
+    force: a file that is there may be replaced; the data's own may not.
     """
-    if out.suffix.lower() not in (".csv", ".npz"):
-        raise ArgumentError("--out", str(out), "a file that ends in .csv or .npz")
     if os.path.exists(spec) and os.path.exists(out) and os.path.samefile(spec, out):
         raise ArgumentError("--out", str(out), "another file than the data")
-    x = loading.load_inputs(spec, label=label, feature_names=model.feature_names)
-    _require_features(model, spec, x)
-    _write_predictions(model, x, out)
-    return len(x)
+    files.check_path("--out", out, ".csv", ".npz", replace=force)
 
 
-def _write_predictions(model: Model, x: np.ndarray, path: Path) -> None:
-    """Write predictions for raw inputs, whole or not at all.
+def load_inputs_for(
+    model: Model, spec: str, label: str | None, written: Mapping[str, Any] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a data set's raw inputs for a model, and notes on what was guessed; arguments as for `load_for`.
+
+    Raises DataError for inputs that do not fit the model.
+    """
+    x, notes = loading.load_inputs(spec, label=label, **_columns_of(model, spec, written))
+    _require_features(model, shown_path(spec), x)
+    return x, notes
+
+
+def write_predictions(model: Model, x: np.ndarray, path: Path, *, raw: bool = False) -> None:
+    """Write predictions for raw inputs to a .csv or .npz file, whole or not at all.
 
     Classification: `class` (names) and a probability for each class. Regression: the values.
+
+    raw: write class names into a .csv as they are, also those that a spreadsheet would take for a formula.
+
+    Raises CheckpointError if the file cannot be written.
     """
     if model.task == "classification":
         probabilities = model.predict_proba(x)
-        classes = np.array(model.class_names)[probabilities.argmax(axis=1)]
-        arrays = {"classes": classes, "probabilities": probabilities, "class_names": np.array(model.class_names)}
+        likeliest = probabilities.argmax(axis=1)
+        names = np.array(model.class_names)
+        arrays = {"classes": names[likeliest], "probabilities": probabilities, "class_names": names}
         header = ["class", *(f"probability {name}" for name in model.class_names)]
-        rows: Sequence[Any] = [[name, *row] for name, row in zip(classes, probabilities.tolist(), strict=True)]
+        cells = model.class_names if raw else tuple(map(_as_text_cell, model.class_names))
+        pairs = zip(likeliest.tolist(), probabilities.tolist(), strict=True)
+        rows: Sequence[Any] = [[cells[index], *row] for index, row in pairs]
     else:
         values = model.predict(x)
         arrays = {"values": values}
         header = [f"value {number}" for number in range(1, values.shape[1] + 1)]
         rows = values.tolist()
     files.write_bytes(path, _npz(arrays) if path.suffix.lower() == ".npz" else _csv(header, rows))
+
+
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
+"""What a cell begins with that a spreadsheet takes for a formula (four are full-width), or strips to find one."""
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def _as_text_cell(name: str) -> str:
+    """Return a class name as a cell that a spreadsheet shows and does not execute (OWASP, "CSV injection").
+
+    An apostrophe goes before what would begin a formula. A number is none, with whatever sign.
+    """
+    return f"'{name}" if name.startswith(FORMULA) and not NUMBER.fullmatch(name) else name
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -98,7 +277,9 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # before Python 3.13 the writer leaves a carriage return unquoted; readers end a row at it
+    of_text = any("\r" in name for name in header)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if of_text else csv.QUOTE_MINIMAL)
     writer.writerow(header)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")  # a name from a .npz can hold half a surrogate pair

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpubp.errors import ArgumentError, CheckpointError, unknown_name
+from gpubp import files
+from gpubp.errors import ArgumentError, CheckpointError, StateError, shown, unknown_name
 
 TYPES = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
 """The types that a setting of each type may have in a file."""
+
+
+TABLES = ("settings", "resolved", "versions")
+"""The tables of a run's config.toml. A run takes the first; the others say what came of it."""
 
 
 def _setting(panel: str, help: str, default: Any = None) -> Any:
@@ -25,6 +29,10 @@ _data, _network, _optimiser, _training, _where = (
 )
 
 
+TABLE = ("header", "delimiter", "encoding", "keep_index")
+"""The settings that say how a table is written."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The choices of a run. They are the options of `gpubp train`; None takes what fits the others best.
@@ -33,12 +41,23 @@ class Settings:
     """
 
     data: str = _data(
-        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a .csv.", "digits"
+        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a table: .csv or .tsv, plain "
+        "or .gz.",
+        "digits",
     )
     task: str | None = _data("classification or regression. Default: what the labels look like.")
     label: str | None = _data(
-        "The label column of a .csv, by name or number. Default: label, class, target, y, or the last."
+        "The label column of a table, by name or by position: from 0, or from -1 at the end. Default: label, class, "
+        "target, y, or the last."
     )
+    header: str = _data("Whether a table's first line names its columns: yes, no, or auto, which judges it.", "auto")
+    delimiter: str | None = _data(
+        "What stands between a table's cells: comma, semicolon, tab, pipe, space, or a character. Default: guessed."
+    )
+    encoding: str | None = _data(
+        "How a table's text is encoded, such as utf-16 or latin-1. Default: UTF-8, or what its byte order mark says."
+    )
+    keep_index: bool = _data("Take a table's unnamed first column, an index of the rows, as an input.", False)
     test_fraction: float = _data("Share of the data held out for testing, if it has no test part.", 0.2)
 
     layers: str = _network("Widths of the hidden layers, or none.", "128,64")
@@ -96,10 +115,12 @@ class Settings:
         if self.layers.strip().lower() == "none":
             return []
         try:
-            return [int(width) for width in self.layers.split(",")]
+            widths = [int(width) for width in self.layers.split(",")]
         except ValueError:
-            expected = "the widths of the hidden layers, such as 128,64, or none"
-            raise ArgumentError("--layers", self.layers, expected) from None
+            widths = [0]
+        if min(widths) < 1:
+            raise ArgumentError("--layers", self.layers, "the widths of the hidden layers, such as 128,64, or none")
+        return widths
 
     def names(self, option: str) -> list[str]:
         """Return the names in an option that takes several, such as `activation`."""
@@ -126,18 +147,27 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
-        """Return the settings in a TOML file, such as a run's config.toml.
+        """Return the settings in a TOML file: a run's config.toml, or one that has settings and nothing else.
 
         Raises CheckpointError for a file that cannot be read, ArgumentError as `from_mapping`.
         """
         try:
-            found = tomllib.loads(path.read_text(encoding="utf-8"))
+            found = files.read_toml(path)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        values = found.get("settings", found)
-        if not isinstance(values, Mapping):
-            raise ArgumentError(f"settings in {path}", values, "a table")
-        return asdict(cls.from_mapping(values, str(path)))
+            raise CheckpointError(f"cannot read {path}: {shown(getattr(error, 'strerror', None) or error)}") from error
+        if not (found.keys() & TABLES or any(isinstance(value, Mapping) for value in found.values())):
+            return asdict(cls.from_mapping(found, str(path)))
+        for name, value in found.items():
+            if name in _SETTING_NAMES and not isinstance(value, Mapping):
+                raise StateError(f"{name} in {path}", "stands outside of [settings]", "stand below [settings]")
+            if name not in TABLES:
+                raise unknown_name(f"a table in {path}", name, TABLES)
+            if not isinstance(value, Mapping):
+                raise ArgumentError(f"{name} in {path}", value, "a table")
+        return asdict(cls.from_mapping(found.get("settings", {}), str(path)))
+
+
+_SETTING_NAMES = frozenset(each.name for each in fields(Settings))
 
 
 def tidy_name(name: str) -> str:

@@ -14,6 +14,7 @@ __global__ void hadamard_derivative(const T* product, const T* saved, T* delta, 
     int64 i = (int64(blockIdx.x) * blockDim.x + threadIdx.x) * W;
     if (i >= size) return;
     int count = size - i < W ? int(size - i) : W;
+    __builtin_assume(count > 0);  // the first element is moved without asking
     bool vector = aligned && count == W;
     Accumulator<T> x[W], s[W];
     load_values<T>(x, product + i, count, vector);

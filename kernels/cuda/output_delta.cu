@@ -67,16 +67,17 @@ __global__ void output_delta_softmax(
 // no class makes the whole row NaN, a number that is no probability its own place and the loss.
 template <typename T>
 struct Labels {
-    const int64* y;  // (B,)
-    __device__ T target(int64 row, int64 j, int64 width) const {
-        int64 label = y[row];
-        return label >= 0 && label < width ? T(label == j) : not_a_number<T>();
-    }
+    int64 label;
+    bool is_class;
+    __device__ Labels(const int64* y, int64 row, int64 width)  // y (B,)
+        : label(y[row]), is_class(label >= 0 && label < width) {}
+    __device__ T target(int64 j) const { return is_class ? T(label == j) : not_a_number<T>(); }
 };
 template <typename T>
 struct Probabilities {
-    const T* y;  // (B, n), rows that sum to 1
-    __device__ T target(int64 row, int64 j, int64 width) const { return probability(y[row * width + j]); }
+    const T* of_row;
+    __device__ Probabilities(const T* y, int64 row, int64 width) : of_row(y + row * width) {}  // y (B, n)
+    __device__ T target(int64 j) const { return probability(of_row[j]); }
 };
 
 // softmax cross-entropy from the logits, fused: with m = max z and s = Σ_j e^(z_j − m),
@@ -88,7 +89,7 @@ __global__ void output_delta_softmax_cross_entropy(
     using A = Accumulator<T>;
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
-    Target<A> expected{y};
+    Target<A> expected(y, row, width);
     A factor = delta_factor<A>(scale, control);
     z += row * width, delta += row * width;
     A largest = z[0];
@@ -98,12 +99,12 @@ __global__ void output_delta_softmax_cross_entropy(
     for (int64 j = threadIdx.x; j < width; j += TEAM) {
         A shifted = A(z[j]) - largest;
         sum += exp(shifted);
-        chosen += expected.target(row, j, width) * shifted;
+        chosen += expected.target(j) * shifted;
     }
     sum = team_reduce<TEAM>(sum, Sum{});
     chosen = team_reduce<TEAM>(chosen, Sum{});
     for (int64 j = threadIdx.x; j < width; j += TEAM)
-        delta[j] = T((exp(A(z[j]) - largest) / sum - expected.target(row, j, width)) * factor);
+        delta[j] = T((exp(A(z[j]) - largest) / sum - expected.target(j)) * factor);
     if (threadIdx.x == 0) parts[row] = double(log(sum)) - double(chosen);
 }
 

@@ -128,6 +128,7 @@ __global__ void update(
     int64 i = (int64(blockIdx.x) * blockDim.x + threadIdx.x) * W;
     if (i >= size) return;
     int count = size - i < W ? int(size - i) : W;
+    __builtin_assume(count > 0);  // the first element is moved without asking
     bool vector = aligned && count == W;
     T g[W], w[W], first_state[W] = {}, second_state[W] = {};
     load_run(g, gradients + i, count, vector);

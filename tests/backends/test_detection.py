@@ -1,6 +1,8 @@
 """Detection tells apart what can be missing, each with the command that mends it; and the switch acts on it."""
 
+import os
 import re
+import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -88,6 +90,50 @@ def test_what_is_missing_is_told_apart(monkeypatch, driver, cupy, detail, remedy
     assert not found.works
     with pytest.raises(BackendError, match=f"cannot run on device 'gpu'.*{detail}.*{remedy}"):
         backends.get("cupy")
+
+
+@pytest.mark.parametrize(
+    ("setting", "places"),
+    [
+        ("ENABLE_CUDASIM", [("numba", "gpu"), ("numba", "emulator")]),
+        ("DISABLE_JIT", [("numba", "gpu"), ("numba", "emulator"), ("cupy", "emulator")]),
+        ("DISABLE_CUDA", [("numba", "gpu")]),
+    ],
+)
+def test_a_setting_of_numba_that_is_in_the_way_is_named(monkeypatch, setting, places):
+    import numba
+
+    use_driver(monkeypatch, GPU)
+    monkeypatch.setattr(numba.config, setting, 1)
+    for backend, device in places:
+        found = detection.probe(backend, device)
+        assert not found.works
+        assert found.detail.startswith(f"NUMBA_{setting} ")
+        assert found.remedy == f"unset NUMBA_{setting}"
+        with pytest.raises(BackendError, match=f"{backend!r} cannot run on device {device!r}: NUMBA_{setting} "):
+            backends.get(backend, device)
+
+
+def test_a_gpu_that_the_environment_hides_is_told(monkeypatch):
+    use_driver(monkeypatch, detection.Driver((13, 0), fault="the NVIDIA driver finds no GPU"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for backend in ("cupy", "numba"):
+        found = detection.probe(backend, "gpu")
+        assert found.detail == "the NVIDIA driver finds no GPU: CUDA_VISIBLE_DEVICES is ''"
+        assert found.remedy == "unset CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_JIT"])
+@pytest.mark.parametrize("module", ["gpubp.emulator.numba.frontend", "gpubp.backends"])
+def test_numba_without_its_compiler_says_which_setting_it_is(setting, module):
+    """In a process of its own: Numba reads the environment as it is imported."""
+    code = f"import {module}\nfrom gpubp import backends\nbackends.get('numba', 'emulator')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, setting: "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert setting in done.stderr.splitlines()[-1]
 
 
 def test_no_extras_for_the_emulator(monkeypatch):

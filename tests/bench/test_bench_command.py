@@ -18,6 +18,7 @@ from gpubp.chips import Roofline
 from gpubp.cli import app
 from gpubp.errors import CheckpointError, DataError
 
+NOW = "2026-01-01T00:00:00+00:00"
 FAST = ("--quick", "--contender", "numpy", "--repeats", "2", "--threads", "1")
 
 
@@ -150,9 +151,15 @@ def test_the_pictures_are_drawn(bench):
         (["--primitive", "hiden_delta"], "--primitive was 'hiden_delta'"),
         (["--shape", "3y4"], "--shape was '3y4'"),
         (["--primitive", "update", "--shape", "3x4x5"], "--shape was '3x4x5'"),
+        (["--network", "tinny"], "--network was 'tinny'"),
         (["--network", "tinny"], "did you mean 'tiny'"),
         (["--dtype", "float8"], "--dtype was 'float8'"),
-        (["--dtype", "float16", "--contender", "numpy"], "one of this project's backends that computes"),
+        (
+            ["--dtype", "bf16", "--contender", "numpy"],
+            "--contender names none of this project's backends that computes",
+        ),
+        (["--dtype", "tf32"], "--dtype names tf32, which only cupy, cupy-graph compute"),
+        (["--contender", "cupy"], "--contender names cupy; it must name one that works here: no NVIDIA"),
         (["--dtype", "tf32", "--primitive", "update"], "--dtype was 'tf32'"),
         (["--contender", "numpyy"], "did you mean 'numpy'"),
         (["--variant", "fast"], "--variant was 'fast'"),
@@ -162,7 +169,9 @@ def test_the_pictures_are_drawn(bench):
         (["--quick", "--full"], "--full and --quick exclude each other"),
         (["--save", "x.txt"], "--save was 'x.txt'"),
         (["--save", "missing/x.json"], "in a folder that exists"),
-        (["--save", "kept.json"], "a new file, or one that an earlier run saved"),
+        (["--save", "kept.json"], "--save was 'kept.json'; it must be a new file; --force replaces this one"),
+        (["--save", "a.json"], "--save was 'a.json'; it must be a new file"),
+        (["--out", "drawn"], "--out was 'drawn/throughput.png'; it must be a new file"),
         (["--out", "kept.json"], "--out was 'kept.json'"),
         (["--compare", "missing.json"], "cannot read missing.json"),
         (["--compare", "kept.json"], "kept.json is no result of gpubp bench"),
@@ -172,12 +181,14 @@ def test_the_pictures_are_drawn(bench):
 )
 def test_a_wrong_choice_is_named_and_exits_with_2(bench, in_process, arguments, message):
     (bench.folder / "kept.json").write_text('{"mine": 1}')
-    BenchResult("now", {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    BenchResult(NOW, {}, 1, 1, 1.0, ()).save(bench.folder / "a.json")
+    (bench.folder / "drawn").mkdir()
+    (bench.folder / "drawn" / "throughput.png").write_bytes(b"drawn")
     result = bench(*arguments, code=2)
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not in_process, "nothing was measured"
-    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "kept.json"]
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["a.json", "drawn", "kept.json"]
     assert (bench.folder / "kept.json").read_text() == '{"mine": 1}'
 
 
@@ -273,14 +284,17 @@ def test_what_a_library_prints_does_not_spoil_an_answer(tmp_path):
 
 
 def test_a_damaged_result_is_told():
-    good = BenchResult("now", {}, 1, 1, 1.0, ()).to_json()
+    good = BenchResult(NOW, {}, 1, 1, 1.0, ()).to_json()
     whole = BenchResult(
-        "now", {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
+        NOW, {}, 1, 1, 1.0, (Record(STEPS["tiny"], "numpy", (1.0,)),), {"cpu": {"float32": Roofline(1.0, 2.0)}}
     ).to_json()  # fmt: skip
     assert BenchResult.from_json(whole).to_json() == whole
     for text, message in (
         (whole.replace('"numpy"', '"nobody"'), "damaged.*nobody"),
-        (whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'), "damaged.*limits"),
+        (
+            whole.replace('"bytes_per_second": 2.0', '"bytes_per_second": 0.0'),
+            "damaged.*limits was 0.0; it must be a finite number > 0",
+        ),
         (whole.replace('"kind": "step"', '"kind": "leap"'), "damaged"),
         (whole.replace('"rows": 32', '"rows": 0'), "damaged"),
         (whole.replace("1.0\n", "-1.0\n"), "damaged.*seconds"),

@@ -5,12 +5,12 @@ import io
 import re
 
 import pytest
-from rich.console import Console
 
 from gpubp.bench import pictures, tables
 from gpubp.bench.results import BenchResult, Record, limits_of
 from gpubp.bench.works import STEPS, Limit, Primitive
 from gpubp.chips import Roofline
+from gpubp.terminal import PlainConsole
 
 WORKS = [
     *(Primitive("hidden_delta", (side,) * 3) for side in (64, 1024)),
@@ -57,7 +57,7 @@ def invented(speeds=SPEEDS, works=WORKS, **changes):
 
 
 def shown(result, width):
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = PlainConsole(width=width, record=True, file=io.StringIO())
     for table in tables.tables(result, width):
         console.print(table)
     return console.export_text()
@@ -163,7 +163,7 @@ def test_what_moved_is_what_left_the_quartiles():
 
 def test_two_runs_side_by_side_in_a_narrow_terminal():
     before, now = invented({"numpy": 1.0, "torch-compiled": 1.0}), invented({"numpy": 1.0, "torch-compiled": 2.0})
-    console = Console(width=60, record=True, file=io.StringIO())
+    console = PlainConsole(width=60, record=True, file=io.StringIO())
     console.print(tables.comparison(before, now, 60))
     text = console.export_text()
     assert "…" not in text
@@ -176,7 +176,7 @@ def test_two_runs_side_by_side(width):
     speeds = {"numpy": 1.0, "torch-compiled": 1.0}
     before = invented(speeds | {"cupy": 1.0})
     now = invented({key: 2 * speed for key, speed in speeds.items()} | {"numba": 1.0}, threads=4)
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = PlainConsole(width=width, record=True, file=io.StringIO())
     console.print(tables.comparison(before, now, width))
     text = console.export_text()
     row, _ = rows(text, "hidden_delta 1024x1024x1024")

@@ -66,7 +66,7 @@ def test_one_case_by_its_name():
         (["--variant", "naive"], "variant was 'naive'"),
         (["--shape", "3y4"], "shape was '3y4'"),
         (["--shape", "0x4x2"], "shape was '0x4x2'"),
-        (["--primitive", "scale", "--shape", "3x4x5"], "shape was (3, 4, 5)"),
+        (["--primitive", "scale", "--shape", "3x4x5"], "shape was '3x4x5'"),
         (["--case", "scale"], "case was 'scale'"),
         (["--case", "scale:-:float32:5x5:-:-:1:random:0:0"], "a shape of 1 side(s)"),
         (["--case", "scale:naive:float32:5:-:-:1:random:0:0"], "a variant that backend 'numpy' has: -"),

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import os
 import struct
 import zipfile
 from importlib import resources
@@ -10,15 +11,20 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from gpubp.data import readers
+from gpubp.data import idx
 from gpubp.data.loading import load, load_inputs
 from gpubp.errors import ArgumentError, DataError
+
+
+def inputs_of(*arguments, **options):
+    return load_inputs(*arguments, **options)[0]
+
 
 # --- files to read --------------------------------------------------------------------------------------------------
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
-    code = {np.dtype(dtype).newbyteorder("="): code for code, dtype in readers.IDX_DTYPES.items()}[values.dtype]
+    code = {np.dtype(dtype).newbyteorder("="): code for code, dtype in idx.IDX_DTYPES.items()}[values.dtype]
     header = bytes([0, 0, code, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
     return header + values.astype(values.dtype.newbyteorder(">")).tobytes()
 
@@ -137,7 +143,7 @@ def test_idx_files_may_have_a_dot_in_front_of_idx(tmp_path):
 def test_every_idx_type_is_read_in_the_machines_byte_order(tmp_path, dtype):
     values = np.array([[1, 2, 3], [4, 5, 127]], dtype=dtype)
     (tmp_path / "values").write_bytes(idx_bytes(values))
-    found = readers.read_idx(tmp_path / "values")
+    found = idx.read_idx(tmp_path / "values")
     assert found.dtype == values.dtype
     assert found.dtype.isnative
     np.testing.assert_array_equal(found, values)
@@ -148,7 +154,7 @@ def test_a_set_known_by_name_is_found_under_gpubp_data(tmp_path, monkeypatch, na
     write_idx_folder(tmp_path / name)
     monkeypatch.setenv("GPUBP_DATA", str(tmp_path))
     found = load(name)
-    assert found.class_names == readers.IDX_SETS[name]
+    assert found.class_names == idx.IDX_SETS[name]
     assert len(found.class_names) == 10
     np.testing.assert_array_equal(found.y_train, np.arange(12) % 3)
 
@@ -162,7 +168,7 @@ def test_a_set_known_by_name_is_found_under_data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "advice"), [("mnist", "data/mnist"), ("fashion-mnist", "dataset-fashion-mnist")])
 def test_a_set_that_is_not_there_says_where_to_get_it(tmp_path, monkeypatch, name, advice):
-    monkeypatch.setattr(readers, "DATA_FOLDERS", (str(tmp_path),))
+    monkeypatch.setattr(idx, "DATA_FOLDERS", (str(tmp_path),))
     monkeypatch.delenv("GPUBP_DATA", raising=False)
     with pytest.raises(DataError, match=f"{name} is not on this machine.*{advice}"):
         load(name)
@@ -203,6 +209,63 @@ def test_a_damaged_idx_file_is_an_error_that_names_it(tmp_path, damage, message)
         load(tmp_path)
 
 
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    "header",
+    [
+        bytes([0, 0, 8, 65]) + struct.pack(">65I", *[1] * 65) + b"\0",
+        bytes([0, 0, 8, 255]) + bytes(2000),
+        bytes([0, 0, 0x0E, 3]) + struct.pack(">3I", *[2**32 - 1] * 3),
+        bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 2**32 - 1, 2**32 - 1),
+        bytes([0, 0, 8, 32]) + struct.pack(">32I", *[2**32 - 1] * 32),
+        bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**20, 2**20, 1),
+    ],
+)
+def test_shapes_that_no_array_has_are_errors(tmp_path, header, compress):
+    path = tmp_path / "t"
+    path.write_bytes(gzip.compress(header) if compress else header)
+    with pytest.raises(DataError, match=r"axes|no array can have|cut off or damaged|this machine has") as caught:
+        idx.read_idx(path)
+    assert len(str(caught.value)) < 400
+
+
+def test_no_more_is_unpacked_than_the_header_announces(tmp_path, monkeypatch):
+    content = idx_bytes(np.zeros((4, 2, 2), np.uint8))
+    (tmp_path / "t").write_bytes(gzip.compress(content + bytes(2**26), 1))
+    read = []
+
+    class Counting(gzip.GzipFile):
+        def read(self, size=-1):
+            assert size >= 0
+            read.append(size)
+            return super().read(size)
+
+    monkeypatch.setattr("gzip.GzipFile", Counting)
+    with pytest.raises(DataError, match=r"announces 16 bytes .* the file has more"):
+        idx.read_idx(tmp_path / "t")
+    assert sum(read) < 100
+
+
+def test_the_sets_of_emnist_are_found_by_their_names(tmp_path):
+    for name in ("letters", "digits"):
+        arrays = write_idx_folder(tmp_path / "other", compress=name == "digits")
+        for path in (tmp_path / "other").iterdir():
+            path.rename(tmp_path / f"emnist-{name}-{path.name.replace('t10k', 'test')}")
+    found = load(tmp_path / "emnist-letters")
+    np.testing.assert_array_equal(found.x_test, arrays["t10k-images-idx3-ubyte"].reshape(6, 12))
+    assert found.name == "emnist-letters"
+    assert len(load(tmp_path / "emnist-digits").x_train) == 12
+    with pytest.raises(
+        DataError, match=r"it holds several sets \(emnist-digits, emnist-letters\); take one by name: .*emnist-d"
+    ):
+        load(tmp_path)
+    with pytest.raises(DataError, match="no file is called"):
+        load(tmp_path / "emnist")
+    for path in tmp_path.glob("emnist-digits-*"):
+        path.unlink()
+    assert len(load(tmp_path).x_train) == 12  # the only set in the folder
+
+
 def test_an_empty_folder_says_which_file_is_missing(tmp_path):
     with pytest.raises(DataError, match="no file train-images-idx3-ubyte"):
         load(tmp_path)
@@ -212,7 +275,7 @@ def test_a_folder_in_place_of_an_idx_file_is_an_error(tmp_path):
     write_idx_folder(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     (tmp_path / "t10k-labels-idx1-ubyte").mkdir()
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="cannot be read: it is a folder"):
         load(tmp_path)
 
 
@@ -223,7 +286,7 @@ def test_a_folder_in_place_of_an_idx_file_is_an_error(tmp_path):
         ({"t10k_labels_idx1_ubyte": np.zeros(7, np.uint8)}, "6 examples and y_test has 7"),
         ({"t10k_labels_idx1_ubyte": np.full(6, 9, np.uint8)}, "the label '9' is none of the 3 classes"),
         ({"t10k_images_idx3_ubyte": np.zeros((6, 5, 3), np.uint8)}, "12 features and x_test has 15"),
-        ({"train_labels_idx1_ubyte": np.zeros((12, 2), np.uint8)}, "one label an example"),
+        ({"train_labels_idx1_ubyte": np.zeros((12, 2), np.uint8)}, "must have as many columns"),
         ({"train_images_idx3_ubyte": np.zeros((0, 4, 3), np.uint8)}, "0 examples and y has 12"),
         ({"train_images_idx3_ubyte": np.zeros(12, np.uint8)}, "must be .examples, features."),
     ],
@@ -335,17 +398,15 @@ X, Y = np.ones((4, 2)), np.array([0, 1, 0, 1])
         ({"x": np.float64(3), "y": Y}, "x is a single value"),
         ({"x": X, "y": np.int64(3)}, "y is a single value"),
         ({"x": np.ones((0, 2)), "y": Y[:0]}, "no labels"),
-        ({"x": np.ones((0, 2)), "y": np.ones(0)}, "no training examples|too few"),
+        ({"x": np.ones((0, 2)), "y": np.ones(0)}, "there are no labels"),
         ({"x": X.astype(complex), "y": Y}, "complex128; it must hold real numbers"),
         ({"x": X.astype(str), "y": Y}, "must hold real numbers"),
         ({"x": np.array([[1, 2], [3, np.nan], [1, 1], [1, 1]]), "y": Y}, "NaN or infinity, first in row 1"),
         ({"x": np.array([[1, 2], [3, 4], [1, np.inf], [1, 1]]), "y": Y}, "NaN or infinity, first in row 2"),
-        ({"x": X, "y": np.array([0.5, np.nan, 1, 1])}, "y_train holds NaN or infinity"),
+        ({"x": X, "y": np.array([0.5, np.nan, 1, 1])}, "y, row 1 holds NaN or infinity"),
         ({"x": X, "y": np.array([0, 0, 0, 0])}, "every label is '0'; classification needs at least two"),
         ({"x": X, "y": Y.astype(complex)}, "class labels must be whole numbers or text"),
         ({"x": X, "y": Y.reshape(2, 2)}, "x has 4 examples and y has 2"),
-        ({"x": X, "y": np.zeros((4, 2), int)}, "one-hot rows"),
-        ({"x": X, "y": np.zeros((4, 2, 2), int)}, r"must be \(examples,\)"),
         ({"x": X, "y": np.array([{}, 1, 2, 3], dtype=object)}, "Python objects"),
     ],
 )
@@ -360,6 +421,8 @@ def test_bad_npz_content_is_an_error_that_names_the_file(tmp_path, arrays, messa
     ("task", "y", "message"),
     [
         ("regression", np.array(["a", "b", "a", "b"]), "regression needs numbers"),
+        ("classification", np.zeros((4, 2), int), "one-hot rows"),
+        ("classification", np.zeros((4, 2, 2), int), r"must be \(examples,\)"),
         ("classification", np.array([0, 1, 0.5, 1]), "holds 0.5; class labels must be whole"),
         ("classification", np.array([0, 1, np.inf, 1]), "NaN or infinity"),
         ("regression", np.ones((4, 2, 2)), r"must be numbers of shape \(examples, outputs\)"),
@@ -456,6 +519,152 @@ def test_a_flipped_byte_anywhere_in_a_gzip_file_is_noticed_or_harmless(tmp_path)
                 np.testing.assert_array_equal(found.x_train, arrays["train-images-idx3-ubyte"].reshape(12, 12))
 
 
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ("X", "y"),
+        ("X", "Y"),
+        ("data", "target"),
+        ("data", "targets"),
+        ("images", "labels"),
+        ("features", "label"),
+        ("x_train", "y_train"),
+        ("X_train", "y_train"),
+        ("train_x", "train_y"),
+        ("train_images", "train_labels"),
+        ("Train_Data", "TRAIN_LABELS"),
+    ],
+)
+def test_npz_arrays_by_other_usual_names(tmp_path, x, y):
+    found = load(write_npz(tmp_path / "set.npz", **{x: X, y: Y}), test_fraction=0)
+    assert found.y_train.tolist() == [0, 1, 0, 1]
+    is_told = {x.lower(), y.lower()} - {"x", "y", "x_train", "y_train"}
+    assert bool(is_told) == any(x in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("front", "back"), [("test_", ""), ("", "_test"), ("Test_", "")])
+def test_npz_test_parts_by_other_usual_names(tmp_path, front, back):
+    test = {f"{front}images{back}": X[:1], f"{front}labels{back}": Y[:1, None]}
+    found = load(write_npz(tmp_path / "set.npz", images=X, labels=Y[:, None], val_images=X, val_labels=Y, **test))
+    assert (len(found.x_train), len(found.x_test)) == (4, 1)
+
+
+def test_the_plainest_names_of_an_npz_file_are_taken_first(tmp_path):
+    path = write_npz(tmp_path / "set.npz", X=0 * X, data=0 * X, x=X, labels=0 * Y, y=Y)
+    found = load(path, test_fraction=0)
+    np.testing.assert_array_equal(found.x_train, X)
+    np.testing.assert_array_equal(found.y_train, Y)
+
+
+def npy(header, values=b""):
+    header = f"{header:<117}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + values
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "message"),
+    [
+        (
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2)}",
+            64,
+            "announces 16,000,000,000,000 byt",
+        ),
+        (
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (4, 2)}",
+            2**26,
+            "announces 64 bytes and it has 67,108,864",
+        ),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (4, 2)}", 0, "announces 64 bytes and it has 0"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 1099511627776)}", 0, "no array can have"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 9223372036854775807)}", 0, "no array can have"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 2)}", 64, "its shape is"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (4, 2)}", 64, "Python objects"),
+        (
+            "{'descr': '<M8[s]', 'fortran_order': False, 'shape': (4, 2)}",
+            64,
+            "datetime64.s.; it must hold real numbers",
+        ),
+        ("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (4,)}", 32, "must hold real numbers"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': None}", 64, "damaged"),
+        ("(" * 100, 64, "damaged"),
+    ],
+)
+def test_what_a_member_announces_is_checked_before_it_is_read(tmp_path, monkeypatch, header, size, message):
+    path = tmp_path / "set.npz"
+    np.savez(path, y=Y)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", npy(header, bytes(size)))
+
+    def read(*arguments, **options):
+        pytest.fail("an array was read")
+
+    monkeypatch.setattr("numpy.lib.format.read_array", read)
+    with pytest.raises(DataError, match=rf"set\.npz.*{message}"):
+        load(path, test_fraction=0)
+
+
+def test_members_that_nobody_needs_are_not_read(tmp_path):
+    path = write_npz(tmp_path / "set.npz", x=X, y=Y)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("other.npy", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2)}"))
+        archive.writestr("notes.txt", "x")
+    assert len(load(path, test_fraction=0).x_train) == 4
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 100)), y=np.arange(1000) % 2)
+    write_idx_folder(tmp_path / "set", compress=True, train_images_idx3_ubyte=np.zeros((100, 90, 90), np.uint8))
+    monkeypatch.setattr("gpubp.data.source.physical_memory", lambda: 500_000)
+    for data in (path, tmp_path / "set"):
+        with pytest.raises(DataError, match=r"it unpacks to .* GiB; this machine has"):
+            load(data)
+
+
+# --- regular files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.npz", "t.csv.gz"])
+def test_a_pipe_is_no_data(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for function in (load, load_inputs):
+        with pytest.raises(DataError, match="it cannot be read: it is not a regular file"):
+            function(tmp_path / name)
+    (tmp_path / "link.csv").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it cannot be read: it is not a regular file"):
+        load(tmp_path / "link.csv")
+
+
+def test_a_pipe_among_idx_files_is_an_error(tmp_path):
+    write_idx_folder(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    os.mkfifo(tmp_path / "t10k-labels-idx1-ubyte")
+    with pytest.raises(DataError, match="it cannot be read: it is not a regular file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("link", "target"), [("t.csv", "cache/5d41"), ("data", "cache/t.csv"), ("t.csv", "x.CSV.GZ")])
+def test_a_link_is_known_by_its_own_name_or_by_its_targets(tmp_path, link, target):
+    (tmp_path / "cache").mkdir()
+    content = IRIS.encode()
+    (tmp_path / target).write_bytes(gzip.compress(content) if target.endswith("GZ") else content)
+    (tmp_path / link).symlink_to(tmp_path / target)
+    assert len(load(tmp_path / link, test_fraction=0).x_train) == 6
+
+
+@pytest.mark.parametrize("name", ["a\udcff.csv", "a\0b.csv", "a\0b", "a\ud800.npz"])
+def test_a_name_that_is_no_text_is_an_error(name):
+    with pytest.raises(DataError, match=r"is no text that a file can be called by; rename or link it"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 256 + ".csv", "x" * 5000 + ".npz", "/".join(["x" * 100] * 60)])
+def test_a_name_that_is_too_long_is_an_error_and_short(name):
+    with pytest.raises(DataError, match="no data set and no file is called") as caught:
+        load(name)
+    assert len(str(caught.value)) < 400
+
+
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
@@ -477,9 +686,14 @@ def test_csv_label_by_name_or_by_index(tmp_path, label):
     assert found.feature_names == ("a", "b")
 
 
-def test_a_column_whose_name_is_a_number_is_found_by_name_first(tmp_path):
-    path = write_csv(tmp_path / "t.csv", "1,0,label\n5,6.5,7\n8,9.5,1\n")
-    assert load(path, label="0", test_fraction=0).y_train.tolist() == [[6.5], [9.5]]
+@pytest.mark.parametrize("label", [0, "0", -3, "-3"])
+def test_a_label_that_is_a_number_is_a_position(tmp_path, label):
+    path = write_csv(tmp_path / "t.csv", "1,0,label\n5.5,6,7\n8.5,9,1\n")
+    found = load(path, label=label, test_fraction=0)
+    assert found.y_train.tolist() == [[5.5], [8.5]]
+    assert found.feature_names == ("0", "label")
+    if label in (0, "0"):
+        assert "label: column '1' (a number is a position; the column named 0 is at 1)" in found.notes
 
 
 @pytest.mark.parametrize("name", ["label", "class", "Target", "y"])
@@ -488,10 +702,11 @@ def test_the_label_column_is_known_by_its_usual_names(tmp_path, name):
     assert load(path, test_fraction=0).class_names == ("q", "r")
 
 
-def test_a_csv_without_a_header_numbers_its_columns(tmp_path):
+def test_a_csv_without_a_header_has_columns_by_position(tmp_path):
     path = write_csv(tmp_path / "t.csv", "5.1,1.4,setosa\n6.4,4.5,versicolor\n")
     found = load(path, test_fraction=0)
-    assert found.feature_names == ("0", "1")
+    assert found.feature_names == ()
+    assert found.label == 2
     assert found.x_train.tolist() == [[5.1, 1.4], [6.4, 4.5]]
 
 
@@ -570,8 +785,8 @@ def test_regression_on_whole_numbers_when_asked(tmp_path):
         ("a,b,label\n1,nan,x\n1,2,y\n", "line 2: the column 'b' is 'nan'"),
         ("a,b,label\n1,2,x\n-inf,2,y\n", "line 3: the column 'a' is '-inf'"),
         ("a,b,label\n1,1e999,x\n1,2,y\n", "line 2: the column 'b' is '1e999'"),
-        ("a,b,label\n1,2,x\n1,2,\n", "line 3: the label 'label' is missing"),
-        ("a,b,label\n1,2,nan\n1,2,3\n", "'label' has NaN or infinity"),
+        ("a,b,label\n1,2,x\n1,2,\n", "line 3: the label column 'label' is empty"),
+        ("a,b,label\n1,2,nan\n1,2,3\n", "line 2: the label column 'label' has the missing value 'nan'"),
         ("a,b,label\n1,2,x\n1,2,x\n", "every label is 'x'"),
         ("label\n1\n2\n", "label column only"),
         ('a,b,label\n1,2,"x\n1,2,y\n', "line 3: "),
@@ -659,36 +874,36 @@ def test_a_label_that_the_model_does_not_know_is_an_error(tmp_path):
 
 
 def test_inputs_of_the_digits_are_their_test_part():
-    np.testing.assert_array_equal(load_inputs("digits"), load("digits").x_test)
+    np.testing.assert_array_equal(inputs_of("digits"), load("digits").x_test)
 
 
 def test_inputs_of_an_npz_file_need_no_labels(tmp_path):
     images = np.arange(12).reshape(2, 3, 2)
-    np.testing.assert_array_equal(load_inputs(write_npz(tmp_path / "s.npz", x=images)), images.reshape(2, 6))
-    np.testing.assert_array_equal(load_inputs(write_npz(tmp_path / "s.npz", x=X, x_test=2 * X)), 2 * X)
+    np.testing.assert_array_equal(inputs_of(write_npz(tmp_path / "s.npz", x=images)), images.reshape(2, 6))
+    np.testing.assert_array_equal(inputs_of(write_npz(tmp_path / "s.npz", x=X, x_test=2 * X)), 2 * X)
 
 
 def test_inputs_of_a_csv_file_are_picked_by_the_models_columns(tmp_path):
     path = write_csv(tmp_path / "t.csv", "note,petal,id,sepal\nx,1,2,3\ny,4,5,6\n")
-    assert load_inputs(path, feature_names=["sepal", "petal"]).tolist() == [[3, 1], [6, 4]]
+    assert inputs_of(path, feature_names=["sepal", "petal"]).tolist() == [[3, 1], [6, 4]]
 
 
 def test_inputs_of_a_csv_file_without_labels_are_all_its_columns(tmp_path):
     path = write_csv(tmp_path / "t.csv", "a,b\n1,2\n3,4\n")
-    assert load_inputs(path).tolist() == [[1, 2], [3, 4]]
+    assert inputs_of(path).tolist() == [[1, 2], [3, 4]]
     path = write_csv(tmp_path / "t.csv", "a,b,label\n1,2,x\n3,4,\n")
-    assert load_inputs(path).tolist() == [[1, 2], [3, 4]]
-    assert load_inputs(path, label="label").tolist() == [[1, 2], [3, 4]]
+    assert inputs_of(path).tolist() == [[1, 2], [3, 4]]
+    assert inputs_of(path, label="label").tolist() == [[1, 2], [3, 4]]
 
 
 def test_a_column_of_the_model_that_is_missing_is_an_error(iris):
     with pytest.raises(DataError, match="the column 'width' is missing; the model was trained on sepal, width"):
-        load_inputs(iris, feature_names=["sepal", "width"])
+        inputs_of(iris, feature_names=["sepal", "width"])
 
 
 def test_no_inputs_are_an_error(tmp_path):
     with pytest.raises(DataError, match="no examples"):
-        load_inputs(write_npz(tmp_path / "s.npz", x=np.ones((0, 3))))
+        inputs_of(write_npz(tmp_path / "s.npz", x=np.ones((0, 3))))
 
 
 # --- what cannot be found -------------------------------------------------------------------------------------------
@@ -722,7 +937,7 @@ def test_a_file_that_may_not_be_read_is_an_error(tmp_path, monkeypatch, name):
         raise PermissionError(13, "Permission denied")
 
     # The tests may run as root, whom no file mode stops.
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(DataError, match="cannot be read: Permission denied"):
         load(tmp_path / name)
 

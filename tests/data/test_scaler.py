@@ -78,6 +78,91 @@ def test_many_rows_are_scaled_like_few(monkeypatch):
     np.testing.assert_array_equal(scaler.apply(x), whole)
 
 
+# --- what training did not know ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "value_range"),
+    [*((value, None) for value in (0.0, 0.1, -3e7, 1e300, 1e-300)), (0.0, 255), (7.0, 255)],
+)
+def test_a_column_that_was_constant_stays_0_whatever_comes(value, value_range):
+    x = np.column_stack([np.full(1000, value), np.arange(1000) % 7])
+    scaler = Scaler.fit(x, value_range)
+    later = np.array([[value, 3.0], [255.0, 3.0], [-1e308, 3.0]])
+    assert (scaler.apply(later)[:, 0] == 0).all()
+    assert scaler.rows_beyond(x).tolist() == [0, 0]
+    assert scaler.rows_beyond(later).tolist() == [2, 0]
+    if value == 0 or 1e-30 < abs(value) < 1e30:  # in another precision it has not moved
+        assert scaler.rows_beyond(later[:1].astype(np.float32)).tolist() == [0, 0]
+
+
+def test_a_pixel_that_was_black_in_training_stays_silent():
+    x = np.random.default_rng(0).integers(0, 256, (100, 9), dtype=np.uint8)
+    x[:, 0] = 0
+    scaler = Scaler.fit(x, 255)
+    later = x.copy()
+    later[:, 0] = 255
+    np.testing.assert_array_equal(scaler.apply(later), scaler.apply(x))
+    assert scaler.rows_beyond(later).tolist() == [100] + [0] * 8
+
+
+NEARLY = {
+    "one row differs": np.eye(500, 1)[:, 0],
+    "one row is far out": 1e6 * np.eye(500, 1)[:, 0],
+    "one of ten differs": np.eye(10, 1)[:, 0],
+    "1 % differs": (np.arange(500) % 101 == 0) * 3.0,
+    "noise on a constant": 5 + 1e-9 * np.random.default_rng(0).normal(size=500),
+    "noise on zero": 1e-6 * np.random.default_rng(0).normal(size=500),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_a_column_that_was_nearly_constant_is_bounded_near_its_values(name):
+    x = np.column_stack([NEARLY[name], np.arange(len(NEARLY[name]))])
+    scaler = Scaler.fit(x)
+    assert np.abs(scaler.apply(x)[:, 0]).max() <= 4
+    assert scaler.rows_beyond(x).tolist() == [0, 0]
+    later = np.array([[1e9, 3.0], [-1e9, 3.0]])
+    assert np.abs(scaler.apply(later)[:, 0]).max() <= 4
+    assert scaler.rows_beyond(later).tolist() == [2, 0]
+
+
+def test_a_nearly_constant_pixel_is_bounded_by_the_values_it_had():
+    x = np.random.default_rng(0).integers(0, 256, (1000, 9), dtype=np.uint8)
+    x[:, 0] = 0
+    x[7, 0] = 1
+    later = x[:3].copy()
+    later[:, 0] = 255
+    scaled = Scaler.fit(x, 255).apply(later)
+    assert np.abs(scaled[:, 0]).max() < 0.05
+    assert np.abs(scaled[:, 1:]).max() > 1
+
+
+def test_an_ordinary_column_is_bounded_only_far_outside():
+    x = np.random.default_rng(0).normal(50, 7, (400, 1))
+    scaler, plain = Scaler.fit(x), Scaler.fit(x, bounded=False)
+    outside = x.max() + np.linspace(0, 3 * np.ptp(x) / 2, 9)[:, None]
+    np.testing.assert_array_equal(scaler.apply(outside), plain.apply(outside))
+    assert scaler.rows_beyond(outside).tolist() == [0]
+    far = np.array([[1e9]])
+    assert scaler.apply(far)[0, 0] == pytest.approx(5 * np.abs(scaler.apply(x)).max())
+    assert scaler.rows_beyond(far).tolist() == [1]
+
+
+def test_targets_have_no_bound():
+    scaler = Scaler.fit(np.array([[1.0], [2.0]]), bounded=False)
+    assert scaler.limit is None
+    assert list(scaler.arrays()) == ["offset", "scale"]
+    assert scaler.apply(np.array([[1e6]]))[0, 0] > 1e6
+    assert scaler.rows_beyond(np.array([[1e6]])).tolist() == [0]
+
+
+def test_the_bound_is_saved():
+    x = np.column_stack([np.ones(20), np.arange(20)])
+    again = Scaler(**Scaler.fit(x).arrays())
+    assert again.apply(np.array([[9.0, 3.0]]))[0, 0] == 0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -87,6 +172,9 @@ def test_many_rows_are_scaled_like_few(monkeypatch):
         (lambda: Scaler(np.zeros(2), np.zeros(2)), "scale not zero"),
         (lambda: Scaler(np.zeros(2), np.ones(3)), "as many features"),
         (lambda: Scaler(np.array([np.inf]), np.ones(1)), "finite"),
+        (lambda: Scaler(np.zeros(2), np.ones(2), np.ones(3)), "limit must be"),
+        (lambda: Scaler(np.zeros(1), np.ones(1), np.array([-1.0])), "limit must be"),
+        (lambda: Scaler(np.zeros(1), np.ones(1), np.array([np.nan])), "limit must be"),
         (lambda: Scaler(np.zeros(2), np.ones(2)).apply(np.ones((4, 3))), r"fitted for \(examples, 2\)"),
     ],
 )

@@ -25,7 +25,7 @@ from gpubp.emulator import cuda
 from gpubp.emulator.numba import frontend as numba_frontend
 
 # What the emulator has beyond CuPy.
-OWN_NAMES = {"current_arch", "observe", "use"} | {
+OWN_NAMES = {"current_arch", "limits", "observe", "use"} | {
     name for name in cp.__all__ if name.endswith(("Error", "Instruction"))
 }
 

@@ -79,6 +79,8 @@ for options in ({}, {"races": True, "uninitialised": True, "traffic": True}):
     assert sums.get()[0] == 496 and counts.get().tolist() == [32, 31, -31, 7], (sums.get(), counts.get())
     assert cells.get()[:2].tolist() == [32, 9] and (halves.get() == 7).all(), cells.get()
     assert spare.get().tolist() == list(range(32))
+cp.RawKernel('extern "C" __global__ void one(int* counts) { *counts = 5; }', "one")((1,), (1,), (counts,))
+assert counts.get()[0] == 5
 print("right")
 """
 

@@ -275,9 +275,18 @@ BUGS = {
     "a barrier that not all reach": bug(
         "tree_sum",
         "sums[threadIdx.x + half];\n        __syncthreads();",
-        "sums[threadIdx.x + half];\n        if (threadIdx.x < half) __syncthreads();",
+        "sums[threadIdx.x + half];\n        if (threadIdx.x < half) __syncthreads();  // some\n"
+        '        asm volatile("barrier.sync 1;" ::: "memory");  // others',
         says="DeadlockError: ",
-        at="if (threadIdx.x < half) __syncthreads();",
+        at=("// some", "// others"),
+    ),
+    "a barrier that counts threads which have returned": bug(
+        "tree_sum",
+        "sums[threadIdx.x] = i < n ? x[i] : 0.0f;\n    __syncthreads();",
+        "if (threadIdx.x >= 192) return;\n    sums[threadIdx.x] = i < n ? x[i] : 0.0f;\n"
+        '    asm volatile("barrier.sync 0, %0;" ::"r"(THREADS) : "memory");',
+        says="DeadlockError: ",
+        at="barrier.sync 0, %0;",
     ),
     "a barrier inside of a loop of different lengths": bug(
         "histogram",
@@ -405,9 +414,10 @@ NUMBA_BUGS = {
     "a barrier that not all reach": bug(
         "tree_sum",
         "            sums[thread] += sums[thread + half]\n        cuda.syncthreads()",
-        "            sums[thread] += sums[thread + half]\n            cuda.syncthreads()",
-        says="DeadlockError: ",
-        at="cuda.syncthreads()",
+        "            sums[thread] += sums[thread + half]\n            cuda.syncthreads()  # some\n"
+        "        else:\n            cuda.syncthreads()  # others",
+        says="DivergenceError: ",
+        at=("# some", "# others"),
     ),
     "counting without atomics": bug(
         "histogram", "cuda.atomic.add(own, x[i], 1)", "own[x[i]] += 1", says=RACE, at="own[x[i]] += 1"

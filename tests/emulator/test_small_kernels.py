@@ -144,6 +144,36 @@ RIGHT = {
         __syncthreads();
         y[t] = own + s[(4 * t + 4) % 256];
     """),
+    "threads past the end return before the barriers": Small(
+        """
+        __shared__ int s[64];
+        const int n = 150, i = 64 * blockIdx.x + t;
+        s[t] = t;
+        if (i >= n) return;
+        __syncthreads();
+        y[i] = s[t / 2];
+        __syncthreads();
+        s[t] = y[i];
+        if (t % 3 == 0) return;
+        __syncthreads();
+        y[i] = s[t - t % 3];
+    """,
+        blocks=3,
+    ),
+    "warps that are done return, the others go on": Small(
+        """
+        __shared__ int s[128];
+        s[t] = t;
+        for (int half = 64; half >= 32; half /= 2) {
+            __syncthreads();
+            if (t >= half) return;
+            s[t] += s[t + half];
+        }
+        __syncthreads();
+        y[t] = s[31 - t];
+    """,
+        threads=128,
+    ),
     "local arrays with computed indices": Small("""
         int a[16];
         for (int i = 0; i < 16; i++) a[i] = i * y[i];
@@ -283,6 +313,22 @@ WRONG = {
     "a barrier for which too few come": Small(
         """
         if (t < 32) asm volatile("bar.sync 1, 64;" ::: "memory");  // wrong
+        y[t] = t;
+    """,
+        says="deadlock",
+    ),
+    "a barrier with a count, of which a warp has returned": Small(
+        """
+        if (t >= 32) return;
+        asm volatile("bar.sync 2, 64;" ::: "memory");  // wrong
+        y[t] = t;
+    """,
+        says="deadlock",
+    ),
+    "two barriers for which each half waits": Small(
+        """
+        if (t < 32) asm volatile("bar.sync 1;" ::: "memory");  // wrong
+        else asm volatile("bar.sync 2;" ::: "memory");  // wrong
         y[t] = t;
     """,
         says="deadlock",

@@ -153,7 +153,10 @@ def assert_refused(path, words="."):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     assert_refused(tmp_path / "none", "there is no model file")
-    assert_refused(tmp_path, "there is no model file")
+    assert_refused(tmp_path, "it is a folder")
+    os.mkfifo(tmp_path / "fifo")
+    assert_refused(tmp_path / "fifo", "it is not a regular file")
+    assert_refused("/dev/zero", "it is not a regular file")
 
 
 def test_every_truncation_is_refused(saved):

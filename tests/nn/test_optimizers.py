@@ -10,7 +10,19 @@ import pytest
 from gpubp import Network, Trainer
 from gpubp.errors import ArgumentError
 from gpubp.nn import optimizers
-from gpubp.nn.optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Cosine, Exponential, Nesterov, Step, Warmup
+from gpubp.nn.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    SGD,
+    Adam,
+    AdamW,
+    Cosine,
+    Exponential,
+    Held,
+    Nesterov,
+    Step,
+    Warmup,
+)
 
 STEPS = 6
 
@@ -140,6 +152,8 @@ def test_schedules_by_hand():
     assert factors(Cosine(steps=2, final=0.2), 4) == pytest.approx([1, 0.6, 0.2, 0.2])
     assert factors(Warmup(steps=4), 6) == [0.25, 0.5, 0.75, 1, 1, 1]
     assert factors(Warmup(steps=2, then=Exponential(decay=0.5)), 5) == [0.5, 1, 1, 0.5, 0.25]
+    assert factors(Held(steps=3, of=Exponential(decay=0.5)), 5) == [1, 0.5, 0.25, 0.25, 0.25]
+    assert factors(Held(steps=1, of=Warmup(steps=2)), 3) == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -168,6 +182,7 @@ def test_the_schedule_scales_the_step_of_every_optimizer(name):
         Exponential(decay=0.9),
         Cosine(steps=7, final=0.1),
         Warmup(steps=3, then=Cosine(steps=5)),
+        Held(steps=8, of=Warmup(steps=3, then=Cosine(steps=5))),
     ],
 )
 def test_a_config_makes_the_same_schedule_again(schedule):
@@ -176,7 +191,7 @@ def test_a_config_makes_the_same_schedule_again(schedule):
 
 
 def test_the_schedules_are_all_tested_here():
-    assert set(SCHEDULES) == {"constant", "step", "exponential", "cosine", "warmup"}
+    assert set(SCHEDULES) == {"constant", "step", "exponential", "cosine", "warmup", "held"}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +207,8 @@ def test_the_schedules_are_all_tested_here():
         (lambda: Cosine(steps=5, final=-0.1), "final"),
         (lambda: Warmup(steps=-1), "steps"),
         (lambda: Warmup(steps=5, then="cosin"), "schedule"),
+        (lambda: Held(steps=0, of="constant"), "steps"),
+        (lambda: Held(steps=1, of="cosin"), "schedule"),
         (lambda: optimizers.schedule("cosine"), "'steps'"),
         (lambda: SGD(schedule="linear"), "schedule"),
     ],

@@ -7,7 +7,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from gpubp.backends.detection import Availability
@@ -227,14 +226,6 @@ def test_tensor_cores_are_measured_where_a_gpu_has_them(works, monkeypatch, choi
     assert report_command._measured_dtypes(choice) == dtypes
     rungs.remove("tensorcore")
     assert report_command._measured_dtypes(choice) == plain
-
-
-def test_progress_is_shown_in_a_terminal_and_nowhere_else(ran, tmp_path, capsys):
-    for terminal in (True, False):
-        console = Console(force_terminal=terminal, width=100)
-        with report_command._progress(console) as progress:
-            progress("check: cupy on emulator: 3 of 7 cases")
-    assert capsys.readouterr().out.count("3 of 7 cases") == 1
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from gpubp import Network
 from gpubp.data.dataset import Dataset
 from gpubp.nn.optimizers import SGD
+from gpubp.terminal import PlainConsole
 from gpubp.training import display
 from gpubp.training.config import TrainingConfig
 from gpubp.training.display import LiveDisplay, PlainDisplay, display_for
@@ -24,7 +24,7 @@ def dataset(task="classification"):
 
 
 def console(terminal=False, width=120):
-    return Console(file=io.StringIO(), force_terminal=terminal, width=width, height=50, highlight=False)
+    return PlainConsole(file=io.StringIO(), force_terminal=terminal, width=width, height=50)
 
 
 def train(shown, task="classification", **settings):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import threading
@@ -12,8 +13,9 @@ from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
 from gpubp.nn.trainer import Trainer
 from gpubp.training import loop as training
+from gpubp.training.checkpoint import Checkpoint
 from gpubp.training.config import TrainingConfig
-from gpubp.training.loop import Interrupted, Listener, Run, epoch_order, fit
+from gpubp.training.loop import STOPPING, Aborted, Interrupted, Listener, Run, epoch_order, fit
 from gpubp.training.model import Model
 
 
@@ -433,13 +435,48 @@ def test_a_run_that_dies_in_its_first_epoch_can_be_resumed(tmp_path, uninterrupt
     assert result.history == uninterrupted.history
 
 
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+def test_each_signal_that_stops_a_run_saves_it(tmp_path, number, uninterrupted):
+    with pytest.raises(Interrupted) as stopped:
+        fit(*resumable(), folder=tmp_path, listener=Recorder(at=4, number=number))
+    assert (stopped.value.number, stopped.value.epoch, stopped.value.batch) == (number, 1, 1)
+    result = fit(*resumable(), folder=tmp_path, resume=True)
+    assert result.history == uninterrupted.history
+    assert weights(result.model.network) == weights(uninterrupted.model.network)
+
+
+def test_a_signal_before_the_first_batch_is_heard(tmp_path):
+    class Early(Listener):
+        def started(self, run):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as stopped:
+        fit(*resumable(), folder=tmp_path, listener=Early())
+    assert (stopped.value.epoch, stopped.value.batch) == (0, 0)
+    assert len(fit(*resumable(), folder=tmp_path, resume=True).history) == 3
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+def test_a_signal_that_the_process_ignores_stays_ignored(tmp_path, number):
+    """As SIGHUP is under nohup."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert len(fit(*resumable(), folder=tmp_path, listener=Recorder(at=1, number=number)).history) == 3
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_the_usual_handlers_are_back_after_a_run(tmp_path):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in STOPPING]
     fit(*resumable(), folder=tmp_path)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in STOPPING] == before
+    with pytest.raises(Interrupted):
+        fit(*resumable(), folder=tmp_path, listener=Recorder(at=1))
+    assert [signal.getsignal(number) for number in STOPPING] == before
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def interruptible():
     """Gives Ctrl-C its usual effect: a shell starts what it runs in the background without it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -447,19 +484,54 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_second_signal_ends_at_once(tmp_path, interruptible):
-    class Impatient(Listener):
-        def batch(self, run):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-            pytest.fail("the second signal must have raised")
+class Impatient(Listener):
+    """Sends the signals one after the other in a batch of the second epoch."""
 
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        fit(*resumable(), folder=tmp_path, listener=Impatient())
+    def __init__(self, *numbers):
+        self.numbers = numbers
+
+    def batch(self, run):
+        if (run.epoch, run.batch) == (1, 2):
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_ctrl_c_after_another_signal_ends_at_once(tmp_path, first, uninterrupted):
+    with pytest.raises(Aborted) as stopped:
+        fit(*resumable(), folder=tmp_path, listener=Impatient(first, signal.SIGINT))
     assert not isinstance(stopped.value, Interrupted)
+    assert (stopped.value.epoch, stopped.value.batch) == (1, 0)  # of the checkpoint
+    assert fit(*resumable(), folder=tmp_path, resume=True).history == uninterrupted.history
 
 
-def test_without_a_folder_a_signal_has_its_usual_effect(interruptible):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU])
+def test_other_signals_that_come_again_and_again_lose_nothing(tmp_path, number):
+    """`timeout` sends SIGTERM twice, a shell and its terminal SIGHUP each, and a limit of time SIGXCPU every second."""
+    with pytest.raises(Interrupted) as stopped:
+        fit(*resumable(), folder=tmp_path, listener=Impatient(number, number, number))
+    assert (stopped.value.epoch, stopped.value.batch) == (1, 2)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_terminal_that_goes_away_loses_nothing(tmp_path, told, uninterrupted):
+    """Its SIGHUP comes before or after the first error of writing to it, or never."""
+
+    class Gone(Listener):
+        def batch(self, run):
+            if (run.epoch, run.batch) == (1, 2):
+                if told:
+                    os.kill(os.getpid(), signal.SIGHUP)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(Interrupted if told else OSError):
+        fit(*resumable(), folder=tmp_path, listener=Gone())
+    recorder = Recorder()
+    assert fit(*resumable(), folder=tmp_path, resume=True, listener=recorder).history == uninterrupted.history
+    assert recorder.events[1] == (1, 3)
+
+
+def test_without_a_folder_a_signal_has_its_usual_effect():
     with pytest.raises(KeyboardInterrupt) as stopped:
         fit(*resumable(), listener=Recorder(at=1))
     assert not isinstance(stopped.value, Interrupted)
@@ -492,6 +564,88 @@ def test_a_finished_run_can_go_on_for_more_epochs(tmp_path):
     at_once = fit(network_for(dataset), dataset, TrainingConfig(epochs=4, **settings))
     assert more.history == at_once.history
     assert weights(more.model.network) == weights(at_once.model.network)
+
+
+# --- the schedule of a resumed run ------------------------------------------------------------------------------------
+SCHEDULED = {
+    "cosine": {"schedule": "cosine"},
+    "warmup": {"schedule": "cosine", "warmup": 1.5},
+    "step": {"schedule": "step"},
+    "step, often": {"schedule": "step", "decay": 0.5, "decay_epochs": 1},
+    "exponential": {"schedule": "exponential", "decay": 0.5},
+    "constant": {"schedule": "constant"},
+    "the optimiser's": {"optimizer": SGD(schedule={"name": "cosine", "steps": 9}), "schedule": None},
+}
+
+
+def scheduled(epochs, settings, **options):
+    dataset = blobs(rows=60)
+    config = TrainingConfig(epochs=epochs, batch_size=20, **{"optimizer": "momentum", **settings})
+    return fit(network_for(dataset), dataset, config, **options)
+
+
+def rates(result):
+    return [row.learning_rate for row in result.history]
+
+
+@pytest.mark.parametrize("settings", SCHEDULED.values(), ids=SCHEDULED)
+def test_further_epochs_keep_the_schedule_that_was_begun_and_go_on_at_its_last_rate(tmp_path, settings):
+    begun = scheduled(3, settings, folder=tmp_path)
+    more = scheduled(5, settings, folder=tmp_path, resume=True)
+    again = scheduled(7, settings, folder=tmp_path, resume=True)
+    assert rates(again)[:5] == rates(more)
+    assert rates(more)[:3] == rates(begun)
+    last = rates(begun)[-1] if settings["schedule"] else 0  # one that counts steps needs no number of epochs
+    assert rates(again)[3:] == [last] * 4
+    # as in a run that had this schedule from the start
+    epochs = {"schedule_epochs": 3} if settings["schedule"] else {}
+    whole = scheduled(7, {**settings, **epochs})
+    assert again.history == whole.history
+    assert weights(again.model.network) == weights(whole.model.network)
+
+
+@pytest.mark.parametrize("settings", SCHEDULED.values(), ids=SCHEDULED)
+def test_a_run_for_fewer_epochs_keeps_its_schedule_too(tmp_path, settings):
+    with pytest.raises(Interrupted):
+        scheduled(6, settings, folder=tmp_path, listener=Recorder(at=4))
+    cut = scheduled(3, settings, folder=tmp_path, resume=True)
+    whole = scheduled(6, settings)
+    assert cut.history == whole.history[:3]
+    assert scheduled(6, settings, folder=tmp_path, resume=True).history == whole.history
+
+
+@pytest.mark.parametrize("settings", SCHEDULED.values(), ids=SCHEDULED)
+def test_a_new_schedule_is_that_of_a_run_of_all_the_epochs(tmp_path, settings):
+    scheduled(3, settings, folder=tmp_path)
+    scheduled(4, settings, folder=tmp_path, resume=True)
+    anew = scheduled(6, settings, folder=tmp_path, resume=True, reschedule=True)
+    assert rates(anew)[4:] == rates(scheduled(6, settings))[4:]
+    # and the next resume keeps that one
+    assert rates(scheduled(7, settings, folder=tmp_path, resume=True))[4:6] == rates(anew)[4:]
+
+
+@pytest.mark.parametrize("reschedule", [False, True])
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_prolonged_run_that_is_stopped_again_resumes_bit_for_bit(tmp_path, reschedule, at):
+    """Before and after the first checkpoint of its own, and without its options given once more."""
+    settings = SCHEDULED["warmup"]
+    for folder in ("straight", "stopped"):
+        (tmp_path / folder).mkdir()
+        scheduled(3, settings, folder=tmp_path / folder)
+    options = {"resume": True, "reschedule": reschedule}
+    straight = scheduled(5, settings, folder=tmp_path / "straight", **options)
+
+    class Dies(Listener):
+        def batch(self, run):
+            if (run.epoch - 3) * run.batches + run.batch == at:
+                raise MemoryError
+
+    with pytest.raises(MemoryError):
+        scheduled(5, settings, folder=tmp_path / "stopped", listener=Dies(), **options)
+    assert Checkpoint.read(tmp_path / "stopped").training["epochs"] == 5
+    resumed = scheduled(5, settings, folder=tmp_path / "stopped", resume=True)
+    assert resumed.history == straight.history
+    assert weights(resumed.model.network) == weights(straight.model.network)
 
 
 def test_warnings_are_not_said_again_after_a_resume(tmp_path):

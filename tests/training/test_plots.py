@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from gpubp import Network
+from gpubp.chips import Roofline
 from gpubp.training import plots
 from gpubp.training.history import HistoryRow
 
@@ -152,3 +153,16 @@ def test_the_roofline_has_its_limits_and_its_points(monkeypatch):
     assert lines["fast"] == [[100, 8]]
     assert lines["slow"] == [[0.5, 0.25]]
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["machine", "fast", "slow"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a$b", "$x_{$.csv", "\\frac{", "数", "\x1b[31m", "two\nlines", "x" * 200, "[/]", "\ud800"]
+)
+def test_names_of_files_and_networks_are_no_formulas(name):
+    """Matplotlib sets what stands between two $ as mathematics, and fails where it is none."""
+    plots.curves([row(1)], title=f"{name}$: 64 → 10", out=io.BytesIO())
+    curve = plots.Curve(name[:30], [1, 2], [1, 2], [1, 2], [1, 2], plots.BLUE, "-", "o")
+    plots.throughput(
+        [plots.Panel("step", "size", "GFLOP/s", [curve], {})], title=name, note=f"{name}$ is absent", out=io.BytesIO()
+    )
+    plots.roofline({"a": Roofline(1e12, 1e10)}, [plots.Point(name, 1.0, 1e9)], title=name, note=name, out=io.BytesIO())

@@ -4,10 +4,14 @@ import errno
 import fcntl
 import json
 import os
+import pty
+import random
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,11 +114,17 @@ def spawn():
     """Starts Python with one BLAS thread; what still runs when the tests are over is killed."""
     started = []
 
-    def start(*arguments, cwd=None):
+    def start(*arguments, cwd=None, ignored=None):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+        def signals():
+            """Hand on what a shell in the foreground does, wherever the tests run."""
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL)
+
         process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
-            cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=signals,
         )  # fmt: skip
         started.append(process)
         return process
@@ -186,12 +196,18 @@ def test_the_runs_were_not_trivial(folders):
 # --- through the command line -----------------------------------------------------------------------------------------
 
 TRAIN = ("-c", "from gpubp.cli import main; main()", "train")
+WITHOUT_CURVES = (
+    "-c",
+    "from gpubp.training import plots; plots.curves = lambda history, *, out, **options: out.write(b'curves')\n"
+    "from gpubp.cli import main; main()",
+    "train",
+)
 OPTIONS = ("--epochs", "8", "--batch-size", "4", "--layers", "32", "--patience", "8")
 
 
 @pytest.mark.slow
 def test_a_signal_saves_the_position_and_says_how_to_go_on(tmp_path, spawn):
-    folders = {"interrupted": (signal.SIGINT, 130), "ended": (signal.SIGTERM, 143)}
+    folders = {"interrupted": (signal.SIGINT, 130), "ended": (signal.SIGTERM, 143), "hung up": (signal.SIGHUP, 129)}
     whole = spawn(*TRAIN, "--out", "whole", *OPTIONS, cwd=tmp_path)
     for name, (number, code) in folders.items():
         process = spawn(*TRAIN, "--out", name, *OPTIONS, cwd=tmp_path)
@@ -200,13 +216,102 @@ def test_a_signal_saves_the_position_and_says_how_to_go_on(tmp_path, spawn):
         out, error = process.communicate(timeout=120)
         assert process.returncode == code
         assert "Traceback" not in error
-        assert f"Continue with: gpubp train --resume {name}" in out
+        assert f"Continue with: gpubp train --resume {shlex.quote(name)}" in out
     finish(whole)
     resumed = {name: spawn(*TRAIN, "--resume", name, cwd=tmp_path) for name in folders}
     for name, process in resumed.items():
         assert "resumed after epoch" in finish(process)
         assert history_and_weights(tmp_path / name) == history_and_weights(tmp_path / "whole")
         assert (tmp_path / name / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path, spawn):
+    slow = (
+        "import os, signal, time\n"
+        "from gpubp.training.loop import Run\n"
+        "real = Run._train_batch\n"
+        "def train_batch(run):\n"
+        "    real(run)\n"
+        "    if (run.epoch, run.batch) == (1, 3): print('now', flush=True); time.sleep(600)\n"
+        "Run._train_batch = train_batch\n"
+        "from gpubp.cli import main; main()"
+    )
+    process = spawn("-c", slow, "train", "--out", "my run", *OPTIONS, cwd=tmp_path)
+    assert any(line == "now\n" for line in process.stdout)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # else the two are one
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error == ""
+    assert "stopped at once; the last checkpoint is after epoch 1. " in out
+    assert "Continue with: gpubp train --resume 'my run'" in out
+    assert Checkpoint.read(tmp_path / "my run").epoch == 1
+
+
+@pytest.mark.slow
+def test_nohup_keeps_a_run_from_its_terminals_signal(tmp_path, spawn):
+    process = spawn(*WITHOUT_CURVES, "--out", "run", *OPTIONS, cwd=tmp_path, ignored=signal.SIGHUP)
+    assert any(line.startswith("epoch 2/") for line in process.stdout)
+    process.send_signal(signal.SIGHUP)
+    assert "epoch 8/8" in finish(process)
+
+
+@pytest.mark.slow
+def test_a_run_whose_terminal_is_closed_is_saved(tmp_path):
+    """The display writes to a terminal that is gone, and the signal that says so comes about then."""
+    number, terminal = pty.fork()
+    if number == 0:  # the child: its terminal is the new one
+        os.chdir(tmp_path)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        os.execv(sys.executable, [sys.executable, *TRAIN, "--out", "run", *OPTIONS, "--epochs", "3000"])
+    seen = b""
+    while b"epoch 4/" not in seen:
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 128 + signal.SIGHUP
+    found = Checkpoint.read(tmp_path / "run")
+    assert found.epoch >= 3
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+
+
+# --- in the first second ----------------------------------------------------------------------------------------------
+BRIEF = ("--epochs", "3", "--batch-size", "64", "--layers", "16")
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory, spawn):
+    """The folder of a run that nobody kills, and how many seconds it took."""
+    folder = tmp_path_factory.mktemp("brief") / "run"
+    began = time.perf_counter()
+    finish(spawn(*WITHOUT_CURVES, "--out", folder, *BRIEF))
+    return folder, time.perf_counter() - began
+
+
+@pytest.mark.parametrize(
+    ("seed", "times"), [pytest.param(0, 1, marks=pytest.mark.slow), pytest.param(1, 25, marks=pytest.mark.exhaustive)]
+)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGXCPU])
+def test_a_run_killed_in_its_first_second_starts_or_goes_on_to_the_same_end(
+    tmp_path, spawn, brief, number, seed, times
+):
+    """At any moment: as modules load, before the first checkpoint, as it is written, and after it."""
+    whole, seconds = brief
+    rng = random.Random(f"{number} {seed}")
+    for trial in range(times):
+        folder = tmp_path / str(trial)
+        process = spawn(*WITHOUT_CURVES, "--out", folder, *BRIEF)
+        delay = rng.uniform(0, max(1, seconds))
+        time.sleep(delay)
+        process.send_signal(number)
+        process.communicate(timeout=120)
+        # 1: Python itself shows a Ctrl-C that comes before the first line of the program
+        assert process.returncode in (0, -number, 128 + number, 1), f"{delay:.3f} s"
+        there = (folder / CHECKPOINT_FILE).exists()
+        finish(spawn(*WITHOUT_CURVES, *(("--resume", folder) if there else ("--out", folder, *BRIEF))))
+        assert history_and_weights(folder) == history_and_weights(whole), f"{delay:.3f} s"
+        assert sorted(os.listdir(folder)) == sorted(runs.FILES), f"{delay:.3f} s"
 
 
 # --- a disk that is full, a second process ----------------------------------------------------------------------------

@@ -78,16 +78,14 @@ def bind_access(
     `kind` ("load", "store", "atomic") is for messages and observers. The result is overwritten by the next access
     unless an `out` is given.
     """
-    real_space = _space_of(machine, operand, space)
     addresses, offset = machine.addresses(operand)
     pointers = machine.pointers if out is None else out
     arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
-    if real_space == "generic":
-        return _resolver_generic(*arguments)
+    if space in ("generic", "param"):
+        resolver = _resolver_generic if space == "generic" else _param_resolver(machine, operand)
+        return resolver(*arguments)
     # A const operand lies in the arena, but is no traffic of global memory.
-    return _watched(
-        _RESOLVERS[real_space](*arguments), "const" if space in ("const", "param") else real_space, *arguments
-    )
+    return _watched(_RESOLVERS["global" if space == "const" else space](*arguments), space, *arguments)
 
 
 def _watched(
@@ -116,13 +114,11 @@ def _watched(
     return observed
 
 
-def _space_of(machine: Machine, operand: Operand, space: str) -> str:
-    """Return the real space of a param or const operand: parameters of device functions are in local memory."""
-    if space == "param" and isinstance(operand, Address):
-        if isinstance(operand.base, Symbol):
-            return "local" if operand.base.name in machine.local_layout.addresses else "global"
-        return "param"
-    return "global" if space in ("const", "param") else space
+def _param_resolver(machine: Machine, operand: Operand) -> Callable[..., Access]:
+    """Return the resolver of a parameter: a kernel's lies in the arena, a device function's in local memory."""
+    if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
+        return _resolver_any_param
+    return _resolver_function_param if operand.base.name in machine.local_layout.addresses else _resolver_kernel_param
 
 
 def _resolver_global(
@@ -183,12 +179,17 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
     return bind
 
 
-def _resolver_param(
-    machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
-) -> Access:
-    """Return the address of a parameter: a kernel's is in the arena, a device function's in local memory."""
-    arguments = (machine, instruction, addresses, offset, nbytes, kind, out)
-    of_kernel, of_function = _resolver_global(*arguments), _RESOLVERS["local"](*arguments)
+def _resolver_kernel_param(*arguments: Any) -> Access:
+    return _watched(_resolver_global(*arguments), "const", *arguments)
+
+
+def _resolver_function_param(*arguments: Any) -> Access:
+    return _watched(_RESOLVERS["local"](*arguments), "local", *arguments)
+
+
+def _resolver_any_param(machine: Machine, instruction: Instruction, addresses: Array, *rest: Any) -> Access:
+    arguments = (machine, instruction, addresses, *rest)
+    of_kernel, of_function = _resolver_kernel_param(*arguments), _resolver_function_param(*arguments)
 
     def access() -> Array:
         return (of_kernel if int(addresses[machine.active.lanes[0]]) >= ARENA_BASE else of_function)()
@@ -234,7 +235,6 @@ _RESOLVERS: dict[str, Callable[..., Access]] = {
     "global": _resolver_global,
     "shared": _resolver_window("shared", 0),
     "local": _resolver_window("local", 0),
-    "param": _resolver_param,
 }
 
 
@@ -257,11 +257,24 @@ def fault(
         return MemoryAccessError(
             f"{machine.where(instruction, lane)}: misaligned access: {what}; the address must be a multiple of {nbytes}"
         )
-    if space == "global":
-        place = MEMORY.describe(address)
-    else:
-        place = (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
-    return MemoryAccessError(f"{machine.where(instruction, lane)}: access out of bounds: {what}, {place}")
+    where = _variable(machine, space, address)
+    return MemoryAccessError(f"{machine.where(instruction, lane)}: access out of bounds: {what}, {where}")
+
+
+def place(machine: Machine, instruction: Instruction, address: int) -> str:
+    """Return a text that says what memory an instruction accesses at an address."""
+    space = next((space for space in SPACES if {space, f"{space}::cta"} & set(instruction.modifiers)), "")
+    if not space:
+        bit = int(np.searchsorted(_WINDOWS, address, side="right"))
+        space = ("global", "shared", "local")[bit]
+        address -= (0, SHARED_WINDOW, LOCAL_WINDOW)[bit]
+    return f"{space} memory, {_variable(machine, space, address)}"
+
+
+def _variable(machine: Machine, space: str, address: int) -> str:
+    if space in ("shared", "local"):
+        return (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
+    return MEMORY.describe(address)
 
 
 # -- ld and st --------------------------------------------------------------------------------------------------------
@@ -387,6 +400,11 @@ def bind_store(machine: Machine, instruction: Instruction) -> Bound:
     def store() -> None:
         pointers = access()
         active = machine.active
+        if not machine.changed:
+            machine.changed = any(
+                native.differs(pointers, index * dtype.itemsize, source, active.lanes, active.whole, active.count)
+                for index, source in enumerate(sources)
+            )
         for index, source in enumerate(sources):
             native.scatter(pointers, index * dtype.itemsize, source, active.lanes, active.whole, active.count)
 
@@ -434,6 +452,9 @@ def bind_atomic(machine: Machine, instruction: Instruction) -> Bound:
         pointers = access()
         active = machine.active
         update(pointers, old, active.lanes, active.whole, active.count)
+        if not machine.changed:
+            before = old.view(f"u{old.itemsize}")
+            machine.changed = native.differs(pointers, 0, before, active.lanes, active.whole, active.count)
         if target is not None:
             np.copyto(target, old.view(f"u{old.itemsize}"), where=active.mask)
 

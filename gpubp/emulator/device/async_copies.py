@@ -132,6 +132,7 @@ def _wait(machine: Machine, allowed: int | None) -> Action:
             if allowed is not None:
                 done = done & (copy.groups < machine.commits[copy.lanes] - allowed)
             if done.any():
+                machine.changed = True
                 native.write_bytes(copy.targets[done], copy.data[done])
                 if machine.observer is not None:
                     machine.observer.copy_completed(

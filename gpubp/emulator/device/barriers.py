@@ -13,11 +13,17 @@ from gpubp.emulator.program.ptx import Immediate, Instruction, Operand, Register
 
 BARRIERS = 16  # a block has barriers 0 to 15 (PTX ISA, bar)
 _WARP_BARRIER = BARRIERS  # the number under which lanes wait at bar.warp.sync
-_FULL_MASK = 0xFFFFFFFF
+_EVERYONE = 0  # expected threads of a barrier without a count
+_OFTEN = 1 << 30
 
 
 class Barriers:
-    """Which lanes wait where. Lanes wait one by one, as on a GPU since Volta; exited lanes are waited for in vain."""
+    """Which lanes wait where. Lanes wait one by one, as on a GPU since Volta.
+
+    A barrier without a count of threads is complete when all threads of the block that have not exited wait at it; so
+    an exit may complete it. One with a count takes whole warps: a warp has arrived, with 32 threads, when all its
+    threads that have not exited have (PTX ISA, barrier and exit). A warp that has exited without arriving is missing.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -26,23 +32,20 @@ class Barriers:
         self.waiting = np.zeros(lanes, bool)
         self.resume = np.zeros(lanes, np.int64)  # the block to go on with
         self.number = np.zeros(lanes, np.int64)
-        self.expected = np.zeros(lanes, np.int64)  # threads the lane waits for; for bar.warp its member mask
+        self.expected = np.zeros(lanes, np.int64)  # a count of threads, or _EVERYONE; for bar.warp the member mask
         self.at = np.zeros(lanes, np.int64)  # index into `instructions`
         self.instructions: list[Instruction] = []
-        self.arrived = np.zeros((machine.blocks, BARRIERS), np.int64)  # by bar.arrive
+        self.arrivals = np.zeros((lanes, BARRIERS), np.uint8)  # by bar.arrive, since the barrier was last complete
         self.live = machine.live
-        self.some_exited = False
 
     def begin(self) -> None:
         self.waiting[:] = False
         self.anyone = False
-        self.arrived[:] = 0
-        self.lanes_ended()
+        self.arrivals[:] = 0
 
-    def lanes_ended(self) -> None:
-        """Note that lanes have exited."""
-        counts = np.count_nonzero(self.live.reshape(self.machine.blocks, -1), axis=1)
-        self.some_exited = bool(((counts > 0) & (counts < self.machine.threads)).any())
+    def state(self) -> list[Array]:
+        """Return copies of who waits where."""
+        return [a.copy() for a in (self.waiting, self.resume, self.number, self.at, self.arrivals)]
 
     # -- arriving -----------------------------------------------------------------------------------------------------
 
@@ -53,8 +56,7 @@ class Barriers:
         if "warp" in instruction.modifiers:
             return self._arrive_warp(instruction, active, resume)
         # Everybody is here: the usual case.
-        simple = len(instruction.operands) == 1 and isinstance(instruction.operands[0], Immediate)
-        if simple and active.count == live_count and not self.some_exited and not self.anyone:
+        if len(instruction.operands) == 1 and active.count == live_count and _is_immediate(instruction.operands[0]):
             self._synchronized(active.mask)
             return True
         numbers, expected = self._operands(instruction, active)
@@ -67,11 +69,10 @@ class Barriers:
             raise self.machine.unsupported(instruction, "clusters")
         active = self.machine.active
         numbers, _ = self._operands(instruction, active)
-        lanes = active.lanes
-        np.add.at(self.arrived, (self.machine.block_of_lane[lanes], numbers[lanes]), 1)
+        self.arrivals[active.lanes, numbers[active.lanes]] += 1
 
     def _operands(self, instruction: Instruction, active: Active) -> tuple[Array, Array]:
-        """Return barrier number and expected threads of each lane.
+        """Return barrier number and expected threads (or _EVERYONE) of each lane.
 
         bar.red has a destination before them and a predicate after.
         """
@@ -82,7 +83,7 @@ class Barriers:
         if len(operands) > 1:
             expected = self._lanes(operands[1])
         else:
-            expected = machine.constant(machine.threads, np.dtype(np.int64))
+            expected = machine.zeros
         if (numbers[active.lanes] >= BARRIERS).any():
             raise machine.unsupported(instruction, "a barrier number above 15")
         return numbers, expected
@@ -148,22 +149,37 @@ class Barriers:
         return opened
 
     def _complete_blocks(self) -> Array:
+        """Return the lanes at barriers of their block that are complete."""
         machine = self.machine
-        here = self.waiting & (self.number != _WARP_BARRIER)
         opened = np.zeros(machine.lanes, bool)
-        lanes = np.flatnonzero(here)
+        lanes = np.flatnonzero(self.waiting & (self.number != _WARP_BARRIER))
         if not lanes.size:
             return opened
-        key = machine.block_of_lane[lanes] * BARRIERS + self.number[lanes]
-        counts = np.bincount(key, minlength=machine.blocks * BARRIERS) + self.arrived.ravel()
-        complete = counts[key] >= self.expected[lanes]
+        block, number, expected = machine.block_of_lane[lanes], self.number[lanes], self.expected[lanes]
+        places = machine.blocks * BARRIERS
+        here = np.bincount(block * BARRIERS + number, minlength=places).reshape(-1, BARRIERS)
+        live = np.count_nonzero(self.live.reshape(machine.blocks, -1), axis=1)
+        complete = here[block, number] == live[block]
+        counted = expected != _EVERYONE
+        if counted.any():
+            complete[counted] = (self._arrived(lanes)[block, number] >= expected)[counted]
         opened[lanes[complete]] = True
         if complete.any():
             self._check_aligned(opened)
             self._reduce(opened)
-            self.arrived.ravel()[np.unique(key[complete])] = 0
+            self.arrivals.reshape(machine.blocks, -1, BARRIERS)[block[complete], :, number[complete]] = 0
             self._synchronized(opened)
         return opened
+
+    def _arrived(self, waiting: Array) -> Array:
+        """Return the threads that have arrived at each barrier (blocks, BARRIERS), by whole warps."""
+        times = self.arrivals.astype(np.int64)
+        times[waiting, self.number[waiting]] += 1
+        by_warp = times.reshape(-1, WARP, BARRIERS)
+        live = self.live.reshape(-1, WARP, 1)
+        # A warp that has exited as a whole arrived as often as any of its threads.
+        warps = np.where(live.any(axis=1), by_warp.min(axis=1, where=live, initial=_OFTEN), by_warp.max(axis=1))
+        return WARP * warps.reshape(self.machine.blocks, -1, BARRIERS).sum(axis=1)
 
     def _check_aligned(self, opened: Array) -> None:
         """bar.sync and barrier.*.aligned must be one and the same instruction for all threads of a warp."""
@@ -223,9 +239,13 @@ class Barriers:
                 f"{machine.where(instruction, lane)}: bar.warp.sync names threads (mask {self.expected[lane]:#010x}) "
                 f"that never reach it: {self._elsewhere(lane)}"
             )
+        if self.expected[lane] == _EVERYONE:
+            waits = "the threads of the block that have not exited"
+        else:
+            waits = f"{self.expected[lane]} threads of the block"
         return DeadlockError(
-            f"{machine.where(instruction, lane)}: barrier deadlock: the barrier waits for {self.expected[lane]} "
-            f"threads of the block: {self._elsewhere(lane)}"
+            f"{machine.where(instruction, lane)}: barrier deadlock: the barrier waits for {waits}: "
+            f"{self._elsewhere(lane)}"
         )
 
     def _elsewhere(self, lane: int) -> str:
@@ -239,8 +259,12 @@ class Barriers:
                 parts.append(f"{count} wait at {instruction.location or instruction.text}")
         exited = int(np.count_nonzero(block & machine.is_thread & ~self.live))
         if exited:
-            parts.append(f"{exited} have exited (a thread that has returned counts as missing)")
+            parts.append(f"{exited} have exited (a barrier with a count of threads waits for them in vain)")
         return ", ".join(parts)
+
+
+def _is_immediate(operand: Operand) -> bool:
+    return isinstance(operand, Immediate)
 
 
 def warp_bits(mask: Array) -> Array:

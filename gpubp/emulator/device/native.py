@@ -148,6 +148,16 @@ def scatter(pointers, displacement, values, lanes, whole, count):
 
 
 @loop
+def differs(pointers, displacement, values, lanes, whole, count):
+    """True if *(pointer + displacement) is not values[lane] for some lane"""
+    for i in range(count):
+        value = values[i if whole else lanes[i]]
+        if _load(pointers[i] + displacement, value) != value:
+            return True
+    return False
+
+
+@loop
 def read_bytes(pointers, sizes, out):
     """out[i, :sizes[i]] = the bytes at pointers[i]"""
     for i in range(pointers.size):

@@ -42,6 +42,7 @@ def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[]
     results = [_slot(machine, item) for item in lists[0]] if len(lists) > 1 else []
 
     def printf() -> None:
+        machine.changed = True
         for lane in machine.active.lanes:
             text = c_string(int(_word(machine, lane, slots[0], "<u8")))
             arguments = int(_word(machine, lane, slots[1], "<u8"))
@@ -49,6 +50,8 @@ def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[]
             machine.output.append(_CONVERSION.sub(functools.partial(_format, values), text))
             for slot in results:
                 machine.local[lane, slot : slot + 4].view("<i4")[0] = values.taken
+                if machine.observer is not None:
+                    machine.observer.local_written(machine, int(lane), slot, 4)
 
     return printf
 

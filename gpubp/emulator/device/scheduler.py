@@ -3,27 +3,45 @@
 Lanes that are at the same block form a group. The group furthest back in the program's running order runs first; groups
 that meet merge. Lanes at a barrier wait until no group can run, and then every complete barrier opens at once, which
 keeps the blocks of a wave together.
+
+Threads may spin until another has done something, in their wave or in one that is not there yet. So every group gets a
+turn now and then, and a wave in which nothing happens any more lets other waves go first.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
 from gpubp.emulator.device.executor import BoundBlock, bind_block
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
-from gpubp.emulator.program.ptx import Instruction, Register
+from gpubp.emulator.program.ptx import Address, Instruction, Register
+from gpubp.emulator.program.registers import reads_and_writes
 
-#: After this many blocks the group furthest ahead gets a turn of some blocks, and complete barriers open: threads that
-#: spin until another thread has done something must not keep that thread from doing it.
-PATIENCE = 2_000
+#: After so many blocks, few at first, the scheduler looks whether the group that runs only spins. If it does, every
+#: other group gets a turn of some blocks, and complete barriers open: it may wait for what one of them will do. A group
+#: that gets on keeps the others waiting, so that diverged threads meet again.
+FIRST_PATIENCE, PATIENCE = 60, 2_000
 TURN = 200
+
+#: After so many blocks without a change in memory a group is taken to spin, even if its threads count as they do.
+IDLE = 20_000
+#: After so many blocks the other groups get a turn in any case.
+LONG = 100_000
 
 
 class Wave:
-    """Scheduling state of a machine; `run` executes the wave that the machine was made ready for."""
+    """Scheduling state of a machine; `run` executes the wave that `begin` has made ready.
+
+    Attributes:
+        idle: blocks executed in the latest run since memory last changed or a thread ended.
+        happened: True if memory has changed or a thread has ended in the latest run.
+        repeats: True if the wave has come back to a state that it was in before: without a change from outside it will
+            do so for ever.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -33,22 +51,82 @@ class Wave:
         self.live = machine.live
         self.live_count = 0
         self.barriers = machine.barriers = Barriers(machine)
+        self.position = 0  # the block that runs
+        self.steps = 0  # blocks executed
+        self.idle = 0
+        self.happened = False
+        self.repeats = False
+        self.extra: list[Wave] = []  # more waves of the same kind, for blocks that are resident beside this one's
 
-    def run(self) -> None:
-        """Run all lanes to their end. Raises what the kernel's faults raise."""
-        machine = self.machine
-        self.live[:] = machine.launched_lanes
+    def begin(self, grid: tuple[int, int, int], first: int, end: int) -> None:
+        """Make ready to run the blocks of a grid from `first` to before `end`."""
+        self.machine.begin(grid, first, end)
+        if self.machine.observer is not None:
+            self.machine.observer.begin_wave(self.machine)
+        self.live[:] = self.machine.launched_lanes
         self.live_count = int(np.count_nonzero(self.live))
         self.groups = {0: self.live.copy()}
         self.barriers.begin()
-        steps = 0
+        self.steps = 0
+
+    def live_blocks(self) -> int:
+        """Return the number of blocks of which some thread lives."""
+        return int(np.count_nonzero(self.live.reshape(self.machine.blocks, -1).any(axis=1)))
+
+    def run(self, most: int) -> bool:
+        """Run all lanes to their end and return True, or False when nothing has happened for a while, or after about
+        `most` blocks.
+
+        Raises what the kernel's faults raise.
+        """
+        self.idle = steps = 0
+        self.happened = self.repeats = self.machine.changed = False
+        before = turned = self.steps
+        patience = FIRST_PATIENCE
+        alone, together = _History(), _History()
         while self.groups or self._open_barriers():
-            if steps < PATIENCE:
-                steps += self._run_group(min(self.groups), PATIENCE - steps, False)
-            else:
-                steps = 0
-                self._open_barriers(required=False)
-                self._run_group(max(self.groups), TURN, True)
+            if steps < patience:
+                steps += self._run_group(min(self.groups), patience - steps, False)
+                continue
+            self._count(steps)
+            steps, patience = 0, min(2 * patience, PATIENCE)
+            spins = self.idle > 0 and alone.holds(self._state())
+            if spins or self.idle >= IDLE or self.steps - turned >= LONG:
+                others = self._take_turns()
+                self._count(others)
+                if self.idle:
+                    self.repeats = spins and (not others or together.holds(self._state()))
+                    if self.repeats or self.idle >= IDLE:
+                        return False
+                turned, patience, alone = self.steps, FIRST_PATIENCE, _History()
+            if self.steps - before >= most:
+                return False
+        return True
+
+    def _count(self, steps: int) -> None:
+        """Note that blocks were executed, and whether anything changed by them."""
+        self.steps += steps
+        self.idle = 0 if self.machine.changed else self.idle + steps
+        self.happened = self.happened or self.machine.changed
+        self.machine.changed = False
+
+    def _take_turns(self) -> int:
+        """Let complete barriers open and each group run a little, the furthest ahead first, unless there is but one.
+        Returns the blocks run."""
+        self._open_barriers(required=False)
+        if len(self.groups) < 2:
+            return 0
+        steps, most = 0, max(1, TURN // len(self.groups))
+        for position in sorted(self.groups, reverse=True):
+            if position in self.groups:
+                steps += self._run_group(position, most, True)
+        return steps
+
+    def _state(self) -> list[Array]:
+        """Return copies of where all threads are and of what they know."""
+        positions = np.array(sorted(self.groups))
+        groups = [self.groups[position].copy() for position in positions]
+        return [positions, *groups, *self.barriers.state(), *self.machine.thread_state()]
 
     def _run_group(self, start: int, most: int, ahead: bool) -> int:
         """Run the group at a block for at most `most` blocks, as long as it stays together and (unless it may run
@@ -73,6 +151,7 @@ class Wave:
         """Execute a block; where the group goes as a whole, or None if it was taken apart, ended or parked."""
         machine = self.machine
         machine.active = active
+        self.position = position
         bound = self.bound[position]
         if bound is None:
             bound = self.bound[position] = bind_block(machine, self.blocks[position])
@@ -151,9 +230,9 @@ class Wave:
         self.groups[position] = mask if there is None else there | mask
 
     def _end(self, mask: Array, count: int) -> None:
+        self.machine.changed = True
         self.live &= ~mask
         self.live_count -= count
-        self.barriers.lanes_ended()
 
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if none is left to run.
@@ -164,3 +243,79 @@ class Wave:
         for position, mask in self.barriers.open(required):
             self._send(position, mask, int(np.count_nonzero(mask)))
         return bool(self.groups) or (required and self.barriers.anyone)
+
+    # -- who waits for what -------------------------------------------------------------------------------------------
+
+    def where(self) -> str:
+        """Return a text that says where the wave is: kernel, source line, block and thread."""
+        machine, block = self.machine, self.blocks[self.position]
+        running = self.groups.get(self.position, machine.active.mask)
+        lanes = np.flatnonzero(running if running.any() else self.live)
+        located = [i for i in (*block.instructions, block.end) if i is not None and i.location is not None]
+        return machine.where(located[0] if located else None, int(lanes[0]) if lanes.size else None)
+
+    def waits_for(self) -> str:
+        """Return a text that says which thread goes round in a loop, where, and what it reads there.
+
+        It runs the wave for another turn, to see what that executes.
+        """
+        machine = self.machine
+        visited: set[int] = set()
+        run_block = self._run_block
+
+        def noting(position: int, active: Active) -> int | None:
+            visited.add(position)
+            return run_block(position, active)
+
+        self._run_block = noting  # type: ignore[method-assign]
+        try:
+            self.run(IDLE)
+        finally:
+            del self._run_block
+        start = min(self.groups, default=self.position)
+        lane = int(np.flatnonzero(self.groups[start])[0]) if self.groups else 0
+        loop = [instruction for position in sorted(visited) for instruction in self.blocks[position].instructions]
+        reads = [i for i in loop if i.opcode in ("ld", "atom") and not _constant(i)]
+        if not reads:
+            self.position = start
+            return f"{self.where()}: the kernel never ends: the thread goes round in a loop that reads no memory"
+        written = {name for instruction in loop for name in reads_and_writes(instruction)[1]}
+        text = f"{machine.where(reads[0], lane)}: the kernel never ends: the thread goes round in a loop, and nobody "
+        text += f"changes what it reads there, {self._place(reads[0], lane, written)}"
+        waiting = self.barriers.waiting & (machine.block_of_lane == machine.block_of_lane[lane])
+        if waiting.any():
+            at = self.barriers.instructions[self.barriers.at[int(np.flatnonzero(waiting)[0])]]
+            text += f"; {np.count_nonzero(waiting)} threads of the block wait at {at.location or at.text}"
+        return text
+
+    def _place(self, read: Instruction, lane: int, written: set[str]) -> str:
+        """Return a text that says what a thread reads, by its address if the loop does not compute that anew."""
+        operand = next(operand for operand in read.operands if isinstance(operand, Address))
+        if isinstance(operand.base, Register) and operand.base.name in written:
+            return f"`{read.text}`"
+        addresses, offset = self.machine.addresses(operand)
+        return place(self.machine, read, int(addresses[lane]) + offset)
+
+
+class _History:
+    """Whether a state has been there before. One state is kept, and replaced by a later one after 1, 2, 4, ... others
+    (Brent, 1980), so that a cycle of any length is found."""
+
+    def __init__(self) -> None:
+        self._kept: list[Array] | None = None
+        self._age = 0
+        self._most = 1
+
+    def holds(self, state: list[Array]) -> bool:
+        kept = self._kept
+        if kept is not None and len(kept) == len(state) and all(map(np.array_equal, kept, state)):
+            return True
+        self._age += 1
+        if kept is None or self._age >= self._most:
+            self._kept, self._age, self._most = state, 0, 2 * self._most
+        return False
+
+
+def _constant(instruction: Instruction) -> bool:
+    """True for a load of what no thread can change."""
+    return bool({"param", "param::entry", "const", "nc", "local"} & set(instruction.modifiers))

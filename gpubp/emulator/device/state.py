@@ -67,12 +67,14 @@ class Machine:
         self.padded = -(-self.threads // WARP) * WARP
         self.lanes = blocks * self.padded
         self.grid = (0, 0, 0)
-        self.first_block = 0
+        self.first_block = self.end_block = 0
         self.launched_lanes = np.zeros(self.lanes, bool)
         self.live = np.zeros(self.lanes, bool)
         self.barriers: Any = None  # set by the scheduler
         self.carry = np.zeros(self.lanes, bool)
         self.clock = 0
+        #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
+        self.changed = False
         self.output: list[str] = []
         self.observer = observer
         self._rows = self._register_file()
@@ -130,10 +132,10 @@ class Machine:
 
     # -- a wave -------------------------------------------------------------------------------------------------------
 
-    def begin(self, grid: tuple[int, int, int], first_block: int, total: int) -> None:
-        """Make ready for the blocks from `first_block` on, `total` being the blocks of the grid."""
-        if (grid, first_block) != (self.grid, self.first_block):
-            self._place_blocks(grid, first_block, total)
+    def begin(self, grid: tuple[int, int, int], first_block: int, end_block: int) -> None:
+        """Make ready for the blocks of the grid from `first_block` to before `end_block`."""
+        if (grid, first_block, end_block) != (self.grid, self.first_block, self.end_block):
+            self._place_blocks(grid, first_block, end_block)
         self.shared.view(np.uint16)[:] = POISON
         if self.local_layout.extent:
             self.local.view(np.uint16)[:] = POISON
@@ -141,16 +143,20 @@ class Machine:
             self.pending_copies.clear()
         self.commits[:] = 0
 
-    def _place_blocks(self, grid: tuple[int, int, int], first_block: int, total: int) -> None:
+    def _place_blocks(self, grid: tuple[int, int, int], first_block: int, end_block: int) -> None:
         self.grid = grid
-        self.first_block = first_block
+        self.first_block, self.end_block = first_block, end_block
         number = first_block + self.block_of_lane
         self.special["ctaid.x"][:] = number % grid[0]
         self.special["ctaid.y"][:] = number // grid[0] % grid[1]
         self.special["ctaid.z"][:] = number // (grid[0] * grid[1])
         for axis, side in zip("xyz", grid, strict=True):
             self.special[f"nctaid.{axis}"][...] = side
-        np.logical_and(self.is_thread, number < total, out=self.launched_lanes)
+        np.logical_and(self.is_thread, number < end_block, out=self.launched_lanes)
+
+    def thread_state(self) -> list[Array]:
+        """Return copies of what threads know by themselves: registers, carry flags, committed copies."""
+        return [array.copy() for array in (*self._rows.values(), self.carry, self.commits)]
 
     # -- operands as arrays -------------------------------------------------------------------------------------------
 

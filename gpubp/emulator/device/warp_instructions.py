@@ -274,6 +274,7 @@ def _bind_stmatrix(machine: Machine, instruction: Instruction) -> Bound:
     def store() -> None:
         pointers = rows()
         data = matrix.store_rows(fragment()[by_warp(machine.active.mask)[:, 0]], move.transposed)
+        machine.changed = True
         native.write_rows(pointers.reshape(-1), np.ascontiguousarray(data).reshape(-1, 8))
 
     return always(store)

@@ -20,7 +20,6 @@ from unittest import mock
 import numba.cuda
 from numba.cuda import dispatcher as numba_dispatcher
 from numba.cuda import types
-from numba.cuda.core import config
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.core.errors import NumbaDebugInfoWarning
 from numba.cuda.cudadrv import nvrtc as numba_nvrtc
@@ -35,9 +34,6 @@ from gpubp.emulator.loops import without_garbage_collection
 from gpubp.emulator.numba.fingerprint import fingerprint
 from gpubp.toolchain import nvvm
 from gpubp.toolchain.nvrtc import compile_source
-
-if config.ENABLE_CUDASIM:
-    raise RuntimeError("NUMBA_ENABLE_CUDASIM replaces Numba's compiler by its simulator: unset it to use the emulator")
 
 
 class DeviceFunction:

@@ -74,9 +74,10 @@ def observe(races: bool = False, uninitialised: bool = False, traffic: bool = Fa
 
 @dataclass
 class _Site:
-    """A memory instruction of one machine, and what was counted at it."""
+    """A memory instruction of a kernel, and what was counted at it."""
 
     number: int
+    kernel: str
     instruction: Instruction
     space: str
     kind: str
@@ -89,7 +90,6 @@ class _Watched:
     """The observer's state for one machine."""
 
     def __init__(self, machine: Machine) -> None:
-        self.sites: list[_Site] = []
         # by line and class, flops a thread, threads so far
         self.counts: list[tuple[Counter[tuple[Location | None, str]], int, list[int]]] = []
         lanes = machine.lanes
@@ -136,6 +136,8 @@ class Observer:
         self.report = Report()
         self.waves: OrderedDict[tuple[object, ...], Any] = OrderedDict()  # of the launches under this observer
         self._watched: dict[Machine, _Watched] = {}
+        self._sites: list[_Site] = []
+        self._site_of: dict[tuple[int, str, str], _Site] = {}
         self._findings: dict[tuple[Any, ...], Finding] = {}
         self._lines: dict[tuple[Any, ...], LineAccesses] = {}
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
@@ -221,14 +223,14 @@ class Observer:
                 report.lines.setdefault((machine.program.name, location), Counter())[name] += count * threads[0]
             report.flops += flops * threads[0]
             threads[0] = 0
-        for site in watched.sites:
-            self._add_site(machine, site)
+        for site in self._sites:
+            self._add_site(site)
         report.findings[:] = self._findings.values()
 
-    def _add_site(self, machine: Machine, site: _Site) -> None:
+    def _add_site(self, site: _Site) -> None:
         if not self.traffic or not site.threads:
             return
-        where = (machine.program.name, site.instruction.location, site.space, site.kind)
+        where = (site.kernel, site.instruction.location, site.space, site.kind)
         if where not in self._lines:
             self._lines[where] = LineAccesses(*where)
             self.report.accesses.append(self._lines[where])
@@ -302,8 +304,7 @@ class Observer:
     ) -> Callable[[Array], None] | None:
         """Return a function of the checked host pointers of the active lanes, called each time the instruction runs."""
         watched = self._state(machine)
-        site = _Site(len(watched.sites), instruction, space, kind, nbytes)
-        watched.sites.append(site)
+        site = self._site(machine, instruction, space, nbytes, kind)
         steps: list[Callable[[Array], None]] = []
         if self.traffic:
             steps.append(self._traffic_step(machine, site))
@@ -317,6 +318,15 @@ class Observer:
                 step(pointers)
 
         return run if steps else None
+
+    def _site(self, machine: Machine, instruction: Instruction, space: str, nbytes: int, kind: str) -> _Site:
+        """Return the site of an instruction, which the machines of a kernel share."""
+        key = (id(instruction), space, kind)
+        if key not in self._site_of:
+            site = _Site(len(self._sites), machine.program.name, instruction, space, kind, nbytes)
+            self._sites.append(site)
+            self._site_of[key] = site
+        return self._site_of[key]
 
     def _traffic_step(self, machine: Machine, site: _Site) -> Callable[[Array], None]:
         def count(pointers: Array) -> None:
@@ -373,7 +383,7 @@ class Observer:
         if races:
             position, other, other_site, wrote, _ = (int(value) for value in watched.found)
             lane = int(lanes[position])
-            self._add_race(machine, site, watched.sites[other_site], lane, other - 1, bool(wrote), races)
+            self._add_race(machine, site, self._sites[other_site], lane, other - 1, bool(wrote), races)
 
     def _add_race(
         self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool, times: int
@@ -430,6 +440,12 @@ class Observer:
             self._findings[key] = Finding(kind, machine.program.name, site.instruction.location, message, 0)
         self._findings[key].count += 1
 
+    def local_written(self, machine: Machine, lane: int, offset: int, nbytes: int) -> None:
+        """The device runtime has written local memory of a thread."""
+        if self.uninitialised:
+            start = lane * machine.local.shape[1] + offset
+            self._state(machine).local_states[start : start + nbytes] = shadow.DEFINED
+
     def copy_completed(
         self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int
     ) -> None:
@@ -440,7 +456,7 @@ class Observer:
                 watched.shared_states, machine.shared.ctypes.data, targets, nbytes, lanes.size, shadow.DEFINED
             )
         if self.races:
-            site = next(s for s in watched.sites if s.instruction is instruction and s.kind == "async")
+            site = self._site(machine, instruction, "shared", nbytes, "async")
             self._check_races(machine, watched, site, shadow.STORE, targets, lanes, False, lanes.size)
 
 

@@ -19,6 +19,18 @@ UNWRITTEN, DEFINED, PENDING = range(3)
 
 
 @loop
+def _place(pointer, base, nbytes, size):
+    """The first of an access's bytes in the shadow of `size` bytes from `base` on.
+
+    Raises IndexError for one outside, so that a mistake of the emulator's own cannot corrupt memory.
+    """
+    first = pointer - base
+    if first < 0 or first + nbytes > size:
+        raise IndexError("an access outside of the memory that its observer shadows")
+    return first
+
+
+@loop
 def _unordered(one, one_when, other, other_when, padded):
     """True if no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
     if one == other:
@@ -40,7 +52,7 @@ def check_races(cells, bits, base, pointers, nbytes, threads, when, padded, lane
     for i in range(count):
         lane = i if whole else lanes[i]
         thread, now = threads[lane], when[lane]
-        first = (pointers[i] - base) >> bits
+        first = _place(pointers[i], base, nbytes, cells.shape[0] << bits) >> bits
         for index in range(first, first + max(1, nbytes >> bits)):
             cell = cells[index]
             writer = cell[WRITER]
@@ -86,7 +98,7 @@ def check_races(cells, bits, base, pointers, nbytes, threads, when, padded, lane
 def check_written(states, base, pointers, nbytes, count):
     """The first position whose bytes are not all defined, or -1."""
     for i in range(count):
-        first = pointers[i] - base
+        first = _place(pointers[i], base, nbytes, states.size)
         for byte in range(first, first + nbytes):
             if states[byte] != DEFINED:
                 return i
@@ -96,7 +108,7 @@ def check_written(states, base, pointers, nbytes, count):
 @loop
 def set_state(states, base, pointers, nbytes, count, state):
     for i in range(count):
-        first = pointers[i] - base
+        first = _place(pointers[i], base, nbytes, states.size)
         for byte in range(first, first + nbytes):
             states[byte] = state
 

@@ -433,6 +433,22 @@ def test_memories_and_barriers():
     np.testing.assert_array_equal(out, x[partner] * ((partner + 1) % 4) + TABLE[np.arange(64) % 3])
 
 
+def test_threads_that_have_returned_are_not_waited_for():
+    @cuda.jit
+    def mirrored(x, y):
+        s = cuda.shared.array(64, np.float32)
+        i, t = cuda.grid(1), cuda.threadIdx.x
+        if i >= x.size:
+            return
+        s[t] = x[i]
+        cuda.syncthreads()
+        y[i] = s[min(63, x.size - 1 - cuda.blockIdx.x * 64) - t]
+
+    x, y = numbers(150), np.zeros(150, np.float32)
+    mirrored[3, 64](x, y)
+    np.testing.assert_array_equal(y, [*x[63::-1], *x[127:63:-1], *x[:127:-1]])
+
+
 def test_atomics():
     @cuda.jit
     def kernel(sums, highest, swapped):

@@ -5,8 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+import gpubp.emulator as cp
+from gpubp.emulator import cuda
 from gpubp.emulator.device.memory import MEMORY
 from gpubp.emulator.errors import MemoryAccessError
+from gpubp.emulator.observe import shadow
 from gpubp.emulator.observe.observers import observe
 
 OUT = np.zeros(64, np.uint32)
@@ -190,6 +193,92 @@ def test_what_a_kernel_or_the_host_wrote_is_written(ptx_text):
         assert len(report.uninitialised) == 1
     for address in (by_kernel, by_host, by_none):
         MEMORY.free(address)
+
+
+# -- calls that are not inlined ---------------------------------------------------------------------------------------
+
+PAIR = """
+.func (.param .b32 out) second(.param .align 4 .b8 pair[8]) {
+    .reg .b32 %r<3>;
+    .loc 1 90 1
+    ld.param.b32 %r1, [pair+4]; st.param.b32 [out], %r1; ret;
+}
+"""
+
+
+@pytest.mark.parametrize(("written", "found"), [("st.param.b32 [b+4], %r0;", []), ("", [90])])
+def test_parameters_of_device_functions(observed, written, found):
+    body = f"""
+    {{ .param .align 4 .b8 b[8]; st.param.b32 [b], %r0; {written}
+    .param .b32 o; call.uni (o), second, (b); ld.param.b32 %r9, [o]; }}
+    """
+    report = observed(body, OUT, module=PAIR)
+    assert [finding.line for finding in report.uninitialised] == found
+    assert report.bytes["local"].read == 32 * 8
+
+
+CALLS = """
+struct Parts { int a, b, c; };
+__device__ __noinline__ Parts take_apart(Parts whole, const int* table, int at) {
+    Parts parts = {whole.a + table[at % 4], whole.b, whole.c - at};  // reads
+    return parts;
+}
+extern "C" __global__ void calls(int* y) {
+    const int t = threadIdx.x;
+    int table[4] = {1, 2, 3, t};
+    EDIT
+    Parts parts = take_apart({t, y[t], 7}, table, t);
+    y[t] = parts.a + parts.b + parts.c;
+    if (t == 3) printf("%d %s\\n", y[t], "three");
+    assert(y[t] >= 0);
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "found"), [("", []), ("int other[4]; if (t > 5) other[t % 4] = 1; table = other;", [4])]
+)
+def test_calls_printf_and_assert_under_every_observer(capsys, edit, found):
+    source = CALLS.replace("EDIT", edit)
+    if edit:
+        source = source.replace("int table[4] = {1, 2, 3, t};", "int* table;").replace("assert(y[t] >= 0);", "")
+    kernel = cp.RawKernel(source, "calls")
+    plain, watched = cp.zeros(32, np.int32), cp.zeros(32, np.int32)
+    kernel((1,), (32,), (plain,))
+    with observe(races=True, uninitialised=True, traffic=True) as report:
+        kernel((1,), (32,), (watched,))
+    assert [finding.line for finding in report.findings] == found
+    np.testing.assert_array_equal(plain.get(), watched.get())
+    assert capsys.readouterr().out.count("three") == 2
+
+
+def test_numbas_print_under_every_observer(capsys):
+    @cuda.jit
+    def kernel(y):
+        i = cuda.grid(1)
+        y[i] = i
+        print("thread", i, y[i])
+
+    with observe(races=True, uninitialised=True, traffic=True) as report:
+        kernel[1, 4](np.zeros(4, np.float32))
+    assert report.findings == []
+    assert capsys.readouterr().out.splitlines()[2] == "thread 2 2.000000"
+
+
+@pytest.mark.parametrize("address", [99, 197, 1 << 40])
+def test_no_access_goes_beyond_the_shadow_memory(address):
+    states = np.full(100, shadow.DEFINED, np.uint8)
+    pointers, lanes = np.array([100, address]), np.arange(2)
+    assert shadow.check_written(states, 100, pointers[:1], 4, 1) == -1
+    with pytest.raises(IndexError):
+        shadow.check_written(states, 100, pointers, 4, 2)
+    with pytest.raises(IndexError):
+        shadow.set_state(states, 100, pointers, 4, 2, shadow.UNWRITTEN)
+    cells, found = np.zeros((25, shadow.CELL), np.int32), np.zeros(5, np.int64)
+    with pytest.raises(IndexError):
+        shadow.check_races(
+            cells, 2, 100, pointers, 4, lanes.astype(np.int32), np.zeros(2, np.int32), 32, lanes, True, 2, 1, 0, found
+        )
 
 
 # -- asynchronous copies ----------------------------------------------------------------------------------------------

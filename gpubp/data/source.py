@@ -1,0 +1,84 @@
+"""What a reader of files hands over: raw inputs and raw labels, with the words to speak of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of one part of a data set as they stand: numbers, text, or one row an example.
+
+    Attributes:
+        values: numbers (examples,) or (examples, outputs), or a sequence of text.
+        what: what they are called in messages: "y", or "the label column 'species'".
+        lines: the line of each label in its file, from 1; None if the source has no lines.
+        remedy: what to do about labels that cannot be used, such as to name another column; or "".
+    """
+
+    values: np.ndarray | Sequence[str]
+    what: str = "y"
+    lines: Sequence[int] | None = None
+    remedy: str = ""
+
+    def place(self, row: int) -> str:
+        """Return the place of a label for a message: "line 7", or "y, row 3"."""
+        return f"{self.what}, row {row}" if self.lines is None else f"line {self.lines[row]}"
+
+    def where(self, row: int) -> str:
+        """Return the place and what is there: "line 7: the label column 'species'", or "y, row 3"."""
+        return self.place(row) if self.lines is None else f"{self.place(row)}: {self.what}"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader found, in one part or in two.
+
+    Attributes:
+        name: what to call it in messages: the data set's name, or the file's path as it can be shown.
+        x, x_test: inputs, examples first; x_test is None where the source has no test part.
+        y, y_test: labels; None where there are none.
+        class_names: the classes where they are known beforehand, else empty; then labels are their indices.
+        feature_names: the names of the input columns, else empty.
+        value_range: the largest value an input can take, where the format says.
+        label: the label column, by name, or by position if it has none; None where there are no columns.
+        notes: what was guessed, a short line each.
+    """
+
+    name: str
+    x: np.ndarray
+    y: Labels | None
+    x_test: np.ndarray | None = None
+    y_test: Labels | None = None
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    value_range: float | None = None
+    label: str | int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of a system's or a library's error, without the path and the error number."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def physical_memory() -> int:
+    """Return this machine's memory in bytes; 0 if the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def require_room(name: str, size: int) -> None:
+    """Raise DataError for contents that this machine's memory cannot hold: a few megabytes can announce, and unpack to,
+    any size."""
+    memory = physical_memory()
+    if memory and size > memory:
+        raise DataError(f"{name}: it unpacks to {size / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB")
