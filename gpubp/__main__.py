@@ -1,37 +1,22 @@
-"""The program `gpubp`, also as `python -m gpubp`: a Ctrl-C ends it without a traceback even while its modules load."""
+"""The program `gpubp`, also as `python -m gpubp`: it hears a Ctrl-C before the first of its modules loads."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from types import FrameType
+
+from gpubp import interrupts
 
 
 def main() -> None:
     """Run the program, its imports included."""
     try:
-        end_on_interrupt()
+        interrupts.end_on_interrupt()
         from gpubp import cli
 
         cli.main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # as the verbs are imported
         sys.exit(128 + signal.SIGINT)
-
-
-def end_on_interrupt() -> None:
-    """Let a Ctrl-C end the program as others: exit code 130, and not a word. One that is ignored stays so."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; while a module is imported end at once, since modules turn exceptions into others."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os._exit(128 + number)
-        frame = frame.f_back
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

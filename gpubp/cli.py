@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.__main__ import end_on_interrupt
 from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
+from gpubp.interrupts import end_on_interrupt
 from gpubp.training.settings import TABLE, Settings
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def main() -> None:
                 app()
             finally:
                 sys.stdout.flush()
+    except KeyboardInterrupt:  # while Typer reads the verbs; in one it does the same
+        sys.exit(128 + signal.SIGINT)
     except (OSError, MemoryError) as error:
         # The output's disk or the memory is full: no defect of the program, and no traceback.
         if os.environ.get("GPUBP_DEBUG"):
@@ -305,11 +307,11 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 
 # --- evaluate, predict ------------------------------------------------------------------------------------------------
 def _tell(notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
-    """Show what was guessed, and what the user must know, on stderr, apart from the results."""
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
+    """Show what the user must know, and what was guessed, on stderr, apart from the results."""
     for message in warnings:
         typer.echo(f"warning: {message}", err=True)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 _UNLESS_GIVEN = dict.fromkeys(TABLE)
@@ -442,7 +444,7 @@ def check(
         observe=observe,
         jobs=jobs,
         report=report,
-        replace=force,
+        force=force,
     )
     if not found.passed:
         raise typer.Exit(1)
@@ -513,7 +515,7 @@ def bench(
         compare=compare or (),
         out=out,
         as_json=as_json,
-        replace=force,
+        force=force,
     )
     if found.own_faults:
         raise typer.Exit(1)
@@ -571,7 +573,7 @@ def profile(
         as_json=as_json,
         out=out,
         html=html,
-        replace=force,
+        force=force,
         page=lambda profile: profile_page.page(profile, _command_line()),
     )
 
@@ -621,7 +623,7 @@ def report(
         require_count("jobs", jobs, most=MOST_JOBS)
     choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
     page = out or Path("report.html")
-    found = report_command.report(_console(), choice, page, _command_line(), replace=force or out is None)
+    found = report_command.report(_console(), choice, page, _command_line(), force=force or out is None)
     if found.failed:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """The table of chips: whole, consistent with itself, and a user's file checked field by field."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -138,4 +139,49 @@ def test_files_that_are_no_chip(tmp_path):
         chips.read(file)
     file.write_text("")
     with pytest.raises(ArgumentError, match="one chip's table; it has 0"):
+        chips.read(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bandwidth": "1" + "0" * 30}, r"T4.bandwidth was 10{30}; it must be a number > 0"),
+        ({"multiprocessors": "1" + "0" * 30}, r"T4.multiprocessors was 10{30}"),
+        ({"boost_mhz": "1e300"}, r"T4.boost_mhz was 1e\+300"),
+        ({"boost_mhz": "1e-300"}, r"T4.boost_mhz was 1e-300"),
+        ({"boost_mhz": "inf"}, r"T4.boost_mhz was inf"),
+        ({"boost_mhz": "true"}, r"T4.boost_mhz was True"),
+        ({"bandwidth": "9" * 5000}, "a TOML file: .*4300 digits"),
+        ({"bandwidth": "[" * 3000}, "a TOML file: it is nested too deeply"),
+        ({"name": '"\\u001b[31m"'}, r"T4.name was '\\x1b\[31m'; it must be a text in one line"),
+        ({"name": '"two\\nlines"'}, r"T4.name was 'two\\nlines'"),
+        ({"name": '""'}, r"T4.name was ''"),
+        ({"name": f'"{"x" * 201}"'}, r"T4.name was 'xxx.*\.\.\.; it must be a text in one line, of at most 200"),
+        ({"source": '["a"]'}, r"T4.source was \['a'\]"),
+        ({"devices": '["\\u0007"]'}, r"T4.devices was \['\\x07'\]"),
+        ({"arch": '"sm_٩٠"'}, r"T4.arch was 'sm_٩٠'; it must be a real architecture"),
+        ({"arch": f'"sm_{"9" * 150}"'}, r"T4.arch was 'sm_999"),
+        ({"threads": "31"}, r"T4.multiprocessor.threads was 31; it must be at least 32"),
+        ({"registers": "1e3"}, r"T4.multiprocessor.registers was 1000.0"),
+    ],
+)
+def test_no_figure_of_a_users_file_is_beyond_reckoning(tmp_path, changes, message):
+    file = tmp_path / "mine.toml"
+    file.write_text(table_of("T4", LIMITS, **changes))
+    with pytest.raises(ArgumentError, match=message) as caught:
+        chips.read(file)
+    assert len(str(caught.value)) < 400
+
+
+def test_only_a_regular_file_is_a_chip(tmp_path):
+    os.mkfifo(tmp_path / "fifo.toml")
+    for path in (tmp_path / "fifo.toml", "/dev/zero"):
+        with pytest.raises(ArgumentError, match="it is not a regular file"):
+            chips.read(path)
+    for path in (tmp_path / ("n" * 256), "a\0.toml"):
+        with pytest.raises(ArgumentError, match="a file that can be read"):
+            chips.read(path)
+    file = tmp_path / "mine.toml"
+    file.write_text(table_of("T4").replace("[T4", '["\\u001b[31m"'))
+    with pytest.raises(ArgumentError, match=r"the name of the table was '.x1b"):
         chips.read(file)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tomllib
@@ -99,6 +100,17 @@ def history(folder):
 def write_csv(path, header, rows):
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def write_idx_set(start, **parts):
+    """IDX files of 3×4 images, of three classes, whose names begin like this."""
+    os.makedirs(os.path.dirname(start))
+    rng = np.random.default_rng(0)
+    for part, rows in parts.items():
+        images = rng.integers(0, 256, (rows, 3, 4), dtype=np.uint8)
+        for what, values in (("images-idx3", images), ("labels-idx1", (np.arange(rows) % 3).astype(np.uint8))):
+            head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            Path(f"{start}-{part}-{what}-ubyte").write_bytes(head + values.tobytes())
 
 
 def table(rows=60, seed=0):
@@ -497,6 +509,24 @@ def test_a_run_or_a_model_that_may_not_be_read_is_not_called_missing(gpubp, trai
     forbidden(tmp_path / "run")
     stderr = gpubp(*command, code=2).stderr
     assert re.fullmatch(r"error: cannot read run.*: Permission denied\n", stderr)
+
+
+@pytest.mark.parametrize("name", ["points.csv", "data.npz", "images"])
+def test_data_that_may_not_be_read_is_not_called_missing(gpubp, tmp_path, forbidden, name):
+    forbidden(tmp_path / "closed")
+    for verb in ("train", "gradcheck"):
+        stderr = gpubp(verb, "--data", f"closed/{name}", code=2).stderr
+        assert stderr == f"error: closed/{name}: it cannot be read: Permission denied\n"
+
+
+def test_data_gone_is_not_a_set_that_begins_with_its_name(gpubp, refused):
+    """EMNIST's files lie side by side: no file has the name of a set."""
+    write_idx_set("images/some", train=40, test=10)
+    gpubp("train", "--out", "run", "--data", "images/some", *FAST)
+    gpubp("train", "--resume", "run", "--epochs", "3")
+    assert judged(gpubp("evaluate", "run"))[1] == "10"
+    shutil.rmtree("images")
+    refused("train", "--resume", "run", "--epochs", "4", message=["images/some", "gone"])
 
 
 @pytest.mark.parametrize(
@@ -1288,3 +1318,131 @@ def test_a_run_whose_curves_cannot_be_written_keeps_its_model(gpubp, monkeypatch
     gpubp("evaluate", "run")
     gpubp("train", "--resume", "run")
     assert Path("run/curves.png").read_bytes() == b"curves"
+
+
+# --- what nobody means ------------------------------------------------------------------------------------------------
+READ = {
+    "train --data": ["train", "--out", "new", "--data"],
+    "train --config": ["train", "--out", "new", "--config"],
+    "train --resume": ["train", "--resume"],
+    "evaluate": ["evaluate"],
+    "evaluate --data": ["evaluate", "MODEL", "--data"],
+    "predict --data": ["predict", "MODEL", "--out", "p.csv", "--data"],
+    "gradcheck --data": ["gradcheck", "--data"],
+    "bench --compare": ["bench", "--compare"],
+    "profile --chip": ["profile", "update", "--chip"],
+}
+WRITTEN = {
+    "train --out": ["train", *FAST, "--out"],
+    "predict --out": ["predict", "MODEL", "--data", "digits", "--out"],
+    "check --report": ["check", "--backend", "numpy", "--report"],
+    "bench --save": ["bench", "--quick", "--save"],
+    "bench --out": ["bench", "--quick", "--out"],
+    "profile --out": ["profile", "update", "--out"],
+    "profile --html": ["profile", "update", "--html"],
+    "report --out": ["report", "--out"],
+}
+SUFFIXES = {
+    "train --config": ".toml", "bench --compare": ".json", "profile --chip": ".toml", "predict --out": ".csv",
+    "check --report": ".md", "bench --save": ".json", "profile --out": ".png", "profile --html": ".html",
+    "report --out": ".html", "train --data": ".csv", "evaluate --data": ".npz", "predict --data": ".csv",
+    "gradcheck --data": ".npz",
+}  # fmt: skip
+
+
+@pytest.fixture
+def refused_soon(gpubp, trained, monkeypatch):
+    """Runs a command that is wrong in its last word: exit code 2 and one short line, and no new file."""
+
+    def run(command, word):
+        before = set(Path().rglob("*"))
+        result = gpubp(*[str(trained) if each == "MODEL" else each for each in command], word, code=2)
+        assert set(Path().rglob("*")) == before
+        if "\0" in word and "Invalid value" in result.stderr:  # by Typer, where the option is a path
+            return result.stderr
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert line.isprintable()
+        assert len(line) < 500
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("option", [*READ, *WRITTEN])
+@pytest.mark.parametrize(
+    "name", ["n" * 256, "a\0b", "\udcff\udc80", "d/" * 3000 + "x"], ids=["long", "NUL", "bytes", "deep"]
+)
+def test_a_path_that_no_file_has(refused_soon, option, name):
+    if name.startswith("\udcff") and option in WRITTEN:
+        pytest.skip("such a file can be written")
+    refused_soon({**READ, **WRITTEN}[option], name + SUFFIXES.get(option, ""))
+
+
+@pytest.mark.parametrize("option", READ)
+def test_what_would_block_or_never_end_is_not_read(refused_soon, option):
+    suffix = SUFFIXES.get(option, "")
+    os.mkfifo(f"fifo{suffix}")
+    os.symlink("/dev/zero", f"zero{suffix}")
+    for name in ("fifo", "zero"):
+        line = refused_soon(READ[option], name + suffix)
+        assert "it is not a regular file" in line or option == "train --resume"
+
+
+def test_names_of_files_and_classes_are_text(gpubp):
+    name = "[red]$x :bug:.csv"
+    rows = [[a, b, {"left": "[/] \x1b[31m", "right": "[bold]"}[side]] for a, b, side in table()]
+    write_csv(name, ["[a]", "\x1b[2Jb", "y"], rows)
+    done = gpubp("train", "--data", name, "--out", "[run]", "--layers", "4", "--epochs", "1")
+    assert "[red]$x :bug:" in done.stdout
+    assert "[run]" in done.stdout
+    judged = gpubp("evaluate", "[run]")
+    assert "[/] \\x1b[31m" in judged.stdout
+    assert "[bold]" in judged.stdout
+    for text in (done.stdout, done.stderr, judged.stdout, judged.stderr):
+        assert all(line.isprintable() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gradcheck", "--seed", "-1"], "--seed was -1; it must be a whole number ≥ 0"),
+        (["gradcheck", "--seed", "1" + "0" * 30], "--seed was 10"),
+        (["gradcheck", "--tolerance", "nan"], "--tolerance was nan"),
+        (["gradcheck", "--tolerance", "0"], "--tolerance was 0"),
+        (["gradcheck", "--batch-size", "-1"], "--batch-size was -1"),
+        (["train", "--epochs", "1" + "0" * 30], "--epochs was 10"),
+        (["train", "--batch-size", "1" + "0" * 30], "--batch-size was 10"),
+        (["train", "--layers", "1" + "0" * 30], "--layers was 10"),
+        (["train", "--layers", "9" * 5000], "--layers was '999"),
+        (["train", "--lr", "1e400"], "--lr was inf"),
+        (["train", "--dtype", "1_000"], "--dtype was '1_000'; it must be one of float32, float64"),
+        (["train", "--dtype", ","], "--dtype was ','"),
+        (["check", "--jobs", "100000"], "--jobs was 100000; it must be a whole number ≤ 1024"),
+        (["check", "--shape", "9" * 5000], "--shape was '999"),
+        (["report", "--jobs", "100000"], "--jobs was 100000"),
+        (["bench", "--threads", "100000"], "--threads was 100000"),
+        (["bench", "--shape", "9" * 5000], "--shape was '999"),
+        (["profile", "update", "--shape", "9" * 5000], "--shape was '999"),
+        (["profile", "update", "--arch", "sm_" + "9" * 5000], "--arch was 'sm_999"),
+        (["profile", "\x1b[31m"], r"primitive was '\x1b[31m'; it must be one of"),
+        (["train", "--activation", "x" * 5000], "--activation was 'xxx"),
+        (["train", "--loss", "\x1b]0;title\x07"], r"--loss was '\x1b]0;title\x07'"),
+        (["train", "--data", "[/]"], "'[/]'"),
+    ],
+    ids=lambda each: each[-1][:12] if isinstance(each, list) else "",
+)
+def test_a_number_or_a_name_that_nobody_means(gpubp, arguments, message):
+    (line,) = gpubp(*arguments, code=2).stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "\x1b[31m\u202e"], ["train", "--\x1b[2J"], ["\x1b[2J"], ["--\x1b[2J", "train"]]
+)
+def test_words_that_are_no_options_are_shown_as_text(gpubp, arguments):
+    errors = gpubp(*arguments, code=2).stderr
+    assert "\\x1b[" in errors
+    assert all(line.isprintable() for line in errors.splitlines())

@@ -1,10 +1,12 @@
 """The exceptions: what they say, and that they survive the way between processes."""
 
 import pickle
+import re
 
 import pytest
 
 from gpubp.errors import (
+    LONGEST_LINE,
     ArgumentError,
     BackendError,
     CheckpointError,
@@ -12,6 +14,7 @@ from gpubp.errors import (
     DataError,
     GpubpError,
     StateError,
+    listed,
     nearest,
     shown,
     unknown_name,
@@ -105,3 +108,56 @@ def test_an_unknown_name_that_is_like_none_gets_no_hint():
 )
 def test_text_of_others_is_shown_without_what_a_terminal_obeys(text: str, expected: str) -> None:
     assert shown(text) == expected
+
+
+@pytest.mark.parametrize("kind", [ArgumentError, BackendError, CheckpointError, DataError, StateError])
+def test_no_message_has_what_a_terminal_obeys(kind):
+    text = "\x1b[31mred\x07\ud800"
+    arguments = {ArgumentError: (text, text, text, text), StateError: (text, text, text)}.get(kind, (text,))
+    error = kind(*arguments)
+    assert str(error).isprintable()
+    assert "\\x1b[31mred\\x07\\ud800" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_the_lines_of_a_message_stay_and_long_ones_keep_both_ends():
+    assert str(BackendError("it failed\nline 2\tof the log")) == "it failed\nline 2\\tof the log"
+    message = str(DataError("cannot read " + "a/" * 3000 + ": File name too long"))
+    assert len(message) == LONGEST_LINE
+    assert message.startswith("cannot read a/a/")
+    assert message.endswith("a/: File name too long")
+
+
+def nested(depth):
+    found = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("x" * 5000, "was 'x{76}...; it"),
+        (10**5000, "was a int too large to show; it"),
+        (nested(100_000), "was a list too large to show; it"),
+        ({"a": "\x1b"}, r"was {'a': '\\x1b'}; it"),
+        (list(range(10000)), r"was \[0, 1, .{70}\.\.\.; it"),
+    ],
+    ids=["text", "integer", "lists", "escape", "list"],
+)
+def test_a_value_is_told_in_few_characters(value, told):
+    assert re.search(told, str(ArgumentError("lr", value, "a number")))
+    assert len(str(unknown_name("lr", value, ["a"]))) < 200
+
+
+def test_names_are_listed_as_far_as_there_is_room():
+    assert listed(["relu", "tanh"]) == "relu, tanh"
+    assert listed([]) == ""
+    many = listed(f"name{number}" for number in range(1000))
+    assert many.startswith("name0, name1, ")
+    assert many.endswith(", ...")
+    assert len(many) <= 160
+    assert listed(["\x1b" * 500, "b"]).startswith("\\x1b")
+    message = str(unknown_name("setting", "nam999", [f"name{number}" for number in range(1000)]))
+    assert message.endswith("...; did you mean 'name999'?")

@@ -92,3 +92,31 @@ def test_a_folder_is_looked_at_up_to_where_it_begins(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=message):
             files.check_folder("out", path)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_toml_file_is_read_with_or_without_a_byte_order_mark(tmp_path: Path) -> None:
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "a.toml").write_bytes(mark + b"[a]\nb = 1\n")
+        assert files.read_toml(tmp_path / "a.toml") == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"a = " + b"[" * 20000, "it is nested too deeply"),
+        (b"a = " + b"{a=" * 20000, "it is nested too deeply"),
+        (b"a = " + b"9" * 5000, "4300 digits"),
+        (b"\xff\xfea\0", "it is not UTF-8"),
+        (b"a = \x1b", "line 1"),
+    ],
+)
+def test_what_is_no_toml_is_a_value_error(contents: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(contents)
+    with pytest.raises(ValueError, match=message):
+        files.read_toml(tmp_path / "a.toml")
+
+
+def test_a_toml_file_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"#" * (files.MOST_TOML + 1))
+    with pytest.raises(OSError, match="larger than"):
+        files.read_toml(tmp_path / "a.toml")

@@ -101,9 +101,9 @@ def test_a_pipe_that_is_not_the_output_is_an_error_that_says_so():
 # What Python does before the first line of `main` is not ours: it says when it has run.
 INTERRUPTED = (
     *(sys.executable, "-c"),
-    "from gpubp import __main__ as program\n"
-    "end_on_interrupt = program.end_on_interrupt\n"
-    "program.end_on_interrupt = lambda: [end_on_interrupt(), print('up', flush=True)]\n"
+    "from gpubp import __main__ as program, interrupts\n"
+    "end_on_interrupt = interrupts.end_on_interrupt\n"
+    "interrupts.end_on_interrupt = lambda: [end_on_interrupt(), print('up', flush=True)]\n"
     "program.main()",
 )
 VERBS = ("info", "profile update", " ".join(TRAIN), "evaluate run", "gradcheck", "check --backend numpy", "--help")
@@ -148,7 +148,7 @@ def test_a_ctrl_c_in_an_import_cannot_be_lost():
     script = (
         "import os, signal, sys\n"
         "sys.path.insert(0, '.')\n"
-        "from gpubp.__main__ import end_on_interrupt\n"
+        "from gpubp.interrupts import end_on_interrupt\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "end_on_interrupt()\n"
         "try: import swallows\n"
@@ -166,7 +166,7 @@ def test_a_ctrl_c_in_an_import_cannot_be_lost():
 def test_a_ctrl_c_that_is_ignored_stays_so():
     script = (
         "import os, signal\n"
-        "from gpubp.__main__ import end_on_interrupt\n"
+        "from gpubp.interrupts import end_on_interrupt\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "end_on_interrupt()\n"
         "os.kill(os.getpid(), signal.SIGINT)\n"

@@ -112,3 +112,18 @@ def test_whole_numbers_from_the_least_up_are_counts(value):
 def test_anything_else_is_no_count(value):
     with pytest.raises(ArgumentError, match=r"steps was .* must be a whole number ≥ 1"):
         require_count("steps", value)
+
+
+@pytest.mark.parametrize("value", [10**400, 10**5000], ids=["400 digits", "5000 digits"])
+def test_a_number_that_no_float_holds_is_none(value):
+    with pytest.raises(ArgumentError, match=r"rate was .* must be a finite number > 0"):
+        require_number("rate", value, above=0)
+
+
+def test_a_count_has_an_end():
+    require_count("steps", 2**63 - 1)
+    with pytest.raises(ArgumentError, match=r"steps was 10{30}; it must be a whole number ≤ 9223372036854775807"):
+        require_count("steps", 10**30)
+    require_count("jobs", 8, most=8)
+    with pytest.raises(ArgumentError, match="jobs was 9; it must be a whole number ≤ 8"):
+        require_count("jobs", 9, most=8)

@@ -158,11 +158,11 @@ def bench(
     compare: Sequence[Path] = (),
     out: Path | None = None,
     as_json: bool = False,
-    replace: bool = False,
+    force: bool = False,
 ) -> BenchResult:
     """Measure and show, or compare two files and measure nothing.
 
-    replace: the files that are written may replace others.
+    force: the files that are written may replace others.
 
     Raises:
         ArgumentError, DataError: an argument or a file is wrong. Raised before anything is measured or written.
@@ -172,9 +172,9 @@ def bench(
     if as_json and compare:
         raise ConflictError("--json", "--compare", "a comparison is a table")
     if save is not None:
-        check_path("save", save, ".json", replace=replace)
+        check_path("save", save, ".json", replace=force)
     if out is not None:
-        _check_out(out, replace)
+        _check_out(out, force)
     earlier = [BenchResult.read(path) for path in compare]
     if len(earlier) > 2:
         raise StateError("compare", f"names {len(earlier)} files", "name one, which this run is compared with, or two")
@@ -234,13 +234,13 @@ def _draw(result: BenchResult, out: Path) -> None:
     pictures.draw(result, out)
 
 
-def _check_out(out: Path, replace: bool) -> None:
+def _check_out(out: Path, force: bool) -> None:
     from gpubp.bench import pictures
 
     check_folder("out", out)
     if out.is_dir():
         for name in pictures.NAMES:
-            check_path("out", out / name, ".png", replace=replace)
+            check_path("out", out / name, ".png", replace=force)
 
 
 def _cores() -> int:

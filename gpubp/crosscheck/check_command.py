@@ -37,11 +37,11 @@ def check(
     observe: bool = False,
     jobs: int | None = None,
     report: Path | None = None,
-    replace: bool = False,
+    force: bool = False,
 ) -> CrossCheck:
     """Run the chosen cases, or the one of this name, and print a table; write the report if there is a path for it.
 
-    replace: the report may replace a file.
+    force: the report may replace a file.
     archs: the chips that the emulated device is in turn, such as "sm_75". If none is given it is as usual, but for a
     few cases in which kernels have paths for older chips.
 
@@ -49,7 +49,7 @@ def check(
         ArgumentError: the choice leaves no case, or a path cannot be written. Raised before any case runs.
     """
     if report is not None:
-        check_path("report", report, *SUFFIXES, replace=replace)
+        check_path("report", report, *SUFFIXES, replace=force)
     made = backends.get(backend, device)
     if observe and made.device != "emulator":
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from gpubp.data import cells
@@ -19,7 +20,7 @@ MANY_NUMBERS = 8
 _POSITION = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _NAME_NUMBER = re.compile(r"[0-9]{1,9}")
 """A number that may name a column: 0, or a year."""
-_UNNAMED = re.compile(r"Unnamed: [0-9]+")
+_UNNAMED = re.compile(r"(Unnamed: [0-9]+(\.[0-9]+)?)?")
 """What pandas calls a column without a name."""
 
 
@@ -57,9 +58,10 @@ def names_columns(first: Sequence[str], rows: Sequence[Sequence[str]], *, named:
     named: a name that a column must have if there are names.
     """
     numbers = [i for i, cell in enumerate(first) if cells.is_number(cell) and not cells.is_missing(cell)]
-    texts = [i for i, cell in enumerate(first) if i not in set(numbers) and not cells.is_missing(cell)]
+    texts = [i for i, cell in enumerate(first) if not cells.is_number(cell) and not cells.is_missing(cell)]
     above_numbers = [i for i in texts if _holds_values(rows, i)]
-    recurs = any(first[i] in {row[i] for row in rows} for i in texts if i not in set(above_numbers))
+    above_text = sorted(set(texts) - set(above_numbers))
+    recurs = any(first[i] in {row[i] for row in rows} for i in above_text)
     if not numbers:
         is_all_text = len(texts) == len(first) and not recurs
         return bool(texts) and bool(above_numbers or not rows or named is not None or is_all_text)
@@ -149,9 +151,16 @@ class Columns:
         """Return what finds a column again: its name, or its position if it has none or one that looks like one."""
         return self.names[index] if self.names and position(self.names[index]) is None else index
 
-    def index_column(self) -> int | None:
-        """Return the column that numbers or names the rows, as pandas and R write it: the first, if it has no name."""
-        return 0 if self.names and (not self.names[0] or _UNNAMED.fullmatch(self.names[0])) else None
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The index of each column by its name."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def index(self) -> range:
+        """The columns that number or name the rows, as pandas and R write them: the first ones, without a name."""
+        named = (i for i, name in enumerate(self.names) if not _UNNAMED.fullmatch(name))
+        return range(next(named, 0))
 
     def label(
         self, label: str | int | None, wanted: Wanted, *, optional: bool, keep_index: bool
@@ -165,12 +174,12 @@ class Columns:
         if label is not None:
             return self._named_label(label)
         taken = set() if wanted.by_position else {self._find(name) for name in wanted.names}
-        left = [i for i in range(self.width) if i not in taken and (keep_index or i != self.index_column())]
+        left = [i for i in range(self.width) if i not in taken and (keep_index or i not in self.index)]
         # A model that reads columns by position, and a table that has just as many: all are inputs.
         if optional and wanted.by_position and len(left) == wanted.count:
             return None, ""
-        if self.names and wanted.label in self.names and self.names.index(str(wanted.label)) in left:
-            return self.names.index(str(wanted.label)), ""
+        if isinstance(wanted.label, str) and self.places.get(wanted.label) in left:
+            return self.places[wanted.label], ""
         usual = {self.names[i].lower(): i for i in reversed(left)} if self.names else {}
         for name in LABEL_COLUMNS:
             if name in usual:
@@ -189,8 +198,8 @@ class Columns:
     def _named_label(self, label: str | int) -> tuple[int, str]:
         index = position(label)
         if index is None:
-            if label in self.names:
-                return self.names.index(str(label)), ""
+            if label in self.places:
+                return self.places[str(label)], ""
             called = shown(label, 40)
             if not self.names:
                 raise DataError(
@@ -200,7 +209,7 @@ class Columns:
             match = nearest(label, self.names)
             hint = f"; did you mean '{shown(match, 40)}'?" if match else ""
             raise DataError(f"{self.table}: there is no column {called!r} among {listed(self.names)}{hint}")
-        namesake = self.names.index(str(label)) if str(label) in self.names else None
+        namesake = self.places.get(str(label))
         note = f"a number is a position; the column named {label} is at {namesake}"
         if not -self.width <= index < self.width:
             hint = f"; {note}" if namesake is not None else ""
@@ -216,7 +225,7 @@ class Columns:
         found = [self._find(name) for name in wanted.names]
         if not wanted.by_position or (self.names and wanted.names and None not in found):
             return self._by_name(found, label, wanted)
-        left_out = {label, None if keep_index else self.index_column()}
+        left_out = {label, *(() if keep_index else self.index)}
         features = [i for i in range(self.width) if i not in left_out]
         if not features:
             raise DataError(f"{self.table}: it has the label column only; it must have at least one more")
@@ -243,6 +252,4 @@ class Columns:
 
     def _find(self, name: str) -> int | None:
         """Return the column of this name; models of earlier versions call the unnamed first column ""."""
-        if name in self.names:
-            return self.names.index(name)
-        return self.index_column() if name == "" else None
+        return 0 if name == "" and self.index else self.places.get(name)

@@ -19,10 +19,11 @@ from gpubp.data.columns import Wanted
 from gpubp.data.dataset import TASKS, Dataset, checked_inputs
 from gpubp.data.idx import IDX_SETS, find_idx_folder, is_idx_set, read_idx_set
 from gpubp.data.npz import read_digits, read_npz
-from gpubp.data.source import Source
+from gpubp.data.source import Source, reason
 from gpubp.data.splitting import split
 from gpubp.data.table import TABLE_SUFFIXES, TableFormat, read_table
 from gpubp.errors import ArgumentError, DataError, nearest, shown, shown_path, unknown_name
+from gpubp.files import is_missing
 
 NAMES = ("digits", *IDX_SETS)
 """The data sets that `load` knows by name."""
@@ -175,12 +176,22 @@ def _read(
         raise DataError(f"{shown_path(path)}: the file's kind is not known by its name; it must end in .npz or .csv")
     if is_idx_set(path):
         return read_idx_set(path, shown_path(path.name))
+    _require_looks(path)
     match = nearest(spec, NAMES)
     hint = f" (did you mean {match!r}?)" if match else ""
     raise DataError(
         f"no data set and no file is called '{shown_path(spec)}'{hint}; it must be one of {', '.join(NAMES)}, a folder "
         "with IDX files, or a .npz or .csv file"
     )
+
+
+def _require_looks(path: Path) -> None:
+    """Raise DataError if a path may not be looked at: what is there is not known to be missing."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if not is_missing(path):
+            raise DataError(f"{shown_path(path)}: it cannot be read: {reason(error)}") from None
 
 
 def _require_text(spec: str | os.PathLike[str]) -> None:

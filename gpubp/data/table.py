@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
@@ -205,6 +205,7 @@ class _Reader:
             len(rows) > 1
             and self.written.header != "no"
             and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}
+            and any(row[-1] for row in rows[1:])  # a delimiter at the end of each line is something else
             and not any(map(cells.is_value, rows[0]))
         )
 
@@ -283,7 +284,8 @@ class _Reader:
 
     def _header(self, first: Sequence[str]) -> tuple[str, ...]:
         """Return the columns' names; one that is missing is called as pandas calls it."""
-        names = tuple(name or f"Unnamed: {i}" for i, name in enumerate(first))
+        taken = set(first)
+        names = tuple(name or _unused(f"Unnamed: {i}", taken) for i, name in enumerate(first))
         repeated = next((name for name, times in Counter(names).items() if times > 1), None)
         if repeated is not None:
             raise DataError(
@@ -300,9 +302,10 @@ class _Reader:
         if label is not None:
             what = "left out the label" if inputs_only else "label"
             self.notes.append(f"{what}: column {columns.call(label)}" + (f" ({how})" if how else ""))
-        index = columns.index_column()
-        if index is not None and index != label and index not in features:
-            self.notes.append("left out the unnamed first column, an index of the rows (--keep-index takes it)")
+        left_out = [i for i in columns.index if i != label and i not in features]
+        if left_out:
+            which = "column, an index" if len(left_out) == 1 else f"{len(left_out)} columns, indices"
+            self.notes.append(f"left out the unnamed first {which} of the rows (--keep-index takes it)")
 
     def _note_counters(self, columns: Columns, features: Sequence[int], x: np.ndarray) -> None:
         """Note inputs that count the rows: a network would learn the order of the file."""
@@ -343,3 +346,8 @@ class _Reader:
         return DataError(
             f"{self.name}, line {line}: the column {columns.call(bad)} {what}; inputs must be finite numbers ({remedy})"
         )
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Return the name, or as pandas numbers it if it is taken: Unnamed: 0.1."""
+    return next(each for each in chain([name], (f"{name}.{i}" for i in count(1))) if each not in taken)

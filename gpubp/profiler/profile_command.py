@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ def run(
     as_json: bool,
     out: Path | None,
     html: Path | None,
-    replace: bool,
+    force: bool,
     page: Callable[[Profile], str],
 ) -> None:
     """Profile a primitive, or its variants side by side; show the profiles and write the files.
@@ -49,7 +49,7 @@ def run(
         console: where they are shown.
         primitive, shape, backend, variant, dtype, activation, optimizer, arch, chip, compare, as_json, out, html: as on
             the command line.
-        replace: the files may replace others.
+        force: the files may replace others.
         page: returns the text of the html file for a profile.
 
     Raises:
@@ -63,9 +63,9 @@ def run(
     if html is not None and compare:
         raise ConflictError("html", "compare", "a page shows one profile")
     if out is not None:
-        check_path("out", out, ".png", replace=replace)
+        check_path("out", out, ".png", replace=force)
     if html is not None:
-        check_path("html", html, ".html", ".htm", replace=replace)
+        check_path("html", html, ".html", ".htm", replace=force)
     gpu = chip_of(chip)
     work = Workload(primitive, shape_of(primitive, shape), dtype, variant, activation, optimizer)
     found = compared(work, backend, gpu, arch) if compare else [_profiled(work, backend or "cupy", gpu, arch)]
@@ -88,7 +88,7 @@ def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | N
         if name == "numba" and work.tensor_cores and backend is None:
             continue  # it has no kernels for tensor cores
         for variant in _variants(work):
-            found.append(_profiled(dataclasses.replace(work, variant=variant), name, gpu, arch))
+            found.append(_profiled(replace(work, variant=variant), name, gpu, arch))
         if work.primitive == "hidden_delta":
             found.append(separate_halves(work, name, gpu, arch))
     return found

@@ -83,8 +83,8 @@ class Choice:
         return Selection(self.primitives, dtypes=("float32",) if few else (), full=self.full)
 
 
-def report(console: Console, choice: Choice, out: Path, command: str, *, replace: bool = False) -> MachineReport:
-    """Run what is chosen and write the page, which is there as a whole or not at all; `replace`: also over a file.
+def report(console: Console, choice: Choice, out: Path, command: str, *, force: bool = False) -> MachineReport:
+    """Run what is chosen and write the page, which is there as a whole or not at all; `force`: also over a file.
 
     A part that breaks is a fault in the page, and costs the others nothing.
 
@@ -92,7 +92,7 @@ def report(console: Console, choice: Choice, out: Path, command: str, *, replace
         ArgumentError: the path cannot be written.
         BackendError: a named backend can run nowhere. Both are raised before anything runs.
     """
-    check_path("out", out, ".html", ".htm", replace=replace)
+    check_path("out", out, ".html", ".htm", replace=force)
     places, unchecked = _places(choice)
     emulated, unprofiled = _emulated(choice)
     left_out = choice.left_out()

@@ -116,7 +116,7 @@ def make_optimizer(settings: Settings) -> Optimizer:
 
 def require_present(spec: str) -> None:
     """Raise DataError if what a run or a model was trained on, as `lasting` names it, is gone."""
-    if spec not in loading.NAMES and files.is_missing(spec):
+    if spec not in loading.NAMES and files.is_missing(spec) and not loading.is_there(spec):
         raise DataError(
             f"{shown(spec, 200)}, the data of the training, is gone; if it has moved, --data names its place"
         )

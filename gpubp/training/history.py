@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, listed
 from gpubp.registry import require_count
 
 HISTORY_FILE = "history.csv"
@@ -49,8 +49,11 @@ class HistoryRow:
         return not math.isnan(self.train_loss) and all(math.isfinite(norm) for norm in self.gradient_norms)
 
 
-def row_of(values: Mapping[str, Any]) -> HistoryRow:
-    """Return the row whose fields are these, from JSON. Raises ArgumentError, or TypeError for other fields."""
+def row_of(values: Any) -> HistoryRow:
+    """Return the row whose fields are these, from JSON. Raises ArgumentError."""
+    names = [each.name for each in fields(HistoryRow)]
+    if not isinstance(values, Mapping) or set(values) != set(names):
+        raise ArgumentError("a row of the history", values, f"a table of {listed(names)}")
     row = HistoryRow(**values)
     require_count("epoch", row.epoch)
     require_count("steps", row.steps)

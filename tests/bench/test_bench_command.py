@@ -1,6 +1,7 @@
 """`gpubp bench`: choices, tables, files, comparisons, exit codes. Contenders work in this process."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -306,3 +307,87 @@ def test_a_damaged_result_is_told():
     ):
         with pytest.raises(DataError, match=message):
             BenchResult.from_json(text)
+
+
+# --- files of others --------------------------------------------------------------------------------------------------
+def saved(**changes):
+    """The JSON of a result with one record, with these entries in place of its own."""
+    record = Record(STEPS["tiny"], "numpy", (1.0,))
+    return json.loads(BenchResult(NOW, {"processor": "x"}, 1, 1, 1.0, (record,)).to_json()) | changes
+
+
+def record(**changes):
+    return saved()["records"][0] | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"made": "yesterday"}, "Invalid isoformat string"),
+        ({"made": 3}, "made was 3; it must be a text"),
+        ({"made": "\x1b[31m"}, r"Invalid isoformat string: '\\x1b\[31m'"),
+        ({"machine": [["processor", "x"]]}, "machine was .* it must be a table"),
+        ({"machine": {"processor": ["x"]}}, "machine.processor was"),
+        ({"threads": "2"}, "threads was '2'"),
+        ({"threads": 1.5}, "threads was 1.5"),
+        ({"threads": True}, "threads was True"),
+        ({"threads": 10**30}, "threads was 10{30}"),
+        ({"seconds": float("nan")}, "seconds was nan"),
+        ({"busy": -1}, "busy was -1"),
+        ({"limits": {"cpu": 3}}, "limits was 3"),
+        ({"published": {"float3": {}}}, "it lacks 'flops_per_second'"),
+        ({"absent": {"jax": None}}, "absent was None"),
+        ({"records": "x"}, "records was 'x'; it must be a list"),
+        ({"records": {"a": 1}}, "records was"),
+        ({"records": [1]}, "records was 1"),
+        ({"records": [record(seconds="123")]}, "seconds was '123'"),
+        ({"records": [record(seconds=["1"])]}, "seconds was '1'"),
+        ({"records": [record(seconds=[1e-320])]}, "seconds was 1e-320"),
+        ({"records": [record(seconds=[], fault="")]}, "neither seconds nor a fault"),
+        ({"records": [record(fault=None)]}, "fault was None"),
+        ({"records": [record(contender="nmpy")]}, "contender was 'nmpy'.*did you mean 'numpy'"),
+        ({"records": [record(contender=["numpy"])]}, "contender was"),
+        ({"records": [record(work=record()["work"] | {"name": "\x1b[31m"})]}, r"name was '\\x1b\[31m'"),
+        ({"records": [record(work=record()["work"] | {"name": "x" * 41})]}, "a text in one line, of at most 40"),
+        ({"records": [record(work=record()["work"] | {"rows": 10**30})]}, "sizes was 10{30}"),
+        ({"records": [record(work=record()["work"] | {"sizes": ["2", 3]})]}, "sizes was '2'"),
+        ({"records": [record(work=record()["work"] | {"learning_rate": "x"})]}, "learning_rate was 'x'"),
+        ({"records": [record(work=record()["work"] | {"regression": 1})]}, "regression was 1"),
+        ({"records": [record(work={"kind": "primitive", "name": "update", "shape": [2**70]})]}, "shape was"),
+        ({"version": "\x1b" * 1000}, "another version"),
+    ],
+    ids=lambda each: None if isinstance(each, str) else "",
+)
+def test_no_value_of_a_file_is_taken_unjudged(changes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        BenchResult.from_json(json.dumps(saved(**changes)))
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", '{"a":' * 50_000, "\x1b"])
+def test_json_that_python_cannot_read_is_told(text):
+    with pytest.raises(DataError, match="it is no JSON") as caught:
+        BenchResult.from_json(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_only_a_regular_file_of_some_size_is_compared(bench, monkeypatch):
+    os.mkfifo(bench.folder / "fifo.json")
+    for path in ("fifo.json", "/dev/zero"):
+        assert "it is not a regular file" in bench("--compare", path, code=2).stderr
+    assert "File name too long" in bench("--compare", "n" * 256, code=2).stderr
+    monkeypatch.setattr("gpubp.bench.results.MOST_BYTES", 100)
+    (bench.folder / "large.json").write_text(json.dumps(saved()))
+    assert "larger than 100 bytes" in bench("--compare", "large.json", code=2).stderr
+
+
+def test_names_in_a_file_are_no_markup(bench):
+    work = record()["work"] | {"name": "[/] [bold]a$b"}
+    for name in ("[red].json", "b.json"):
+        contents = saved(records=[record(work=work)], machine={"processor": f"{name}\x1b[2J [/]"})
+        (bench.folder / name).write_text(json.dumps(contents))
+    out = bench("--compare", "[red].json", "--compare", "b.json").stdout
+    assert "step [/] [bold]a$b" in out
+    assert "[red].json\\x1b[2J [/] before" in out
+    assert "\x1b" not in out

@@ -73,6 +73,8 @@ def test_a_first_line_of_names(text):
         "3,7,Target\n3,4,Other\n1,9,Target",
         "1,2,y\n3,4,n\n5,6,y",
         "3,7,label\n3,4,class\n1,9,y",
+        "1,2,3,y\n7,4,9,n\n5,6,2,y",  # they count up, but y occurs again
+        "1,2,3,a\n" + "1,2,9,b\n9,2,3,b\n" * 3,  # they count up, but occur below
         "1.5,2.5,?\n3.5,4.5,a\n5.5,6.5,b",
         "1.5,2.5,?\n3.5,4.5,1.5\n5.5,6.5,2.5",
         "NA,2.5,a\n3.5,4.5,a\n5.5,6.5,b",

@@ -1,6 +1,7 @@
 """Tables: their delimiters, encodings and headers, what is left out, what is said, and what is refused."""
 
 import gzip
+import time
 
 import numpy as np
 import pytest
@@ -113,6 +114,31 @@ def test_an_unnamed_first_column_is_left_out(read, name):
     assert found.feature_names == ("Unnamed: 0", "a", "b")
     assert not any("left out" in note for note in found.notes)
     assert read(text, function=load_inputs)[0].tolist() == INPUTS
+
+
+@pytest.mark.parametrize("front", [",Unnamed: 0", "Unnamed: 0,Unnamed: 0.1", "Unnamed: 0.1,Unnamed: 0", ","])
+def test_indices_of_a_table_that_was_written_twice_are_left_out(read, front):
+    text = f"{front},a,b,label\n" + "".join(f"{i},{i},{a},{b},{label}\n" for i, (a, b, label) in enumerate(ROWS))
+    found = read(text)
+    assert found.feature_names == ("a", "b")
+    assert "left out the unnamed first 2 columns, indices of the rows (--keep-index takes it)" in found.notes
+    assert len(set(read(text, table=TableFormat(keep_index=True)).feature_names)) == 4
+
+
+def test_a_delimiter_at_the_end_of_each_line_is_refused(read):
+    with pytest.raises(DataError, match="line 2: it has 4 cells and the first line has 3"):
+        read("a,b,label\n" + LINES.replace("\n", ",\n"))
+
+
+def test_many_columns_take_time_in_proportion(read):
+    width = 20_000
+    lines = [",".join([*(f"c{i}" for i in range(width)), "label"])]
+    lines += [",".join([*map(str, range(i, width + i)), str(i % 2)]) for i in range(4)]
+    text = "\n".join(lines)
+    began = time.process_time()
+    names = read(text).feature_names
+    assert read(text, feature_names=names[::-1], features=width).x_train[0, :2].tolist() == [width - 1, width - 2]
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("front", ['"",', ""])  # write.csv, and write.table, whose header is shorter than the rows

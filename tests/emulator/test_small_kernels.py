@@ -5,6 +5,7 @@ Each is the body of a kernel over `int* y` of 256 elements, with `t` the thread'
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from dataclasses import dataclass
 
@@ -174,6 +175,136 @@ RIGHT = {
     """,
         threads=128,
     ),
+    "pairs of warps at barriers of their own": Small(
+        """
+        __shared__ int s[128];
+        const int pair = t / 64;
+        for (int i = 0; i < 3; i++) {
+            s[t] = t + i;
+            asm volatile("bar.sync %0, 64;" ::"r"(pair + 1) : "memory");
+            y[t] += s[t ^ 32];
+            asm volatile("bar.sync %0, 64;" ::"r"(pair + 1) : "memory");
+        }
+    """,
+        threads=128,
+    ),
+    "halves of a warp at barriers of their own": Small(
+        """
+        __shared__ int s[32];
+        s[t] = t;
+        if (t < 16) __syncwarp(0x0000ffffu); else __syncwarp(0xffff0000u);
+        y[t] = s[t ^ 8];
+    """,
+        threads=32,
+    ),
+    "thousands of __syncwarp": Small(
+        """
+        __shared__ int s[64];
+        for (int i = 0; i < 1500; i++) {
+            s[t] = i;
+            __syncwarp();
+            y[t] = s[t ^ 1];
+            __syncwarp();
+        }
+    """,
+    ),
+    "knowledge that goes from hand to hand": Small(
+        """
+        __shared__ int s[96];
+        if (t < 32) s[t] = t;
+        if (t < 64) asm volatile("bar.sync 1, 64;" ::: "memory");
+        if (t >= 32) asm volatile("bar.sync 2, 64;" ::: "memory");
+        if (t >= 64) y[t] = s[t - 64];
+    """,
+        threads=96,
+    ),
+    "a lock": Small(
+        """
+        if (t % 32 == 0) {
+            while (atomicCAS(y, 0, 1) != 0);
+            __threadfence();
+            y[1] += t;
+            __threadfence();
+            atomicExch(y, 0);
+        }
+    """,
+        blocks=3,
+    ),
+    "a lock of which release and acquire are part of the atomics": Small(
+        """
+        if (t % 32 == 0) {
+            int old = 1;
+            while (old) asm volatile("atom.acquire.gpu.global.cas.b32 %0, [%1], 0, 1;" : "=r"(old) : "l"(y) : "memory");
+            y[1] += t;
+            asm volatile("st.release.gpu.global.b32 [%0], 0;" ::"l"(y) : "memory");
+        }
+    """,
+        blocks=3,
+    ),
+    "the last block adds up": Small(
+        """
+        __shared__ bool last;
+        if (t % 32 == 0) y[1 + 2 * blockIdx.x + t / 32] = t;
+        __threadfence();
+        __syncthreads();
+        if (t == 0) last = atomicAdd(y, 1) == gridDim.x - 1;
+        __syncthreads();
+        if (last) {
+            int sum = 0;
+            for (int i = 0; i < 6; i++) sum += y[1 + i];
+            y[100 + t] = sum;
+        }
+    """,
+        threads=64,
+        blocks=3,
+    ),
+    "a flag hands data over from block to block": Small(
+        """
+        volatile int* flag = y;
+        if (blockIdx.x == 0) {
+            y[1 + t] = t;
+            __syncthreads();
+            if (t == 0) {
+                __threadfence();
+                *flag = 1;
+            }
+        } else {
+            if (t == 0) {
+                while (*flag != 1);
+                __threadfence();
+            }
+            __syncthreads();
+            y[128 + t] = y[1 + t];
+        }
+    """,
+        blocks=2,
+    ),
+    "a barrier of the grid": Small(
+        """
+        for (int i = 1; i <= 2; i++) {
+            y[1 + 64 * blockIdx.x % 192 + t] = i;
+            __syncthreads();
+            if (t == 0) {
+                __threadfence();
+                atomicAdd(y, 1);
+                while (atomicAdd(y, 0) < 3 * i);
+                __threadfence();
+            }
+            __syncthreads();
+            int other = y[1 + 64 * ((blockIdx.x + i) % 3) + t];
+            __syncthreads();
+            if (t == 0) {
+                __threadfence();
+                atomicAdd(y + 200, 1);
+                while (atomicAdd(y + 200, 0) < 200 + 3 * i);
+                __threadfence();
+            }
+            __syncthreads();
+            y[1 + 64 * blockIdx.x % 192 + t] = other;
+        }
+    """,
+        blocks=3,
+    ),
     "local arrays with computed indices": Small("""
         int a[16];
         for (int i = 0; i < 16; i++) a[i] = i * y[i];
@@ -184,6 +315,133 @@ RIGHT = {
 }
 
 WRONG = {
+    "a pair of warps reads what the other pair wrote": Small(
+        """
+        __shared__ volatile int s[128];
+        s[t] = t;
+        asm volatile("bar.sync %0, 64;" ::"r"(t / 64 + 1) : "memory");
+        y[t] = s[t ^ 64];  // wrong
+    """,
+        threads=128,
+        says="race",
+    ),
+    "halves of a warp that meet apart": Small(
+        """
+        __shared__ volatile int s[32];
+        s[t] = t;
+        if (t < 16) __syncwarp(0x0000ffffu); else __syncwarp(0xffff0000u);
+        y[t] = s[t ^ 16];  // wrong
+    """,
+        threads=32,
+        says="race",
+    ),
+    "hand to hand, in the wrong order": Small(
+        """
+        __shared__ volatile int s[96];
+        if (t >= 32) asm volatile("bar.sync 2, 64;" ::: "memory");
+        if (t < 32) s[t] = t;
+        if (t < 64) asm volatile("bar.sync 1, 64;" ::: "memory");
+        if (t >= 64) y[t] = s[t - 64];  // wrong
+        if (t < 32) s[t] = t;  // wrong
+    """,
+        threads=96,
+        says="race",
+    ),
+    "a producer that writes after it has arrived": Small(
+        """
+        __shared__ volatile int s[64];
+        if (t < 32) {
+            s[t] = t;
+            asm volatile("bar.arrive 1, 64;" ::: "memory");
+            s[t] = 2 * t;  // wrong
+        } else {
+            asm volatile("bar.sync 1, 64;" ::: "memory");
+            y[t] = s[t - 32];  // wrong
+        }
+    """,
+        says="race",
+    ),
+    "a barrier of the grid, and threads that have not read yet": Small(
+        """
+        y[1 + 64 * blockIdx.x + t] = t;
+        __syncthreads();
+        if (t == 0) {
+            __threadfence();
+            atomicAdd(y, 1);
+            while (atomicAdd(y, 0) < 2);
+            __threadfence();
+        }
+        __syncthreads();
+        int other = y[1 + 64 * (1 - blockIdx.x) + t];
+        if (t == 0) {
+            __threadfence();
+            atomicAdd(y + 200, 1);
+            while (atomicAdd(y + 200, 0) < 202);
+            __threadfence();
+        }
+        __syncthreads();
+        y[1 + 64 * blockIdx.x + t] = other;  // wrong
+    """,
+        blocks=2,
+        says="race",
+    ),
+    "a lock without fences": Small(
+        """
+        if (t % 32 == 0) {
+            while (atomicCAS(y, 0, 1) != 0);
+            y[1] += t;  // wrong
+            atomicExch(y, 0);
+        }
+    """,
+        blocks=3,
+        says="race",
+    ),
+    "a lock that lacks the fence before it is given back": Small(
+        """
+        if (t % 32 == 0) {
+            while (atomicCAS(y, 0, 1) != 0);
+            __threadfence();
+            y[1] += t;  // wrong
+            atomicExch(y, 0);
+        }
+    """,
+        blocks=3,
+        says="race",
+    ),
+    "the last block adds up, without a fence": Small(
+        """
+        __shared__ bool last;
+        if (t % 32 == 0) y[1 + 2 * blockIdx.x + t / 32] = t;
+        __syncthreads();
+        if (t == 0) last = atomicAdd(y, 1) == gridDim.x - 1;
+        __syncthreads();
+        if (last) y[100 + t] = y[1 + t % 6];  // wrong
+    """,
+        threads=64,
+        blocks=3,
+        says="race",
+    ),
+    "a flag, and a thread that does not wait for it": Small(
+        """
+        volatile int* flag = y;
+        if (blockIdx.x == 0) {
+            y[1 + t] = t;
+            __syncthreads();
+            if (t == 0) {
+                __threadfence();
+                *flag = 1;
+            }
+        } else {
+            if (t == 0) {
+                while (*flag != 1);
+                __threadfence();
+            }
+            y[128 + t] = ((volatile int*)y)[1 + t];  // wrong
+        }
+    """,
+        blocks=2,
+        says="race",
+    ),
     "__syncwarp between warps": Small(
         """
         __shared__ int s[64];
@@ -360,6 +618,71 @@ def run(small: Small) -> list[tuple[str, int | None]]:
 @pytest.mark.parametrize("small", RIGHT.values(), ids=RIGHT.keys())
 def test_right_kernels_raise_no_alarm(small: Small) -> None:
     assert run(small) == []
+
+
+SAME_VALUE = Small(
+    """
+    __shared__ int found;
+    if (t == 0) found = 0;
+    __syncthreads();
+    if (t % 3 == 1) found = 1;
+    y[2] = 7;
+    __syncthreads();
+    y[64 + t] = found;
+""",
+    threads=96,
+)
+
+
+@pytest.mark.parametrize("edit", [("found = 1", "found = t"), ("y[2] = 7", "y[2] = t"), ("y[2] = 7", "y[2] = found")])
+def test_stores_of_one_value_are_told_apart(edit: tuple[str, str]) -> None:
+    """A flag that many set is one kind; that it is set in the same way does not hide that other values race."""
+    assert {message.split(":")[0] for message, _ in run(SAME_VALUE)} == {"same-value race"}
+    old, new = edit
+    wrong = dataclasses.replace(SAME_VALUE, body=SAME_VALUE.body.replace(old, new))
+    kinds = {message.split(":")[0]: line for message, line in run(wrong)}
+    line = next(i for i, text in enumerate(textwrap.dedent(wrong.body).strip().splitlines(), 1) if new in text)
+    assert kinds["race"] == line
+    assert "same-value race" in kinds
+
+
+def test_a_harmless_race_hides_no_real_one_of_the_same_instruction() -> None:
+    """Most threads write 5 as thread 0 did before, and two write 6."""
+    body = """
+    __shared__ volatile int s[2];
+    if (t == 0) s[0] = 5;
+    if (t > 0) s[0] = t < 30 ? 5 : 6;
+    """
+    assert {message.split(":")[0] for message, line in run(Small(body, threads=32)) if line == 3} == {
+        "race",
+        "same-value race",
+    }
+
+
+def test_each_pair_of_racing_instructions_is_told() -> None:
+    body = """
+    __shared__ volatile int s[64];
+    if (t < 32) s[t] = t;
+    else s[t] = 2 * t;
+    y[t] = s[(t + 1) % 64];
+    """
+    found = run(Small(body))
+    others = {message.split("writes at ")[1].split(",")[0] for message, line in found if line == 4}
+    assert others == {"kernel.cu:3", "kernel.cu:4"}
+
+
+def test_findings_have_grades() -> None:
+    body = textwrap.dedent(SAME_VALUE.body).strip()
+    kernel = cp.RawKernel(
+        f'extern "C" __global__ void kernel(int* y) {{ const int t = threadIdx.x;\n{body}\n}}', "kernel"
+    )
+    with observe(races=True) as report:
+        kernel((1,), (96,), (cp.zeros(256, np.int32),))
+    assert {finding.grade for finding in report.findings} == {"warning"}
+    assert report.races == report.at_least("error") == []
+    assert report.at_least("warning") == report.at_least("note") == report.findings
+    with pytest.raises(ValueError, match="grade is 'bad'"):
+        report.at_least("bad")
 
 
 @pytest.mark.parametrize("small", WRONG.values(), ids=WRONG.keys())

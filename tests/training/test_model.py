@@ -110,6 +110,21 @@ def test_a_bare_network_is_no_model(tmp_path):
         lambda tensors, metadata: metadata.update(class_names=[1, 2, 3]),
         lambda tensors, metadata: metadata.update(class_names=[["a"], "b", "c"]),
         lambda tensors, metadata: metadata.update(origin=3),
+        lambda tensors, metadata: metadata.update(class_names="abc"),
+        lambda tensors, metadata: metadata.update(class_names=["a", "b", "b"]),
+        lambda tensors, metadata: metadata.update(class_names={"a": 1, "b": 2, "c": 3}),
+        lambda tensors, metadata: metadata.update(feature_names="xyzw"),
+        lambda tensors, metadata: metadata.update(feature_names=["x"]),
+        lambda tensors, metadata: metadata.update(feature_names=["x", "x", "y", "z"]),
+        lambda tensors, metadata: metadata.update(feature_names=[None] * 4),
+        lambda tensors, metadata: metadata.update(task=["classification"]),
+        lambda tensors, metadata: metadata.update(task=10**30),
+        lambda tensors, metadata: tensors.update({"input.scale": np.full(4, np.nan)}),
+        lambda tensors, metadata: tensors.update({"input.offset": np.full(4, np.inf)}),
+        lambda tensors, metadata: tensors.update({"input.offset": np.zeros((4, 1)), "input.scale": np.ones((4, 1))}),
+        lambda tensors, metadata: tensors.update({"target.offset": np.zeros(3), "target.scale": np.ones(3)}),
+        lambda tensors, metadata: tensors["layer1.bias"].fill(np.nan),
+        lambda tensors, metadata: tensors.update({"layer1.bias": np.full(tensors["layer1.bias"].shape, 1e300)}),
         lambda tensors, metadata: tensors.update({"input.offset": np.zeros(3), "input.scale": np.ones(3)}),
     ],
 )
@@ -119,5 +134,16 @@ def test_a_file_that_does_not_fit_together_is_refused(tmp_path, spoil):
     tensors, metadata = model_file.read(path)
     spoil(tensors, metadata["model"])
     model_file.write(path, tensors, metadata)
+    with pytest.raises(CheckpointError, match="does not describe a model") as caught:
+        Model.load(path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("contents", [None, 3, "x", [], [{}]])
+def test_what_a_file_says_of_its_model_is_a_table(tmp_path, contents):
+    path = tmp_path / "m.safetensors"
+    model().save(path)
+    tensors, metadata = model_file.read(path)
+    model_file.write(path, tensors, {**metadata, "model": contents})
     with pytest.raises(CheckpointError, match="does not describe a model"):
         Model.load(path)

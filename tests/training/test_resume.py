@@ -27,6 +27,7 @@ from gpubp.training import folder as runs
 from gpubp.training import plots
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.config import TrainingConfig
+from gpubp.training.history import HistoryRow
 from gpubp.training.loop import Run
 
 DRIVER = '''
@@ -437,6 +438,54 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(checkpoint, key):
     model_file.write(checkpoint, tensors, metadata)
     with pytest.raises(CheckpointError, match=f"no checkpoint of this version of gpubp.*{key}"):
         Checkpoint.read(checkpoint.parent)
+
+
+ROW = {
+    "epoch": 1, "steps": 4, "learning_rate": 0.1, "train_loss": 1.0, "train_accuracy": None, "validation_loss": None,
+    "validation_accuracy": None, "test_loss": None, "test_accuracy": None, "dead_units": 0, "gradient_norms": [1.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": []}, "network was"),
+        ({"training": "x"}, "training was 'x'; it must be a table"),
+        ({"settings": None}, "settings was None"),
+        ({"data": 3}, "data was 3"),
+        ({"epoch": 0.0}, "epoch was 0.0; it must be a whole number"),
+        ({"epoch": -1}, "epoch was -1"),
+        ({"epoch": 10**30}, "epoch was 10"),
+        ({"epoch": 1}, "history has 0 rows; it must have one for each of 1 epochs"),
+        ({"batch": True}, "batch was True"),
+        ({"history": [ROW]}, "history has 1 rows; it must have one for each of 0 epochs"),
+        ({"history": [{**ROW, "epoch": 2}], "epoch": 1}, "history"),
+        ({"history": [{**ROW, "steps": 1.5}], "epoch": 1}, "steps was 1.5"),
+        ({"history": [{**ROW, "train_loss": None}], "epoch": 1}, "train_loss was None"),
+        ({"history": [{**ROW, "test_loss": "x"}], "epoch": 1}, "test_loss was 'x'"),
+        ({"history": [{**ROW, "gradient_norms": "abc"}], "epoch": 1}, "gradient_norms was 'abc'"),
+        ({"history": [{**ROW, "gradient_norms": [None]}], "epoch": 1}, "gradient_norms was"),
+        ({"history": [{**ROW, "more": 1}], "epoch": 1}, "a row of the history was"),
+        ({"history": "x"}, "a row of the history was 'x'"),
+        ({"history": {"a": 1}}, "a row of the history was 'a'"),
+        ({"warnings": "abc"}, "warnings was 'abc'; it must be a list of names"),
+        ({"warnings": [1]}, "warnings was"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_checkpoint_with_other_types_inside_is_refused(checkpoint, changes, message):
+    tensors, metadata = model_file.read(checkpoint)
+    model_file.write(checkpoint, tensors, {**metadata, **changes})
+    with pytest.raises(CheckpointError, match=f"no checkpoint of this version of gpubp.*{message}") as caught:
+        Checkpoint.read(checkpoint.parent)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_sound_row_is_read_as_it_was(checkpoint):
+    tensors, metadata = model_file.read(checkpoint)
+    model_file.write(checkpoint, tensors, {**metadata, "history": [ROW], "epoch": 1})
+    (row,) = Checkpoint.read(checkpoint.parent).history
+    assert row == HistoryRow(**{**ROW, "gradient_norms": (1.0,)})
 
 
 def test_a_file_that_something_else_wrote_is_refused(checkpoint):

@@ -69,7 +69,10 @@ class Barriers:
             raise self.machine.unsupported(instruction, "clusters")
         active = self.machine.active
         numbers, _ = self._operands(instruction, active)
-        self.arrivals[active.lanes, numbers[active.lanes]] += 1
+        lanes = active.lanes
+        self.arrivals[lanes, numbers[lanes]] += 1
+        if self.machine.observer is not None:
+            self.machine.observer.barrier_arrived(self.machine, lanes, numbers[lanes])
 
     def _operands(self, instruction: Instruction, active: Active) -> tuple[Array, Array]:
         """Return barrier number and expected threads (or _EVERYONE) of each lane.
@@ -99,9 +102,10 @@ class Barriers:
         self.resume[mask] = resume
         np.copyto(self.number, numbers, where=mask)
         np.copyto(self.expected, expected, where=mask)
-        if instruction not in self.instructions:
+        known = [index for index, one in enumerate(self.instructions) if one is instruction]
+        if not known:  # by identity: two barriers may stand on one line
             self.instructions.append(instruction)
-        self.at[mask] = self.instructions.index(instruction)
+        self.at[mask] = known[0] if known else len(self.instructions) - 1
 
     # -- bar.warp.sync ------------------------------------------------------------------------------------------------
 
@@ -109,7 +113,7 @@ class Barriers:
         machine = self.machine
         members = self._lanes(instruction.operands[0])
         if active.count == int(np.count_nonzero(self.live)) or self._warps_complete(members, active.mask):
-            self._warp_synchronized(active.mask)
+            self._warp_synchronized(active.mask, members)
             return True
         self._park(instruction, active, resume, np.full(machine.lanes, _WARP_BARRIER), members)
         return False
@@ -145,7 +149,7 @@ class Barriers:
         missing = self.expected.reshape(-1, WARP) & ~(warp_bits(here) | warp_bits(~self.live))[:, None]
         opened = here & (missing.ravel() == 0)
         if opened.any():
-            self._warp_synchronized(opened)
+            self._warp_synchronized(opened, self.expected)
         return opened
 
     def _complete_blocks(self) -> Array:
@@ -168,7 +172,7 @@ class Barriers:
             self._check_aligned(opened)
             self._reduce(opened)
             self.arrivals.reshape(machine.blocks, -1, BARRIERS)[block[complete], :, number[complete]] = 0
-            self._synchronized(opened)
+            self._synchronized(opened, np.where(self.expected == _EVERYONE, -1, self.number) if counted.any() else None)
         return opened
 
     def _arrived(self, waiting: Array) -> Array:
@@ -196,13 +200,13 @@ class Barriers:
                     f"different barriers, others at {one.location}"
                 )
 
-    def _synchronized(self, mask: Array) -> None:
+    def _synchronized(self, mask: Array, barriers: Array | None = None) -> None:
         if self.machine.observer is not None:
-            self.machine.observer.block_barrier(self.machine, mask)
+            self.machine.observer.block_barrier(self.machine, mask, barriers)
 
-    def _warp_synchronized(self, mask: Array) -> None:
+    def _warp_synchronized(self, mask: Array, members: Array) -> None:
         if self.machine.observer is not None:
-            self.machine.observer.warp_barrier(self.machine, mask)
+            self.machine.observer.warp_barrier(self.machine, mask, members)
 
     # -- bar.red ------------------------------------------------------------------------------------------------------
 

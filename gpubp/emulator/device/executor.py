@@ -12,7 +12,7 @@ from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Block
-from gpubp.emulator.program.ptx import Instruction, Register
+from gpubp.emulator.program.ptx import Instruction, Register, is_fence
 
 #: Nothing that these do can be seen on a device that runs one wave in order and measures no time.
 _NO_EFFECT = frozenset(
@@ -53,7 +53,8 @@ def bind_block(machine: Machine, block: Block) -> BoundBlock:
 def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     """Bind one instruction, its guard apart; None if it has no effect. Raises UnsupportedInstruction."""
     if instruction.opcode in _NO_EFFECT:
-        return None
+        observer = machine.observer
+        return always(lambda: observer.fence(machine)) if observer is not None and is_fence(instruction) else None
     factory = _FACTORIES.get(instruction.opcode, bind_lanewise)
     try:
         bound = factory(machine, instruction)

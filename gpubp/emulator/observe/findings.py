@@ -14,15 +14,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+GRADES = ("note", "warning", "error")
+"""How bad a finding is, the least first."""
+
+
 @dataclass
 class Finding:
     """One mistake. `count` is how often it was seen; `message` describes the first time, with block and thread."""
 
-    kind: str  # "race", "uninitialised read" or "missing wait"
+    kind: str  # "race", "same-value race", "uninitialised read" or "missing wait"
     kernel: str
     location: Location | None
     message: str
     count: int = 1
+
+    @property
+    def grade(self) -> str:
+        """Return one of GRADES: "warning" for a race of two stores of one value, which no GPU of today shows."""
+        return "warning" if self.kind == "same-value race" else "error"
 
     @property
     def line(self) -> int | None:
@@ -84,8 +93,18 @@ class Report:
 
     @property
     def races(self) -> list[Finding]:
-        """Return the data races in shared and in global memory."""
+        """Return the data races in shared and in global memory, but for those of one value."""
         return [finding for finding in self.findings if finding.kind == "race"]
+
+    def at_least(self, grade: str) -> list[Finding]:
+        """Return the findings of this grade ("note", "warning" or "error") or a worse one.
+
+        Raises:
+            ValueError: the grade is unknown.
+        """
+        if grade not in GRADES:
+            raise ValueError(f"grade is {grade!r}: it must be one of {', '.join(GRADES)}")
+        return [finding for finding in self.findings if GRADES.index(finding.grade) >= GRADES.index(grade)]
 
     @property
     def uninitialised(self) -> list[Finding]:
@@ -123,8 +142,8 @@ class Report:
     def _tables(self) -> Iterator[Table]:
         yield _table(
             f"Findings: {len(self.findings)}",
-            ("kind", "times", "what"),
-            [(f.kind, f.count, f.message) for f in self.findings],
+            ("grade", "kind", "times", "what"),
+            [(f.grade, f.kind, f.count, f.message) for f in self.findings],
         )
         if self.instructions:
             rows: list[tuple[Any, ...]] = [(name, count) for name, count in self.instructions.most_common()]
@@ -149,7 +168,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) ->
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(
-            name, justify="left" if name in ("kind", "what", "class", "space", "kernel", "line") else "right"
+            name, justify="left" if name in ("grade", "kind", "what", "class", "space", "kernel", "line") else "right"
         )
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))

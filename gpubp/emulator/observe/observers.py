@@ -1,10 +1,10 @@
 """What to watch while kernels run: `observe(races=True, uninitialised=True, traffic=True)` and the report it gives.
 
 Races follow the CUDA memory model's idea of order within a launch: two accesses to the same bytes, of which one writes
-and not both are atomic, by two threads of a block with no barrier of the block (or __syncwarp within a warp) between
-them, or by two blocks. A barrier of some of a block's threads is taken to order them all, which hides races between
-the others. Ordering by atomics and fences alone is not followed: a kernel that hands data from block to block within a
-launch is reported.
+and not both are strong (atomics; in programs with fences also volatile and relaxed accesses), that nothing orders:
+neither their thread, nor a barrier of both threads, nor a hand-over by fences and strong accesses (clocks.py). An
+execution of an instruction is reported once with each other instruction that it races with. Two stores of one value are
+a kind of their own. What a thread did before it exited counts as known to those that pass a later barrier of its block.
 
 Reads of unwritten memory are known byte by byte. What was allocated before the observer was turned on counts as
 unwritten where it still holds the poison pattern.
@@ -23,16 +23,20 @@ from typing import Any
 import numpy as np
 
 from gpubp.chips import WARP
+from gpubp.emulator.device import native
 from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, POISON
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow
+from gpubp.emulator.observe.clocks import Clock, Clocks, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
 from gpubp.emulator.program.cfg import Block
-from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair
+from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 
-_KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.ATOMIC, "async": shadow.STORE}
+_KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.STORE, "async": shadow.STORE}
+_ROOM = 1024
+"""Races of one instruction that are looked at in one go."""
 
 
 # -- turning observers on ---------------------------------------------------------------------------------------------
@@ -82,6 +86,7 @@ class _Site:
     space: str
     kind: str
     nbytes: int
+    strong: bool
     threads: int = 0
     totals: Array = field(default_factory=lambda: np.zeros(3, np.int64))
 
@@ -93,22 +98,21 @@ class _Watched:
         # by line and class, flops a thread, threads so far
         self.counts: list[tuple[Counter[tuple[Location | None, str]], int, list[int]]] = []
         lanes = machine.lanes
-        self.epoch = np.zeros(machine.blocks, np.int32)
-        self.warp_epoch = np.zeros(lanes // WARP, np.int32)
-        self.when = np.zeros(lanes, np.int32)
-        self.threads = np.zeros(lanes, np.int32)
+        self.clocks = Clocks(machine.blocks, machine.padded, width_of(machine.program, machine.padded))
+        self.by_memory = orders_by_memory(machine.program)
+        self.threads = np.zeros(lanes, np.int32)  # of the grid, from 1
+        self.firsts = np.zeros(lanes, np.int32)  # the first thread of each one's block
         self.bits = {space: _granularity(machine, space) for space in ("shared", "global")}
-        self.found = np.zeros(5, np.int64)
+        self.found = np.zeros((_ROOM, shadow.FOUND), np.int64)
+        self.no_reads = np.zeros((0, 0), np.int32)
+        self.shared_reads = self.no_reads
+        self.places: dict[int, Clock] = {}  # what was published where in shared memory, by host address
         shape = machine.shared.shape
         self.shared_cells = np.zeros((0, shadow.CELL), np.int32)
         self.shared_states = np.zeros(0, np.uint8)
         self.local_states = np.zeros(0, np.uint8)
         self.shared_size = shape[0] * shape[1]
         self.local_size = machine.local.size
-
-    def renew_when(self, machine: Machine) -> None:
-        epochs = self.epoch[machine.block_of_lane] << shadow.WARP_BITS
-        np.add(epochs, np.repeat(self.warp_epoch & ((1 << shadow.WARP_BITS) - 1), WARP), out=self.when)
 
 
 def _granularity(machine: Machine, space: str) -> int:
@@ -140,6 +144,7 @@ class Observer:
         self._site_of: dict[tuple[int, str, str], _Site] = {}
         self._findings: dict[tuple[Any, ...], Finding] = {}
         self._lines: dict[tuple[Any, ...], LineAccesses] = {}
+        self._places: dict[int, Clock] = {}  # what was published where in memory, by host address
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
         self._global_states = np.zeros(0, np.uint8)
         if uninitialised:
@@ -192,6 +197,7 @@ class Observer:
             self._global_states[start : start + machine.parameter_bytes.size] = shadow.DEFINED
         if self.races:
             self._global_cells = np.zeros(((MEMORY.extent >> watched.bits["global"]) + 1, shadow.CELL), np.int32)
+            self._places.clear()
         self.report.launches[machine.program.name] += 1
 
     def begin_wave(self, machine: Machine) -> None:
@@ -199,13 +205,14 @@ class Observer:
         watched = self._state(machine)
         lane = np.arange(machine.lanes)
         watched.threads[:] = machine.first_block * machine.padded + lane + 1
-        watched.epoch[:] = 0
-        watched.warp_epoch[:] = 0
-        watched.when[:] = 0
+        watched.firsts[:] = watched.threads - lane % machine.padded
         if self.races:
-            watched.shared_cells = np.zeros(
-                ((watched.shared_size >> watched.bits["shared"]) + 1, shadow.CELL), np.int32
-            )
+            watched.clocks.begin(machine.first_block)
+            watched.places.clear()
+            cells = (watched.shared_size >> watched.bits["shared"]) + 1
+            watched.shared_cells = np.zeros((cells, shadow.CELL), np.int32)
+            if watched.clocks.known.shape[1]:
+                watched.shared_reads = np.zeros((cells, machine.padded), np.int32)
         if self.races or self.uninitialised:
             watched.shared_states = np.zeros(watched.shared_size, np.uint8)
         if self.uninitialised:
@@ -254,21 +261,45 @@ class Observer:
             self._watched[machine] = _Watched(machine)
         return self._watched[machine]
 
-    # -- barriers -----------------------------------------------------------------------------------------------------
+    # -- barriers and fences ------------------------------------------------------------------------------------------
 
-    def block_barrier(self, machine: Machine, mask: Array) -> None:
-        """The threads of `mask` have passed a barrier of their block."""
-        if self.races:
-            watched = self._state(machine)
-            watched.epoch[mask.reshape(machine.blocks, -1).any(axis=1)] += 1
-            watched.renew_when(machine)
+    def block_barrier(self, machine: Machine, mask: Array, barriers: Array | None = None) -> None:
+        """The threads of `mask` have passed barriers of their blocks.
 
-    def warp_barrier(self, machine: Machine, mask: Array) -> None:
-        """The threads of `mask` have passed bar.warp.sync."""
+        Those at a barrier that counts threads name it in `barriers`, which is -1 for the others: they are all.
+        """
+        if not self.races:
+            return
+        clocks = self._state(machine).clocks
+        if barriers is not None:
+            mask = mask.copy()
+            for block in np.unique(machine.block_of_lane[mask & (barriers >= 0)]):
+                first = int(block) * machine.padded
+                lanes = first + np.flatnonzero(mask[first : first + machine.padded])
+                found = np.unique(barriers[lanes])
+                if lanes.size == machine.threads and found.size == 1:
+                    continue  # the whole block
+                for barrier in found:
+                    clocks.some_barrier(lanes[barriers[lanes] == barrier], int(barrier))
+                mask[lanes] = False
+        if mask.any():
+            clocks.block_barrier(mask)
+
+    def barrier_arrived(self, machine: Machine, lanes: Array, barriers: Array) -> None:
+        """Lanes have arrived at barriers, one each, without waiting."""
         if self.races:
-            watched = self._state(machine)
-            watched.warp_epoch[mask.reshape(-1, WARP).any(axis=1)] += 1
-            watched.renew_when(machine)
+            self._state(machine).clocks.arrive(lanes, barriers)
+
+    def warp_barrier(self, machine: Machine, mask: Array, members: Array) -> None:
+        """The threads of `mask` have passed bar.warp.sync, each with those of its warp that `members` names."""
+        if self.races:
+            lanes = np.flatnonzero(mask)
+            self._state(machine).clocks.warp_barrier(lanes, members[lanes])
+
+    def fence(self, machine: Machine) -> None:
+        """The active lanes have executed a fence."""
+        if self.races:
+            self._state(machine).clocks.fence(machine.active.lanes)
 
     # -- instructions -------------------------------------------------------------------------------------------------
 
@@ -323,7 +354,8 @@ class Observer:
         """Return the site of an instruction, which the machines of a kernel share."""
         key = (id(instruction), space, kind)
         if key not in self._site_of:
-            site = _Site(len(self._sites), machine.program.name, instruction, space, kind, nbytes)
+            strong = kind == "atomic" or (orders_by_memory(machine.program) and is_strong(instruction))
+            site = _Site(len(self._sites), machine.program.name, instruction, space, kind, nbytes, strong)
             self._sites.append(site)
             self._site_of[key] = site
         return self._site_of[key]
@@ -342,11 +374,15 @@ class Observer:
         return count
 
     def _race_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
-        kind = _KINDS[site.kind]
+        orders = watched.by_memory and site.strong
+        stored = _stored(machine, site)
+        places = self._places if site.space == "global" else watched.places
 
         def check(pointers: Array) -> None:
             active = machine.active
-            self._check_races(machine, watched, site, kind, pointers, active.lanes, active.whole, active.count)
+            self._check_races(machine, watched, site, pointers, active.lanes, active.whole, active.count, stored)
+            if orders:
+                watched.clocks.follow(places, site.instruction, site.kind, active.lanes, pointers)
 
         return check
 
@@ -355,43 +391,89 @@ class Observer:
         machine: Machine,
         watched: _Watched,
         site: _Site,
-        kind: int,
         pointers: Array,
         lanes: Array,
         whole: bool,
         count: int,
+        stored: list[Array] | None = None,
     ) -> None:
         shared = site.space == "shared"
         cells = watched.shared_cells if shared else self._global_cells
         base = machine.shared.ctypes.data if shared else MEMORY.host_base
-        races = shadow.check_races(
-            cells,
-            watched.bits[site.space],
-            base,
-            pointers,
-            site.nbytes,
-            watched.threads,
-            watched.when,
-            machine.padded,
-            lanes,
-            whole,
-            count,
-            kind,
-            site.number,
-            watched.found,
+        clocks = watched.clocks
+        start = 0
+        while start < count:
+            start, races = shadow.check_races(
+                cells,
+                watched.bits[site.space],
+                base,
+                pointers,
+                site.nbytes,
+                watched.threads,
+                watched.firsts,
+                clocks.number,
+                clocks.floor,
+                clocks.known,
+                watched.shared_reads if shared else watched.no_reads,
+                watched.by_memory,
+                machine.padded,
+                lanes,
+                whole,
+                start,
+                count,
+                _KINDS[site.kind],
+                2 * site.number + site.strong,
+                watched.found,
+            )
+            if races:
+                self._add_races(machine, watched, site, pointers, lanes, watched.found[:races], stored)
+
+    def _add_races(
+        self,
+        machine: Machine,
+        watched: _Watched,
+        site: _Site,
+        pointers: Array,
+        lanes: Array,
+        found: Array,
+        stored: list[Array] | None,
+    ) -> None:
+        """Report what the race detector has found, but for what was handed over by memory."""
+        if watched.by_memory:
+            clocks, padded = watched.clocks, machine.padded
+            blocks, threads = np.divmod(found[:, shadow.OTHER] - 1, padded)
+            asking = lanes[found[:, shadow.POSITION]]
+            details = zip(
+                asking.tolist(), blocks.tolist(), threads.tolist(), found[:, shadow.NUMBER].tolist(), strict=True
+            )
+            ordered = np.array([clocks.knows(*detail) for detail in details])
+            found = found[~ordered]
+        same = found[:, shadow.WROTE] & (
+            False if stored is None else _same_values(site, stored, pointers, lanes, found)
         )
-        if races:
-            position, other, other_site, wrote, _ = (int(value) for value in watched.found)
-            lane = int(lanes[position])
-            self._add_race(machine, site, self._sites[other_site], lane, other - 1, bool(wrote), races)
+        kinds = 2 * (found[:, shadow.SITE] >> 1) + same
+        for kind in np.unique(kinds):
+            alike = found[kinds == kind]
+            self._add_race(machine, site, int(lanes[alike[0, shadow.POSITION]]), alike[0], bool(kind & 1), len(alike))
 
     def _add_race(
-        self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool, times: int
+        self,
+        machine: Machine,
+        site: _Site,
+        lane: int,
+        found: Array,
+        same: bool,
+        times: int,
     ) -> None:
-        key = ("race", machine.program.name, site.instruction, other.instruction)
+        other = self._sites[int(found[shadow.SITE]) >> 1]
+        kind = "same-value race" if same else "race"
+        key = (kind, machine.program.name, site.instruction, other.instruction)
         if key not in self._findings:
+            thread, wrote = int(found[shadow.OTHER]) - 1, bool(found[shadow.WROTE])
             message = self._race_message(machine, site, other, lane, thread, wrote)
-            self._findings[key] = Finding("race", machine.program.name, site.instruction.location, message, 0)
+            if same:
+                message += "; both write the same value"
+            self._findings[key] = Finding(kind, machine.program.name, site.instruction.location, message, 0)
         self._findings[key].count += times
 
     def _race_message(self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool) -> str:
@@ -457,7 +539,36 @@ class Observer:
             )
         if self.races:
             site = self._site(machine, instruction, "shared", nbytes, "async")
-            self._check_races(machine, watched, site, shadow.STORE, targets, lanes, False, lanes.size)
+            self._check_races(machine, watched, site, targets, lanes, False, lanes.size)
+
+
+def _stored(machine: Machine, site: _Site) -> list[Array] | None:
+    """Return what a plain store writes, item by item, as arrays over lanes; None for other instructions."""
+    instruction = site.instruction
+    if instruction.opcode != "st":
+        return None
+    value = instruction.operands[1]
+    items = value.items if isinstance(value, Vector) else (value,)
+    dtype = np.dtype(f"u{TYPE_BYTES[instruction.modifiers[-1]]}")
+    return [machine.lanes_of(item, dtype) for item in items]
+
+
+def _same_values(site: _Site, stored: list[Array], pointers: Array, lanes: Array, found: Array) -> Array:
+    """Return which of the found writes wrote what the store writes now, whose lanes write one after the other."""
+    position = found[:, shadow.POSITION]
+    mine = np.concatenate([items[lanes].reshape(-1, 1).view(np.uint8) for items in stored], axis=1)
+    theirs = np.empty((position.size, site.nbytes), np.uint8)
+    native.read_bytes(pointers[position], np.full(position.size, site.nbytes), theirs)
+    if (found[:, shadow.SITE] >> 1 == site.number).any():
+        # The last lane before that wrote the place in this same step, if there is one, has not done it yet.
+        last: dict[int, int] = {}
+        before = np.full(lanes.size, -1)
+        for index, pointer in enumerate(pointers[: lanes.size].tolist()):
+            before[index] = last.get(pointer, -1)
+            last[pointer] = index
+        now = before[position]
+        theirs[now >= 0] = mine[now[now >= 0]]
+    return (mine[position] == theirs).all(axis=1)
 
 
 # -- classes of instructions ------------------------------------------------------------------------------------------

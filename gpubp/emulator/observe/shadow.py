@@ -6,13 +6,18 @@ import numpy as np
 
 from gpubp.emulator.loops import loop
 
-LOAD, STORE, ATOMIC = range(3)
+LOAD, STORE = range(2)
 
-# A cell of the race detector stands for a few bytes of memory, and remembers who touched them last.
-# "When" is the thread's barrier count: barriers of the block in the high bits, those of the warp in the low ones.
-WRITER, WRITTEN, WRITE_SITE, READER, OTHER_READER, READ, READ_SITE, WRITE_ATOMIC = range(8)
-CELL = 8
-WARP_BITS = 10
+# A cell of the race detector stands for a few bytes of memory, and remembers who touched them last: the thread, its
+# number then (see clocks.py), and the site, with the lowest bit set if the access is strong. Two readers that nothing
+# orders are kept; MANY says that there were more, whose numbers stand in the cell's row of `reads`, if there is one.
+WRITER, WRITTEN, WRITE_SITE, READER, READ, READ_SITE, OTHER_READER, OTHER_READ, OTHER_SITE, MANY = range(10)
+CELL = 10
+
+# What is found of a race: position of the lane, the other thread, its number, its site, and whether it wrote.
+POSITION, OTHER, NUMBER, SITE, WROTE = range(5)
+FOUND = 5
+
 
 # States of a byte for the observer of uninitialised reads.
 UNWRITTEN, DEFINED, PENDING = range(3)
@@ -31,67 +36,137 @@ def _place(pointer, base, nbytes, size):
 
 
 @loop
-def _unordered(one, one_when, other, other_when, padded):
-    """True if no barrier of their block or warp orders the accesses of two threads (numbered from 1)."""
-    if one == other:
+def _unordered(other, number, thread, first, floor, known, lane, padded):
+    """True if a thread (numbered from 1), which `lane` runs, does not know another's access by its number.
+
+    `first`: the number of the first thread of its block; `floor`: that of its block.
+    """
+    column = other - first
+    if other == thread or (0 <= column < padded and number < floor):
         return False
-    if (one - 1) // padded != (other - 1) // padded:
-        return True  # nothing orders two blocks of a launch
-    if one_when >> WARP_BITS != other_when >> WARP_BITS:
-        return False
-    return (one - 1) // 32 != (other - 1) // 32 or one_when == other_when
+    width = known.shape[1]
+    if width == 0 or column < 0 or column >= padded:
+        return True  # of another block, the caller knows more
+    if width < padded and column // width != (thread - first) // width:
+        return True
+    return known[lane, column % width] < number
 
 
 @loop
-def check_races(cells, bits, base, pointers, nbytes, threads, when, padded, lanes, whole, count, kind, site, found):
-    """Record the accesses of the active lanes and return the number of races.
+def check_races(
+    cells, bits, base, pointers, nbytes, threads, firsts, number, floors, known, reads, doubt, padded, lanes, whole,
+    start, count, kind, site, found,
+):  # fmt: skip
+    """Record the accesses of the active lanes from position `start` on, and find which race.
 
-    `found` gets the first one: position, other thread, other site, whether the other wrote, and the cell.
+    `firsts`: of each lane, the number of its block's first thread. `doubt`: accesses may be ordered by memory after
+    all, so more than one is told of each access. Fills `found`; returns the position up to which it came before
+    that was full, and how many rows it has filled.
     """
     races = 0
-    for i in range(count):
+    each = max(1, nbytes >> bits)
+    strong = site & 1
+    simple = known.shape[1] == 0
+    size = cells.shape[0] << bits
+    for i in range(start, count):
+        if races + 3 * each > found.shape[0]:
+            return i, races
         lane = i if whole else lanes[i]
-        thread, now = threads[lane], when[lane]
-        first = _place(pointers[i], base, nbytes, cells.shape[0] << bits) >> bits
-        for index in range(first, first + max(1, nbytes >> bits)):
-            cell = cells[index]
-            writer = cell[WRITER]
-            both_atomic = kind == ATOMIC and cell[WRITE_ATOMIC]
-            clash = writer != 0 and not both_atomic and _unordered(writer, cell[WRITTEN], thread, now, padded)
-            if clash:
-                if races == 0:
-                    found[0], found[1], found[2], found[3], found[4] = i, writer, cell[WRITE_SITE], 1, index
-                races += 1
+        thread, now, first, floor = threads[lane], number[lane], firsts[lane], floors[lane]
+        place = _place(pointers[i], base, nbytes, size) >> bits
+        for index in range(place, place + each):
+            sure = False
+            other = cells[index, WRITER]
+            if other != 0 and other != thread and not (strong and cells[index, WRITE_SITE] & 1):
+                written = cells[index, WRITTEN]
+                if _unordered(other, written, thread, first, floor, known, lane, padded):
+                    _note(found, races, i, other, written, cells[index, WRITE_SITE], 1)
+                    races += 1
+                    sure = not doubt
+            one, two = cells[index, READER], cells[index, OTHER_READER]
             if kind == LOAD:
-                reader = cell[READER]
-                if reader != thread:
-                    other = cell[OTHER_READER]
-                    # A reader of another block stays unordered for good, so it is worth keeping.
-                    if other == 0 or (other - 1) // padded == (thread - 1) // padded:
-                        if reader != 0 and _unordered(reader, cell[READ], thread, now, padded):
-                            cell[OTHER_READER] = reader
-                        else:
-                            cell[OTHER_READER] = 0
-                    cell[READER] = thread
-                elif cell[READ] != now and not _unordered(cell[OTHER_READER], cell[READ], thread, now, padded):
-                    cell[OTHER_READER] = 0
-                cell[READ] = now
-                cell[READ_SITE] = site
+                if simple and one != thread and two != 0 and two != thread:
+                    # Two readers of this block since its last barrier: whoever writes races with one of them.
+                    recent = cells[index, READ] >= floor and cells[index, OTHER_READ] >= floor
+                    if recent and 0 <= one - first < padded and 0 <= two - first < padded:
+                        continue
+                if one == 0 or (one == thread and simple):
+                    cells[index, READER], cells[index, READ], cells[index, READ_SITE] = thread, now, site
+                else:
+                    _note_read(cells, index, thread, now, site, first, floor, known, lane, reads, padded)
                 continue
-            reader = cell[READER]
-            if reader == thread:
-                reader = cell[OTHER_READER]
-            if reader != 0 and not clash and _unordered(reader, cell[READ], thread, now, padded):
-                if races == 0:
-                    found[0], found[1], found[2], found[3], found[4] = i, reader, cell[READ_SITE], 0, index
-                races += 1
-            cell[WRITER] = thread
-            cell[WRITTEN] = now
-            cell[WRITE_SITE] = site
-            cell[WRITE_ATOMIC] = kind == ATOMIC
-            cell[READER] = 0
-            cell[OTHER_READER] = 0
-    return races
+            if one != 0:
+                for slot in (READER, OTHER_READER):
+                    other = cells[index, slot]
+                    if sure or other == 0 or (strong and cells[index, slot + 2] & 1):
+                        continue
+                    read = cells[index, slot + 1]
+                    if _unordered(other, read, thread, first, floor, known, lane, padded):
+                        _note(found, races, i, other, read, cells[index, slot + 2], 0)
+                        races += 1
+                        sure = not doubt
+                if not sure and cells[index, MANY] and reads.shape[0] != 0:
+                    for column in range(padded):
+                        read = reads[index, column] >> 1
+                        if read == 0 or (strong and reads[index, column] & 1):
+                            continue
+                        if _unordered(first + column, read, thread, first, floor, known, lane, padded):
+                            _note(found, races, i, first + column, read, cells[index, READ_SITE], 0)
+                            races += 1
+                            if not doubt or races + 3 * each > found.shape[0]:
+                                break
+                cells[index, READER] = cells[index, OTHER_READER] = cells[index, MANY] = 0
+            cells[index, WRITER] = thread
+            cells[index, WRITTEN] = now
+            cells[index, WRITE_SITE] = site
+    return count, races
+
+
+@loop
+def _note(found, row, position, other, number, site, wrote):
+    found[row, POSITION], found[row, OTHER], found[row, NUMBER] = position, other, number
+    found[row, SITE], found[row, WROTE] = site, wrote
+
+
+@loop
+def _note_read(cells, index, thread, now, site, first, floor, known, lane, reads, padded):
+    """Remember a read in the place of one that its thread knows: who does not know this one does not know that one.
+
+    Of three that nothing orders two are kept here, of two blocks if they can be: a later writer that does not know the
+    third does not know one of these, as long as only barriers of whole blocks order accesses; else `reads` has all.
+    """
+    if cells[index, MANY] and reads.shape[0] != 0:
+        _keep_read(reads, index, thread - first, now, site)
+    slot = READER
+    one, two = cells[index, READER], cells[index, OTHER_READER]
+    if one != thread:
+        if two == thread:
+            slot = OTHER_READER
+        elif _unordered(one, cells[index, READ], thread, first, floor, known, lane, padded):
+            slot = OTHER_READER
+            if two != 0 and _unordered(two, cells[index, OTHER_READ], thread, first, floor, known, lane, padded):
+                if reads.shape[0] != 0:
+                    _keep_read(reads, index, one - first, cells[index, READ], cells[index, READ_SITE])
+                    _keep_read(reads, index, two - first, cells[index, OTHER_READ], cells[index, OTHER_SITE])
+                    _keep_read(reads, index, thread - first, now, site)
+                    cells[index, MANY] = 1
+                if (one - 1) // padded != (two - 1) // padded:
+                    if 0 <= one - first < padded:
+                        slot = READER
+                    elif two < first or two >= first + padded:
+                        return
+    if cells[index, slot] == thread and cells[index, slot + 1] == now:
+        site &= cells[index, slot + 2] | -2  # strong only if both are
+    cells[index, slot], cells[index, slot + 1], cells[index, slot + 2] = thread, now, site
+
+
+@loop
+def _keep_read(reads, index, column, number, site):
+    """Keep a thread's number when it read, and in the lowest bit whether it read strongly (then only that way)."""
+    strong = site & 1
+    if reads[index, column] >> 1 == number:
+        strong &= reads[index, column]
+    reads[index, column] = 2 * number + strong
 
 
 @loop

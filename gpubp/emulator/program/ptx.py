@@ -116,6 +116,11 @@ class Instruction:
     text: str
 
 
+def is_fence(instruction: Instruction) -> bool:
+    """Return True for an instruction that orders the accesses of its thread."""
+    return instruction.opcode in ("membar", "fence") and not {"proxy", "mbarrier_init"} & set(instruction.modifiers)
+
+
 @dataclass(frozen=True)
 class Variable:
     """A variable in memory: `count` elements of `type` in `space`."""

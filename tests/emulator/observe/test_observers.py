@@ -274,10 +274,30 @@ def test_no_access_goes_beyond_the_shadow_memory(address):
         shadow.check_written(states, 100, pointers, 4, 2)
     with pytest.raises(IndexError):
         shadow.set_state(states, 100, pointers, 4, 2, shadow.UNWRITTEN)
-    cells, found = np.zeros((25, shadow.CELL), np.int32), np.zeros(5, np.int64)
+    cells, found = np.zeros((25, shadow.CELL), np.int32), np.zeros((8, shadow.FOUND), np.int64)
+    numbers, rows = np.ones(2, np.int32), np.zeros((2, 0), np.int32)
     with pytest.raises(IndexError):
         shadow.check_races(
-            cells, 2, 100, pointers, 4, lanes.astype(np.int32), np.zeros(2, np.int32), 32, lanes, True, 2, 1, 0, found
+            cells,
+            2,
+            100,
+            pointers,
+            4,
+            numbers,
+            numbers,
+            numbers,
+            numbers,
+            rows,
+            rows,
+            False,
+            32,
+            lanes,
+            True,
+            0,
+            2,
+            1,
+            0,
+            found,
         )
 
 
