@@ -429,6 +429,8 @@ def _prepare_update(case: Case, rng: np.random.Generator) -> Problem:
     limits = {"clipped": 0.3, "scaled_clipped": 0.3, "within": 3.0, "nan": 1.0, "infinite": 1.0}
     max_norm = limits[case.mode] * case.scale if case.mode in limits else None
     scaling = _SCALING if case.mode in HALF_MODES["prepare_update"] else None
+    if case.mode == "grown":
+        scaling = replace(_SCALING, growth_interval=1)  # the shortest
     control = rng.normal(0, 1, len(Control))  # what it must not change, or sets whatever was there
     control[Control.STEP] = _LATE_STEP
     if scaling is None:
