@@ -54,12 +54,14 @@ PRODUCT_SHAPES = (
     (17, 31, 13),
     (3, 257, 5),
     (257, 3, 7),
-    (37, 41, 1),
+    (36, 41, 1),
     (5, 7, 1031),
     (16, 16, 512),
     (130, 132, 36),
 )
-"""M, N, K: sides of 1, around the tile, primes, tall, wide, K of 1 and K long."""
+"""M, N, K: sides of 1, around the tile, primes, tall, wide, K of 1 and K long; rows of the result on 16-byte boundaries
+and off them, whatever their number.
+"""
 
 LARGE = "+large"
 """What is put behind a variant for the tiles of a chip with one multiprocessor: the largest that the shape allows.
@@ -82,7 +84,7 @@ MIXED_SHAPES = (
     (TILE, 2 * TILE, 32),
     (17, 31, 13),
     (257, 3, 6),
-    (37, 41, 1),
+    (36, 41, 1),
     (5, 7, 1031),
     (16, 24, 2048),
     (130, 136, 40),

@@ -129,7 +129,7 @@ def _dense_forward(case: Case, rng: np.random.Generator) -> Problem:
 
 
 def _softmax(case: Case, rng: np.random.Generator) -> Problem:
-    z = _rounded(rng.normal(0, 5, case.shape), case.storage)
+    z = _logits(case, rng, 5)
     dtype = case.master if case.mode == "master" else case.storage
 
     def expect() -> dict[str, Expected]:
@@ -160,7 +160,7 @@ def _output_delta(case: Case, rng: np.random.Generator) -> Problem:
     scaled = case.mode == "scaled"
     loss = losses.get({"name": loss_name, "reduction": "sum" if case.mode == "sum" else "mean"})
     activation = _activation(activation_name)
-    z = _rounded(rng.normal(0, 2, case.shape), case.storage)
+    z = _logits(case, rng, 2) if loss.from_logits else _rounded(rng.normal(0, 2, case.shape), case.storage)
     if loss.from_logits:
         output = saved = z
     else:
@@ -262,7 +262,7 @@ def _output_delta_error(
         return (_softmax_error(output, a, case.master) + c * u * np.abs(g)) / divisor
     if loss.name == "binary_cross_entropy":
         # a − y: a's own error, then the difference's
-        return c * u * (np.abs(g) + 1 / (1 + np.exp(-output))) / divisor
+        return c * u * (np.abs(g) + references.sigma(activations.get("sigmoid"), output)) / divisor
     if activation.name == "softmax":
         terms = np.abs(saved) * (np.abs(g) + (np.abs(g) * saved).sum(axis=1, keepdims=True) * output.shape[1] ** 0.5)
         return c * u * terms / divisor
@@ -423,10 +423,14 @@ _SCALING = LossScaling(initial=1024.0, growth_interval=10)
 
 def _prepare_update(case: Case, rng: np.random.Generator) -> Problem:
     """Return the problem of prepare_update at one state of `control`, by the case's mode."""
-    norm = {"nan": np.nan, "infinite": np.inf, "skipped": np.inf, "skipped_nan": np.nan}.get(case.mode, case.scale)
+    norm = {"unclipped": np.nan, "nan": np.nan, "infinite": np.inf, "skipped": np.inf, "skipped_nan": np.nan}.get(
+        case.mode, case.scale
+    )
     limits = {"clipped": 0.3, "scaled_clipped": 0.3, "within": 3.0, "nan": 1.0, "infinite": 1.0}
     max_norm = limits[case.mode] * case.scale if case.mode in limits else None
     scaling = _SCALING if case.mode in HALF_MODES["prepare_update"] else None
+    if case.mode == "grown":
+        scaling = replace(_SCALING, growth_interval=1)  # the shortest
     control = rng.normal(0, 1, len(Control))  # what it must not change, or sets whatever was there
     control[Control.STEP] = _LATE_STEP
     if scaling is None:
@@ -791,6 +795,13 @@ def _tf32(case: Case) -> dict[str, bool]:
 def _activation(name: str) -> Activation:
     """Return the activation of this name, its own number such that its derivative has a kink at 0 where it can."""
     return activations.get({"name": name, "alpha": 0.75} if name == "elu" else name)
+
+
+def _logits(case: Case, rng: np.random.Generator, spread: float) -> np.ndarray:
+    """Return normal logits; in every third row the first is so small that e^(z − z₀) overflows for the others."""
+    z = rng.normal(0, spread, case.shape)
+    z[2::3, 0] -= 1000
+    return _rounded(z, case.storage)
 
 
 def _saved(case: Case, rng: np.random.Generator, activation: Activation, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,9 +19,10 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from edits import Edit, Source, thinned
 from judge import INVALID, KILLED, SAME, SURVIVED, Judge, Verdict
@@ -30,6 +31,9 @@ from suite import KERNELS, Instance
 EQUIVALENTS = Path(__file__).with_name("equivalents.toml")
 REMEMBERED = Path(__file__).parents[2] / ".cache" / "mutants.json"
 """What killed each mutant the last time. It is tried first; where it is wrong, that costs a moment."""
+
+SAMPLE_KERNELS = 2
+"""Instances of kernels that the mutants of a sample are tried on first: only those are compiled as they are."""
 
 LISTED_TRIES = 3
 """Changed instances that a listed mutant is tried on, but with --whole."""
@@ -139,7 +143,7 @@ class Order:
         except (OSError, ValueError):
             self._remembered = {}
 
-    def __call__(self, source: Source, edit: Edit) -> tuple[Edit, list[Instance], int | None]:
+    def __call__(self, source: Source, edit: Edit, most: int | None) -> tuple[Edit, list[Instance], int | None]:
         """Return an edit with the instances to try, and how many that it changes."""
         start, end = source.block_of(edit.start)
         block = source.line_of(start), source.line_of(end - 1)
@@ -150,7 +154,7 @@ class Order:
             kills = [self._kills[place, instance.name] for place in (self._blocks[key_of(edit)], edit.file)]
             return instance.name != before, *(-each for each in kills)
 
-        found = sorted(self._judge.concerned(edit, block), key=rank)
+        found = sorted(self._judge.concerned(edit, block, most), key=rank)
         listed_alone = key_of(edit) in self._reasons and not self._whole
         return edit, found, LISTED_TRIES if listed_alone else None
 
@@ -184,19 +188,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="gpubp-mutants-") as folder, open(given.log or os.devnull, "w") as log:
         judge = Judge(Path(folder), dict.fromkeys(source.language for source, _ in chosen))
         order = Order(judge, tally.reasons, given.whole)
-        work = (order(source, edit) for source, edit in chosen)
         try:
-            for number, (edit, verdict) in enumerate(judge.judge(work, given.jobs), 1):
+            verdicts = judged(judge, order, chosen, SAMPLE_KERNELS if given.sample else None, given.jobs, log)
+            unsettled = []
+            for edit, verdict in verdicts:
+                if given.sample and verdict.outcome == SURVIVED and key_of(edit) not in tally.reasons:
+                    unsettled.append(edit)  # of few kernels
+                else:
+                    tally.add(edit, verdict)
+            again = [(source, edit) for source, edit in chosen if edit in unsettled]
+            for edit, verdict in judged(judge, order, again, None, given.jobs, log):
                 tally.add(edit, verdict)
-                order.learn(edit, verdict)
-                print(f"{verdict.outcome}, {verdict.seconds:.2f} s: {edit}\n    {verdict}", file=log, flush=True)
-                if number % 100 == 0:
-                    print(f"{number:,} of {len(chosen):,} after {time.monotonic() - started:.0f} s", flush=True)
             tally.complaints += judge.failures_unchanged(tally.killers, given.jobs)
         finally:
             judge.close()
             order.keep()
     return report(tally, time.monotonic() - started)
+
+
+def judged(
+    judge: Judge,
+    order: Order,
+    chosen: Sequence[tuple[Source, Edit]],
+    most: int | None,
+    jobs: int,
+    log: TextIO,
+) -> Iterator[tuple[Edit, Verdict]]:
+    """Give the verdict on each mutant as it comes; tell how far it is, and write it to the log.
+
+    most: instances that each is tried on; None: all that concern it.
+    """
+    started = time.monotonic()
+    work = (order(source, edit, most) for source, edit in chosen)
+    for number, (edit, verdict) in enumerate(judge.judge(work, jobs), 1):
+        order.learn(edit, verdict)
+        print(f"{verdict.outcome}, {verdict.seconds:.2f} s: {edit}\n    {verdict}", file=log, flush=True)
+        if number % 100 == 0:
+            print(f"{number:,} of {len(chosen):,} after {time.monotonic() - started:.0f} s", flush=True)
+        yield edit, verdict
 
 
 def report(tally: Tally, seconds: float) -> int:

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -116,33 +117,35 @@ class Judge:
         self._slots: list[_Slot] = []
 
     # --- the kernels as they are --------------------------------------------------------------------------------------
-    def _prepare(self, candidates: Sequence[Instance]) -> None:
-        """Compile the kernels as they are."""
-        for instance in candidates:
-            if instance.ptx:
-                continue
-            backend = self._backends["cuda" if instance.backend == "cupy" else "numba"](instance.arch)
-            ptx = _ptx_of(backend, instance)
-            instance.lines = lines_of(ptx)
-            # what this loads, forks then have: observers take long, and load the same for each instance of a kernel
-            first = not any(each.ptx for each in candidates if each.launch.kernel == instance.launch.kernel)
-            with runner.on_chip(instance.arch):
-                runner.run_case(backend, instance.cases[0], observe=first)
-            instance.ptx = strip(ptx)
-
-    def concerned(self, edit: Edit, block: tuple[int, int]) -> list[Instance]:
+    def concerned(self, edit: Edit, block: tuple[int, int], most: int | None = None) -> list[Instance]:
         """Return the instances that an edit may change: those with an instruction of the function or structure that it
-        is in, lines `block`; else those with one of its file; else those whose source includes it."""
+        is in, lines `block`; else those with one of its file; else those whose source includes it. No more than `most`.
+        """
         candidates = [each for each in self.instances[edit.file.split("/")[0]] if edit.file in each.files]
-        self._prepare(candidates)
-        lines = {(edit.file, line) for line in range(block[0], block[1] + 1)}
-        for found in (
-            [each for each in candidates if each.lines & lines],
-            [each for each in candidates if any(file == edit.file for file, _ in each.lines)],
-        ):
-            if found:
-                return found
-        return candidates
+        # those of the rung that the file is named after come first
+        candidates.sort(key=lambda each: Path(edit.file).stem.removeprefix("product_") not in each.name)
+        for first, last in (block, (1, sys.maxsize)):
+            found = (each for each in candidates if self._has_line(each, edit.file, first, last))
+            if chosen := list(islice(found, most)):
+                return chosen
+        return candidates[:most]
+
+    def _has_line(self, instance: Instance, file: str, first: int, last: int) -> bool:
+        if not instance.ptx:
+            self._prepare(instance)
+        return any(name == file and first <= line <= last for name, line in instance.lines)
+
+    def _prepare(self, instance: Instance) -> None:
+        """Compile the kernel as it is, and run its smallest case: forks then have what that loads."""
+        language = "cuda" if instance.backend == "cupy" else "numba"
+        backend = self._backends[language](instance.arch)
+        ptx = _ptx_of(backend, instance)
+        instance.lines = lines_of(ptx)
+        # observers take long, and load the same for each instance of a kernel
+        alike = (each for each in self.instances[language] if each.launch.kernel == instance.launch.kernel)
+        with runner.on_chip(instance.arch):
+            runner.run_case(backend, instance.cases[0], observe=not any(each.ptx for each in alike))
+        instance.ptx = strip(ptx)
 
     # --- mutants ------------------------------------------------------------------------------------------------------
     def judge(self, work: Iterator[Work], jobs: int = 1) -> Iterator[tuple[Edit, Verdict]]:
