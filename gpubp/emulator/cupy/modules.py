@@ -24,6 +24,7 @@ from gpubp.emulator.chip import compute_capability, current_arch, current_chip
 from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory, ndarray
 from gpubp.emulator.cupy.streams import Stream, current
 from gpubp.emulator.errors import LaunchError
+from gpubp.emulator.observe import observers
 from gpubp.toolchain.nvjitlink import assemble
 from gpubp.toolchain.nvrtc import Compiled, compile_source, read_compiled
 from gpubp.toolchain.ptxas import Resources
@@ -396,6 +397,11 @@ def pack_arguments(kernel: launch.Kernel, args: Sequence[Any]) -> list[bytes]:
     """
     if len(args) != len(kernel.parameters):
         raise LaunchError(f"kernel {kernel.name}: {len(args)} arguments given, the kernel has {len(kernel.parameters)}")
+    observer = observers.current()
+    if observer is not None:
+        for position, argument in enumerate(args):
+            if isinstance(argument, ndarray) and not argument.flags.c_contiguous:
+                observer.note_view(kernel.name, position, argument.shape, argument.strides)
     return [
         _pack(argument, parameter, f"kernel {kernel.name}: argument {position}")
         for position, (argument, parameter) in enumerate(zip(args, kernel.parameters, strict=True))

@@ -280,10 +280,10 @@ class Machine:
             parts.append(f"block {self.block_index(lane)}, thread {self.thread_index(lane)}")
         return ", ".join(parts)
 
-    def source_of(self, file: str | None) -> str:
+    def source_of(self, file: str) -> str:
         """Return the text of a source file, "" if it is not to be had."""
         name, text = self.source_text
-        if file is None or (name and file.rsplit("/", 1)[-1] == name):
+        if name and file.rsplit("/", 1)[-1] == name:
             return text
         path = Path(file)
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GRADES = ("note", "warning", "error")
 """How bad a finding is, the least first."""
 
-KINDS = ("race", "same-value race", "uninitialised read", "missing wait")
+KINDS = ("race", "same-value race", "uninitialised read", "missing wait", "strides")
 """What is found."""
 
 
@@ -34,8 +34,9 @@ class Finding:
 
     @property
     def grade(self) -> str:
-        """Return one of GRADES: "warning" for a race of two stores of one value, which no GPU of today shows."""
-        return "warning" if self.kind == "same-value race" else "error"
+        """Return one of GRADES: "warning" for a race of two stores of one value, which no GPU of today shows; "note"
+        for an array whose strides a kernel is not told."""
+        return {"same-value race": "warning", "strides": "note"}.get(self.kind, "error")
 
     @property
     def line(self) -> int | None:

@@ -202,6 +202,17 @@ class Observer:
             grown[: self._global_states.size] = self._global_states
             self._global_states = grown
 
+    def note_view(self, kernel: str, position: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        """A kernel is given an array as a pointer alone, which says nothing of its strides."""
+        key = ("strides", kernel, position)
+        if key not in self._findings:
+            message = (
+                f"kernel {kernel}: argument {position} is an array of shape {shape} and strides {strides}, of which "
+                "the kernel gets the pointer alone: it must know the strides"
+            )
+            self._add_finding(None, key, Finding("strides", kernel, None, message, 0))
+        self._findings[key].count += 1
+
     # -- launches and waves -------------------------------------------------------------------------------------------
 
     def begin_launch(self, machine: Machine) -> None:
@@ -540,11 +551,11 @@ class Observer:
             self._add_finding(machine, key, Finding(kind, site.kernel, site.instruction.location, message, 0))
         self._findings[key].count += 1
 
-    def _add_finding(self, machine: Machine, key: tuple[Any, ...], finding: Finding) -> None:
+    def _add_finding(self, machine: Machine | None, key: tuple[Any, ...], finding: Finding) -> None:
         """Add a finding, with the reason if it is suppressed."""
-        reasons = (one.reason for one in self.suppressions if one.covers(finding))
-        own = None if finding.location is None else finding.location.own.file
-        finding.reason = next(reasons, "") or reason_in(machine.source_of(own), finding) or ""
+        finding.reason = next((one.reason for one in self.suppressions if one.covers(finding)), "")
+        if not finding.reason and machine is not None and finding.location is not None:
+            finding.reason = reason_in(machine.source_of(finding.location.own.file), finding) or ""
         self._findings[key] = finding
 
     def local_written(self, machine: Machine, lane: int, offset: int, nbytes: int) -> None:

@@ -338,3 +338,19 @@ def test_the_docstrings_example():
     result = doctest.testmod(cp)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("view", [lambda x: x[:, ::2], lambda x: x.T, lambda x: x[::-1]])
+def test_the_strides_of_a_view_are_a_note(view):
+    kernel = cp.RawKernel('extern "C" __global__ void fill(float* x) { x[threadIdx.x] = 1; }', "fill")
+    x = cp.zeros((4, 6), np.float32)
+    with cp.observe(races=True) as report:
+        kernel((1,), (2,), (x,))
+        kernel((1,), (2,), (x[1:],))
+        assert report.findings == []
+        kernel((1,), (2,), (view(x),))
+        kernel((1,), (2,), (view(x),))
+    (note,) = report.findings
+    assert (note.kind, note.grade, note.count) == ("strides", "note", 2)
+    assert f"argument 0 is an array of shape {view(x).shape} and strides {view(x).strides}" in note.message
+    assert report.at_least("warning") == []
