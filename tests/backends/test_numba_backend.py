@@ -255,6 +255,7 @@ def test_a_part_of_the_cross_check_passes_under_observation(backend, primitive):
 def test_every_rung_passes_a_ragged_case_under_observation(backend, primitive):
     """In either dtype, turn by turn."""
     chosen = cases.covering_cases(primitive, plans.THREAD_VARIANTS)
-    ragged = {(case.variant, case.dtype): case for case in chosen if case.shape == cases.PRODUCT_SHAPES[2]}
+    shape = cases.GENERAL_SHAPES[1] if primitive == "product" else cases.PRODUCT_SHAPES[2]
+    ragged = {(case.variant, case.dtype): case for case in chosen if case.shape == shape}
     first = cases.PRODUCTS.index(primitive)
     check(backend, [ragged[rung, cases.DTYPES[i % 2]] for i, rung in enumerate(plans.THREAD_VARIANTS, first)])
