@@ -656,6 +656,17 @@ def test_an_output_folder_is_looked_at_before_the_data(refused, tmp_path):
         refused("train", "--out", out, "--data", "missing.csv", message=["--out was", message])
 
 
+def test_a_run_that_cannot_be_written_is_refused_before_its_data_is_read(refused, trained, tmp_path, monkeypatch):
+    def full(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setattr(runs, "load_data", lambda settings: pytest.fail("it was read"))
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    message = "--resume was 'run'; it must be in a folder that can be written (Read-only file system)"
+    refused("train", "--resume", "run", "--epochs", "3", message=message)
+
+
 def test_names_that_are_too_long(refused):
     name = "a" * 300
     refused("train", "--data", name, message="no data set and no file")

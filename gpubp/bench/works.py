@@ -6,7 +6,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -366,12 +366,19 @@ def from_dict(values: Mapping[str, Any]) -> Work:
     Raises:
         ValueError (ArgumentError too), TypeError, KeyError: `values` describes no work.
     """
-    fields = dict(values)
-    kind = KINDS[fields.pop("kind")]
-    for name in ("shape", "sizes"):
-        if name in fields:
-            fields[name] = tuple(fields[name])
-    return kind(**fields)
+    chosen = dict(values)
+    name = chosen.pop("kind")
+    if name not in KINDS:
+        raise unknown_name("kind", name, KINDS)
+    kind = KINDS[name]
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    for field in chosen:
+        if field not in known:
+            raise unknown_name(f"a field of a {name}", field, known)
+    for field in ("shape", "sizes"):
+        if field in chosen:
+            chosen[field] = tuple(chosen[field])
+    return kind(**chosen)
 
 
 def _step(name: str, dtype: str) -> TrainingStep:

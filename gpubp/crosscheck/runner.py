@@ -274,10 +274,13 @@ def _serve(connection: Connection, name: str, device: str | None, observe: bool)
             case = connection.recv()
         except EOFError:
             return
-        with on_chip(case.arch):
-            if case.arch not in made:
-                made[case.arch] = backends.get(name, device)
-            outcome = run_case(made[case.arch], case, observe)
+        try:
+            with on_chip(case.arch):
+                if case.arch not in made:
+                    made[case.arch] = backends.get(name, device)
+                outcome = run_case(made[case.arch], case, observe)
+        except Exception as error:  # such as no memory, or no backend any more: the next case may have better luck
+            outcome = Outcome(case, faults=(f"{type(error).__name__}: {error}",))
         connection.send(outcome)
 
 

@@ -12,10 +12,18 @@ if TYPE_CHECKING:
     from gpubp.data.loading import load as load
     from gpubp.data.scaler import Scaler as Scaler
     from gpubp.data.splitting import split as split
+    from gpubp.data.table import TableFormat as TableFormat
 
-__all__ = ["TASKS", "Dataset", "Scaler", "load", "split"]
+__all__ = ["TASKS", "Dataset", "Scaler", "TableFormat", "load", "split"]
 
 __getattr__, __dir__ = names_from(
     __name__,
-    {"TASKS": "dataset", "Dataset": "dataset", "Scaler": "scaler", "load": "loading", "split": "splitting"},
+    {
+        "TASKS": "dataset",
+        "Dataset": "dataset",
+        "Scaler": "scaler",
+        "TableFormat": "table",
+        "load": "loading",
+        "split": "splitting",
+    },
 )

@@ -203,12 +203,12 @@ class Columns:
             called = shown(label, 40)
             if not self.names:
                 raise DataError(
-                    f"{self.table}: no column is called {called!r}, as the first line does not name them; "
+                    f"{self.table}: no column is called '{called}', as the first line does not name them; "
                     "give the position, from 0, or --header yes"
                 )
             match = nearest(label, self.names)
             hint = f"; did you mean '{shown(match, 40)}'?" if match else ""
-            raise DataError(f"{self.table}: there is no column {called!r} among {listed(self.names)}{hint}")
+            raise DataError(f"{self.table}: there is no column '{called}' among {listed(self.names)}{hint}")
         namesake = self.places.get(str(label))
         note = f"a number is a position; the column named {label} is at {namesake}"
         if not -self.width <= index < self.width:

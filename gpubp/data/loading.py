@@ -51,7 +51,7 @@ def load(
         task: "classification" or "regression"; by default what the labels look like, see `labels.guess_task`.
         label: the label column of a table, by name or by position. What looks like a whole number is a position: from
             0, or from the end if negative. By default the column called label, class, target or y, else the last.
-        table: how a table is written; by default that is guessed.
+        table: how a table is written, where that should not be guessed.
         test_fraction: the share set aside for testing, 0 <= test_fraction < 1, where the source has no test part.
         seed: seed or NumPy Generator of that split.
         classes: the classes of an existing model, by name, in its order; a label that is none of them is an error.

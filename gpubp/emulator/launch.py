@@ -126,7 +126,7 @@ class _Decoded:
     def machine(
         self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None
     ) -> Machine:
-        return Machine(
+        made = Machine(
             self.program,
             self.slots,
             self.module.addresses,
@@ -137,6 +137,8 @@ class _Decoded:
             blocks,
             observer,
         )
+        made.source_text = self.module.source
+        return made
 
 
 def _symbols_of(program: cfg.Program) -> set[str]:
@@ -171,8 +173,9 @@ def _parameter_offsets(parameters: Sequence[Variable]) -> tuple[dict[str, int], 
 class LoadedModule:
     """A PTX module with its variables in device memory."""
 
-    def __init__(self, parsed: Module) -> None:
+    def __init__(self, parsed: Module, source: tuple[str, str] = ("", "")) -> None:
         self.parsed = parsed
+        self.source = source
         self.addresses: dict[str, int] = {}
         self.kernels = {f.name: Kernel(self, f) for f in parsed.functions.values() if f.entry and f.defined}
 
@@ -237,13 +240,13 @@ class LoadedModule:
         return b"".join(parts)
 
 
-def load(text: str) -> LoadedModule:
-    """Return the module of a PTX text.
+def load(text: str, source: tuple[str, str] = ("", "")) -> LoadedModule:
+    """Return the module of a PTX text; `source` is the name and the text that it was made of, if that is in no file.
 
     Raises:
         PTXSyntaxError: the text is no PTX.
     """
-    return LoadedModule(ptx.parse(text))
+    return LoadedModule(ptx.parse(text), source)
 
 
 def launch(

@@ -84,6 +84,7 @@ def resume(
             raise CheckpointError(f"{error}; it was stopped before that: start again with --out {folder}") from error
         raise
     saved = Settings.from_mapping(checkpoint.settings, str(folder / CHECKPOINT_FILE))
+    files.check_folder("--resume", folder)
     if "data" not in given:
         require_present(saved.data)
     run = _make_run(_merged(saved, given, checkpoint.epoch), folder, listener)

@@ -227,7 +227,7 @@ def test_a_process_answers_and_its_end_is_told():
         process.ask(do="make", work=Primitive("update", (8,)).to_dict())
         assert 0 < process.ask(do="time", seconds=0.0) < 1
         assert process.ask(do="fault") == ""
-        with pytest.raises(turns.WorkerError, match="KeyError"):
+        with pytest.raises(turns.WorkerError, match="kind was 'nothing'"):
             process.ask(do="make", work={"kind": "nothing"})
         process._process.kill()
         with pytest.raises(turns.WorkerError, match="its process ended with -9"):
@@ -258,7 +258,7 @@ def test_after_an_error_on_a_gpu_the_next_work_has_another_process():
     process = turns.Process(replace(CONTENDERS["numpy"], device="gpu"), 1)
     first = process._process
     try:
-        with pytest.raises(turns.WorkerError, match="KeyError"):
+        with pytest.raises(turns.WorkerError, match="kind was 'nothing'"):
             process.ask(do="make", work={"kind": "nothing"})
         process.ask(do="make", work=Primitive("update", (8,)).to_dict())
         assert process.ask(do="fault") == ""
@@ -354,6 +354,9 @@ def record(**changes):
         ({"records": [record(work=record()["work"] | {"learning_rate": "x"})]}, "learning_rate was 'x'"),
         ({"records": [record(work=record()["work"] | {"regression": 1})]}, "regression was 1"),
         ({"records": [record(work={"kind": "primitive", "name": "update", "shape": [2**70]})]}, "shape was"),
+        ({"records": [record(work=record()["work"] | {"x" * 5000: 1})]}, "a field of a step was 'xxx"),
+        ({"records": [record(work={"kind": "stp"})]}, "kind was 'stp'; .*did you mean 'step'"),
+        ({"records": [record(work={"kind": ["step"]})]}, "unhashable"),
         ({"version": "\x1b" * 1000}, "another version"),
     ],
     ids=lambda each: None if isinstance(each, str) else "",

@@ -148,7 +148,7 @@ def failures(chosen):
         (_die, "the process that ran it died (exit code 3)"),
         (_is_killed, "killed by SIGKILL"),
         (_spoil, "illegal memory access"),
-        (_runs_out_of_memory, "the process that ran it died (exit code 1)"),
+        (_runs_out_of_memory, "MemoryError: Unable to allocate"),
         (_closes_its_connection, "it closed its connection"),
     ],
 )

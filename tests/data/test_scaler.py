@@ -96,6 +96,14 @@ def test_a_column_that_was_constant_stays_0_whatever_comes(value, value_range):
         assert scaler.rows_beyond(later[:1].astype(np.float32)).tolist() == [0, 0]
 
 
+def test_what_differs_by_rounding_alone_was_constant():
+    x = np.column_stack([[0.3, 0.1 + 0.2] * 500, np.arange(1000)])
+    scaler = Scaler.fit(x)
+    assert scaler.limit[0] == 0
+    assert scaler.apply(np.array([[255.0, 3.0], [0.1 + 0.2, 3.0]]), "float64")[:, 0].tolist() == [0, 0]
+    assert scaler.rows_beyond(x).tolist() == [0, 0]
+
+
 def test_a_pixel_that_was_black_in_training_stays_silent():
     x = np.random.default_rng(0).integers(0, 256, (100, 9), dtype=np.uint8)
     x[:, 0] = 0

@@ -175,6 +175,11 @@ def test_delimiters_are_guessed_outside_of_quotes(read, delimiter):
     assert read("1,5;2,5;x\n" * 9, table=header("no"), function=_error) == "1,5"
 
 
+def test_a_delimiter_in_text_is_none_if_the_numbers_say_so(read):
+    lines = "".join(f"{a},{b},one; two; three; {label}\n" for a, b, label in ROWS)
+    assert read(lines).x_train.tolist() == INPUTS
+
+
 def _error(path, **options):
     """Return the cell that an error shows."""
     with pytest.raises(DataError) as caught:
@@ -191,7 +196,9 @@ def test_a_delimiter_can_be_given(read, name, character):
 
 def test_the_delimiter_that_excel_writes_first(read):
     assert read("sep=:\n" + LINES.replace(",", ":")).x_train.tolist() == INPUTS
-    with pytest.raises(DataError, match="line 6: it has 2 cells"):  # that line is counted
+    with pytest.raises(DataError, match="line 6: the label column 2 is empty"):  # that line is counted
+        read("sep=:\n" + LINES.replace(",", ":") + "1:2:\n")
+    with pytest.raises(DataError, match="line 6: it has 2 cells"):
         read("sep=:\n" + LINES.replace(",", ":") + "1:2\n")
 
 
@@ -216,6 +223,12 @@ def test_an_encoding_can_be_given(read, encoding):
     found = read(text.encode(encoding), table=TableFormat(encoding=encoding))
     assert found.feature_names == ("a", "b")
     assert found.x_train.tolist() == INPUTS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(read, encoding):
+    text = "\ufeffa,b,label\n" + LINES
+    assert read(text.encode(encoding), table=TableFormat(encoding=encoding)).feature_names == ("a", "b")
 
 
 def test_text_in_another_encoding_is_refused_with_advice(read):
@@ -384,6 +397,22 @@ def test_a_model_with_names_reads_no_table_without(read):
         DataError, match="does not name the columns, and the model reads sepal, petal by name; --header"
     ):
         read(LINES, feature_names=["sepal", "petal"], features=2)
+
+
+def test_names_that_are_numbers_but_no_positions_are_names(read):
+    years = {"feature_names": ["1990", "1991"], "features": 2}
+    turned = "1991,label,1990\n" + "".join(f"{b},{label},{a}\n" for a, b, label in ROWS)
+    assert read(turned, **years).x_train.tolist() == INPUTS
+    with pytest.raises(DataError, match="the column '1991' is missing; the model was trained on 1990, 1991"):
+        read("1990,x,label\n" + LINES, **years)
+    quantiles = {"feature_names": ["0.5", "0.25"], "features": 2}  # a first line with a model's names is a header
+    assert read("0.5,0.25,label\n" + LINES, **quantiles).x_train.tolist() == INPUTS
+
+
+def test_a_table_with_as_many_columns_as_a_model_reads_has_no_labels(read):
+    found, notes = read("a,y\n1,2\n3,4\n", features=2, model_label=2, function=load_inputs)
+    assert found.tolist() == [[1, 2], [3, 4]]
+    assert not any("label" in note for note in notes)
 
 
 def test_the_label_is_found_where_the_model_had_it(read):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -669,6 +670,40 @@ def test_each_pair_of_racing_instructions_is_told() -> None:
     found = run(Small(body))
     others = {message.split("writes at ")[1].split(",")[0] for message, line in found if line == 4}
     assert others == {"kernel.cu:3", "kernel.cu:4"}
+
+
+NESTED = """
+#include <cub/helper.cuh>
+__device__ float inner(const float* p, int i) { return p[i] * 2; }
+__device__ float middle(const float* p, int i) { return inner(p, i + 1) + 1; }
+__device__ __noinline__ float called(const float* p, int i) { return middle(p, i) - 3; }
+extern "C" __global__ void kernel(const float* x, float* y, int which) {
+    const int t = threadIdx.x;
+    if (which == 0) y[t] = middle(x, t + 1);
+    if (which == 1) y[t] = called(x, t + 1);
+    if (which == 2) y[t] = twice_read(x, 2 * t);
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("which", "place"),
+    [
+        (0, r"kernel.cu:3 \(inlined at kernel.cu:4, inlined at kernel.cu:8\)"),
+        (1, r"kernel.cu:3 \(inlined at kernel.cu:4, inlined at kernel.cu:5, inlined at kernel.cu:9\)"),
+        (2, r"kernel.cu:10 \(in helper.cuh:1\)"),
+    ],
+)
+def test_lines_of_helpers_lead_back_to_the_users_kernel(which: int, place: str, tmp_path: Path) -> None:
+    (tmp_path / "cub").mkdir()
+    (tmp_path / "cub" / "helper.cuh").write_text(
+        "__device__ float read(const float* p, int i) { return p[i]; }\n"
+        "__device__ float twice_read(const float* p, int i) { return 2 * read(p, i); }\n"
+    )
+    kernel = cp.RawKernel(NESTED, "kernel", options=(f"-I{tmp_path}",))
+    x, y = cp.zeros(32, np.float32), cp.zeros(32, np.float32)
+    with pytest.raises(cp.MemoryAccessError, match=rf"kernel kernel, {place}, block"):
+        kernel((1,), (32,), (x, y, which))
 
 
 def test_findings_have_grades() -> None:

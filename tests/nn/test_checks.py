@@ -86,6 +86,12 @@ def test_targets_that_the_loss_cannot_take_are_refused(loss, value, message):
         checked_targets(y, losses.get(loss), 3, "float32", values=True)
 
 
+def test_one_output_has_one_class():
+    np.testing.assert_array_equal(checked_targets([0, 0], losses.get("softmax_cross_entropy"), 1, "float32"), [0, 0])
+    with pytest.raises(ArgumentError, match="y holds labels from 0 to 1; it must hold labels from 0 to 0"):
+        checked_targets([0, 1], losses.get("softmax_cross_entropy"), 1, "float32")
+
+
 def test_probabilities_are_looked_at_in_every_step_and_nan_passes():
     bce, cross_entropy = losses.get("binary_cross_entropy"), losses.get("softmax_cross_entropy")
     y = np.eye(3)[LABELS]

@@ -147,3 +147,15 @@ def test_what_a_file_says_of_its_model_is_a_table(tmp_path, contents):
     model_file.write(path, tensors, {**metadata, "model": contents})
     with pytest.raises(CheckpointError, match="does not describe a model"):
         Model.load(path)
+
+
+def test_targets_far_from_those_of_training_are_not_bounded():
+    x, y = np.arange(20.0)[:, None], np.arange(20.0)
+    model = Model.for_data(
+        Network([1, 1], loss="mean_squared_error", backend="numpy"), Dataset(x, y, x[:0], y[:0], task="regression")
+    )
+    assert model.values(model.targets(np.array([[1e6]])).astype(float))[0, 0] == pytest.approx(1e6)
+    assert model.inputs(np.array([[1e6]]))[0, 0] < 20
+    assert model.warnings(np.array([[1e6]])) == (
+        "input 0, which was never so far out in training, moved in 1 of 1 rows here; what moved is bounded",
+    )

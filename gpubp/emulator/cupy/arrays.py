@@ -22,11 +22,13 @@ from gpubp.emulator.errors import EmulatorError
 
 
 class Memory:
-    """Device memory of its own, freed with the last reference to it."""
+    """Device memory of its own, freed with the last reference to it; a null pointer if it has no bytes, as CuPy's."""
 
     def __init__(self, size: int, name: str = "") -> None:
-        self.ptr = MEMORY.allocate(size, name)
+        self.ptr = MEMORY.allocate(size, name) if size else 0
         self.size = size
+        if not size:
+            return
         # Without atexit: at the end of the process there is nothing to give back.
         weakref.finalize(self, MEMORY.free, self.ptr).atexit = False
 
@@ -147,7 +149,7 @@ class ndarray:
             "shape": self.shape,
             "typestr": self.dtype.str,
             "descr": self.dtype.descr,
-            "data": (self.data.ptr, False),
+            "data": (self.data.ptr if self.size else 0, False),
             "strides": None if self.flags.c_contiguous else self.strides,
             "stream": 1 if current(None).ptr == 0 else current(None).ptr,
             "version": 3,
@@ -310,6 +312,8 @@ class ndarray:
 
     def _host(self) -> np.ndarray:
         """Return a NumPy view of the elements in device memory."""
+        if self.size == 0:
+            return np.empty(self.shape, self.dtype)
         low, high = self._span()
         memory = MEMORY.view(self.data.ptr + low, high - low)
         return np.ndarray(self.shape, self.dtype, memory, -low, self.strides)

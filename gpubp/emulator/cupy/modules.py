@@ -121,7 +121,7 @@ class RawModule:
 
     def _load_source(self) -> _Binary:
         compiled = self._compiled()
-        return _binary(compiled.ptx, compiled.resources, compiled.lowered_names)
+        return _binary(compiled.ptx, compiled.resources, compiled.lowered_names, self.code or "")
 
 
 class RawKernel:
@@ -353,10 +353,16 @@ def _load_file(path: Path) -> _Binary:
     return replace(binary, resources=counted)
 
 
-def _binary(ptx: str, resources: Mapping[str, Resources], lowered_names: Mapping[str, str]) -> _Binary:
+def _binary(ptx: str, resources: Mapping[str, Resources], lowered_names: Mapping[str, str], code: str = "") -> _Binary:
     target = _target(ptx)
     major, minor = compute_capability(target)
-    return _Binary(launch.load(ptx), resources, lowered_names, 10 * major + minor, target)
+    return _Binary(
+        launch.load(ptx, ("kernel.cu", code) if code else ("", "")),
+        resources,
+        lowered_names,
+        10 * major + minor,
+        target,
+    )
 
 
 def _target(ptx: str) -> str:

@@ -7,6 +7,7 @@ block shape and number of blocks, and used again for every wave of every launch.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Machine:
         self.clock = 0
         #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
         self.changed = False
+        self.source_text: tuple[str, str] = ("", "")  # name and text of a source that is in no file
         self.output: list[str] = []
         self.observer = observer
         self._rows = self._register_file()
@@ -277,6 +279,17 @@ class Machine:
         if lane is not None:
             parts.append(f"block {self.block_index(lane)}, thread {self.thread_index(lane)}")
         return ", ".join(parts)
+
+    def source_of(self, file: str | None) -> str:
+        """Return the text of a source file, "" if it is not to be had."""
+        name, text = self.source_text
+        if file is None or (name and file.rsplit("/", 1)[-1] == name):
+            return text
+        path = Path(file)
+        try:
+            return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        except (OSError, ValueError):
+            return ""
 
     def unsupported(self, instruction: Instruction, what: str = "") -> UnsupportedInstruction:
         """Return the error for an instruction that is not implemented."""

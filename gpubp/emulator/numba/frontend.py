@@ -474,15 +474,30 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceNDArray | 
 def device_array(
     shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C", stream: Any = 0
 ) -> DeviceNDArray:
-    """Return a new array, poisoned until something is written to it."""
-    if strides is not None:
-        raise NotImplementedError("device_array(strides=...) is not part of the emulator")
-    return DeviceNDArray(shape, dtype, order=order)
+    """Return a new array, poisoned until something is written to it; `strides` as `device_array_like` gives them."""
+    if strides is None:
+        return DeviceNDArray(shape, dtype, order=order)
+    contiguous = DeviceNDArray(shape, dtype)
+    if sorted(strides) != sorted(_strides_in_order(contiguous, strides)):
+        raise NotImplementedError(f"device_array(strides={tuple(strides)}): the emulator makes no arrays with gaps")
+    return DeviceNDArray(contiguous.shape, dtype, contiguous.data, strides)
 
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceNDArray:
-    """Return a new array of the same shape, dtype and order."""
-    return device_array(ary.shape, ary.dtype, order="F" if ary.flags["F_CONTIGUOUS"] and ary.ndim > 1 else "C")
+    """Return a new array of the same shape and dtype, without gaps, its sides in the same order in memory."""
+    c, f = ary.flags["C_CONTIGUOUS"], ary.flags["F_CONTIGUOUS"]
+    strides = None if c or f or ary.ndim < 2 else _strides_in_order(ary, ary.strides)
+    return device_array(ary.shape, ary.dtype, strides, "F" if f and not c else "C", stream)
+
+
+def _strides_in_order(array: Any, strides: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of an array without gaps, the sides in the order of the strides that are given."""
+    found = [0] * array.ndim
+    stride = array.dtype.itemsize
+    for side in sorted(range(array.ndim), key=lambda side: strides[side]):
+        found[side] = stride
+        stride *= array.shape[side]
+    return tuple(found)
 
 
 def pinned_array(shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C") -> np.ndarray:

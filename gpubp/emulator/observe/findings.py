@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 GRADES = ("note", "warning", "error")
 """How bad a finding is, the least first."""
 
+KINDS = ("race", "same-value race", "uninitialised read", "missing wait")
+"""What is found."""
+
 
 @dataclass
 class Finding:
     """One mistake. `count` is how often it was seen; `message` describes the first time, with block and thread."""
 
-    kind: str  # "race", "same-value race", "uninitialised read" or "missing wait"
+    kind: str  # one of KINDS
     kernel: str
     location: Location | None
     message: str
     count: int = 1
+    reason: str = ""  # why it is suppressed
 
     @property
     def grade(self) -> str:
@@ -35,8 +39,8 @@ class Finding:
 
     @property
     def line(self) -> int | None:
-        """Return the source line of the access that was found."""
-        return None if self.location is None else self.location.line
+        """Return the source line of the access that was found: the user's own, if a library's code made it."""
+        return None if self.location is None else self.location.own.line
 
 
 @dataclass
@@ -80,10 +84,12 @@ class Bytes:
 class Report:
     """What the observers saw; prints as tables. Counts are over threads: one instruction of a full warp counts 32.
 
-    `lines` are the instructions by class of each kernel and source line.
+    `suppressed` are the findings that are said to be intended (suppressions.py). `lines` are the instructions by class
+    of each kernel and source line.
     """
 
     findings: list[Finding] = field(default_factory=list)
+    suppressed: list[Finding] = field(default_factory=list)
     instructions: Counter[str] = field(default_factory=Counter)
     lines: dict[tuple[str, Location | None], Counter[str]] = field(default_factory=dict)
     flops: int = 0
@@ -145,6 +151,12 @@ class Report:
             ("grade", "kind", "times", "what"),
             [(f.grade, f.kind, f.count, f.message) for f in self.findings],
         )
+        if self.suppressed:
+            yield _table(
+                f"Suppressed: {len(self.suppressed)}",
+                ("kind", "times", "what", "reason"),
+                [(f.kind, f.count, f.message, f.reason) for f in self.suppressed],
+            )
         if self.instructions:
             rows: list[tuple[Any, ...]] = [(name, count) for name, count in self.instructions.most_common()]
             yield _table("Instructions by class, over threads", ("class", "count"), [*rows, ("flops", self.flops)])
@@ -168,7 +180,10 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) ->
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(
-            name, justify="left" if name in ("grade", "kind", "what", "class", "space", "kernel", "line") else "right"
+            name,
+            justify="left"
+            if name in ("grade", "kind", "what", "reason", "class", "space", "kernel", "line")
+            else "right",
         )
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))

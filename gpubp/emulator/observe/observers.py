@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.observe.clocks import Clock, Clocks, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
+from gpubp.emulator.observe.suppressions import Suppression, reason_in
+from gpubp.emulator.observe.suppressions import load as load_suppressions
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 
@@ -50,17 +53,27 @@ def current() -> Observer | None:
 
 
 @contextlib.contextmanager
-def observe(races: bool = False, uninitialised: bool = False, traffic: bool = False) -> Iterator[Report]:
+def observe(
+    races: bool = False,
+    uninitialised: bool = False,
+    traffic: bool = False,
+    suppressions: str | Path | None = None,
+) -> Iterator[Report]:
     """Watch the launches within the `with` block.
 
     Args:
         races: look for data races in shared and global memory, and for reads of unfinished asynchronous copies.
         uninitialised: look for reads of memory that nothing has written.
         traffic: count instructions, flops, bytes, sectors and bank conflicts.
+        suppressions: a TOML file of findings that are intended; comments in kernels work without (suppressions.py).
+
+    Raises:
+        ArgumentError: the file of suppressions is none.
 
     Yields the Report, which fills as launches end.
     """
-    observer = Observer(races, uninitialised, traffic)
+    known = [] if suppressions is None else load_suppressions(suppressions)
+    observer = Observer(races, uninitialised, traffic, known)
     outer = MEMORY.watcher
     if uninitialised:
         MEMORY.watcher = observer.memory_changed
@@ -133,7 +146,10 @@ def _granularity(machine: Machine, space: str) -> int:
 class Observer:
     """Collects into a Report what the launches of one `observe` block do."""
 
-    def __init__(self, races: bool, uninitialised: bool, traffic: bool) -> None:
+    def __init__(
+        self, races: bool, uninitialised: bool, traffic: bool, suppressions: Sequence[Suppression] = ()
+    ) -> None:
+        self.suppressions = suppressions
         self.races = races
         self.uninitialised = uninitialised
         self.traffic = traffic
@@ -232,7 +248,9 @@ class Observer:
             threads[0] = 0
         for site in self._sites:
             self._add_site(site)
-        report.findings[:] = self._findings.values()
+        found = self._findings.values()
+        report.findings[:] = [finding for finding in found if not finding.reason]
+        report.suppressed[:] = [finding for finding in found if finding.reason]
 
     def _add_site(self, site: _Site) -> None:
         if not self.traffic or not site.threads:
@@ -473,7 +491,7 @@ class Observer:
             message = self._race_message(machine, site, other, lane, thread, wrote)
             if same:
                 message += "; both write the same value"
-            self._findings[key] = Finding(kind, machine.program.name, site.instruction.location, message, 0)
+            self._add_finding(machine, key, Finding(kind, site.kernel, site.instruction.location, message, 0))
         self._findings[key].count += times
 
     def _race_message(self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool) -> str:
@@ -519,8 +537,15 @@ class Observer:
         if key not in self._findings:
             what = "a cp.async writes and that no thread has waited for" if pending else "nothing has written"
             message = f"{machine.where(site.instruction, lane)} reads {site.space} memory that {what}"
-            self._findings[key] = Finding(kind, machine.program.name, site.instruction.location, message, 0)
+            self._add_finding(machine, key, Finding(kind, site.kernel, site.instruction.location, message, 0))
         self._findings[key].count += 1
+
+    def _add_finding(self, machine: Machine, key: tuple[Any, ...], finding: Finding) -> None:
+        """Add a finding, with the reason if it is suppressed."""
+        reasons = (one.reason for one in self.suppressions if one.covers(finding))
+        own = None if finding.location is None else finding.location.own.file
+        finding.reason = next(reasons, "") or reason_in(machine.source_of(own), finding) or ""
+        self._findings[key] = finding
 
     def local_written(self, machine: Machine, lane: int, offset: int, nbytes: int) -> None:
         """The device runtime has written local memory of a thread."""

@@ -17,6 +17,7 @@ from gpubp.emulator.program.ptx import (
     Function,
     Instruction,
     Label,
+    Location,
     Module,
     Operand,
     Pair,
@@ -97,15 +98,22 @@ class _Inliner:
         self.copies = 0
 
     def run(self) -> Function:
-        self._copy(self.kernel, "", {}, None, (self.kernel.name,))
+        self._copy(self.kernel, "", {}, None, (self.kernel.name,), None)
         return self.flat
 
     def _copy(
-        self, function: Function, suffix: str, bound: dict[str, str], after: str | None, stack: tuple[str, ...]
+        self,
+        function: Function,
+        suffix: str,
+        bound: dict[str, str],
+        after: str | None,
+        stack: tuple[str, ...],
+        call: Location | None,
     ) -> None:
-        """Append `function`; `bound` renames its parameters to the caller's variables, `after` is where ret goes."""
+        """Append `function`; `bound` renames its parameters to the caller's variables, `after` is where ret goes, and
+        `call` where it is called."""
         flat = self.flat
-        rename = _Renamer(function, suffix, bound)
+        rename = _Renamer(function, suffix, bound, call)
         flat.registers.update((rename.register(name), kind) for name, kind in function.registers.items())
         for name, variable in function.variables.items():
             flat.variables[rename.variable(name)] = replace(variable, name=rename.variable(name))
@@ -176,7 +184,7 @@ class _Inliner:
                 self._move(call, formal.type, Register(formal.name + suffix), actual)
             elif formal.space != "reg":
                 raise self._unsupported(call, "a call with a register for a .param argument")
-        self._copy(callee, suffix, bound, returned, (*stack, callee.name))
+        self._copy(callee, suffix, bound, returned, (*stack, callee.name), call.location)
         self.flat.labels[returned] = len(self.flat.instructions)
         for formal, actual in zip(callee.returns, results, strict=True):
             if formal.space == "reg":
@@ -196,8 +204,10 @@ class _Inliner:
 class _Renamer:
     """Gives the names of one inlined copy of a function their suffix."""
 
-    def __init__(self, function: Function, suffix: str, bound: dict[str, str]) -> None:
+    def __init__(self, function: Function, suffix: str, bound: dict[str, str], call: Location | None) -> None:
         self.function = function
+        self.call = call
+        self.locations: dict[Location, Location] = {}
         self.suffix = suffix
         self.bound = bound
 
@@ -227,12 +237,20 @@ class _Renamer:
             return Pair(self.operand(operand.first), self.operand(operand.second))
         return operand
 
+    def location(self, location: Location | None) -> Location | None:
+        if self.call is None or location is None:
+            return location or self.call
+        if location not in self.locations:
+            self.locations[location] = location.called_at(self.call)
+        return self.locations[location]
+
     def instruction(self, instruction: Instruction) -> Instruction:
         if not self.suffix:
             return instruction
         guard = instruction.guard
         return replace(
             instruction,
+            location=self.location(instruction.location),
             operands=tuple(self.operand(operand) for operand in instruction.operands),
             guard=None if guard is None else Register(guard.name + self.suffix, guard.negated),
         )

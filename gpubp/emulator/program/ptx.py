@@ -8,6 +8,7 @@ unique names here, so that no later stage knows of scopes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,15 +34,44 @@ _SPACES = ("global", "const", "shared", "local", "param", "reg")
 
 @dataclass(frozen=True)
 class Location:
-    """A line of the kernel's source, and where it was inlined."""
+    """A line of the kernel's source, and where it was inlined or called."""
 
     file: str
     line: int
     inlined_at: Location | None = None
 
+    @property
+    def own(self) -> Location:
+        """Return the innermost place outside of the toolkit's and Numba's files; this one if there is none."""
+        return next((place for place in self.chain() if not _LIBRARY.search(place.file)), self)
+
+    def chain(self) -> Iterator[Location]:
+        """Return this place, the one where it was inlined, and so on, outwards."""
+        place: Location | None = self
+        while place is not None:
+            yield place
+            place = place.inlined_at
+
+    def called_at(self, call: Location) -> Location:
+        """Return this place in a function that is called from another place."""
+        outer = call if self.inlined_at is None else self.inlined_at.called_at(call)
+        return Location(self.file, self.line, outer)
+
     def __str__(self) -> str:
-        place = f"{self.file.rsplit('/', 1)[-1]}:{self.line}"
-        return place if self.inlined_at is None else f"{place} (inlined at {self.inlined_at})"
+        own = self.own
+        notes = [] if own is self else [f"in {self._short()}"]
+        notes += [f"inlined at {place._short()}" for place in list(own.chain())[1:]]
+        return f"{own._short()} ({', '.join(notes)})" if notes else own._short()
+
+    def _short(self) -> str:
+        return f"{self.file.rsplit('/', 1)[-1]}:{self.line}"
+
+
+_LIBRARY = re.compile(
+    r"/(cuda-headers|cub|thrust|cccl|libcudacxx|cutlass|cooperative_groups|numba_cuda)/"
+    r"|/(site|dist)-packages/(nvidia|numba|cupy)/|/cuda(-[\d.]+)?/include/"
+)
+"""Files that a user of the toolkit, of its libraries, or of Numba has not written."""
 
 
 class Register(NamedTuple):
@@ -176,8 +206,8 @@ _COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.S)
 _SPACE = re.compile(r"\s+")
 _NAME = r"[%$_A-Za-z][\w$]*"
 _LABEL = re.compile(rf"({_NAME})\s*:(?!:)")
-_LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+\d+([^\n]*)")
-_INLINED = re.compile(r"inlined_at\s+(\d+)\s+(\d+)\s+\d+")
+_LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)([^\n]*)")
+_INLINED = re.compile(r"inlined_at\s+(\d+)\s+(\d+)\s+(\d+)")
 _FILE = re.compile(r'\.file\s+(\d+)\s+"([^"]*)"')
 _LINE_DIRECTIVE = re.compile(r"\.(version|target|address_size|file|loc)\b([^\n]*)")
 _SECTION = re.compile(r"\.section\s+\S+\s*\{[^}]*\}", re.S)
@@ -364,6 +394,7 @@ class _Body:
         self.scopes = [_Scope(0)]
         self.opened = 0
         self.location: Location | None = None
+        self.places: dict[tuple[int, int, int], Location] = {}  # file, line and column -> the last place there
         self.labels: dict[tuple[int, str], str] = {}
         self.unresolved: list[tuple[int, tuple[int, ...]]] = []  # instruction index, scope numbers
         for parameter in function.parameters + function.returns:
@@ -398,7 +429,7 @@ class _Body:
     def _directive(self) -> None:
         parser = self.parser
         if (match := parser._take(_LOC)) is not None:
-            self.location = self._source_location(int(match[1]), int(match[2]), match[3])
+            self.location = self._source_location((int(match[1]), int(match[2]), int(match[3])), match[4])
             return
         if parser._take(_LINE_DIRECTIVE) is not None or parser._take(_SECTION) is not None:
             return
@@ -410,12 +441,16 @@ class _Body:
         else:
             self._local_variable(parser._variable(statement))
 
-    def _source_location(self, file: int, line: int, rest: str) -> Location | None:
-        inlined = _INLINED.search(rest)
-        outer = None if inlined is None else Location(self.parser.files.get(int(inlined[1]), "?"), int(inlined[2]))
-        if line == 0:  # code of no line: the line before it is nearest
+    def _source_location(self, place: tuple[int, int, int], rest: str) -> Location | None:
+        """Return the location of a .loc. What inlines it is the last .loc of that place, inlined elsewhere in turn."""
+        if place[1] == 0:  # code of no line: the line before it is nearest
             return self.location
-        return Location(self.parser.files.get(file, "?"), line, outer)
+        outer = None
+        if (inlined := _INLINED.search(rest)) is not None:
+            at = (int(inlined[1]), int(inlined[2]), int(inlined[3]))
+            outer = self.places.get(at) or Location(self.parser.files.get(at[0], "?"), at[1])
+        self.places[place] = Location(self.parser.files.get(place[0], "?"), place[1], outer)
+        return self.places[place]
 
     def _registers(self, kind: str, names: str) -> None:
         scope = self.scopes[-1]

@@ -346,3 +346,18 @@ def test_device_follows_the_chosen_architecture():
 def test_times_are_refused():
     with pytest.raises(EmulatorError, match="no time"):
         cp.cuda.get_elapsed_time(cp.cuda.Event(), cp.cuda.Event())
+
+
+@pytest.mark.parametrize("shape", [0, (3, 0), (0, 5, 2)])
+def test_an_array_without_elements_is_a_null_pointer(shape):
+    x = cp.zeros(shape, np.float32)
+    assert x.data.ptr == 0
+    assert x.__cuda_array_interface__["data"] == (0, False)
+    assert x.get().shape == x.T.get().T.shape == x.shape
+    assert cp.zeros(5)[2:2].__cuda_array_interface__["data"] == (0, False)
+    x[...] = 1
+    assert x.copy().reshape(-1).size == 0
+    kernel = cp.RawKernel('extern "C" __global__ void k(float* x, int n) { if (threadIdx.x < n) x[0] = 1; }', "k")
+    kernel((1,), (32,), (x, 0))
+    with pytest.raises(cp.MemoryAccessError, match="a null pointer"):
+        kernel((1,), (32,), (x, 1))

@@ -201,6 +201,40 @@ class Side(enum.IntEnum):
     RIGHT = 5
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        np.zeros((4, 6)),
+        np.zeros((4, 6), order="F"),
+        np.zeros((4, 6), order="F")[:, ::2],
+        np.zeros((4, 6))[::2],
+        np.zeros((2, 3, 4)).transpose(1, 2, 0),
+        np.zeros((2, 3, 4)).transpose(1, 2, 0)[:, ::2],
+        np.zeros((1, 6)),
+        np.zeros(6)[::2],
+        np.zeros((4, 0)),
+    ],
+)
+def test_an_array_like_another_has_its_order_and_no_gaps(host):
+    """As numba-cuda's own."""
+    expected = numba.cuda.api._contiguous_strides_like_array(host)
+    order = numba.cuda.api._order_like_array(host)
+    for like in (host, cuda.to_device(host)):
+        made = cuda.device_array_like(like)
+        assert made.shape == host.shape
+        if like is host and host.size:
+            assert made.strides == (np.zeros(host.shape, order=order).strides if expected is None else expected)
+        if host.ndim < 3:
+            made.copy_to_device(np.ones(host.shape))
+            np.testing.assert_array_equal(made.copy_to_host(), np.ones(host.shape))
+
+
+def test_strides_with_gaps_are_refused():
+    with pytest.raises(NotImplementedError, match="gaps"):
+        cuda.device_array((4, 3), np.float64, strides=(8, 64))
+    assert cuda.device_array((4, 3), np.float64, strides=(8, 32)).strides == (8, 32)
+
+
 def test_enumerations():
     @cuda.jit
     def is_left(side, out):

@@ -4,7 +4,18 @@ import pytest
 
 from gpubp.emulator.errors import PTXSyntaxError
 from gpubp.emulator.program import ptx
-from gpubp.emulator.program.ptx import Address, Immediate, Label, Pair, Register, Sink, Special, Symbol, Vector
+from gpubp.emulator.program.ptx import (
+    Address,
+    Immediate,
+    Label,
+    Location,
+    Pair,
+    Register,
+    Sink,
+    Special,
+    Symbol,
+    Vector,
+)
 
 
 def parse_body(body: str, declarations: str = ".reg .b32 %r<9>; .reg .pred %p<9>; .reg .b64 %rd<9>; .reg .f32 %f<9>;"):
@@ -55,6 +66,45 @@ def test_locations_name_the_line_and_where_it_was_inlined():
     add, ret = parse_body(body).instructions
     assert (add.location.line, add.location.inlined_at) == (7, None)
     assert str(ret.location) == "b.cu:20 (inlined at b.cu:9)"
+
+
+CHAIN = """
+.loc 1 11 3
+.loc 1 7 18, function_name $L__info_string0, inlined_at 1 11 3
+.loc 1 6 18, function_name $L__info_string1, inlined_at 1 7 18
+add.s32 %r1, %r1, 1;
+.loc 1 5 9, function_name $L__info_string2, inlined_at 1 6 18
+ret;"""
+
+
+def test_locations_chain_through_every_level_of_inlining():
+    add, ret = parse_body(CHAIN).instructions
+    assert [place.line for place in ret.location.chain()] == [5, 6, 7, 11]
+    assert str(add.location) == "b.cu:6 (inlined at b.cu:7, inlined at b.cu:11)"
+    assert str(ret.location) == "b.cu:5 (inlined at b.cu:6, inlined at b.cu:7, inlined at b.cu:11)"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "/root/.cache/gpubp/cuda-headers/13.5/cuda_fp8.hpp",
+        "/usr/local/cuda/include/cuda_fp16.hpp",
+        "/usr/local/cuda-12.4/include/mma.hpp",
+        "/venv/lib/python3.12/site-packages/nvidia/cu13/include/cuda_bf16.hpp",
+        "/home/me/cccl/cub/block/block_scan.cuh",
+        "/venv/lib/python3.12/site-packages/numba/np/arrayobj.py",
+    ],
+)
+def test_a_location_leads_with_the_users_own_line(header):
+    deep = Location(header, 308, Location(header, 2558, Location("/home/me/k.cu", 13, Location("/home/me/k.cu", 40))))
+    assert deep.own.line == 13
+    assert str(deep) == f"k.cu:13 (in {header.rsplit('/', 1)[1]}:308, inlined at k.cu:40)"
+    assert str(Location(header, 308)) == f"{header.rsplit('/', 1)[1]}:308"
+
+
+@pytest.mark.parametrize("file", ["/work/gpubp/kernels/cuda/update.cu", "/x/site-packages/gpubp/kernels/numba/u.py"])
+def test_kernels_of_ones_own_are_no_library(file):
+    assert Location(file, 3, Location("/home/me/k.cu", 13)).own.line == 3
 
 
 def test_comments_are_not_code_and_strings_are_not_comments():
