@@ -50,7 +50,7 @@ PRODUCT_SHAPES = (
     (TILE - 1, TILE + 1, TILE - 1),
     (TILE, TILE, TILE),
     (TILE + 1, TILE - 1, TILE + 1),
-    (2 * TILE, 2 * TILE, 32),
+    (3 * TILE, 2 * TILE, 32),
     (17, 31, 13),
     (3, 257, 5),
     (257, 3, 7),

@@ -50,7 +50,7 @@ MEMORY = 16 << 30
 """Bytes that a mutant may have beyond what this process has."""
 
 OBSERVED = 3
-"""Changed instances that are also run under the emulated device's observers."""
+"""Changed instances that are also run under the emulated device's observers; all of them if a barrier has changed."""
 
 KILLED, SURVIVED, SAME, INVALID = "killed", "survived", "same code", "does not compile"
 
@@ -312,6 +312,7 @@ class _Slot:
 
     def _try(self, edit: Edit, instances: Sequence[Instance], tries: int | None, tell: Any) -> dict[str, Any]:
         backend = self._mutated(edit)
+        waits = re.search("sync|wait|commit", edit.before) is not None  # what is missing may only show as a race
         tried = 0
         for instance in instances:
             try:
@@ -323,7 +324,7 @@ class _Slot:
             if tried == tries:
                 break
             tried += 1
-            for case, observe in _runs(instance.cases, observed=tried <= OBSERVED):
+            for case, observe in _runs(instance.cases, observed=tried <= OBSERVED or waits):
                 told = {"instance": instance.name, "case": case.name, "tried": tried}
                 tell(**told)
                 signal.setitimer(signal.ITIMER_PROF, RUN_SECONDS)

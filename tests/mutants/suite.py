@@ -191,4 +191,6 @@ def _features(instance: Instance) -> set[tuple[Any, ...]]:
                 found |= {(part.variant, form), (part.variant, template[0]), (tile,)}
         else:
             found.add((kernel, _short(part)))
+    if not any(isinstance(part, Plan) for part in template):
+        found |= {(case.primitive, case.option, case.mode) for case in instance.cases}
     return found
