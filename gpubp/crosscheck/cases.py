@@ -75,6 +75,9 @@ LARGE_VARIANTS = ("tiled", "blocked", "pipelined", TENSOR_CORE)
 LARGE_SHAPES = ((260, 132, 36), (257, 129, 41))
 """M, N, K: ragged around the largest tile, with rows on 16-byte boundaries and off them."""
 
+OBLONG_SHAPE = (10, 40, 20)
+"""M, N, K: for the largest tile here, the threads of a `pipelined` block stand as 8 × 16, and its sums as 2 × 4."""
+
 GENERAL_SHAPES = ((1, 10, 64), (TILE + 1, TILE - 1, TILE + 1), (17, 31, 13), (5, 7, 1031), (130, 132, 36))
 """M, N, K of the general product, whose loops the other products run at more shapes."""
 
@@ -486,6 +489,8 @@ def _large_cases(primitive: str, variant: str) -> Iterator[Case]:
     for dtype, option, mode in zip(dtypes, itertools.cycle(options), modes, strict=False):
         for shape, values in itertools.product(shapes, _values(primitive)):
             yield Case(primitive, variant + LARGE, dtype, shape, option, mode, 1.0, values, 0, 0)
+    if variant == "pipelined":
+        yield Case(primitive, variant + LARGE, DTYPES[0], OBLONG_SHAPE, OPTIONS[primitive][0], next(modes))
 
 
 @dataclass(frozen=True)

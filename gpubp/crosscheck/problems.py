@@ -798,9 +798,11 @@ def _activation(name: str) -> Activation:
 
 
 def _logits(case: Case, rng: np.random.Generator, spread: float) -> np.ndarray:
-    """Return normal logits; in every third row the first is so small that e^(z − z₀) overflows for the others."""
+    """Return normal logits; in every third row e^(z − z₀) or e^z overflows, as one is far from the others: in turn the
+    first is far below them, the last far above, and the first far above."""
     z = rng.normal(0, spread, case.shape)
-    z[2::3, 0] -= 1000
+    for first, place, distance in ((2, 0, -1000), (5, -1, 1000), (8, 0, 1000)):
+        z[first::9, place] += distance
     return _rounded(z, case.storage)
 
 

@@ -114,7 +114,18 @@ def test_large_tiles_are_among_the_cases(primitive):
             for plan in [plans.choose(*case.shape, dtype, chip, case.rung)]
         }
         first = plans.PIPELINED[dtype][0]
-        assert tiles == {("tiled", 32, 32), ("blocked", 128, 128), ("pipelined", first.tile_m, first.tile_n)}
+        assert tiles >= {("tiled", 32, 32), ("blocked", 128, 128), ("pipelined", first.tile_m, first.tile_n)}
+
+
+@pytest.mark.parametrize("primitive", WITH_LARGE_TILES)
+def test_among_the_blocks_is_one_of_threads_in_no_square(primitive):
+    found = []
+    for case in cases.covering_cases(primitive, VARIANTS):
+        if case.rung == "pipelined":
+            chip = Chip("sm_90", 1 if case.large_tiles else 132)
+            plan = plans.choose(*case.shape, case.dtype, chip, case.rung)
+            found.append((plan.tile_m // plan.thread_m, plan.tile_n // plan.thread_n))
+    assert any(rows != columns for rows, columns in found)
 
 
 def test_the_subset_is_small():

@@ -13,7 +13,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,12 +126,14 @@ def remember_problems() -> None:
 def instances_of(backend: Callable[[str], Any]) -> list[Instance]:
     """Return the instances that mutants are tried on, of the cases that `gpubp check` runs."""
     everything: dict[str, Instance] = {}
+    sizes: dict[str, dict[Case, tuple[int, ...]]] = {}
     for case in choose(Selection(), backend(""), ()):
         for launch in launches_of(backend(case.arch), case):
             instance = Instance(backend("").name, case.arch, _plain(launch))
-            everything.setdefault(instance.name, instance).cases.append(case)
+            everything.setdefault(instance.name, instance)
+            sizes.setdefault(instance.name, {})[case] = launch.sizes
     for instance in everything.values():
-        instance.cases = _various(dict.fromkeys(instance.cases))
+        instance.cases = _various(sizes[instance.name])
     return list(_chosen(sorted(everything.values(), key=_compiles_long)))
 
 
@@ -141,14 +143,15 @@ def _compiles_long(instance: Instance) -> tuple[bool, int]:
     return long, -len(instance.cases)
 
 
-def _various(cases: Iterable[Case]) -> list[Case]:
-    """Return no more than `MOST_CASES`, the smallest of each option, mode and kind of values first, by their size."""
-    alike: Counter[tuple[str, ...]] = Counter()
+def _various(sizes: Mapping[Case, tuple[int, ...]]) -> list[Case]:
+    """Return no more than `MOST_CASES`, by their cost: the cheapest for all sizes that the kernel is given, then of each
+    option, mode and kind of values."""
+    alike: Counter[tuple[Any, ...]] = Counter()
     ranks = {}
-    for case in sorted(cases, key=cost):
-        kind = case.primitive, case.option, case.mode, case.values
-        ranks[case] = alike[kind]
-        alike[kind] += 1
+    for case in sorted(sizes, key=cost):
+        size, kind = (case.primitive, sizes[case]), (case.primitive, case.option, case.mode, case.values)
+        ranks[case] = alike[kind] if alike[size] else -1
+        alike.update((size, kind))
     return sorted(sorted(ranks, key=lambda case: (ranks[case], cost(case)))[:MOST_CASES], key=cost)
 
 
