@@ -29,20 +29,12 @@ struct VectorOf<bfloat16, 4> {
     using type = uint2;
 };
 template <>
-struct VectorOf<bfloat16, 2> {
-    using type = unsigned;
-};
-template <>
 struct VectorOf<float16, 8> {
     using type = uint4;
 };
 template <>
 struct VectorOf<float16, 4> {
     using type = uint2;
-};
-template <>
-struct VectorOf<float16, 2> {
-    using type = unsigned;
 };
 template <typename T>
 struct VectorOf<T, 1> {
@@ -77,10 +69,6 @@ __device__ __forceinline__ void store_whole(double* to, const double (&x)[2]) {
 template <typename T>
 __device__ __forceinline__ unsigned pair_of(const T& low, const T& high) {
     return unsigned(low.bits) | unsigned(high.bits) << 16;
-}
-template <typename T>
-__device__ __forceinline__ void store_whole(T* to, const T (&x)[2]) {
-    asm volatile("st.global.b32 [%0], %1;" ::"l"(to), "r"(pair_of(x[0], x[1])) : "memory");
 }
 template <typename T>
 __device__ __forceinline__ void store_whole(T* to, const T (&x)[4]) {

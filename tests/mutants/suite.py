@@ -144,7 +144,7 @@ def _compiles_long(instance: Instance) -> tuple[bool, int]:
 
 
 def _various(sizes: Mapping[Case, tuple[int, ...]]) -> list[Case]:
-    """Return no more than `MOST_CASES`, by their cost: the cheapest for all sizes that the kernel is given, then of each
+    """Return no more than `MOST_CASES`, by their cost: the cheapest of all sizes that the kernel is given, and of each
     option, mode and kind of values."""
     alike: Counter[tuple[Any, ...]] = Counter()
     ranks = {}
