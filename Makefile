@@ -37,7 +37,7 @@ quick: $(test)  ## run the tests that are not marked slow
 long: $(test)  ## run the tests that are long by nature
 	OMP_NUM_THREADS=1 $(python) -m pytest -n $(JOBS) --dist worksteal -m exhaustive $(ARGS)
 
-# Some minutes on two cores. The rest: make mutants ARGS=--whole
+# About an hour on two cores. The rest: make mutants ARGS=--whole
 mutants: $(test)  ## break the kernels in every line: a case of gpubp check must fail each time
 	$(python) tests/mutants $(ARGS)
 
