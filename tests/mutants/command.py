@@ -143,7 +143,9 @@ class Order:
         except (OSError, ValueError):
             self._remembered = {}
 
-    def __call__(self, source: Source, edit: Edit, most: int | None) -> tuple[Edit, list[Instance], int | None]:
+    def __call__(
+        self, source: Source, edit: Edit, most: int | None, everywhere: bool
+    ) -> tuple[Edit, list[Instance], int | None]:
         """Return an edit with the instances to try, and how many that it changes."""
         start, end = source.block_of(edit.start)
         block = source.line_of(start), source.line_of(end - 1)
@@ -154,7 +156,8 @@ class Order:
             kills = [self._kills[place, instance.name] for place in (self._blocks[key_of(edit)], edit.file)]
             return instance.name != before, *(-each for each in kills)
 
-        found = sorted(self._judge.concerned(edit, block, most), key=rank)
+        found = self._judge.including(edit) if everywhere else self._judge.concerned(edit, block, most)
+        found.sort(key=rank)
         listed_alone = key_of(edit) in self._reasons and not self._whole
         return edit, found, LISTED_TRIES if listed_alone else None
 
@@ -192,12 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verdicts = judged(judge, order, chosen, SAMPLE_KERNELS if given.sample else None, given.jobs, log)
             unsettled = []
             for edit, verdict in verdicts:
-                if given.sample and verdict.outcome == SURVIVED and key_of(edit) not in tally.reasons:
-                    unsettled.append(edit)  # of few kernels
+                if verdict.outcome == SURVIVED and key_of(edit) not in tally.reasons:
+                    unsettled.append(edit)  # on the kernels that it most likely changes
                 else:
                     tally.add(edit, verdict)
             again = [(source, edit) for source, edit in chosen if edit in unsettled]
-            for edit, verdict in judged(judge, order, again, None, given.jobs, log):
+            for edit, verdict in judged(judge, order, again, None, given.jobs, log, everywhere=True):
                 tally.add(edit, verdict)
             tally.complaints += judge.failures_unchanged(tally.killers, given.jobs)
         finally:
@@ -213,13 +216,16 @@ def judged(
     most: int | None,
     jobs: int,
     log: TextIO,
+    *,
+    everywhere: bool = False,
 ) -> Iterator[tuple[Edit, Verdict]]:
     """Give the verdict on each mutant as it comes; tell how far it is, and write it to the log.
 
-    most: instances that each is tried on; None: all that concern it.
+    most: instances that each is tried on; None: all that it most likely changes.
+    everywhere: try it on every instance whose source includes its file.
     """
     started = time.monotonic()
-    work = (order(source, edit, most) for source, edit in chosen)
+    work = (order(source, edit, most, everywhere) for source, edit in chosen)
     for number, (edit, verdict) in enumerate(judge.judge(work, jobs), 1):
         order.learn(edit, verdict)
         print(f"{verdict.outcome}, {verdict.seconds:.2f} s: {edit}\n    {verdict}", file=log, flush=True)

@@ -117,9 +117,18 @@ class Judge:
         self._slots: list[_Slot] = []
 
     # --- the kernels as they are --------------------------------------------------------------------------------------
+    def including(self, edit: Edit) -> list[Instance]:
+        """Return the instances whose source includes the edited file."""
+        found = [each for each in self.instances[edit.file.split("/")[0]] if edit.file in each.files]
+        for each in found:
+            if not each.ptx:
+                self._prepare(each)
+        return found
+
     def concerned(self, edit: Edit, block: tuple[int, int], most: int | None = None) -> list[Instance]:
-        """Return the instances that an edit may change: those with an instruction of the function or structure that it
-        is in, lines `block`; else those with one of its file; else those whose source includes it. No more than `most`.
+        """Return the instances that an edit most likely changes: those with an instruction of the function or structure
+        that it is in, lines `block`; else those with one of its file; else those whose source includes it. No more than
+        `most`. Others may change too: the compiler gives an instruction that two lines ask for the line of one of them.
         """
         candidates = [each for each in self.instances[edit.file.split("/")[0]] if edit.file in each.files]
         # those of the rung that the file is named after come first
