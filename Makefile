@@ -71,7 +71,9 @@ oldest:  ## run the quick tests with the oldest Python and dependencies that pyp
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
-exhaustive: long mutants fuzz pythons oldest first-steps  ## run long, mutants, fuzz, pythons, oldest and first-steps
+# Of the mutants a fixed sample: all of them take about an hour.
+exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps and forty mutants
+	$(MAKE) mutants ARGS="--sample 40"
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check

@@ -1381,10 +1381,9 @@ def refused_soon(gpubp, trained, monkeypatch):
 
 
 @pytest.mark.parametrize("option", [*READ, *WRITTEN])
-@pytest.mark.parametrize(
-    "name", ["n" * 256, "a\0b", "\udcff\udc80", "d/" * 3000 + "x"], ids=["long", "NUL", "bytes", "deep"]
-)
+@pytest.mark.parametrize("name", ["n" * 256, "\udcff\udc80", "d/" * 3000 + "x"], ids=["long", "bytes", "deep"])
 def test_a_path_that_no_file_has(refused_soon, option, name):
+    """One with a NUL cannot be on a command line: no process starts with it."""
     if name.startswith("\udcff") and option in WRITTEN:
         pytest.skip("such a file can be written")
     refused_soon({**READ, **WRITTEN}[option], name + SUFFIXES.get(option, ""))

@@ -11,7 +11,7 @@ from edits import thinned
 from judge import INVALID, KILLED, SAME, SURVIVED, Verdict, lines_of, strip
 
 FOLDER = Path(__file__).parent
-SAMPLE = 12
+SAMPLE = 6
 """Mutants that `make test` judges."""
 
 
