@@ -87,7 +87,7 @@ def test_locations_chain_through_every_level_of_inlining():
 @pytest.mark.parametrize(
     "header",
     [
-        "/root/.cache/gpubp/cuda-headers/13.5/cuda_fp8.hpp",
+        "/home/me/.cache/gpubp/cuda-headers/13.5/cuda_fp8.hpp",
         "/usr/local/cuda/include/cuda_fp16.hpp",
         "/usr/local/cuda-12.4/include/mma.hpp",
         "/venv/lib/python3.12/site-packages/nvidia/cu13/include/cuda_bf16.hpp",
@@ -102,7 +102,7 @@ def test_a_location_leads_with_the_users_own_line(header):
     assert str(Location(header, 308)) == f"{header.rsplit('/', 1)[1]}:308"
 
 
-@pytest.mark.parametrize("file", ["/work/gpubp/kernels/cuda/update.cu", "/x/site-packages/gpubp/kernels/numba/u.py"])
+@pytest.mark.parametrize("file", ["/home/me/gpubp/kernels/cuda/update.cu", "/x/site-packages/gpubp/kernels/numba/u.py"])
 def test_kernels_of_ones_own_are_no_library(file):
     assert Location(file, 3, Location("/home/me/k.cu", 13)).own.line == 3
 
