@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from data_files import write_idx_folder, write_npz
+from data_files import inputs_of, write_idx_folder, write_npz
 
 from gpubp.data.loading import load
 from gpubp.errors import DataError
