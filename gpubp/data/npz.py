@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from gpubp.data.idx import DIGIT_CLASSES
+from gpubp.data.idx import DIGIT_CLASSES, MOST_AXES
 from gpubp.data.source import Labels, Source, reason, require_room
 from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
@@ -112,7 +112,7 @@ def _read_array(
         raise DataError(f"{what} holds Python objects; it must hold arrays of numbers or text")
     if dtype.kind not in kinds:
         raise DataError(f"{what} holds {shown(dtype)}; {must}")
-    if any(side < 0 for side in shape) or len(shape) > 32:
+    if any(side < 0 for side in shape) or len(shape) > MOST_AXES:
         raise DataError(f"{what}: the archive is damaged: its shape is {shown(shape)}")
     if not shape:
         raise DataError(f"{what} is a single value; it must have one row an example")

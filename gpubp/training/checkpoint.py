@@ -108,12 +108,15 @@ class Checkpoint:
         if not isinstance(self.warnings, list) or not all(isinstance(kind, str) for kind in self.warnings):
             raise ArgumentError("warnings", self.warnings, "a list of names")
 
-    def require_fit(self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: Dataset) -> None:
+    def require_fit(
+        self, path: Path, network: Mapping[str, Any], training: Mapping[str, Any], data: Dataset, fingerprint: str
+    ) -> None:
         """Raise CheckpointError unless the checkpoint is of a run like this; only `EPOCHS` may differ.
 
-        `path` is for messages.
+        path: for messages.
+        fingerprint: of `data`.
         """
-        if not is_fingerprint(self.data, data):
+        if not is_fingerprint(self.data, data, fingerprint):
             raise CheckpointError(
                 f"{path} was trained on other data than {data.name} holds now; resume on the same, "
                 "which --data names if it has moved"

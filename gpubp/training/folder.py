@@ -7,7 +7,6 @@ import fcntl
 import io
 import os
 import platform
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,9 +37,6 @@ FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, CONFIG_FILE, CHECKPOINT_FILE)
 
 MAY_CHANGE = ("epochs", "backend", "device", "data")
 """The settings that a run may be resumed with in place of its own. The data's fingerprint must be that of its own."""
-
-MOST_CONFIG = 2**20
-"""Bytes of a configuration; a run writes a few thousand."""
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """The errors of a file system without locks, as on some clusters: there one can train all the same."""
@@ -88,7 +84,7 @@ def resume(
     if "data" not in given:
         require_present(saved.data)
     run = _make_run(_merged(saved, given, checkpoint.epoch), folder, listener)
-    if "data" in given and not is_fingerprint(checkpoint.data, run.dataset):
+    if "data" in given and not is_fingerprint(checkpoint.data, run.dataset, run.data_fingerprint):
         raise ArgumentError("--data", given["data"], f"left out, or another place of the run's own data, {saved.data}")
     with _alone_in(folder):
         run.load(reschedule=reschedule)
@@ -203,8 +199,8 @@ def _holds_a_killed_start(folder: Path) -> bool:
 def _is_own_config(folder: Path) -> bool:
     """True if the folder's settings are those that a run wrote, and not somebody's for a run to come."""
     try:
-        found = tomllib.loads(files.read_bytes(folder / CONFIG_FILE, MOST_CONFIG).decode())
-    except (OSError, ValueError, RecursionError):
+        found = files.read_toml(folder / CONFIG_FILE)
+    except (OSError, ValueError):
         return False
     return isinstance(found.get("versions"), dict) and "gpubp" in found["versions"]
 

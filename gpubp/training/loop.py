@@ -382,7 +382,7 @@ class Run:
             raise ArgumentError("folder", None, "the folder of the run to resume")
         found = Checkpoint.read(self.folder)
         path = self.folder / CHECKPOINT_FILE
-        found.require_fit(path, self.network.config(), self.config.config(), self.dataset)
+        found.require_fit(path, self.network.config(), self.config.config(), self.dataset, self.data_fingerprint)
         if found.batch >= self.batches:
             raise CheckpointError(f"{path} is damaged: it has done {found.batch} of {self.batches} batches")
         self.data_fingerprint = found.data

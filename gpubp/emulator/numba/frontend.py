@@ -478,7 +478,7 @@ def device_array(
     if strides is None:
         return DeviceNDArray(shape, dtype, order=order)
     contiguous = DeviceNDArray(shape, dtype)
-    if sorted(strides) != sorted(_strides_in_order(contiguous, strides)):
+    if len(strides) != contiguous.ndim or sorted(strides) != sorted(_strides_in_order(contiguous, strides)):
         raise NotImplementedError(f"device_array(strides={tuple(strides)}): the emulator makes no arrays with gaps")
     return DeviceNDArray(contiguous.shape, dtype, contiguous.data, strides)
 

@@ -84,9 +84,12 @@ def is_strong(instruction: Instruction) -> bool:
     return instruction.opcode in ("atom", "red") or bool(_STRONG & set(instruction.modifiers))
 
 
-def width_of(program: Program, padded: int) -> int:
-    """Return how many threads each thread must know of one by one, between two barriers of its whole block."""
-    width = padded if orders_by_memory(program) else 0
+def width_of(program: Program, padded: int, by_memory: bool) -> int:
+    """Return how many threads each thread must know of one by one, between two barriers of its whole block.
+
+    by_memory: what `orders_by_memory` says of the program.
+    """
+    width = padded if by_memory else 0
     for block in program.blocks:
         for instruction in (*block.instructions, *([] if block.end is None else [block.end])):
             if instruction.opcode in ("bar", "barrier"):

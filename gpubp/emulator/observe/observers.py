@@ -39,7 +39,9 @@ from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, 
 
 _KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.STORE, "async": shadow.STORE}
 _ROOM = 1024
-"""Races of one instruction that are looked at in one go."""
+"""Races of one instruction that are looked at in one go, if a single access cannot have more."""
+_MOST_CELLS = 32
+"""Cells of the shadow that one access covers: its bytes."""
 
 
 # -- turning observers on ---------------------------------------------------------------------------------------------
@@ -111,12 +113,14 @@ class _Watched:
         # by line and class, flops a thread, threads so far
         self.counts: list[tuple[Counter[tuple[Location | None, str]], int, list[int]]] = []
         lanes = machine.lanes
-        self.clocks = Clocks(machine.blocks, machine.padded, width_of(machine.program, machine.padded))
         self.by_memory = orders_by_memory(machine.program)
+        width = width_of(machine.program, machine.padded, self.by_memory)
+        self.clocks = Clocks(machine.blocks, machine.padded, width)
         self.threads = np.zeros(lanes, np.int32)  # of the grid, from 1
         self.firsts = np.zeros(lanes, np.int32)  # the first thread of each one's block
         self.bits = {space: _granularity(machine, space) for space in ("shared", "global")}
-        self.found = np.zeros((_ROOM, shadow.FOUND), np.int64)
+        # one access alone may fill so many: for each cell a writer, two readers, and every thread of the block
+        self.found = np.zeros((max(_ROOM, _MOST_CELLS * (3 + machine.padded)), shadow.FOUND), np.int64)
         self.no_reads = np.zeros((0, 0), np.int32)
         self.shared_reads = self.no_reads
         self.places: dict[int, Clock] = {}  # what was published where in shared memory, by host address
@@ -383,7 +387,7 @@ class Observer:
         """Return the site of an instruction, which the machines of a kernel share."""
         key = (id(instruction), space, kind)
         if key not in self._site_of:
-            strong = kind == "atomic" or (orders_by_memory(machine.program) and is_strong(instruction))
+            strong = kind == "atomic" or (self._state(machine).by_memory and is_strong(instruction))
             site = _Site(len(self._sites), machine.program.name, instruction, space, kind, nbytes, strong)
             self._sites.append(site)
             self._site_of[key] = site

@@ -61,7 +61,7 @@ def check_races(
 
     `firsts`: of each lane, the number of its block's first thread. `doubt`: accesses may be ordered by memory after
     all, so more than one is told of each access. Fills `found`; returns the position up to which it came before
-    that was full, and how many rows it has filled.
+    the next access might overfill it, and how many rows it has filled.
     """
     races = 0
     each = max(1, nbytes >> bits)
@@ -69,7 +69,7 @@ def check_races(
     simple = known.shape[1] == 0
     size = cells.shape[0] << bits
     for i in range(start, count):
-        if races + 3 * each > found.shape[0]:
+        if races + each * (3 + reads.shape[1]) > found.shape[0]:
             return i, races
         lane = i if whole else lanes[i]
         thread, now, first, floor = threads[lane], number[lane], firsts[lane], floors[lane]
@@ -113,7 +113,7 @@ def check_races(
                         if _unordered(first + column, read, thread, first, floor, known, lane, padded):
                             _note(found, races, i, first + column, read, cells[index, READ_SITE], 0)
                             races += 1
-                            if not doubt or races + 3 * each > found.shape[0]:
+                            if not doubt:
                                 break
                 cells[index, READER] = cells[index, OTHER_READER] = cells[index, MANY] = 0
             cells[index, WRITER] = thread

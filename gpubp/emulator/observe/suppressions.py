@@ -17,14 +17,16 @@ A file (TOML) has one table a suppression, with the reason and any of kind, kern
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpubp.emulator.observe.findings import KINDS, Finding
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, shown, unknown_name
 
 _COMMENT = re.compile(rf"(?://|#).*\bgpubp:\s*({'|'.join(map(re.escape, KINDS))})\s+intended(?:\s*:\s*(.*))?\s*$")
 _TYPES = {"kind": str, "kernel": str, "file": str, "line": int, "reason": str}
@@ -58,10 +60,14 @@ def load(path: str | Path) -> list[Suppression]:
         OSError: the file cannot be read.
         ArgumentError: it is no such file; names the table and the key.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ArgumentError("suppressions", str(path), "a regular file")
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ArgumentError("suppressions", str(path), "a TOML file", str(error)) from None
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ArgumentError("suppressions", str(path), "a TOML file", shown(error)) from None
+    except RecursionError:
+        raise ArgumentError("suppressions", str(path), "a TOML file that is not nested so deeply") from None
     found = tables.get("suppress", [])
     if set(tables) - {"suppress"} or not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise ArgumentError("suppressions", str(path), "a file of tables [[suppress]]")

@@ -230,8 +230,9 @@ def test_an_array_like_another_has_its_order_and_no_gaps(host):
 
 
 def test_strides_with_gaps_are_refused():
-    with pytest.raises(NotImplementedError, match="gaps"):
-        cuda.device_array((4, 3), np.float64, strides=(8, 64))
+    for strides in ((8, 64), (8,), (96, 24, 8)):
+        with pytest.raises(NotImplementedError, match="gaps"):
+            cuda.device_array((4, 3), np.float64, strides=strides)
     assert cuda.device_array((4, 3), np.float64, strides=(8, 32)).strides == (8, 32)
 
 

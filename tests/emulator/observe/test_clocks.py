@@ -29,7 +29,7 @@ class Detector:
         self.firsts = (lane // PADDED * PADDED + 1).astype(np.int32)
         self.reads = np.zeros((CELLS + 1 if shared and width else 0, PADDED), np.int32)
         self.by_memory = by_memory
-        self.found = np.zeros((16, shadow.FOUND), np.int64)
+        self.found = np.zeros((3 + PADDED, shadow.FOUND), np.int64)
         self.places: dict[int, dict] = {}
 
     def access(self, lane: int, cell: int, writes: bool, strong: bool = False) -> set[int]:
@@ -185,3 +185,24 @@ def test_the_fast_clocks_agree_with_whole_ones(step, detector, exact):
     races = [compare(seed, step, detector(), exact) for seed in range(200)]
     assert sum(map(bool, races)) > 50
     assert sum(not found for found in races) > 5
+
+
+def test_races_with_every_reader_are_all_told_and_do_not_overfill_the_table():
+    """Two stores of two cells each, which all threads have read: each cell races with its writer and all readers."""
+    detector = Detector(1, PADDED, shared=True, by_memory=True)
+    room = 2 * (3 + PADDED)
+    table = np.full((2 * room, shadow.FOUND), -1)
+    for cell in range(4):
+        detector.access(0, cell, writes=True)
+        for reader in range(10, PADDED):
+            detector.access(reader, cell, writes=False)
+    clocks, lanes = detector.clocks, np.array([5, 6])
+    start, told = 0, []
+    while start < 2:
+        start, races = shadow.check_races(
+            detector.cells, 2, 0, np.array([0, 8]), 8, detector.threads, detector.firsts, clocks.number, clocks.floor,
+            clocks.known, detector.reads, True, PADDED, lanes, False, start, 2, shadow.STORE, 0, table[:room],
+        )  # fmt: skip
+        assert (table[room:] == -1).all()
+        told += [(int(row[shadow.POSITION]), int(row[shadow.OTHER]) - 1) for row in table[:races]]
+    assert set(told) == {(position, other) for position in (0, 1) for other in (0, *range(10, PADDED))}

@@ -1,5 +1,7 @@
 """Findings that are intended: by comments in kernels and by files, with a reason; others stay findings."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -114,3 +116,23 @@ def test_files_that_are_none(tmp_path, text, complaint):
     path.write_text(text)
     with pytest.raises(ArgumentError, match=complaint):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [(b"a" * 9, "a TOML file"), (b"\xff", "a TOML file"), (b"a=" + b"[" * 100_000, "nested so deeply")],
+)
+def test_what_is_no_file_of_suppressions(tmp_path, contents, message):
+    path = tmp_path / "intended.toml"
+    path.write_bytes(contents)
+    with pytest.raises(ArgumentError, match=message):
+        load(path)
+
+
+def test_only_a_regular_file_has_suppressions(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/zero", tmp_path):
+        with pytest.raises(ArgumentError, match="it must be a regular file"):
+            load(path)
+    with pytest.raises(OSError, match="No such file"):
+        load(tmp_path / "missing")
