@@ -24,7 +24,7 @@ import numpy as np
 from gpubp.data import cells
 from gpubp.data.columns import Columns, Wanted, names_columns, position
 from gpubp.data.source import Labels, Source, physical_memory, reason
-from gpubp.errors import ArgumentError, DataError, shown, shown_path, unknown_name
+from gpubp.errors import ArgumentError, DataError, listed, shown, shown_path, unknown_name
 from gpubp.files import open_regular
 
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -275,9 +275,9 @@ class _Reader:
         named = str(label) if position(label) is None and label in first else None
         found = True if is_model_s else names_columns(first, below, named=named)
         if found is None:
-            line = ", ".join(shown(cell, 20) for cell in first[:6]) + (", ..." if len(first) > 6 else "")
             raise DataError(
-                f"{self.name}: the first line ({line}) may be names or values; --header yes or --header no says which"
+                f"{self.name}: the first line ({listed(first)}) may be names or values; "
+                "--header yes or --header no says which"
             )
         self.notes.append("first line taken as header" if found else "no header: first line taken as values")
         return found

@@ -20,7 +20,7 @@ import tomli_w
 
 from gpubp import files
 from gpubp.dtypes import long_name
-from gpubp.errors import ArgumentError, CheckpointError, shown
+from gpubp.errors import ArgumentError, CheckpointError, listed, shown
 from gpubp.training import plots
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.fingerprints import is_fingerprint
@@ -181,8 +181,7 @@ def _check_new(folder: Path) -> None:
         return
     hint = "--resume continues a run"
     if held is not None and CHECKPOINT_FILE not in held:
-        others = ", ".join(shown(name, 30) for name in held[:3]) + (", ..." if len(held) > 3 else "")
-        hint = f"it holds {others}; {hint}"
+        hint = f"it holds {listed(held, 90)}; {hint}"
     raise ArgumentError("--out", str(folder), "a new or an empty folder", hint)
 
 

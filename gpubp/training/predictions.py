@@ -86,13 +86,15 @@ def load_for(
 
 def _require_origin(model: Model) -> None:
     """Raise CheckpointError if the model's origin is none that a run wrote: its file may be anybody's."""
-
     kinds: dict[str, Callable[[Any], bool]] = {
         "data": lambda value: isinstance(value, str),
         "test_fraction": lambda value: type(value) in (int, float) and 0 <= value < 1,
         "seed": lambda value: type(value) is int and value >= 0,
         FINGERPRINT: lambda value: isinstance(value, str),
         SAMPLE: lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+        "label": lambda value: type(value) in (str, int),
+        **dict.fromkeys(TABLE, lambda value: isinstance(value, str)),
+        "keep_index": lambda value: isinstance(value, bool),
     }
     for name, is_right in kinds.items():
         value = model.origin.get(name)
@@ -103,18 +105,12 @@ def _require_origin(model: Model) -> None:
 def _columns_of(model: Model, spec: str, written: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what loading must know of the columns of a model's training data."""
     origin = model.origin if loading.is_table(spec) else {}
-    label = origin.get("label")
     return {
-        # Whoever wrote the model's file may have put anything into it.
-        "table": table_format(written or {}, {name: origin.get(name) for name in TABLE if _is_setting(origin, name)}),
+        "table": table_format(written or {}, {name: origin[name] for name in TABLE if name in origin}),
         "feature_names": model.feature_names,
         "features": model.network.sizes[0],
-        "model_label": label if type(label) in (str, int) else None,
+        "model_label": origin.get("label"),
     }
-
-
-def _is_setting(origin: Mapping[str, Any], name: str) -> bool:
-    return type(origin.get(name)) is (bool if name == "keep_index" else str)
 
 
 def _choose(model: Model, spec: str, found: Dataset, whole: bool) -> Examples:
@@ -223,8 +219,9 @@ def load_inputs_for(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return a data set's raw inputs for a model, and notes on what was guessed; arguments as for `load_for`.
 
-    Raises DataError for inputs that do not fit the model.
+    Raises DataError for inputs that do not fit the model, CheckpointError for a model that no run wrote.
     """
+    _require_origin(model)
     x, notes = loading.load_inputs(spec, label=label, **_columns_of(model, spec, written))
     _require_features(model, shown_path(spec), x)
     return x, notes

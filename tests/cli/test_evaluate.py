@@ -129,7 +129,7 @@ def test_evaluate_a_model_of_an_earlier_version(gpubp):
     "wrong",
     [
         {"data": 5}, {"test_fraction": "0.2"}, {"test_fraction": 2}, {"seed": -1}, {"seed": "x"}, {"fingerprint": 3},
-        {"sample": 3}, {"sample": [[]]}, {"sample": {"a": 1}},
+        {"sample": 3}, {"sample": [[]]}, {"sample": {"a": 1}}, {"label": [0]}, {"header": 1}, {"keep_index": "yes"},
     ],
     ids=str,
 )  # fmt: skip
@@ -139,6 +139,7 @@ def test_evaluate_a_model_whose_origin_no_run_wrote(refused, trained, wrong):
     message = f"the model's origin is none that a run wrote: its {next(iter(wrong))} is "
     refused("evaluate", "wrong.safetensors", message=message)
     refused("evaluate", "wrong.safetensors", "--data", "digits", message=message)
+    refused("predict", "wrong.safetensors", "--data", "digits", "--out", "p.csv", message=message)
 
 
 def test_evaluate_takes_the_label_column_of_the_training_elsewhere_too(gpubp):
