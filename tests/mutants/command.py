@@ -3,7 +3,7 @@
     python tests/mutants                       # one mutant of each kind on each line: make mutants
     python tests/mutants cuda/forms.cuh        # those of some files
     python tests/mutants --whole               # every mutant, and the listed ones on all their cases
-    python tests/mutants --sample 12           # a fixed few: make test
+    python tests/mutants --sample 40           # a fixed few: make exhaustive
 
 What survives must be listed in equivalents.toml, with the reason why it is no mistake. The run fails if another mutant
 survives, if a listed one is killed, or if a listed one is none of the kernels' mutants any more.

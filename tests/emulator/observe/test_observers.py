@@ -442,7 +442,7 @@ def test_nothing_is_watched_afterwards(run_ptx):
 
 
 def test_a_fault_ends_the_launch_and_keeps_what_was_found(run_ptx):
-    body = f"{SHARED}\nst.shared.u32 [s], %r0;\nld.global.u32 %r3, [%rd1+-1024];"
+    body = f"{SHARED}\nst.shared.u32 [s], %r0;\nld.global.u32 %r3, [%rd1+-4];"  # other arrays lie further off
     with observe(races=True) as report, pytest.raises(MemoryAccessError):
         run_ptx(body, OUT)
     assert len(report.races) == 1
