@@ -7,7 +7,7 @@ Cache hints and memory orders change nothing here: a wave sees its own accesses 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,36 @@ class AccessModifiers:
         self.item = TYPE_BYTES[self.type]
         if self.item > 8:
             raise machine.unsupported(instruction, "128-bit accesses")
+
+
+class Memory(NamedTuple):
+    """Where a space lies: the byte at an address is at `host` + address - `base` of this process.
+
+    Attributes:
+        host: one host address for all lanes (0-d), or one a lane, in int64.
+        valid: valid bytes of each granule of 2**granule_bits, from its start.
+        extent: the number of bytes that `valid` describes (0-d).
+    """
+
+    space: str
+    base: int
+    host: Array
+    valid: Array
+    extent: Array
+    granule_bits: int
+
+
+def memory_of(machine: Machine, space: str) -> Memory | None:
+    """Return the memory that a state space names; None for generic addresses and parameters."""
+    if space in ("global", "const"):
+        base, host, valid, bits = ARENA_BASE, np.array(MEMORY.host_base), MEMORY.valid, GRANULE_BITS
+    elif space == "shared":
+        base, host, valid, bits = 0, machine.shared_bases, machine.shared_layout.valid, WINDOW_GRANULE_BITS
+    elif space == "local":
+        base, host, valid, bits = 0, machine.local_bases, machine.local_layout.valid, WINDOW_GRANULE_BITS
+    else:
+        return None
+    return Memory(space, base, host, valid, np.array(valid.size << bits), bits)
 
 
 # -- addresses to pointers --------------------------------------------------------------------------------------------
@@ -285,37 +315,51 @@ def bind_load(machine: Machine, instruction: Instruction) -> Bound:
     if modifiers.rest:
         raise machine.unsupported(instruction)
     to, operand = instruction.operands[:2]
-    if modifiers.space == "param" and (bound := _bind_parameter(machine, modifiers, to, operand)) is not None:
+    if (bound := _bind_parameter(machine, instruction)) is not None:
         return bound
     items = to.items if isinstance(to, Vector) else (to,)
     if len(items) != modifiers.vector:
         raise machine.unsupported(instruction)
     access = bind_access(machine, instruction, operand, modifiers.space, modifiers.item * modifiers.vector, "load")
-    dtype = _memory_dtype(modifiers)
+    dtype = memory_dtype(modifiers)
     outs, conversions = _load_targets(machine, items, dtype)
     move = _gather(machine, access, outs)
     return always(_with_conversions(machine, move, conversions) if conversions else move)
 
 
-def _bind_parameter(machine: Machine, modifiers: AccessModifiers, to: Operand, operand: Operand) -> Bound | None:
-    """Return the step of ld.param of a kernel's parameter, which is one value for all lanes, or None."""
-    if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
+def parameter_values(machine: Machine, instruction: Instruction) -> list[tuple[Operand, Array]] | None:
+    """Return the destinations of an ld.param with what they get, one value for all lanes, as views of the parameters.
+
+    None if it loads no kernel's parameter, or if the general way must say what is wrong with it.
+    """
+    modifiers = AccessModifiers(machine, instruction)
+    to, operand = instruction.operands[:2]
+    if modifiers.space != "param" or not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
         return None
-    name = operand.base.name
-    if name not in machine.parameter_offsets:
+    if operand.base.name not in machine.parameter_offsets:
         return None
-    start = machine.parameter_offsets[name] + operand.base.offset + operand.offset
-    dtype = _memory_dtype(modifiers)
-    items = to.items if isinstance(to, Vector) else (to,)
-    outs, sources = [], []
-    for index, item in enumerate(items):
+    start = machine.parameter_offsets[operand.base.name] + operand.base.offset + operand.offset
+    dtype = memory_dtype(modifiers)
+    values: list[tuple[Operand, Array]] = []
+    for index, item in enumerate(to.items if isinstance(to, Vector) else (to,)):
         first = start + index * modifiers.item
         if first < 0 or first + modifiers.item > machine.parameter_bytes.size or first % modifiers.item:
-            return None  # the general way reports it
+            return None
+        values.append((item, machine.parameter_bytes[first : first + modifiers.item].view(dtype)))
+    return values
+
+
+def _bind_parameter(machine: Machine, instruction: Instruction) -> Bound | None:
+    """Return the step of ld.param of a kernel's parameter, or None."""
+    values = parameter_values(machine, instruction)
+    if values is None:
+        return None
+    outs, sources = [], []
+    for item, value in values:
         if isinstance(item, Register):
             row = machine.row(item)
-            outs.append(row.view(f"{dtype.kind}{row.itemsize}"))
-            sources.append(machine.parameter_bytes[first : first + modifiers.item].view(dtype))
+            outs.append(row.view(f"{value.dtype.kind}{row.itemsize}"))
+            sources.append(value)
 
     def apply(*arrays: Array) -> None:
         for out, value in zip(arrays[: len(outs)], arrays[len(outs) :], strict=True):
@@ -324,7 +368,7 @@ def _bind_parameter(machine: Machine, modifiers: AccessModifiers, to: Operand, o
     return compose(machine, apply, outs, sources, [], [])
 
 
-def _memory_dtype(modifiers: AccessModifiers) -> np.dtype[Any]:
+def memory_dtype(modifiers: AccessModifiers) -> np.dtype[Any]:
     return np.dtype(f"{'i' if modifiers.type[0] == 's' else 'u'}{modifiers.item}")
 
 

@@ -164,9 +164,12 @@ def _bind_move(machine: Machine, instruction: Instruction) -> Bound | None:
     return None
 
 
+CLOCKS = ("clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi")
+
+
 def _bind_special(machine: Machine, to: Register, name: str) -> Bound:
     row = machine.row(to)
-    if name in ("clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi"):
+    if name in CLOCKS:
         shift = 32 if name.endswith("_hi") else 0
 
         def read_clock(out: Array) -> None:
@@ -223,13 +226,18 @@ def _pack(machine: Machine, instruction: Instruction, to: Operand, value: Vector
     return compose(machine, apply, [row], [], [], [])
 
 
-def _bind_cvta(machine: Machine, instruction: Instruction) -> Bound:
-    """Return the step of cvta: shared and local addresses move in or out of their window, the others are generic."""
+def cvta_base(machine: Machine, instruction: Instruction) -> int:
+    """Return where the space of a cvta begins in the generic address space."""
     modifiers = [modifier for modifier in instruction.modifiers if modifier not in ("to", "u64", "u32")]
     space = modifiers[0].split("::")[0] if modifiers else ""
     if space not in ("global", "const", "param", "shared", "local") or len(modifiers) > 1:
         raise machine.unsupported(instruction)
-    base = {"shared": SHARED_WINDOW, "local": LOCAL_WINDOW}.get(space, 0)
+    return {"shared": SHARED_WINDOW, "local": LOCAL_WINDOW}.get(space, 0)
+
+
+def _bind_cvta(machine: Machine, instruction: Instruction) -> Bound:
+    """Return the step of cvta: shared and local addresses move in or out of their window, the others are generic."""
+    base = cvta_base(machine, instruction)
     to, value = instruction.operands
     assert isinstance(to, Register)
     row = machine.row(to)

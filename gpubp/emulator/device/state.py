@@ -86,6 +86,8 @@ class Machine:
         self._make_special_registers()
         self.nobody = Active(np.zeros(self.lanes, bool))
         self.active = self.nobody
+        self.mask = np.zeros(self.lanes, bool)  # that of the active lanes, for who needs one address for all masks
+        self.mask_address = int(self.mask.ctypes.data)
         self.pointers = np.zeros(self.lanes, np.int64)
         self.zeros = np.zeros(self.lanes, np.int64)
         self.pending_copies: list[Any] = []
@@ -148,13 +150,13 @@ class Machine:
     def _place_blocks(self, grid: tuple[int, int, int], first_block: int, end_block: int) -> None:
         self.grid = grid
         self.first_block, self.end_block = first_block, end_block
-        number = first_block + self.block_of_lane
-        self.special["ctaid.x"][:] = number % grid[0]
-        self.special["ctaid.y"][:] = number // grid[0] % grid[1]
-        self.special["ctaid.z"][:] = number // (grid[0] * grid[1])
-        for axis, side in zip("xyz", grid, strict=True):
+        number = first_block + np.arange(self.blocks)
+        index = number % grid[0], number // grid[0] % grid[1], number // (grid[0] * grid[1])
+        for axis, side, of_block in zip("xyz", grid, index, strict=True):
             self.special[f"nctaid.{axis}"][...] = side
-        np.logical_and(self.is_thread, number < end_block, out=self.launched_lanes)
+            self.special[f"ctaid.{axis}"].reshape(self.blocks, -1)[:] = of_block[:, None]
+        self.launched_lanes[:] = self.is_thread
+        self.launched_lanes[(end_block - first_block) * self.padded :] = False
 
     def thread_state(self) -> list[Array]:
         """Return copies of what threads know by themselves: registers, carry flags, committed copies."""

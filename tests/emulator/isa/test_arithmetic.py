@@ -19,9 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scalar_model import FORMATS, FORMS, Model, Real, cut, decode, encode, width
 
+from gpubp.emulator.device.fused import fuse
+from gpubp.emulator.device.state import Active
+from gpubp.emulator.device.steps import Computation
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.isa.arithmetic import OPCODES, operation
+from gpubp.emulator.isa.lanecode import lane_code
 from gpubp.emulator.isa.operations import Operation
+from gpubp.emulator.program.ptx import Register
+from gpubp.emulator.program.registers import Slot
 
 BY_OPCODE: dict[str, list[str]] = defaultdict(list)
 for text in FORMS:
@@ -396,3 +402,84 @@ def test_model_rounds_like_the_machine() -> None:
         if 0 < abs(x / y) < float("inf"):
             assert decode(quotient, "f64") == scalar_model.from_float(x / y)
     assert decode(encode(Real(False, None), "f16"), "f16") == Real(False, None)
+
+
+# --- as code for one lane (lanecode.py), of which loops are made (fused.py)
+
+
+def opcode_of(text: str) -> tuple[str, tuple[str, ...], bool]:
+    instruction, *destinations = text.split()
+    opcode, *modifiers = instruction.split(".")
+    return opcode, tuple(modifiers), bool(destinations)
+
+
+WITH_LANE_CODE: dict[str, list[str]] = defaultdict(list)
+for form in FORMS:
+    if lane_code(*opcode_of(form)) is not None:
+        WITH_LANE_CODE[opcode_of(form)[0]].append(form)
+LANES = 128
+
+
+class Registers:
+    """As much of a machine as a loop over its registers needs."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.rows: dict[str, np.ndarray] = {}
+        self.lanes = LANES
+        self.mask = np.zeros(LANES, bool)
+        self.mask_address = self.mask.ctypes.data
+        self.active = Active(self.mask)
+
+    def add(self, name: str, values: np.ndarray) -> Register:
+        size = 0 if values.dtype == bool else values.itemsize
+        self.slots[name] = (size, len(self.slots))
+        self.rows[name] = values.copy() if size == 0 else values.view(f"u{size}").copy()
+        return Register(name)
+
+    def row(self, register: Register) -> np.ndarray:
+        return self.rows[register.name]
+
+
+def lanes_of_cases(text: str) -> list[tuple[int, ...]]:
+    """As many cases as there are lanes, some of them more than once."""
+    cases = group_cases(text)
+    chosen = random.Random(text).sample(cases, min(LANES, len(cases)))
+    return (chosen * LANES)[:LANES]
+
+
+@pytest.mark.parametrize("opcode", sorted(WITH_LANE_CODE))
+def test_same_bits_as_the_function(opcode: str) -> None:
+    machine = Registers()
+    steps, wanted = [], {}
+    for text in WITH_LANE_CODE[opcode]:
+        opcode, modifiers, pair = opcode_of(text)
+        found, emit = operation(opcode, modifiers, pair), lane_code(opcode, modifiers, pair)
+        assert found is not None
+        assert emit is not None
+        cases = lanes_of_cases(text)
+        columns = [as_array(list(c), d) for c, d in zip(zip(*cases, strict=True), found.sources, strict=True)]
+        sources: list = [machine.add(f"{text} {index}", column) for index, column in enumerate(columns)]
+        if "table" in FORMS[text].sources:
+            sources[-1] = int(columns[-1][0])
+        names = [f"{text} result {index}" for index in range(len(found.results))]
+        targets = [machine.add(name, np.full(LANES, 1).astype(d)) for name, d in zip(names, found.results, strict=True)]
+        wanted |= dict(zip(names, run(found, FORMS[text], cases), strict=True))
+        steps.append(
+            Computation(
+                emit,
+                list(zip(sources, found.sources, strict=True)),
+                list(zip(targets, found.results, strict=True)),
+                None,
+            )
+        )
+    before = {name: machine.rows[name].copy() for name in wanted}
+    mask = np.arange(LANES) % 3 == 0
+    for masked in (True, False):
+        machine.active = Active(mask if masked else np.ones(LANES, bool))
+        fuse(machine, steps, masked)()  # type: ignore[arg-type]
+        for name, values in wanted.items():
+            full = np.array(values, machine.rows[name].dtype)
+            expected = np.where(mask, full, before[name]) if masked else full
+            where = np.flatnonzero(machine.rows[name] != expected)
+            assert not where.size, (name, masked, int(where[0]), machine.rows[name][where[0]], expected[where[0]])
