@@ -24,7 +24,8 @@ _BOOL = np.dtype(bool)
 
 
 def by_warp(values: Array) -> Array:
-    return values.reshape(-1, WARP) if values.ndim else values
+    """Return the lanes of each warp; one value for all stays one."""
+    return values.reshape(-1, WARP) if values.size > 1 else values.reshape(())
 
 
 def _targets(operand: Operand) -> tuple[Operand, ...]:
@@ -48,11 +49,11 @@ def _predicate(machine: Machine, operand: Operand) -> Callable[[], Array]:
 def _check_members(machine: Machine, instruction: Instruction, members: Array) -> None:
     """Every thread that a lane's mask names must execute the instruction, or have exited."""
     active = machine.active
-    if active.whole and members.ndim == 0 and int(members) == warp.FULL_MASK:
+    if active.whole and members.size == 1 and int(members.reshape(-1)[0]) == warp.FULL_MASK:
         return
-    unmet = warp.unmet_members(by_warp(members), by_warp(active.mask), by_warp(~machine.live))
-    if unmet.any():
-        lane = int(np.flatnonzero(unmet.reshape(-1))[0])
+    lane = warp.first_unmet(members.reshape(-1), active.mask, machine.live)
+    if lane >= 0:
+        unmet = warp.unmet_members(by_warp(members), by_warp(active.mask), by_warp(~machine.live))
         missing = int(unmet.reshape(-1)[lane])
         raise DivergenceError(
             f"{machine.where(instruction, lane)}: divergent warp instruction `{instruction.text}`: its mask names "
@@ -93,25 +94,36 @@ def _bind_shuffle(machine: Machine, instruction: Instruction) -> Bound:
     modifiers = instruction.modifiers
     if len(modifiers) != 3 or modifiers[0] != "sync" or modifiers[2] != "b32" or len(instruction.operands) != 5:
         raise machine.unsupported(instruction)
-    targets = _targets(instruction.operands[0])
-    value, offset, clamp, members = (machine.source(operand, _U32) for operand in instruction.operands[1:])
+    if modifiers[1] not in _SHUFFLES:
+        raise machine.unsupported(instruction)
+    mode = _SHUFFLES[modifiers[1]]
+    targets = [
+        machine.row(target) if isinstance(target, Register) else None for target in _targets(instruction.operands[0])
+    ]
+    result, valid = (*targets, None) if len(targets) == 1 else targets
+    result = machine.scratch(_U32, 20) if result is None else result
+    valid = machine.scratch(_BOOL, 20) if valid is None else valid
     value = machine.lanes_of(instruction.operands[1], _U32)
-    mode = modifiers[1]
+    offset, clamp, members = (machine.source(operand, _U32).reshape(-1) for operand in instruction.operands[2:])
 
     def shuffle() -> None:
         _check_members(machine, instruction, members)
-        active = by_warp(machine.active.mask)
-        result, valid, inactive = warp.shuffle(mode, by_warp(value), by_warp(offset), by_warp(clamp), active)
-        if not machine.active.whole and inactive.any():
-            lane = int(np.flatnonzero(inactive.reshape(-1))[0])
+        active = machine.active
+        lane = warp.shuffle(mode, value, offset, clamp, active.mask, active.whole, result, valid)
+        if lane >= 0:
             raise DivergenceError(
                 f"{machine.where(instruction, lane)}: `{instruction.text}` reads a lane that does not execute it"
             )
-        _write(machine, targets[0], result)
-        if len(targets) > 1:
-            _write(machine, targets[1], valid)
 
     return always(shuffle)
+
+
+_SHUFFLES = {
+    "up": warp.SHUFFLE_UP,
+    "down": warp.SHUFFLE_DOWN,
+    "bfly": warp.SHUFFLE_BFLY,
+    "idx": warp.SHUFFLE_IDX,
+}
 
 
 def _bind_vote(machine: Machine, instruction: Instruction) -> Bound:

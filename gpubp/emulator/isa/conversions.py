@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpubp.emulator.isa.floats import flush, rectify, saturate
+from gpubp.emulator.isa.floats import canonical_float32, flush, rectify, saturate
 from gpubp.emulator.isa.operations import DTYPES, Modifiers, Operation, function_operation
 from gpubp.emulator.isa.rounding import (
     BF16,
@@ -166,12 +166,7 @@ def float_to_float(modifiers: Modifiers, target: str, source: str) -> Operation:
 
 
 def _float64_to_float32(a: np.ndarray) -> np.ndarray:
-    return encode_float32(a.astype(np.float32))
-
-
-def encode_float32(values: np.ndarray) -> np.ndarray:
-    nan = np.array(0x7FFFFFFF, np.uint32).view(np.float32)[()]
-    return np.where(np.isnan(values), nan, values)
+    return canonical_float32(a.astype(np.float32))
 
 
 FAST_FLOATS: dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]] = {
@@ -179,8 +174,8 @@ FAST_FLOATS: dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]] = {
     ("f32", "f64"): _float64_to_float32,
     ("f16", "f32"): float32_to_float16,
     ("bf16", "f32"): float32_to_bfloat16,
-    ("f32", "f16"): lambda a: encode_float32(a.view(np.float16).astype(np.float32)),
-    ("f32", "bf16"): lambda a: encode_float32(bfloat16_to_float32(a)),
+    ("f32", "f16"): lambda a: canonical_float32(a.view(np.float16).astype(np.float32)),
+    ("f32", "bf16"): lambda a: canonical_float32(bfloat16_to_float32(a)),
 }
 
 

@@ -12,7 +12,7 @@ NaN: an instruction that computes gives the canonical NaN (compiled.py); abs, ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,13 +170,15 @@ def nearest(opcode: str, format_: Format) -> Callable[..., np.ndarray]:
     function = functions[opcode]
     if format_ is F64:
         return lambda *values: encode(function(*values), F64)
-    nan = np.array(0x7FFFFFFF, np.uint32).view(np.float32)[()]
+    return lambda *values: canonical_float32(function(*values))
 
-    def canonical(*values: np.ndarray) -> np.ndarray:
-        result = function(*values)
-        return np.where(np.isnan(result), nan, result)
 
-    return canonical
+def canonical_float32(values: np.ndarray) -> np.ndarray:
+    """The values, every NaN the canonical one."""
+    return np.where(values == values, values, _NAN)
+
+
+_NAN = np.array(0x7FFFFFFF, np.uint32).view(np.float32)[()]
 
 
 def rounded(opcode: str, format_: Format, mode: str, ftz: bool, sat: bool, relu: bool) -> Callable[..., np.ndarray]:
@@ -254,6 +256,8 @@ def approximation(modifiers: Modifiers) -> Operation:
 
 def in_float64(function: Callable[..., np.ndarray], format_: Format, ftz: bool) -> Callable[..., np.ndarray]:
     """The function evaluated in float64, its result rounded to the nearest of the format."""
+    if format_ is F32:
+        return lambda *values: canonical_float32(_through_float64(function, values, ftz))
 
     def evaluate(*registers: np.ndarray) -> np.ndarray:
         values = [decode(register, format_) for register in registers]
@@ -263,6 +267,12 @@ def in_float64(function: Callable[..., np.ndarray], format_: Format, ftz: bool) 
         return encode(flush(result, format_) if ftz else result, format_)
 
     return evaluate
+
+
+def _through_float64(function: Callable[..., np.ndarray], values: Sequence[np.ndarray], ftz: bool) -> np.ndarray:
+    given = [flush(value, F32) if ftz else value for value in values]
+    result = function(*(value.astype(np.float64) for value in given)).astype(np.float32)
+    return flush(result, F32) if ftz else result
 
 
 def upper_half(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

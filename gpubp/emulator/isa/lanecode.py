@@ -179,7 +179,7 @@ def _negative(b: Any, value: Value) -> Value:
 
 def _arithmetic(opcode: str, flags: tuple[str, ...], type_: str) -> Single:
     """add, sub, mul, fma, mad, div, rcp, sqrt, rounded to nearest; sums and products of float32 in any mode; the
-    approximate forms of the last three, which are computed in float64 and rounded."""
+    approximate forms of the last three and of rsqrt, which are computed in float64 and rounded."""
     if "approx" in flags or "full" in flags:
         return _approximation(opcode, flags, type_)
     mode, *sat = flags or ("rn",)
@@ -205,6 +205,7 @@ _EXACT: dict[str, Callable[..., Value]] = {
     "div": lambda b, x, y: b.fdiv(x, y),
     "rcp": lambda b, x: b.fdiv(ir.Constant(x.type, 1.0), x),
     "sqrt": lambda b, x: _intrinsic(b, "llvm.sqrt", x.type, x),
+    "rsqrt": lambda b, x: b.fdiv(ir.Constant(x.type, 1.0), _intrinsic(b, "llvm.sqrt", x.type, x)),
 }
 
 
@@ -475,7 +476,7 @@ _CODE: dict[str, Callable[[str, tuple[str, ...], str], Single]] = {
     "mov": _move,
 }
 _FLOAT_CODE: dict[str, Callable[[str, tuple[str, ...], str], Single]] = {
-    **dict.fromkeys(("add", "sub", "mul", "fma", "mad", "div", "rcp", "sqrt"), _arithmetic),
+    **dict.fromkeys(("add", "sub", "mul", "fma", "mad", "div", "rcp", "sqrt", "rsqrt"), _arithmetic),
     **dict.fromkeys(("abs", "neg"), _sign_change),
     **dict.fromkeys(("min", "max"), _extremum),
     "copysign": _copy_sign,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.emulator.errors import UnsupportedInstruction
+from gpubp.emulator.loops import loop
 
 LANES = np.arange(32, dtype=np.int32)
 FULL_MASK = 0xFFFFFFFF
@@ -43,6 +44,23 @@ def unmet_members(member_mask: np.ndarray, active: np.ndarray, exited: np.ndarra
     return np.where(active, (wanted & ~present) | (own & ~wanted), np.uint32(0))
 
 
+@loop
+def first_unmet(members, mask, live):
+    """The first active lane for which `unmet_members` is not 0, or -1; lanes in one dimension, or one mask for all."""
+    one = members.size == 1
+    for first in range(0, mask.size, 32):
+        absent = np.int64(0)
+        for own in range(32):
+            if live[first + own] and not mask[first + own]:
+                absent |= np.int64(1) << own
+        for own in range(32):
+            if mask[first + own]:
+                named = np.int64(members[0 if one else first + own])
+                if named & absent != 0 or named >> own & 1 == 0:
+                    return first + own
+    return -1
+
+
 def _participants(member_mask: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Which lanes take part in each lane's result; shape (warps, 32 or 1, 32), 1 where a warp shares one mask."""
     masks = np.asarray(member_mask, np.uint32)
@@ -62,39 +80,52 @@ def _spread(per_group: np.ndarray) -> np.ndarray:
 # --- shuffle
 
 
-def shuffle(
-    mode: str, value: np.ndarray, b: np.ndarray, c: np.ndarray, active: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """shfl: each lane takes `value` from another lane of its segment, or keeps its own if that is out of range.
+SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_BFLY, SHUFFLE_IDX = range(4)
+
+
+@loop
+def shuffle(mode, value, offsets, clamps, mask, whole, result, valid):
+    """shfl: each active lane takes a value from another lane of its segment, or keeps its own if that is out of range.
 
     Args:
-        mode: "up", "down", "bfly" or "idx".
-        value: (warps, 32), of any dtype.
-        b: source lane or offset, uint32, (warps, 32) or 0-d; its low five bits count.
-        c: clamp value in bits 0 to 4, segment mask in bits 8 to 12, uint32, (warps, 32) or 0-d.
+        mode: SHUFFLE_UP, ...
+        value: uint32, all lanes.
+        offsets: source lane or offset, uint32, of one element or all lanes; the low five bits count.
+        clamps: clamp value in bits 0 to 4, segment mask in bits 8 to 12, uint32, of one element or all lanes.
+        mask: the active lanes; `whole` if that is all, and it need not be read.
+        result, valid: written for the active lanes: uint32, which may be `value`, and the second destination, bool.
 
-    Returns (result, valid, reads_inactive), each (warps, 32): valid is the second destination, p; reads_inactive marks
-    active lanes whose source lane is not active, which makes the result undefined.
+    Returns the first lane whose source lane is not active, which makes the result undefined; or -1.
     """
-    offset = (np.asarray(b, np.uint32) & np.uint32(31)).astype(np.int32)
-    clamp = (np.asarray(c, np.uint32) & np.uint32(31)).astype(np.int32)
-    segment = (np.asarray(c, np.uint32) >> np.uint32(8) & np.uint32(31)).astype(np.int32)
-    least = LANES & segment
-    most = least | (clamp & ~segment)
-    if mode == "up":
-        source = LANES - offset
-        valid = source >= most
-    else:
-        candidates = {"down": LANES + offset, "bfly": LANES ^ offset, "idx": least | (offset & ~segment)}
-        if mode not in candidates:
-            raise UnsupportedInstruction(f"shfl.{mode}")
-        source = candidates[mode]
-        valid = source <= most
-    source = np.broadcast_to(np.where(valid, source, LANES), active.shape)
-    valid = np.broadcast_to(valid, active.shape)
-    result = np.take_along_axis(value, source, axis=1)
-    reads_inactive = active & ~np.take_along_axis(active, source, axis=1)
-    return result, valid, reads_inactive
+    one_offset, one_clamp = offsets.size == 1, clamps.size == 1
+    before = np.empty(32, np.uint32)
+    for first in range(0, value.size, 32):
+        before[:] = value[first : first + 32]
+        for own in range(32):
+            lane = first + own
+            if not whole and not mask[lane]:
+                continue
+            offset = np.int64(offsets[0 if one_offset else lane]) & 31
+            clamp = np.int64(clamps[0 if one_clamp else lane])
+            segment = clamp >> 8 & 31
+            least = own & segment
+            most = least | (clamp & 31 & ~segment)
+            if mode == SHUFFLE_UP:
+                source = own - offset
+            elif mode == SHUFFLE_DOWN:
+                source = own + offset
+            elif mode == SHUFFLE_BFLY:
+                source = own ^ offset
+            else:
+                source = least | (offset & ~segment)
+            inside = source >= most if mode == SHUFFLE_UP else source <= most
+            if not inside:
+                source = own
+            if not whole and not mask[first + source]:
+                return lane
+            result[lane] = before[source]
+            valid[lane] = inside
+    return -1
 
 
 # --- vote, match, elect

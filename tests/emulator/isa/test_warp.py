@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -51,28 +53,46 @@ def one_shuffle(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
     return (j, True) if valid else (lane, False)
 
 
-@pytest.mark.parametrize("mode", ["up", "down", "bfly", "idx"])
-def test_shuffle(mode: str, rng: np.random.Generator) -> None:
+MODES = {"up": warp.SHUFFLE_UP, "down": warp.SHUFFLE_DOWN, "bfly": warp.SHUFFLE_BFLY, "idx": warp.SHUFFLE_IDX}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("whole", [False, True])
+def test_shuffle(mode: str, whole: bool, rng: np.random.Generator) -> None:
+    inactive_read = 0
     for _ in range(40):
-        active, value = activity(rng), words(rng)
+        active, value = np.full((WARPS, 32), True) if whole else activity(rng), words(rng)
         segment = 32 - int(rng.choice([32, 16, 8, 4, 2, 1]))
         clamp = 0 if mode == "up" else 31
-        b = np.array(rng.integers(0, 40), np.uint32) if rng.random() < 0.5 else words(rng, 64)
-        c = np.array(segment << 8 | clamp, np.uint32) if rng.random() < 0.7 else words(rng, 2**13)
-        result, valid, reads_inactive = warp.shuffle(mode, value, b, c, active)
-        for w in range(WARPS):
-            for lane in np.flatnonzero(active[w]):
-                lane_b, lane_c = (int(np.broadcast_to(x, value.shape)[w, lane]) for x in (b, c))
-                j, in_range = one_shuffle(mode, int(lane), lane_b, lane_c)
-                assert valid[w, lane] == in_range
-                assert result[w, lane] == value[w, j]
-                assert reads_inactive[w, lane] == (not active[w, j])
+        b = np.array([rng.integers(0, 40)], np.uint32) if rng.random() < 0.5 else words(rng, 64).ravel()
+        c = np.array([segment << 8 | clamp], np.uint32) if rng.random() < 0.7 else words(rng, 2**13).ravel()
+        result, valid = words(rng).ravel(), np.zeros(WARPS * 32, bool)
+        untouched = result.copy()
+        bad = warp.shuffle(MODES[mode], value.ravel(), b, c, active.ravel(), whole, result, valid)
+        of_lane = [np.broadcast_to(x, value.size) for x in (b, c)]
+        for w, lane in itertools.product(range(WARPS), range(32)):
+            at = 32 * w + lane
+            if not active[w, lane]:
+                assert result[at] == untouched[at]
+                continue
+            j, in_range = one_shuffle(mode, lane, int(of_lane[0][at]), int(of_lane[1][at]))
+            if not active[w, j]:
+                assert bad == at
+                inactive_read += 1
+                break
+            assert valid[at] == in_range
+            assert result[at] == value[w, j]
+        else:
+            assert bad == -1
+    assert (inactive_read > 0) != whole
 
 
-def test_shuffle_of_an_unknown_mode() -> None:
-    zero = np.zeros((1, 32), np.uint32)
-    with pytest.raises(UnsupportedInstruction):
-        warp.shuffle("left", zero, zero, zero, zero == 0)
+def test_shuffle_in_place(rng: np.random.Generator) -> None:
+    value = words(rng)
+    moved = value.ravel().copy()
+    one, clamp, valid = np.array([1], np.uint32), np.array([31], np.uint32), np.zeros(value.size, bool)
+    assert warp.shuffle(warp.SHUFFLE_DOWN, moved, one, clamp, valid, True, moved, valid) == -1
+    assert (moved.reshape(-1, 32)[:, :31] == value[:, 1:]).all()
 
 
 def masks_of_members(rng: np.random.Generator, active: np.ndarray) -> list[np.ndarray]:
@@ -233,3 +253,14 @@ def test_unmet_members() -> None:
     assert (warp.unmet_members(full, active, exited) == 0).all()
     without_itself = np.full((2, 32), 0xFFFFFFFE, np.uint32)
     assert warp.unmet_members(without_itself, active, exited)[0, 0] == 1
+
+
+def test_first_unmet_is_where_there_is_one(rng: np.random.Generator) -> None:
+    for _ in range(40):
+        active = activity(rng)
+        live = active | (rng.random(active.shape) < 0.5)
+        for mask in (*masks_of_members(rng, active), words(rng)):
+            unmet = warp.unmet_members(mask, active, ~live)
+            first = np.flatnonzero(unmet.ravel())
+            found = warp.first_unmet(np.ascontiguousarray(mask).reshape(-1), active.ravel(), live.ravel())
+            assert found == (first[0] if first.size else -1)
