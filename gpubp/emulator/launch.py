@@ -21,7 +21,7 @@ from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
-LANES = 4096
+LANES = 8192
 """Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache."""
 _DEVICE = threading.RLock()
 """Held by each launch: there is one device, and its machines are shared."""
