@@ -217,7 +217,7 @@ def _exactly(form: _Form) -> Apply:
     def apply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         addend = element_values(c, c_type)
         if c_to_d is not None:
-            addend = addend[:, c_to_d]
+            addend = addend.take(c_to_d, axis=1)
         left, right = element_values(a, a_type), element_values(b, b_type)
         if form.logic == "xor":
             # As p q = (x xor y) - 1/2 for p = x - 1/2 and q = 1 - 2 y; the halves are added at the end.
@@ -269,7 +269,7 @@ def _in_float64(form: _Form) -> Apply:
         of_a, of_b = element_values(a, "f64"), element_values(b, "f64")
         sums = element_values(c, "f64").reshape(-1).copy()
         for of_left, of_right in zip(left, right, strict=True):
-            fma.apply(sums, of_a[:, of_left].reshape(-1), of_b[:, of_right].reshape(-1), sums)
+            fma.apply(sums, of_a.take(of_left, axis=1).ravel(), of_b.take(of_right, axis=1).ravel(), sums)
         return sums.view(np.uint64).reshape(c.shape)
 
     return apply
@@ -377,13 +377,13 @@ class TileMove:
     def to_registers(self, lines: np.ndarray) -> np.ndarray:
         """Return the registers (warps, 32, registers) of lines (warps, lines, elements)."""
         matrix = lines.swapaxes(1, 2) if self.by_column else lines
-        held = matrix.reshape(len(lines), -1)[:, self.fragment.places()]
+        held = matrix.reshape(len(lines), -1).take(self.fragment.places(), axis=1)
         return held.view(self.register_dtype).reshape(len(lines), WARP, self.registers)
 
     def to_lines(self, registers: np.ndarray) -> np.ndarray:
         """Return the lines (warps, lines, elements) of registers (warps, 32, registers)."""
         held = np.ascontiguousarray(registers).view(self.element).reshape(len(registers), -1)
-        matrix = held[:, self.fragment.positions()].reshape(len(registers), -1, self.fragment.width)
+        matrix = held.take(self.fragment.positions(), axis=1).reshape(len(registers), -1, self.fragment.width)
         return np.ascontiguousarray(matrix.swapaxes(1, 2) if self.by_column else matrix)
 
 
