@@ -12,8 +12,8 @@ another down sixteen rows first, then from left to right, then to the next sixte
 first.
 
 Of wmma the ISA leaves the places open. Here they are the same scheme, so that fragments of one type and use agree
-between load, mma and store. The registers of f16 factors, which have room for more, repeat what the first ones hold, and
-the first ones count.
+between load, mma and store. f16 factors have registers for more elements than there are: they repeat the first ones,
+which count.
 """
 
 from __future__ import annotations
@@ -95,12 +95,7 @@ def factor_b(k: int, n: int, per_register: int) -> Fragment:
     """Return the fragment of a k x n matrix B of which a register holds some elements of one column."""
     w = per_register
     return _fragment(
-        [
-            (row + w * _T + i, column + _G)
-            for column in range(0, n, 8)
-            for row in range(0, k, 4 * w)
-            for i in range(w)
-        ]
+        [(row + w * _T + i, column + _G) for column in range(0, n, 8) for row in range(0, k, 4 * w) for i in range(w)]
     )
 
 

@@ -137,7 +137,7 @@ def _granularity(machine: Machine, space: str) -> int:
     least = 8
     for block in machine.program.blocks:
         for instruction in block.instructions:
-            if instruction.opcode not in ("ld", "ldu", "st", "atom", "red", "cp", "wmma") or instruction.opcode == "call":
+            if instruction.opcode not in ("ld", "ldu", "st", "atom", "red", "cp", "wmma"):
                 continue
             spaces = {modifier.split("::")[0] for modifier in instruction.modifiers}
             named = spaces & {"shared", "global", "local", "param", "const"}

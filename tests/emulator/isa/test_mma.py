@@ -20,6 +20,10 @@ WARPS = 2
 Place = Callable[[int, int], tuple[int, int]]  # of a lane and an element: (row, column)
 
 
+def modifiers(text: str) -> tuple[str, ...]:
+    return ("sync", "aligned", *text.split("."))
+
+
 def g(lane: int) -> int:
     return lane >> 2
 
@@ -205,7 +209,7 @@ def test_integers(shape: str, a_type: str, b_type: str, sat: str) -> None:
 @pytest.mark.parametrize("shape", ["m8n8k128", "m16n8k128", "m16n8k256"])
 def test_single_bits(shape: str, logic: str) -> None:
     rng = np.random.default_rng(2)
-    multiply = matrix.matrix_multiply((*f"sync.aligned.{shape}.row.col.s32.b1.b1.s32.{logic}.popc".split("."),))
+    multiply = matrix.matrix_multiply(tuple(f"sync.aligned.{shape}.row.col.s32.b1.b1.s32.{logic}.popc".split(".")))
     layout = LAYOUTS["bit", shape]
     a, b = (random_words(rng, count // 32) for count in layout.counts[:2])
     c = random_words(rng, layout.counts[2])
@@ -225,7 +229,7 @@ def test_single_bits(shape: str, logic: str) -> None:
 @pytest.mark.parametrize("shape", ["m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16"])
 def test_float64_is_a_chain_of_fused_multiply_adds(shape: str) -> None:
     rng = np.random.default_rng(3)
-    multiply = matrix.matrix_multiply((*f"sync.aligned.{shape}.row.col.f64.f64.f64.f64".split("."),))
+    multiply = matrix.matrix_multiply(tuple(f"sync.aligned.{shape}.row.col.f64.f64.f64.f64".split(".")))
     layout = LAYOUTS["f64", shape]
     registers = (multiply.a_registers, multiply.b_registers, multiply.c_registers)
     assert registers == layout.counts
@@ -288,7 +292,7 @@ def test_floats_of_eight_bits(shape: str, a_type: str, b_type: str, sums: str) -
 
 
 def test_nan_of_eight_bits() -> None:
-    multiply = matrix.matrix_multiply((*"sync.aligned.m16n8k32.row.col.f32.e4m3.e5m2.f32".split("."),))
+    multiply = matrix.matrix_multiply(modifiers("m16n8k32.row.col.f32.e4m3.e5m2.f32"))
     a, b, c = (np.zeros((1, 32, n), np.uint32) for n in (4, 2, 4))
     a[0, 0, 0] = 0x7F  # NaN at (0, 0)
     b[0, 4, 0] = 0x7C  # infinity at (0, 1)
