@@ -61,7 +61,10 @@ def body(
     c_layouts: tuple[str, str],
     space: str = "",
 ) -> str:
-    """Return PTX that loads A, B and C at %rd1 to %rd3, multiplies, and stores D at %rd4, where C, D are of types `sums`."""
+    """Return PTX that loads A, B and C at %rd1 to %rd3, multiplies, and stores D at %rd4.
+
+    sums: the types of C and D.
+    """
     a, b, c = REGISTERS[type_, shape]
     c_count, d_count = (c // 2 if sum_ == "f16" else c for sum_ in sums)
     prefix = "%fd" if type_ == "f64" else "%r"
