@@ -108,39 +108,37 @@ def compiled(name: str) -> Any:
 
 
 @loop
-def multiply_fragments(a, b, c, depth, a_order, b_order, c_order, d):
+def multiply_fragments(a, b, c, a_order, b_order, c_order, d):
     """D = A B + C of each warp's fragments, behind mma and wmma.
 
-    a, b, c: float32 of shape (warps, elements), a warp's elements in lane order. a_order, b_order, c_order: for each
-    place of the row-major m x depth, depth x n and m x n matrices, the position of its element; n is a multiple of 8.
-    d: gets D in float64, in the lane order of C, summed in the order of k.
+    a, b, c: float32 of shape (warps, elements), a warp's elements in lane order. a_order: for each place of the
+    row-major m x k matrix A the position of its element. b_order, c_order: the same of B and C for each block of eight
+    columns, of shapes (n / 8, 8 k) and (n / 8, 8 m). d: gets D in float64, in the lane order of C, summed in the order
+    of k.
     """
-    m, n = a_order.size // depth, b_order.size // depth
-    rows = np.empty(n * depth, np.float64)  # of one block of eight columns after the other
+    depth = b_order.shape[1] // 8
+    rows = np.empty(8 * depth, np.float64)
     for warp in range(a.shape[0]):
-        for block in range(n // 8):
-            for k in range(depth):
-                for j in range(8):
-                    rows[8 * (depth * block + k) + j] = b[warp, b_order[n * k + 8 * block + j]]
         sums = d[warp]
         sums[:] = c[warp]
-        for block in range(n // 8):
-            of_block = rows[8 * depth * block : 8 * depth * (block + 1)]
-            for i in range(m):
+        for block in range(b_order.shape[0]):
+            for place in range(8 * depth):
+                rows[place] = b[warp, b_order[block, place]]
+            for i in range(c_order.shape[1] // 8):
                 # Eight sums in variables: in an array, each would be stored and loaded again at every step.
-                to = c_order[n * i + 8 * block : n * i + 8 * block + 8]
+                to = c_order[block, 8 * i : 8 * i + 8]
                 s0, s1, s2, s3 = sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]]
                 s4, s5, s6, s7 = sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]]
                 for k in range(depth):
                     factor = np.float64(a[warp, a_order[depth * i + k]])
                     first = 8 * k
-                    s0 += factor * of_block[first]
-                    s1 += factor * of_block[first + 1]
-                    s2 += factor * of_block[first + 2]
-                    s3 += factor * of_block[first + 3]
-                    s4 += factor * of_block[first + 4]
-                    s5 += factor * of_block[first + 5]
-                    s6 += factor * of_block[first + 6]
-                    s7 += factor * of_block[first + 7]
+                    s0 += factor * rows[first]
+                    s1 += factor * rows[first + 1]
+                    s2 += factor * rows[first + 2]
+                    s3 += factor * rows[first + 3]
+                    s4 += factor * rows[first + 4]
+                    s5 += factor * rows[first + 5]
+                    s6 += factor * rows[first + 6]
+                    s7 += factor * rows[first + 7]
                 sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]] = s0, s1, s2, s3
                 sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]] = s4, s5, s6, s7

@@ -65,6 +65,11 @@ class Fragment:
         positions[places[::-1]] = np.arange(places.size)[::-1]
         return positions
 
+    def by_eight_columns(self) -> np.ndarray:
+        """Return the positions in each block of eight columns, (blocks, 8 * rows), which is row-major."""
+        blocks = self.positions().reshape(-1, self.width // 8, 8).swapaxes(0, 1)
+        return np.ascontiguousarray(blocks).reshape(len(blocks), -1)
+
     def repeated(self, times: int) -> Fragment:
         """Return the fragment of lanes that hold all their elements several times."""
         return Fragment(np.tile(self.rows, times), np.tile(self.columns, times))

@@ -209,7 +209,7 @@ def _by_quads(apply: Apply) -> Apply:
 def _exactly(form: _Form) -> Apply:
     """Return the product of factors of at most 32 bits, whose products float64 holds."""
     d_type, a_type, b_type, c_type = form.types
-    a_order, b_order, d_order = form.a.positions(), form.b.positions(), form.d.positions()
+    a_order, b_order, d_order = form.a.positions(), form.b.by_eight_columns(), form.d.by_eight_columns()
     # C in the lane order of D
     c_to_d = None if form.c is form.d else form.c.positions()[form.d.places()]
     finish = _finish_integers(form) if d_type == "s32" else _finish_floats(d_type)
@@ -224,7 +224,7 @@ def _exactly(form: _Form) -> Apply:
             left, right = left - np.float32(0.5), np.float32(1) - 2 * right
         result = np.empty(addend.shape, np.float64)
         start = np.zeros(addend.shape, np.float32) if d_type == "s32" else addend
-        multiply_fragments(left, right, start, form.k, a_order, b_order, d_order, result)
+        multiply_fragments(left, right, start, a_order, b_order, d_order, result)
         return finish(result, addend).reshape(*a.shape[:2], -1)
 
     return apply

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.isa import matrix
 
 WARPS = 2
@@ -367,3 +368,37 @@ def test_movmatrix_transposes() -> None:
                 row, column = lane // 4, 2 * (lane % 4) + i
                 source = int(registers[w, 4 * column + row // 2, 0]) >> 16 * (row % 2) & 0xFFFF
                 assert int(moved[w, lane, 0]) >> 16 * i & 0xFFFF == source
+
+
+def test_instructions_run_on_the_device(run_ptx: Callable[..., list[np.ndarray]]) -> None:
+    """mma in f64 and in integers, and movmatrix, by registers of their own kinds."""
+    text = """
+cvt.rn.f64.u32 %fd1, %r0;
+mov.f64 %fd2, 0d3FF0000000000000;
+mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%fd3, %fd4}, {%fd1}, {%fd2}, {%fd2, %fd1};
+mul.wide.u32 %rd10, %r0, 16;
+add.u64 %rd11, %rd1, %rd10;
+st.global.v2.f64 [%rd11], {%fd3, %fd4};
+mov.b32 %r1, 0x01010101;
+mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%r2, %r3}, {%r0}, {%r1}, {%r0, %r0};
+movmatrix.sync.aligned.m8n8.trans.b16 %r4, %r0;
+mul.wide.u32 %rd12, %r0, 12;
+add.u64 %rd13, %rd2, %rd12;
+st.global.u32 [%rd13], %r2;
+st.global.u32 [%rd13+4], %r3;
+st.global.u32 [%rd13+8], %r4;
+"""
+    doubles, words = run_ptx(text, np.zeros((32, 2)), np.zeros((32, 3), np.uint32))
+    for lane in range(32):
+        row_sum = sum(4 * g(lane) + k for k in range(4))
+        assert doubles[lane].tolist() == [row_sum + 1, row_sum + lane]
+        assert words[lane].tolist()[:2] == [row_sum + lane] * 2
+        # Lane 4 r + c / 2 holds its number at column c, even, and 0 at the odd one beside.
+        row, column = lane // 4, 2 * (lane % 4)
+        low, high = (4 * (column + i) + row // 2 if row % 2 == 0 else 0 for i in range(2))
+        assert words[lane, 2] == low | high << 16
+
+
+def test_movmatrix_of_other_kinds_is_refused(run_ptx: Callable[..., list[np.ndarray]]) -> None:
+    with pytest.raises(UnsupportedInstruction, match=r"test\.cu:1.*movmatrix"):
+        run_ptx("movmatrix.sync.aligned.m8n8.b16 %r4, %r0;", np.zeros(1))
