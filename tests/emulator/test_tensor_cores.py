@@ -53,6 +53,10 @@ def test_a_product_through_wmma(cuda_kernel: Callable[..., cp.RawKernel]) -> Non
     (m, k), n = a.shape, b.shape[1]
     assert report.instructions["tensor"] == m * n * k // 16**3 * 32
     assert report.flops == 2 * m * n * k + m * n * 2  # alpha, and the maximum
+    # The tiles of c are stored by wmma and read by ordinary loads; with those of a and b it is the other way round.
+    warps = m * n // 16**2
+    assert report.instructions["store shared"] == 32 * warps * (1 + k // 16 * 2 * 32 * 16 // 128)
+    assert report.instructions["load shared"] == 32 * warps * (k // 16 * 2 + 32 * 32 // 128)
     tiles = [line for line in report.accesses if line.space == "shared" and "mma.hpp" in str(line.location)]
     assert {(line.kind, line.nbytes) for line in tiles} == {
         ("load", 2 * m * k * n // 16),

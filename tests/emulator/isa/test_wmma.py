@@ -13,6 +13,8 @@ import pytest
 from gpubp.emulator.errors import EmulatorError, UnsupportedInstruction
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.directed import round_fraction
+from gpubp.emulator.program.ptx import Address, Instruction, Register, Vector
+from gpubp.emulator.program.registers import reads_and_writes
 
 RunPTX = Callable[..., list[np.ndarray]]
 DTYPES: dict[str, Any] = {
@@ -241,6 +243,15 @@ wmma.store.d.sync.aligned.row.m16n16k16.f16 [%rd13], {D}, 16;
     for lanes in (None, 64):
         result = run_ptx(text, *arrays, grid=3, block=64, lanes=lanes)[2].view(np.float16)
         assert (result.astype(float) == a.astype(float) @ b.astype(float)).all()
+
+
+def test_a_store_reads_its_address_and_writes_no_register() -> None:
+    address, values = Address(Register("%rd1"), 0), Vector((Register("%r1"), Register("%r2")))
+    stride = Register("%r3")
+    store = Instruction("wmma", ("store", "d"), (address, values, stride), None, None, "")
+    load = Instruction("wmma", ("load", "a"), (values, address, stride), None, None, "")
+    assert reads_and_writes(store) == (["%rd1", "%r1", "%r2", "%r3"], [])
+    assert reads_and_writes(load) == (["%rd1", "%r3"], ["%r1", "%r2"])
 
 
 # -- what is refused
