@@ -366,13 +366,13 @@ def _check_tile(
 ) -> None:
     """Check that the lanes of each warp give one address and one stride, and that both are aligned."""
     mask = machine.active.mask
-    for what, values in (("addresses", begin), ("strides", strides)):
+    for what, values, form in (("addresses", begin, "#x"), ("strides", strides, "d")):
         differ = mask & (values != np.repeat(values[::WARP], WARP))
         if differ.any():
             lane = int(np.flatnonzero(differ)[0])
             raise DivergenceError(
                 f"{machine.where(instruction, lane)}: the lanes of the warp give different {what} to "
-                f"`{instruction.text}`: {int(values[lane])} here, {int(values[lane - lane % WARP])} in lane 0"
+                f"`{instruction.text}`: {int(values[lane]):{form}} here, {int(values[lane - lane % WARP]):{form}} in lane 0"
             )
     misaligned = mask & (begin % move.alignment != 0)
     if misaligned.any():

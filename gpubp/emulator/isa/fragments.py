@@ -50,24 +50,25 @@ class Fragment:
     def elements(self) -> int:
         return self.rows.shape[1]
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         return int(self.columns.max()) + 1
 
+    @functools.cached_property
     def places(self) -> np.ndarray:
-        """Return for each element, lane by lane, its place in the row-major matrix."""
+        """For each element, lane by lane, its place in the row-major matrix."""
         return (self.rows * self.width + self.columns).reshape(-1)
 
+    @functools.cached_property
     def positions(self) -> np.ndarray:
-        """Return for each place of the row-major matrix the first element that lies there, in lane order."""
-        places = self.places()
-        positions = np.full(places.max() + 1, -1)
-        positions[places[::-1]] = np.arange(places.size)[::-1]
+        """For each place of the row-major matrix the first element that lies there, in lane order."""
+        positions = np.full(self.places.max() + 1, -1)
+        positions[self.places[::-1]] = np.arange(self.places.size)[::-1]
         return positions
 
     def by_eight_columns(self) -> np.ndarray:
         """Return the positions in each block of eight columns, (blocks, 8 * rows), which is row-major."""
-        blocks = self.positions().reshape(-1, self.width // 8, 8).swapaxes(0, 1)
+        blocks = self.positions.reshape(-1, self.width // 8, 8).swapaxes(0, 1)
         return np.ascontiguousarray(blocks).reshape(len(blocks), -1)
 
     def repeated(self, times: int) -> Fragment:

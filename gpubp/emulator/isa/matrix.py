@@ -209,9 +209,9 @@ def _by_quads(apply: Apply) -> Apply:
 def _exactly(form: _Form) -> Apply:
     """Return the product of factors of at most 32 bits, whose products float64 holds."""
     d_type, a_type, b_type, c_type = form.types
-    a_order, b_order, d_order = form.a.positions(), form.b.by_eight_columns(), form.d.by_eight_columns()
+    a_order, b_order, d_order = form.a.positions, form.b.by_eight_columns(), form.d.by_eight_columns()
     # C in the lane order of D
-    c_to_d = None if form.c is form.d else form.c.positions()[form.d.places()]
+    c_to_d = None if form.c is form.d else form.c.positions[form.d.places]
     finish = _finish_integers(form) if d_type == "s32" else _finish_floats(d_type)
 
     def apply(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -259,7 +259,7 @@ def _finish_integers(form: _Form) -> Callable[[np.ndarray, np.ndarray], np.ndarr
 def _in_float64(form: _Form) -> Apply:
     """Return the product of f64 factors."""
     fma = arithmetic(Modifiers("fma", (form.rounding, "f64")))
-    a_order, b_order = form.a.positions(), form.b.positions()
+    a_order, b_order = form.a.positions, form.b.positions
     rows, columns = form.d.rows.reshape(-1), form.d.columns.reshape(-1)
     # For each step of k the positions of the factors of every element of D.
     left = [a_order[rows * form.k + k] for k in range(form.k)]
@@ -377,13 +377,13 @@ class TileMove:
     def to_registers(self, lines: np.ndarray) -> np.ndarray:
         """Return the registers (warps, 32, registers) of lines (warps, lines, elements)."""
         matrix = lines.swapaxes(1, 2) if self.by_column else lines
-        held = matrix.reshape(len(lines), -1).take(self.fragment.places(), axis=1)
+        held = matrix.reshape(len(lines), -1).take(self.fragment.places, axis=1)
         return held.view(self.register_dtype).reshape(len(lines), WARP, self.registers)
 
     def to_lines(self, registers: np.ndarray) -> np.ndarray:
         """Return the lines (warps, lines, elements) of registers (warps, 32, registers)."""
         held = np.ascontiguousarray(registers).view(self.element).reshape(len(registers), -1)
-        matrix = held.take(self.fragment.positions(), axis=1).reshape(len(registers), -1, self.fragment.width)
+        matrix = held.take(self.fragment.positions, axis=1).reshape(len(registers), -1, self.fragment.width)
         return np.ascontiguousarray(matrix.swapaxes(1, 2) if self.by_column else matrix)
 
 
