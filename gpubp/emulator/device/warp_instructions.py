@@ -372,7 +372,7 @@ def _check_tile(
             lane = int(np.flatnonzero(differ)[0])
             raise DivergenceError(
                 f"{machine.where(instruction, lane)}: the lanes of the warp give different {what} to "
-                f"`{instruction.text}`: {int(values[lane]):{form}} here, {int(values[lane - lane % WARP]):{form}} in lane 0"
+                f"`{instruction.text}`: {values[lane]:{form}} here, {values[lane - lane % WARP]:{form}} in lane 0"
             )
     misaligned = mask & (begin % move.alignment != 0)
     if misaligned.any():

@@ -220,6 +220,22 @@ wmma.store.d.sync.aligned.col.m16n16k8.global.f32 [%rd2+1024], C;
     np.testing.assert_array_equal(result[16:].T, 1 - values @ values.T)
 
 
+def test_shared_memory_by_its_own_and_by_generic_addresses(run_ptx: RunPTX) -> None:
+    values = np.arange(256, dtype=np.float32).reshape(16, 16)
+    text = """
+.shared .align 32 .b8 tile[1024];
+mov.u64 %rd10, tile;
+cvta.shared.u64 %rd11, %rd10;
+wmma.load.c.sync.aligned.row.m16n16k16.global.f32 C, [%rd1];
+wmma.store.d.sync.aligned.col.m16n16k16.f32 [%rd11], C;
+bar.sync 0;
+wmma.load.c.sync.aligned.row.m16n16k16.shared::cta.f32 C, [tile];
+wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [%rd2], C;
+""".replace("C", names("%r", 9, 8))
+    result = run_ptx(text, values, np.zeros_like(values))[1]
+    np.testing.assert_array_equal(result, values.T)
+
+
 def test_warps_of_several_blocks_do_not_mix(run_ptx: RunPTX) -> None:
     """Each warp multiplies its own matrices, whatever the number of lanes that run at once."""
     warps = 6
