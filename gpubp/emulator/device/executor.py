@@ -31,7 +31,9 @@ def bind_block(machine: Machine, block: Block) -> BoundBlock:
     """Bind the instructions of a block, without the one that ends it."""
     full: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
     masked: list[Action] = []
+    tracker = None
     if machine.observer is not None:
+        tracker = machine.observer.tracker(machine)
         count = machine.observer.count_block(machine, block)
         full.append((count, ()))
         masked.append(count)
@@ -39,14 +41,22 @@ def bind_block(machine: Machine, block: Block) -> BoundBlock:
         bound = bind(machine, instruction)
         if bound is None:
             continue
+        if tracker is not None:
+            bound = tracker.watched(instruction, bound)
         if instruction.guard is not None:
             step = bound.masked
             if machine.observer is not None:
                 step = machine.observer.counted(machine, instruction, step)
             step = _guarded(machine, instruction.guard, step)
+            if tracker is not None:
+                step = tracker.guarded(instruction, step)
             bound = Bound(step, (), step)
         full.append((bound.function, bound.arguments))
         masked.append(bound.masked)
+    leave = None if tracker is None else tracker.end_of(block)
+    if leave is not None:
+        full.append((leave, ()))
+        masked.append(leave)
     return BoundBlock(full, masked)
 
 
