@@ -155,12 +155,12 @@ class Tracker:
         """Make registers of the active lanes defined."""
         for slot in slots:
             if slot in self.dirty:
-                np.copyto(self._row(slot), 0, where=self.machine.active.mask)
+                self._row(slot)[self.machine.active.mask] = 0
                 self._settle(slot)
 
     def _settle(self, slot: Slot) -> None:
         row = self._row(slot)
-        np.copyto(row, 0, where=~self.machine.live)
+        row[~self.machine.live] = 0
         (self.dirty.add if row.any() else self.dirty.discard)(slot)
 
     def _computed(self, instruction: Instruction, origin: Array, masks: Sequence[Array]) -> Array:
@@ -198,7 +198,7 @@ class Tracker:
             if undefined.any():
                 lane = int(np.flatnonzero(undefined)[0])
                 self.use(instruction, lane, int(self._origins[slot][lane]), verb, _share([row], lane))
-                np.copyto(row, 0, where=undefined)
+                row[undefined] = 0
             self._settle(slot)
 
     # -- binding ------------------------------------------------------------------------------------------------------
