@@ -34,8 +34,8 @@ class PendingCopy(NamedTuple):
     def of(self, chosen: Array) -> PendingCopy:
         """Return the copies of some of the lanes."""
         undefined = None if self.undefined is None else self.undefined.of(chosen)
-        arrays = (array[chosen] for array in (self.lanes, self.groups, self.targets, self.data))
-        return PendingCopy(*arrays, self.instruction, undefined)
+        lanes, groups, targets, data = (part[chosen] for part in self[:4])
+        return PendingCopy(lanes, groups, targets, data, self.instruction, undefined)
 
 
 def bind_async(machine: Machine, instruction: Instruction) -> Bound:

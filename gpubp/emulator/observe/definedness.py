@@ -1,4 +1,4 @@
-"""Which bytes of memory are defined, and where undefined values come from and go: what all kernels of an observer share.
+"""Which memory is defined, and where undefined values come from and go: what all kernels of an observer share.
 
 Memory that nothing has written is undefined. Copies carry that along (tracking.py), and only a use is reported: an
 address, a branch, an atomic, printed text, and a result that the host may see. Such a result is a number computed from
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON
-from gpubp.emulator.device.state import Array, Machine
+from gpubp.emulator.device.state import Machine
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.program.ptx import Instruction, Location
 

@@ -35,7 +35,8 @@ from gpubp.emulator.observe.definedness import Definedness
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
 from gpubp.emulator.observe.suppressions import Suppression, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
-from gpubp.emulator.observe.tracking import Tracker, Undefined
+from gpubp.emulator.observe.tracking import Tracker
+from gpubp.emulator.observe.undefined import Undefined
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 

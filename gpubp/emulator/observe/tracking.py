@@ -6,9 +6,8 @@ costs one look at an empty set, and a load the check of its bytes; the masks are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,38 +15,23 @@ from gpubp.chips import WARP
 from gpubp.emulator.device.lanewise import Action, Bound
 from gpubp.emulator.device.memory import ARENA_BASE, MEMORY
 from gpubp.emulator.device.state import Active, Array, Machine
-from gpubp.emulator.isa import matrix, warp
-from gpubp.emulator.isa.arithmetic import operation
-from gpubp.emulator.isa.operations import BOOL
-from gpubp.emulator.observe import propagation, shadow
+from gpubp.emulator.isa import matrix
+from gpubp.emulator.observe import shadow
 from gpubp.emulator.observe.definedness import PENDING, UNWRITTEN, Definedness, Origin
+from gpubp.emulator.observe.moves import step_of
+from gpubp.emulator.observe.undefined import CARRY, Registers, Undefined, by_warp
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import (
     TYPE_BYTES,
     Address,
     Instruction,
-    Operand,
-    Pair,
     Register,
     Vector,
 )
-from gpubp.emulator.program.registers import Slot, reads_and_writes, registers_of
+from gpubp.emulator.program.registers import Slot, reads_and_writes
 
-_CARRY: Slot = (-1, 0)
+_LOADS = ("ld", "ldu", "ldmatrix")
 _MEMORY = frozenset(("ld", "ldu", "st", "atom", "red", "cp", "ldmatrix", "stmatrix"))
-_FLOAT_FACTORS = frozenset(("f16", "bf16", "tf32"))
-
-Share = tuple[int, int]
-
-
-class Undefined(NamedTuple):
-    """The undefined bits of some lanes' bytes, and their origins."""
-
-    masks: Array
-    origins: Array
-
-    def of(self, chosen: Array) -> Undefined:
-        return Undefined(self.masks[chosen], self.origins[chosen])
 
 
 class _Group:
@@ -72,28 +56,15 @@ class Tracker:
     def __init__(self, owner: Definedness, machine: Machine) -> None:
         self.owner = owner
         self.machine = machine
-        self.dirty: set[Slot] = set()
-        self._masks: dict[Slot, Array] = {}
-        self._origins: dict[Slot, Array] = {}
+        self.registers = Registers(owner, machine)
         self._groups: dict[int, _Group] = {}
-        self._at_entry: list[Slot] = []
-        if owner.follows:
-            self._at_entry = [machine.slots[name] for name in sorted(machine.program.unwritten)]
         self._begin_memories()
 
     def begin_wave(self) -> None:
         """New blocks: shared memory, local memory and registers are undefined."""
         self._begin_memories()
-        for slot in self.dirty:
-            self._masks[slot][...] = 0
-        self.dirty.clear()
-        if not self._at_entry:
-            return
-        number = self.owner.number(Origin())
-        for slot in self._at_entry:
-            self._row(slot)[...] = True if slot[0] == 0 else np.iinfo(self._row(slot).dtype).max
-            self._origins[slot][...] = number
-        self.dirty.update(self._at_entry)
+        if self.owner.follows:
+            self.registers.begin_wave()
 
     def _begin_memories(self) -> None:
         # Without following values, all but the targets of asynchronous copies counts as defined.
@@ -109,103 +80,11 @@ class Tracker:
             return self._memories[space]
         return self.owner.states, self.owner.sources, MEMORY.host_base
 
-    # -- registers ----------------------------------------------------------------------------------------------------
-
-    def _row(self, slot: Slot) -> Array:
-        if slot not in self._masks:
-            dtype = BOOL if slot[0] <= 0 else np.dtype(f"u{slot[0]}")
-            self._masks[slot] = np.zeros(self.machine.lanes, dtype)
-            self._origins[slot] = np.zeros(self.machine.lanes, np.int32)
-        return self._masks[slot]
-
-    def _mask_of(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
-        """Return the mask of an operand as it is read in `dtype`, 0-d if it is defined."""
-        if not isinstance(operand, Register) or self.machine.slots[operand.name] not in self.dirty:
-            return np.zeros((), dtype)
-        row = self._row(self.machine.slots[operand.name])
-        return row if row.dtype == dtype else row.view(dtype)[:: row.itemsize // dtype.itemsize]
-
-    def _lanes_of(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
-        return np.broadcast_to(self._mask_of(operand, dtype), self.machine.lanes)
-
-    def _origin_of(self, slots: Iterable[Slot]) -> Array:
-        """Return for each active lane the origin of the first slot with undefined bits, or 0."""
-        found = np.zeros(self.machine.lanes, np.int32)
-        for slot in slots:
-            if slot in self.dirty:
-                here = (self._row(slot) != 0) & self.machine.active.mask & (found == 0)
-                np.copyto(found, self._origins[slot], where=here)
-        return found
-
-    def _slots(self, operands: Iterable[Operand]) -> list[Slot]:
-        return [self.machine.slots[name] for operand in operands for name in registers_of(operand)]
-
-    def _write(self, slot: Slot, mask: Array, origin: Array | int, signed: bool = False) -> None:
-        """Give a register of the active lanes a mask, extended as its value is."""
-        row = self._row(slot)
-        if mask.dtype != row.dtype:
-            mask = mask.view(f"i{mask.itemsize}") if signed else mask
-            mask = mask.astype(f"{mask.dtype.kind}{row.itemsize}").view(row.dtype)
-        active = self.machine.active
-        np.copyto(row, mask, where=active.mask)
-        np.copyto(self._origins[slot], origin, where=active.mask)
-        self._settle(slot)
-
-    def _clear(self, slots: Iterable[Slot]) -> None:
-        """Make registers of the active lanes defined."""
-        for slot in slots:
-            if slot in self.dirty:
-                self._row(slot)[self.machine.active.mask] = 0
-                self._settle(slot)
-
-    def _settle(self, slot: Slot) -> None:
-        row = self._row(slot)
-        row[~self.machine.live] = 0
-        (self.dirty.add if row.any() else self.dirty.discard)(slot)
-
-    def _computed(self, instruction: Instruction, origin: Array, masks: Sequence[Array]) -> Array:
-        """Return the origins of what an instruction computes, from those of its operands with these masks."""
-        result = origin.copy()
-        for number in np.unique(origin[origin > 0]):
-            lane = int(np.flatnonzero(origin == number)[0])
-            share = lambda lane=lane: _share(masks, lane)  # noqa: E731
-            result[origin == number] = self.owner.computed(int(number), instruction, share)
-        return result
-
-    # -- uses ---------------------------------------------------------------------------------------------------------
-
-    def use(self, instruction: Instruction, lane: int, number: int, verb: str, share: Share) -> None:
-        """Report that a lane does something with an undefined value."""
-        machine, origin = self.machine, self.owner.origins[number]
-
-        def message() -> str:
-            what = origin.describe(share, instruction)
-            if origin.computed is not None:
-                what = f"what is computed at {origin.computed.location or origin.computed.text} from "
-                what += origin.describe(origin.share, origin.computed)
-            return f"{machine.where(instruction, lane)} {verb} {what}"
-
-        place = instruction.location or instruction.text
-        self.owner.report(machine, UNWRITTEN, machine.program.name, place, message)
-
-    def _check(self, instruction: Instruction, slots: Iterable[Slot], verb: str) -> None:
-        """Report registers of the active lanes that are not defined, and take them for defined from now on."""
-        for slot in slots:
-            if slot not in self.dirty:
-                continue
-            row = self._row(slot)
-            undefined = (row != 0) & self.machine.active.mask
-            if undefined.any():
-                lane = int(np.flatnonzero(undefined)[0])
-                self.use(instruction, lane, int(self._origins[slot][lane]), verb, _share([row], lane))
-                row[undefined] = 0
-            self._settle(slot)
-
     # -- binding ------------------------------------------------------------------------------------------------------
 
     def watched(self, instruction: Instruction, bound: Bound) -> Bound:
         """Return an instruction that first moves the undefined bits of its operands, if there are any."""
-        dirty = self.dirty
+        dirty = self.registers.dirty
         function, arguments, masked = bound
         touched: frozenset[Slot] | None = None
         step: Action | None = None
@@ -238,8 +117,8 @@ class Tracker:
         slots = (self.machine.slots[instruction.guard.name],)
 
         def checked() -> None:
-            if slots[0] in self.dirty:
-                self._check(instruction, slots, "branches on")
+            if slots[0] in self.registers.dirty:
+                self.registers.check(instruction, slots, "branches on")
             step()
 
         return checked
@@ -259,20 +138,20 @@ class Tracker:
             for group in groups:
                 if group.pieces:
                     self._judge(group)
-            if end is not None and not self.dirty.isdisjoint(touched):
+            if end is not None and not self.registers.dirty.isdisjoint(touched):
                 reads, writes = reads_and_writes(end)
                 barrier = end.opcode in ("bar", "barrier")
                 verb = "waits at a barrier by" if barrier else "branches on"
-                self._check(end, (self.machine.slots[name] for name in reads), verb)
-                self._clear(self.machine.slots[name] for name in writes)
+                self.registers.check(end, (self.machine.slots[name] for name in reads), verb)
+                self.registers.clear(self.machine.slots[name] for name in writes)
 
         return leave
 
     def _touched(self, instruction: Instruction) -> frozenset[Slot]:
         """Return the slots of the registers that an instruction reads and writes, its guard apart."""
-        found = set(self._slots(instruction.operands))
+        found = set(self.registers.slots(instruction.operands))
         if instruction.opcode in ("addc", "subc", "madc") or "cc" in instruction.modifiers:
-            found.add(_CARRY)
+            found.add(CARRY)
         return frozenset(found)
 
     def _groups_of(self, block: Block) -> list[_Group]:
@@ -288,239 +167,24 @@ class Tracker:
         return [group for group in groups.values() if group.size > 1]
 
     def _step(self, instruction: Instruction) -> Action:
-        """Return the step that moves the undefined bits of an instruction's operands to its results."""
-        opcode = instruction.opcode
-        reads, writes = (
-            [self.machine.slots[name] for name in names] for names in reads_and_writes(replace(instruction, guard=None))
-        )
-        if opcode in _MEMORY:
-            return self._access(instruction, writes)
-        if opcode in ("shfl", "vote", "redux", "match", "mma"):
-            return self._unless_defined(reads, writes, getattr(self, f"_{opcode}")(instruction))
-        if opcode == "mov" and any(isinstance(operand, Vector) for operand in instruction.operands):
-            return self._unless_defined(reads, writes, self._move_vector(instruction))
-        if opcode == "cvta":
-            return self._unless_defined(reads, writes, self._cvta(instruction))
-        if opcode == "mov" and not reads:
-            return lambda: self._clear(writes)
-        pair = isinstance(instruction.operands[0], Pair) if instruction.operands else False
-        found = None if opcode == "isspacep" else operation(opcode, instruction.modifiers, pair)
-        if found is not None:
-            carry = [_CARRY] if found.carry_in else []
-            return self._unless_defined([*reads, *carry], writes, self._lanewise(instruction))
-
-        def other() -> None:
-            self._check(instruction, reads, "uses")
-            self._clear(writes)
-
-        return other
-
-    def _unless_defined(self, reads: list[Slot], writes: list[Slot], move: Action) -> Action:
-        sources = frozenset(reads)
-
-        def step() -> None:
-            if self.dirty.isdisjoint(sources):
-                self._clear((*writes, _CARRY) if _CARRY in self.dirty else writes)
-            else:
-                move()
-
-        return step
-
-    # -- instructions that work on each lane by itself -----------------------------------------------------------------
-
-    def _lanewise(self, instruction: Instruction) -> Action:
-        machine = self.machine
-        first = instruction.operands[0]
-        pair = isinstance(first, Pair)
-        found = operation(instruction.opcode, instruction.modifiers, pair)
-        assert found is not None
-        targets: tuple[Operand, ...] = (first.first, first.second) if isinstance(first, Pair) else (first,)
-        operands = instruction.operands[1:]
-        rule = propagation.rule(instruction, found)
-        computes = propagation.computes(instruction)
-        types = [propagation.unsigned(dtype) for dtype in found.sources]
-        values = [machine.source(operand, dtype) for operand, dtype in zip(operands, found.sources, strict=True)]
-        values = [value.view(dtype) for value, dtype in zip(values, types, strict=True)]
-        negated = [isinstance(operand, Register) and operand.negated for operand in operands]
-        slots = self._slots(operands) + ([_CARRY] if found.carry_in else [])
-
-        def move() -> None:
-            masks = [self._mask_of(operand, dtype) for operand, dtype in zip(operands, types, strict=True)]
-            if found.carry_in:
-                masks.append(self._row(_CARRY) if _CARRY in self.dirty else np.zeros((), bool))
-            now = [~value if flip else value for value, flip in zip(values, negated, strict=True)]
-            results = rule(now, masks)
-            origin = self._origin_of(slots)
-            if computes:
-                origin = self._computed(instruction, origin, masks)
-            for target, dtype, result in zip(targets, found.results, results, strict=False):
-                if isinstance(target, Register):
-                    self._write(machine.slots[target.name], result, origin, dtype.kind == "i")
-            if found.carry_out:
-                self._write(_CARRY, results[-1], origin)
-
-        return move
-
-    def _cvta(self, instruction: Instruction) -> Action:
-        to, value = self._slots(instruction.operands)
-        return lambda: self._write(to, self._row(value).copy(), self._origin_of([value]))
-
-    def _move_vector(self, instruction: Instruction) -> Action:
-        to, value = instruction.operands
-
-        def unpack() -> None:
-            assert isinstance(to, Vector)
-            (whole,) = self._slots([value])
-            row = self._row(whole)
-            parts = row.view(f"u{row.itemsize // len(to.items)}").reshape(-1, len(to.items)).copy()
-            origin = self._origin_of([whole])
-            for index, item in enumerate(to.items):
-                for slot in self._slots([item]):
-                    self._write(slot, parts[:, index], origin)
-
-        def pack() -> None:
-            assert isinstance(value, Vector)
-            (whole,) = self._slots([to])
-            size = self._row(whole).itemsize // len(value.items)
-            parts = np.empty((self.machine.lanes, len(value.items)), f"u{size}")
-            for index, item in enumerate(value.items):
-                parts[:, index] = self._mask_of(item, parts.dtype)
-            origin = self._origin_of(self._slots(value.items))
-            self._write(whole, parts.view(self._row(whole).dtype)[:, 0], origin)
-
-        return unpack if isinstance(to, Vector) else pack
-
-    # -- instructions of a warp ----------------------------------------------------------------------------------------
-
-    def _shfl(self, instruction: Instruction) -> Action:
-        machine = self.machine
-        first, value, *controls = instruction.operands
-        u32 = np.dtype(np.uint32)
-        mode = instruction.modifiers[1]
-        offset, clamp = (machine.source(operand, u32) for operand in controls[:2])
-        targets = self._slots([first])
-
-        def move() -> None:
-            self._check(instruction, self._slots(controls), "shuffles by")
-            active = _by_warp(machine.active.mask)
-            arguments = (_by_warp(offset), _by_warp(clamp), active)
-            origin = self._origin_of(self._slots([value]))
-            mask, _, _ = warp.shuffle(mode, _by_warp(self._lanes_of(value, u32)), *arguments)
-            origins, _, _ = warp.shuffle(mode, _by_warp(origin), *arguments)
-            self._write(targets[0], mask.reshape(-1), origins.reshape(-1))
-            self._clear(targets[1:])
-
-        return move
-
-    def _of_all_lanes(self, instruction: Instruction, combine: Callable[[Array, Array], Array]) -> Action:
-        """Return the step of an instruction that combines a value of all lanes of a warp under a mask of members.
-
-        `combine` gets the undefined lanes and those that take part, by warp.
-        """
-        machine = self.machine
-        first, value, members = instruction.operands
-        targets, sources = self._slots([first]), self._slots([value])
-        dtype = (
-            BOOL
-            if instruction.opcode == "vote"
-            else np.dtype(f"u{machine.slots[value.name][0] if isinstance(value, Register) else 4}")
-        )
-
-        def move() -> None:
-            self._check(instruction, self._slots([members]), "combines lanes by")
-            mask = self._lanes_of(value, dtype)
-            active = machine.active.mask
-            undefined = _by_warp((mask != 0) & active)
-            origin = self._computed(instruction, self._origin_of(sources), [mask])
-            spread = np.repeat(_by_warp(origin).max(axis=1), WARP)
-            result = combine(undefined, _by_warp(active))
-            for slot in targets:
-                row = self._row(slot)
-                self._write(slot, result.reshape(-1).astype(row.dtype), spread)
-
-        return move
-
-    def _vote(self, instruction: Instruction) -> Action:
-        machine = self.machine
-        _, predicate, members = instruction.operands
-        mode = instruction.modifiers[1]
-        value = machine.lanes_of(predicate, BOOL)
-        mask = machine.source(members, np.dtype(np.uint32))
-
-        def combine(undefined: Array, active: Array) -> Array:
-            now = _by_warp(value)
-            if isinstance(predicate, Register) and predicate.negated:
-                now = ~now
-            if mode == "uni":
-                return np.repeat(undefined.any(axis=1, keepdims=True), WARP, axis=1)
-            # The others grow with every lane: what they give for all undefined lanes alike says what may come.
-            least, most = (
-                warp.vote(mode, lanes, _by_warp(mask), active) for lanes in (now & ~undefined, now | undefined)
-            )
-            return least ^ most
-
-        return self._of_all_lanes(instruction, combine)
-
-    def _redux(self, instruction: Instruction) -> Action:
-        ones = np.uint32(0xFFFFFFFF)
-        return self._of_all_lanes(
-            instruction, lambda undefined, _: np.repeat(undefined.any(axis=1, keepdims=True) * ones, WARP, axis=1)
-        )
-
-    _match = _redux
-
-    def _mma(self, instruction: Instruction) -> Action:
-        machine = self.machine
-        target, *factors = instruction.operands[:4]
-        kinds = instruction.modifiers[-4:]
-        targets = self._slots([target])
-        sources = [self._slots([factor]) for factor in factors]
-        all_floats = kinds[1] in _FLOAT_FACTORS and kinds[1] == kinds[2]
-
-        def fragment(slots: list[Slot], element: str) -> Array:
-            """Return the masks of registers, of whole elements, as (warps, 32, registers)."""
-            zeros = np.zeros(machine.lanes, np.uint32)
-            rows = [self._row(slot).view(np.uint32) if slot in self.dirty else zeros for slot in slots]
-            rows = [row.reshape(machine.lanes, -1)[:, 0] for row in rows]
-            elements = np.stack(rows, axis=1).view(element)
-            return propagation.all_or_none(elements != 0, np.dtype(element))
-
-        def move() -> None:
-            origin = self._origin_of(slot for slots in sources for slot in slots)
-            masks = [self._row(slot) for slots in sources for slot in slots if slot in self.dirty]
-            origin = self._computed(instruction, origin, masks)
-            spread = np.repeat(_by_warp(origin).max(axis=1), WARP)
-            if all_floats:
-                # All ones are a NaN in each of these types: a NaN reaches what depends on it, and zeros nothing.
-                sizes = ["u4" if kind in ("f32", "tf32") else "u2" for kind in (kinds[1], kinds[2], kinds[3])]
-                registers = [
-                    fragment(slots, size).view(np.uint32).reshape(machine.lanes // WARP, WARP, -1)
-                    for slots, size in zip(sources, sizes, strict=True)
-                ]
-                values = matrix.matrix_multiply(instruction.modifiers).apply(*registers)
-                parts = np.ascontiguousarray(values).view("u4" if kinds[0] == "f32" else "u2")
-                result = propagation.all_or_none(parts != 0, parts.dtype).view(np.uint32).reshape(machine.lanes, -1)
-                for index, slot in enumerate(targets):
-                    self._write(slot, np.ascontiguousarray(result[:, index]), spread)
-                return
-            for slot in targets:
-                self._write(slot, propagation.all_or_none(spread > 0, self._row(slot).dtype), spread)
-
-        return move
+        if instruction.opcode in _MEMORY:
+            return self._access(instruction)
+        return step_of(self.registers, instruction)
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
-    def _access(self, instruction: Instruction, writes: list[Slot]) -> Action:
+    def _access(self, instruction: Instruction) -> Action:
         """Return the step of a memory instruction before it runs: its address, its bytes come after."""
-        addresses = self._slots(operand for operand in instruction.operands if isinstance(operand, Address))
+        addresses = self.registers.slots(operand for operand in instruction.operands if isinstance(operand, Address))
+        writes = self.registers.slots(instruction.operands[:1]) if instruction.opcode in _LOADS else []
         controls: list[Slot] = []
         if instruction.opcode == "cp":
-            controls = [slot for slot in self._slots(instruction.operands) if slot not in addresses]
+            controls = [slot for slot in self.registers.slots(instruction.operands) if slot not in addresses]
 
         def step() -> None:
-            self._check(instruction, addresses, "addresses memory by")
-            self._check(instruction, controls, "copies by")
-            self._clear(writes)
+            self.registers.check(instruction, addresses, "addresses memory by")
+            self.registers.check(instruction, controls, "copies by")
+            self.registers.clear(writes)
 
         return step
 
@@ -586,7 +250,8 @@ class Tracker:
         for copy in self.machine.pending_copies:
             words += [copy.targets // 4 + word for word in range(copy.data.shape[1] // 4)]
         spans = pointers[:, np.newaxis] // 4 + np.arange(max(1, nbytes // 4))
-        return np.isin(spans, np.concatenate(words)).any(axis=1)
+        met: Array = np.any(np.isin(spans, np.concatenate(words)), axis=1)
+        return met
 
     def _report_pending(self, instruction: Instruction, lane: int) -> None:
         machine = self.machine
@@ -616,7 +281,7 @@ class Tracker:
         first = int(np.flatnonzero(found.masks.any(axis=1))[0])
         lane = int(self.machine.active.lanes[first])
         share = (int(np.count_nonzero(found.masks[first])), found.masks.shape[1])
-        self.use(instruction, lane, int(found.origins[first]), verb, share)
+        self.registers.use(instruction, lane, int(found.origins[first]), verb, share)
 
     def _spread(self, values: Array, dtype: Any = None) -> Array:
         """Return values of the active lanes as an array over all lanes."""
@@ -636,8 +301,8 @@ class Tracker:
             mask = np.ascontiguousarray(found.masks[:, index * size : (index + 1) * size]).view(f"u{size}")[:, 0]
             mask, origin = self._spread(mask), self._spread(found.origins)
             if slot[0] > max(size, 2):  # a number of another size, as no copy makes it
-                origin = self._computed(instruction, np.where(mask != 0, origin, 0), [mask])
-            self._write(slot, mask, origin, kind[0] == "s")
+                origin = self.registers.computed(instruction, np.where(mask != 0, origin, 0), [mask])
+            self.registers.write(slot, mask, origin, kind[0] == "s")
 
     def _load_matrix(self, instruction: Instruction, found: Undefined) -> None:
         """The active lanes are those that give addresses; all lanes of their warps get a part of the rows."""
@@ -653,13 +318,13 @@ class Tracker:
         )
         outer = machine.active
         machine.active = Active(np.isin(np.arange(machine.lanes) // WARP, warps))
-        for index, slot in enumerate(self._slots([instruction.operands[0]])):
-            self._write(slot, np.ascontiguousarray(fragments[:, :, index]).reshape(-1), origin.reshape(-1))
+        for index, slot in enumerate(self.registers.slots([instruction.operands[0]])):
+            self.registers.write(slot, np.ascontiguousarray(fragments[:, :, index]).reshape(-1), origin.reshape(-1))
         machine.active = outer
 
     def _stores(self, instruction: Instruction, space: str, nbytes: int, state: int) -> Callable[[Array], None]:
-        dirty = self.dirty
-        slots = frozenset(self._slots(instruction.operands[1:])) if state == shadow.DEFINED else frozenset()
+        dirty = self.registers.dirty
+        slots = frozenset(self.registers.slots(instruction.operands[1:])) if state == shadow.DEFINED else frozenset()
 
         def store(pointers: Array) -> None:
             states, _, base = self.memory(space)
@@ -676,7 +341,7 @@ class Tracker:
         elif instruction.opcode == "stmatrix":
             undefined = self._stored_matrix(instruction)
         else:
-            self._check(instruction, self._slots(instruction.operands[1:]), "stores")
+            self.registers.check(instruction, self.registers.slots(instruction.operands[1:]), "stores")
             count = self.machine.active.count
             undefined = Undefined(np.zeros((count, nbytes), np.uint8), np.zeros(count, np.int32))
         if space == "global":
@@ -695,21 +360,21 @@ class Tracker:
         value = instruction.operands[1]
         items = value.items if isinstance(value, Vector) else (value,)
         dtype = np.dtype(f"u{TYPE_BYTES[instruction.modifiers[-1]]}")
-        parts = [self._lanes_of(item, dtype)[lanes].reshape(-1, 1).view(np.uint8) for item in items]
-        return Undefined(np.concatenate(parts, axis=1), self._origin_of(self._slots(items))[lanes])
+        parts = [self.registers.lanes_of(item, dtype)[lanes].reshape(-1, 1).view(np.uint8) for item in items]
+        return Undefined(np.concatenate(parts, axis=1), self.registers.origin_of(self.registers.slots(items))[lanes])
 
     def _stored_matrix(self, instruction: Instruction) -> Undefined:
         machine = self.machine
         move = matrix.matrix_move("stmatrix", instruction.modifiers)
-        slots = self._slots([instruction.operands[1]])
+        slots = self.registers.slots([instruction.operands[1]])
         warps = np.unique(machine.active.lanes // WARP)
         zeros = np.zeros(machine.lanes, np.uint32)
-        rows = [self._row(slot) if slot in self.dirty else zeros for slot in slots]
-        fragments = np.stack([_by_warp(row) for row in rows], axis=2)[warps]
+        rows = [self.registers.row(slot) if slot in self.registers.dirty else zeros for slot in slots]
+        fragments = np.stack([by_warp(row) for row in rows], axis=2)[warps]
         masks = np.ascontiguousarray(matrix.store_rows(fragments, move.transposed)).reshape(-1, 8).view(np.uint8)
         origins = np.stack(
             [
-                _by_warp(np.where(row != 0, self._origins.get(slot, zeros), 0))
+                by_warp(np.where(row != 0, self.registers.origins.get(slot, zeros), 0))
                 for slot, row in zip(slots, rows, strict=True)
             ]
         ).max(axis=(0, 2))
@@ -718,24 +383,27 @@ class Tracker:
     def _updates(self, instruction: Instruction, space: str, nbytes: int) -> Callable[[Array], None]:
         exchanges = "exch" in instruction.modifiers
         values = instruction.operands[2:] if instruction.opcode == "atom" else instruction.operands[1:]
-        slots = self._slots(values)
+        slots = self.registers.slots(values)
+        results = self.registers.slots(instruction.operands[:1]) if instruction.opcode == "atom" else []
 
         def update(pointers: Array) -> None:
             found = self._read(instruction, space, pointers, nbytes)
             if exchanges and self.owner.follows:
                 lanes = self.machine.active.lanes
-                mask = self._lanes_of(values[0], np.dtype(f"u{nbytes}"))[lanes].reshape(-1, 1).view(np.uint8)
-                undefined = Undefined(mask, self._origin_of(slots)[lanes])
+                mask = self.registers.lanes_of(values[0], np.dtype(f"u{nbytes}"))[lanes].reshape(-1, 1).view(np.uint8)
+                undefined = Undefined(mask, self.registers.origin_of(slots)[lanes])
                 if space == "global":
                     self._judge_results(instruction, pointers, undefined)
                 self.write(space, pointers, undefined)
-                if found is not None and instruction.opcode == "atom":
+                self.registers.clear(results)
+                if found is not None and results:
                     self._load(instruction, found)
                 return
             if found is not None:
                 self._use_bytes(instruction, found, "updates")
-            if not self.dirty.isdisjoint(slots):
-                self._check(instruction, slots, "updates memory by")
+            if self.registers.dirty:
+                self.registers.check(instruction, slots, "updates memory by")
+                self.registers.clear(results)
             states, _, base = self.memory(space)
             shadow.set_state(states, base, pointers, nbytes, self.machine.active.count, shadow.DEFINED)
 
@@ -779,7 +447,7 @@ class Tracker:
         if found is not None:
             self.name_origins(instruction, "local", pointers, np.array([lane]), found)
             share = (int(np.count_nonzero(found.masks)), nbytes)
-            self.use(instruction, lane, int(found.origins[0]), "prints", share)
+            self.registers.use(instruction, lane, int(found.origins[0]), "prints", share)
 
     # -- results that the host may see ---------------------------------------------------------------------------------
 
@@ -828,7 +496,7 @@ class Tracker:
                 result[origins == number] = self.owner.stored(int(number), instruction, self.machine.program.name)
                 continue
             lane = int(lanes[int(np.flatnonzero(origins == number)[0])])
-            self.use(instruction, lane, int(number), "stores", (nbytes, nbytes))
+            self.registers.use(instruction, lane, int(number), "stores", (nbytes, nbytes))
         return result
 
     def _judge(self, group: _Group) -> None:
@@ -845,16 +513,3 @@ class Tracker:
             masks = np.zeros((origins.size, nbytes), np.uint8)
             masks[origins > 0] = shadow.DEFINED
             self.write("global", pointers[whole], Undefined(masks, origins))
-
-
-def _by_warp(values: Array) -> Array:
-    return values.reshape(-1, WARP) if values.ndim else values
-
-
-def _share(masks: Iterable[Array], lane: int) -> Share:
-    """Return how many bytes of a lane's first operand that is not defined are undefined, and of how many."""
-    for mask in masks:
-        value = mask if mask.ndim == 0 else mask[lane : lane + 1]
-        if value.any():
-            return int(np.count_nonzero(np.ascontiguousarray(value).reshape(1).view(np.uint8))), mask.itemsize
-    return 0, 0
