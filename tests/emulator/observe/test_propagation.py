@@ -35,8 +35,8 @@ SOUND = texts(
     "bfind.u32 sad.u32 setp.eq.b32 setp.ne.u64 setp.lt.u32 setp.le.s32 setp.gt.u16 setp.ge.s64 setp.lo.u32 setp.ls.u32",
     "setp.hi.u32 setp.hs.u32 setp.eq.f32 setp.lt.f32 setp.lt.and.s32 setp.ge.or.u32 setp.eq.xor.b32 set.lt.u32.u32",
     "cnot.b32 add.rn.f32 mul.rn.f64 fma.rn.f32 max.f32 add.rn.f16x2 mul.rn.bf16x2 fma.rn.f16x2 add.rn.f16",
-    "cvt.rn.f32.s32 cvt.rzi.s32.f32 cvt.f32.f16 cvt.rn.f16x2.f32 cvt.sat.u8.s32 add.cc.u32 addc.u32 addc.cc.u32 sub.cc.u32",
-    "subc.u32 mad.lo.cc.u32 madc.hi.u32 copysign.f32 testp.finite.f32 dp4a.u32.u32",
+    "cvt.rn.f32.s32 cvt.rzi.s32.f32 cvt.f32.f16 cvt.rn.f16x2.f32 cvt.sat.u8.s32 add.cc.u32 addc.u32 addc.cc.u32",
+    "sub.cc.u32 subc.u32 mad.lo.cc.u32 madc.hi.u32 copysign.f32 testp.finite.f32 dp4a.u32.u32",
 )
 
 
