@@ -44,13 +44,8 @@ def branch(register):
 
 # Each leaves a defined value in %r6 and an undefined one in %r5.
 MOVES = [
-    "move", "good", "bad"),
-    [
-        ("mov.b64 %rd20, {%r4, %r0}; mov.b64 {%r5, %r6}, %rd20;",
-    (
-        "mov.b64 %rd20, {%r0, %r4}; shr.u64 %rd21, %rd20, 32; cvt.u32.u64 %r5, %rd21; "
-        "cvt.u32.u64 %r6, %rd20;"
-    ),
+    "mov.b64 %rd20, {%r4, %r0}; mov.b64 {%r5, %r6}, %rd20;",
+    ("mov.b64 %rd20, {%r0, %r4}; shr.u64 %rd21, %rd20, 32; cvt.u32.u64 %r5, %rd21; cvt.u32.u64 %r6, %rd20;"),
     "prmt.b32 %r5, %r4, %r0, 0x0004; prmt.b32 %r6, %r4, %r0, 0x7654;",
     "bfi.b32 %r5, %r4, %r0, 8, 8; and.b32 %r6, %r5, 255;",
     "and.b32 %r5, %r4, 1; and.b32 %r6, %r4, 0;",
@@ -66,10 +61,7 @@ MOVES = [
     "redux.sync.add.s32 %r5, %r4, -1; redux.sync.add.s32 %r6, %r0, -1;",
     "match.any.sync.b32 %r5, %r4, -1; match.any.sync.b32 %r6, %r0, -1;",
     "st.local.u32 [l], %r4; st.local.u32 [l+4], %r0; ld.local.v2.u32 {%r5, %r6}, [l];",
-    (
-        "st.shared.v2.u32 [%r1+2048], {%r4, %r0}; ld.shared.u32 %r5, [%r1+2048]; "
-        "ld.shared.u32 %r6, [%r1+2052];"
-    ),
+    ("st.shared.v2.u32 [%r1+2048], {%r4, %r0}; ld.shared.u32 %r5, [%r1+2048]; ld.shared.u32 %r6, [%r1+2052];"),
     "st.shared.u32 [%r3], 7; ld.shared.u32 %r6, [%r3]; mov.u32 %r5, %r4;",
     "atom.shared.exch.b32 %r5, [%r3], %r0; ld.shared.u32 %r6, [%r3];",
     "atom.shared.exch.b32 %r6, [%r2], %r4; ld.shared.u32 %r5, [%r2];",
