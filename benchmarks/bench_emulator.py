@@ -2,8 +2,8 @@
 
 Run by `make bench ARGS=benchmarks/bench_emulator.py`. Compilation is done before a measurement starts. The bars are
 those of two cores: SGEMM of 512^3 within 0.5 s and of 1024^3 within 4 s, a tiled product of 64^3 at least 500 times
-faster than by Numba's simulator, all observers together at most 15 times slower than none, and an epoch of the digits
-in gpubp's own kernels within 30 s.
+faster than by Numba's simulator, uninitialised reads alone at most 8 times and all observers together at most 15 times
+slower than none, and an epoch of the digits in gpubp's own kernels within 30 s.
 """
 
 import os
@@ -133,6 +133,21 @@ def test_ratio_to_numbas_simulator(benchmark, tmp_path):
     simulator = benchmark.pedantic(tiled_seconds, ("simulator", tmp_path), rounds=1, iterations=1)
     benchmark.extra_info |= {"emulator_s": emulator, "simulator_s": simulator, "ratio": simulator / emulator}
     assert simulator / emulator >= 500
+
+
+def test_uninitialised_reads_alone(benchmark, sgemm):
+    run = sgemm(256)
+    plain = seconds_of(run)
+
+    def observed():
+        with cp.observe(uninitialised=True) as report:
+            run()
+        assert not report.findings
+
+    benchmark.pedantic(observed, rounds=3, iterations=1)
+    ratio = benchmark.stats["min"] / plain
+    benchmark.extra_info |= {"plain_s": plain, "observed_s": benchmark.stats["min"], "ratio": ratio}
+    assert ratio <= 8
 
 
 def test_all_observers_together(benchmark, sgemm):

@@ -82,7 +82,7 @@ def run_case(backend: Any, case: Case, observe: bool = False) -> Outcome:
     """Run one case on a backend, in this process.
 
     Args:
-        observe: on the emulated device, report races, reads of memory that nothing wrote, and the like as faults,
+        observe: on the emulated device, report races, uses of memory that nothing wrote, and the like as faults,
             and count what is moved.
     """
     started = time.perf_counter()

@@ -45,7 +45,7 @@ What it finds
 Always: accesses out of bounds, misaligned, or to freed memory, in every memory space; launches that no GPU would
 accept; arguments that do not fit the kernel; barriers that some live thread never reaches; warp instructions whose
 threads do not all arrive; launches that never end. With observers: data races in shared memory and in global memory,
-reads of memory that nothing has written, a missing wait for an asynchronous copy; the sectors that global accesses move
+uses of what nothing has written, a missing wait for an asynchronous copy; the sectors that global accesses move
 against the fewest possible, bank conflicts, instructions by class, bytes by memory space. Messages name kernel, source
 line, block and thread. New memory, and the target of an asynchronous copy until it is waited for, hold NaN in every
 float type.

@@ -43,6 +43,8 @@ source = r'''
 extern "C" __global__ void all(const float4* v, const float2* w, float* out, double* sums, int* counts,
                                unsigned long long* cells, __half* halves, unsigned char* bytes) {
     __shared__ float tile[32];
+    __shared__ volatile float nothing[64];
+    nothing[32 + threadIdx.x] = nothing[threadIdx.x];  // a copy of what is undefined
     __shared__ __align__(16) float copied[32];
     int i = threadIdx.x;
     unsigned to = (unsigned)__cvta_generic_to_shared(&copied[i]);

@@ -67,10 +67,11 @@ def run_histogram(kernel: Any) -> None:
 
 
 def run_transpose(kernel: Any) -> None:
-    """There and back: what the first launch leaves out, the second reads."""
+    """There and back: what the first launch leaves out, the second copies, and the host reads."""
     x, y, back = cp.asarray(normal(70, 45)), cp.empty((45, 70), np.float32), cp.empty((70, 45), np.float32)
     kernel((2, 3), (32, 8), (70, 45, x, y))
     kernel((3, 2), (32, 8), (45, 70, y, back))
+    back.get()
 
 
 def run_softmax(kernel: Any) -> None:
@@ -254,7 +255,7 @@ BUGS = {
         "i < TILE * STEP; i += 256) {\n            const int row",
         "i < TILE * STEP - 8; i += 256) {\n            const int row",
         says=UNWRITTEN,
-        at="= tile_a[inner]",
+        at="sums[i][j] += column[i] * row[j]",
     ),
     "threads past the end leave their place empty": bug(
         "tree_sum",
@@ -269,7 +270,7 @@ BUGS = {
         "if (row < rows && col < cols) y",
         "if (row < rows - 1 && col < cols) y",
         says=UNWRITTEN,
-        at="= x[(size_t)row * cols + col]",
+        at="= tile[threadIdx.x][i]",
     ),
     # barriers and warps
     "a barrier that not all reach": bug(
@@ -352,7 +353,7 @@ BUGS = {
         "            load_tile(stage + TILE * ROW, (const char*)b, n, row_bytes, col0, step * ROW);\n",
         "",
         says=UNWRITTEN,
-        at=LDMATRIX,
+        at="MULTIPLY(__half",
     ),
 }
 

@@ -259,6 +259,9 @@ class ndarray:
             EmulatorError: the stream is capturing.
         """
         current(stream).check_not_capturing("a copy to the host")
+        if MEMORY.reader is not None:
+            for address, nbytes in self._runs():
+                MEMORY.mark_read(address, nbytes)
         if out is None:
             return np.array(self._host(), order=order if order in "CFAK" else "C")  # type: ignore[call-overload]
         if not isinstance(out, np.ndarray) or out.shape != self.shape or out.dtype != self.dtype:

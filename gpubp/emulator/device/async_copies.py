@@ -7,7 +7,7 @@ forgets to wait computes NaN instead of, by luck, the right result. Groups belon
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,13 @@ class PendingCopy(NamedTuple):
     targets: Array  # host pointers
     data: Array  # (lanes, nbytes)
     instruction: Instruction
+    undefined: Any  # what the observer of uninitialised reads knows of the data, None if it is all defined
+
+    def of(self, chosen: Array) -> PendingCopy:
+        """Return the copies of some of the lanes."""
+        undefined = None if self.undefined is None else self.undefined.of(chosen)
+        lanes, groups, targets, data = (part[chosen] for part in self[:4])
+        return PendingCopy(lanes, groups, targets, data, self.instruction, undefined)
 
 
 def bind_async(machine: Machine, instruction: Instruction) -> Bound:
@@ -71,9 +78,10 @@ def _issue(machine: Machine, instruction: Instruction) -> Action:
         to = targets()[: active.count].copy()
         sizes = taken()[active.lanes]
         data = np.zeros((active.count, nbytes), np.uint8)
-        reading(sizes, data)
+        undefined = reading(sizes, data)
         native.fill_halfwords(to, nbytes, active.count, np.uint16(POISON))
-        machine.pending_copies.append(PendingCopy(active.lanes, machine.commits[active.lanes], to, data, instruction))
+        groups = machine.commits[active.lanes]
+        machine.pending_copies.append(PendingCopy(active.lanes, groups, to, data, instruction, undefined))
 
     return issue
 
@@ -92,11 +100,13 @@ def _taken_bytes(machine: Machine, operand: object, nbytes: int) -> Callable[[],
 
 def _bind_source(
     machine: Machine, instruction: Instruction, source: object, nbytes: int
-) -> Callable[[Array, Array], None]:
-    """Read each active lane's source bytes; lanes that take none do not touch memory."""
+) -> Callable[[Array, Array], Any]:
+    """Read each active lane's source bytes; lanes that take none do not touch memory. Returns what of them the
+    observer knows to be undefined."""
+    tracker = None if machine.observer is None else machine.observer.tracker(machine)
     access = bind_access(machine, instruction, source, "global", nbytes, "load")  # type: ignore[arg-type]
 
-    def read(sizes: Array, data: Array) -> None:
+    def read(sizes: Array, data: Array) -> Any:
         outer = machine.active
         chosen = sizes > 0
         if chosen.all():
@@ -110,6 +120,7 @@ def _bind_source(
                 pointers[chosen] = access()[: machine.active.count]
             machine.active = outer
         native.read_bytes(pointers, sizes, data)
+        return None if tracker is None else tracker.copy_begun(instruction, pointers, outer.lanes, sizes, nbytes)
 
     return read
 
@@ -133,18 +144,14 @@ def _wait(machine: Machine, allowed: int | None) -> Action:
                 done = done & (copy.groups < machine.commits[copy.lanes] - allowed)
             if done.any():
                 machine.changed = True
-                native.write_bytes(copy.targets[done], copy.data[done])
+                ready = copy.of(done)
+                native.write_bytes(ready.targets, ready.data)
                 if machine.observer is not None:
                     machine.observer.copy_completed(
-                        machine, copy.instruction, copy.lanes[done], copy.targets[done], copy.data.shape[1]
+                        machine, copy.instruction, ready.lanes, ready.targets, ready.data.shape[1], ready.undefined
                     )
             if not done.all():
-                left = ~done
-                pending.append(
-                    PendingCopy(
-                        copy.lanes[left], copy.groups[left], copy.targets[left], copy.data[left], copy.instruction
-                    )
-                )
+                pending.append(copy.of(~done))
         machine.pending_copies[:] = pending
 
     return wait

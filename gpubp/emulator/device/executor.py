@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from gpubp.emulator.device import accesses, async_copies, fused, runtime_calls, warp_instructions
-from gpubp.emulator.device.fused import fuse
 from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
-from gpubp.emulator.device.steps import runs
+from gpubp.emulator.device.steps import Computation, describe
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import Instruction, Register, is_fence
@@ -22,69 +21,51 @@ _NO_EFFECT = frozenset(
 )
 
 
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
 class BoundBlock:
-    """A block's instructions for when no living lane stands aside, and for when some do.
+    """A block's instructions, without the one that ends it, bound to a machine.
 
     Attributes:
-        full: calls with their arguments.
-        masked: steps that write the active lanes only.
-        until_full, until_masked: executions of each that are left before its lane-wise instructions are fused.
+        full: calls with their arguments, for when no living lane stands aside.
+        masked: steps for when some do, which write the active lanes only.
+        until_full, until_masked: executions of each that are left before the instructions are fused for it.
     """
 
-    __slots__ = ("full", "masked", "until_full", "until_masked")
+    __slots__ = ("_bound", "_first", "_last", "_machine", "full", "masked", "until_full", "until_masked")
 
-    def __init__(self, full: list[Call], masked: list[Action]) -> None:
-        self.full = full
-        self.masked = masked
+    def __init__(self, machine: Machine, block: Block) -> None:
+        observer = machine.observer
+        tracker = None if observer is None else observer.tracker(machine)
+        last = None if tracker is None else tracker.end_of(block)
+        self._machine = machine
+        self._bound = [(one, _bind_guarded(machine, one)) for one in block.instructions]
+        self._first = [] if observer is None else [always(observer.count_block(machine, block))]
+        self._last = [] if last is None else [always(last)]
+        everything = [*self._first, *(bound for _, bound in self._bound if bound is not None), *self._last]
+        self.full = [(one.function, one.arguments) for one in everything]
+        self.masked = [one.masked for one in everything]
         self.until_full = self.until_masked = fused.HOT
 
+    def fuse(self, masked: bool) -> None:
+        """Compile the instructions, as far as they are steps, for one of the two cases."""
+        everything = [*self._first, *self._fused(masked), *self._last]
+        if masked:
+            self.masked = [one.masked for one in everything]
+        else:
+            self.full = [(one.function, one.arguments) for one in everything]
 
-def bind_block(machine: Machine, block: Block) -> BoundBlock:
-    """Bind the instructions of a block, without the one that ends it."""
-    full, masked = _counting(machine, block)
-    for instruction in block.instructions:
-        bound = _bind_guarded(machine, instruction)
-        if bound is not None:
-            full.append((bound.function, bound.arguments))
-            masked.append(bound.masked)
-    return BoundBlock(full, masked)
-
-
-def fuse_block(machine: Machine, block: Block, bound: BoundBlock, masked: bool) -> None:
-    """Compile the instructions of a block, as far as they are steps, in its full or masked form."""
-    full, steps = _counting(machine, block)
-    for run in runs(machine, block.instructions):
-        one = _bind_guarded(machine, run) if isinstance(run, Instruction) else always(fuse(machine, run, masked))
-        if one is not None:
-            full.append((one.function, one.arguments))
-            steps.append(one.masked)
-    if masked:
-        bound.masked = steps
-    else:
-        bound.full = full
-
-
-def _counting(machine: Machine, block: Block) -> tuple[list[Call], list[Action]]:
-    """Return the beginning of a block in both forms: nothing, or the observer's count."""
-    if machine.observer is None:
-        return [], []
-    count = machine.observer.count_block(machine, block)
-    return [(count, ())], [count]
-
-
-def _bind_guarded(machine: Machine, instruction: Instruction) -> Bound | None:
-    """Bind one instruction with its guard; None if it has no effect."""
-    bound = bind(machine, instruction)
-    if bound is None or instruction.guard is None:
-        return bound
-    step = bound.masked
-    if machine.observer is not None:
-        step = machine.observer.counted(machine, instruction, step)
-    step = _guarded(machine, instruction.guard, step)
-    return Bound(step, (), step)
+    def _fused(self, masked: bool) -> Iterator[Bound]:
+        machine = self._machine
+        tracker = None if machine.observer is None else machine.observer.tracker(machine)
+        steps = [(describe(machine, instruction), bound) for instruction, bound in self._bound]
+        for is_run, group in itertools.groupby(steps, lambda pair: pair[0] is not None):
+            members = list(group)
+            run = [step for step, _ in members if step is not None]
+            bound = [one for _, one in members if one is not None]
+            if not is_run or (len(run) == 1 and isinstance(run[0], Computation)):
+                yield from bound
+                continue
+            execute = fused.fuse(machine, run, masked)
+            yield always(execute if tracker is None else tracker.unless_undefined(execute, bound))
 
 
 def bind(machine: Machine, instruction: Instruction) -> Bound | None:
@@ -102,6 +83,22 @@ def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     if bound is None:
         raise machine.unsupported(instruction)
     return bound
+
+
+def _bind_guarded(machine: Machine, instruction: Instruction) -> Bound | None:
+    """Bind one instruction with its guard, and what the observer does with it; None if it has no effect."""
+    bound = bind(machine, instruction)
+    observer = machine.observer
+    tracker = None if observer is None else observer.tracker(machine)
+    if bound is not None and tracker is not None:
+        bound = tracker.watched(instruction, bound)
+    if bound is None or instruction.guard is None:
+        return bound
+    step = bound.masked
+    if observer is not None:
+        step = observer.counted(machine, instruction, step)
+    step = _guarded(machine, instruction.guard, step)
+    return always(step if tracker is None else tracker.guarded(instruction, step))
 
 
 def _guarded(machine: Machine, guard: Register, step: Action) -> Action:

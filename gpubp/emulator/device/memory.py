@@ -63,6 +63,8 @@ class DeviceMemory:
         self.live_bytes = 0
         #: Set by the observer of uninitialised reads: called with (address, nbytes, written).
         self.watcher: Callable[[int, int, bool], None] | None = None
+        #: Set by the same observer: called with (address, nbytes) of what the host reads.
+        self.reader: Callable[[int, int], None] | None = None
 
     def allocate(self, nbytes: int, name: str = "", internal: bool = False) -> int:
         """Return the address of `nbytes` new bytes, aligned to 256 and poisoned.
@@ -121,6 +123,11 @@ class DeviceMemory:
         """Tell the observer of uninitialised reads that the host wrote these bytes."""
         if self.watcher is not None:
             self.watcher(address, nbytes, True)
+
+    def mark_read(self, address: int, nbytes: int) -> None:
+        """Tell the observer of uninitialised reads that the host reads these bytes."""
+        if self.reader is not None:
+            self.reader(address, nbytes)
 
     def find(self, address: int) -> Allocation | None:
         """Return the last allocation, live or freed, that begins at or before an address."""

@@ -23,7 +23,7 @@ def bind_call(machine: Machine, instruction: Instruction) -> Bound:
     name = next(operand.name for operand in instruction.operands if isinstance(operand, Symbol))
     lists = [operand.items for operand in instruction.operands if isinstance(operand, Vector)]
     if name == "vprintf":
-        return always(_printf(machine, [_slot(machine, item) for item in lists[-1]], lists))
+        return always(_printf(machine, instruction, [_slot(machine, item) for item in lists[-1]], lists))
     return always(_assertion(machine, instruction, [_slot(machine, item) for item in lists[-1]]))
 
 
@@ -38,7 +38,8 @@ def _word(machine: Machine, lane: int, offset: int, dtype: str) -> Any:
     return machine.local[lane, offset : offset + size].view(dtype)[0]
 
 
-def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[], None]:
+def _printf(machine: Machine, instruction: Instruction, slots: list[int], lists: list[Any]) -> Callable[[], None]:
+    tracker = None if machine.observer is None else machine.observer.tracker(machine)
     results = [_slot(machine, item) for item in lists[0]] if len(lists) > 1 else []
 
     def printf() -> None:
@@ -46,12 +47,12 @@ def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[]
         for lane in machine.active.lanes:
             text = c_string(int(_word(machine, lane, slots[0], "<u8")))
             arguments = int(_word(machine, lane, slots[1], "<u8"))
-            values = _Arguments(machine, lane, arguments)
+            values = _Arguments(machine, instruction, lane, arguments)
             machine.output.append(_CONVERSION.sub(functools.partial(_format, values), text))
             for slot in results:
                 machine.local[lane, slot : slot + 4].view("<i4")[0] = values.taken
-                if machine.observer is not None:
-                    machine.observer.local_written(machine, int(lane), slot, 4)
+                if tracker is not None:
+                    tracker.runtime_writes(int(lane), slot, 4)
 
     return printf
 
@@ -59,8 +60,10 @@ def _printf(machine: Machine, slots: list[int], lists: list[Any]) -> Callable[[]
 class _Arguments:
     """printf's arguments in memory, one behind the other, each aligned to its size."""
 
-    def __init__(self, machine: Machine, lane: int, address: int) -> None:
+    def __init__(self, machine: Machine, instruction: Instruction, lane: int, address: int) -> None:
         self.machine = machine
+        self.instruction = instruction
+        self.tracker = None if machine.observer is None else machine.observer.tracker(machine)
         self.lane = lane
         self.address = address
         self.taken = 0
@@ -69,7 +72,10 @@ class _Arguments:
         size = np.dtype(dtype).itemsize
         self.address = -(-self.address // size) * size
         if self.address >= LOCAL_WINDOW:
-            value = _word(self.machine, self.lane, self.address - LOCAL_WINDOW, dtype)
+            offset = self.address - LOCAL_WINDOW
+            value = _word(self.machine, self.lane, offset, dtype)
+            if self.tracker is not None:
+                self.tracker.runtime_reads(self.instruction, int(self.lane), offset, size)
         else:
             value = MEMORY.view(self.address, size).view(dtype)[0]
         self.address += size

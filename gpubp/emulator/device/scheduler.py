@@ -14,7 +14,7 @@ import numpy as np
 
 from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
-from gpubp.emulator.device.executor import BoundBlock, bind_block, fuse_block
+from gpubp.emulator.device.executor import BoundBlock
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
@@ -154,17 +154,17 @@ class Wave:
         self.position = position
         bound = self.bound[position]
         if bound is None:
-            bound = self.bound[position] = bind_block(machine, self.blocks[position])
+            bound = self.bound[position] = BoundBlock(machine, self.blocks[position])
         if active.count == self.live_count:
             bound.until_full -= 1
             if bound.until_full == 0:
-                fuse_block(machine, self.blocks[position], bound, False)
+                bound.fuse(masked=False)
             for function, arguments in bound.full:
                 function(*arguments)
         else:
             bound.until_masked -= 1
             if bound.until_masked == 0:
-                fuse_block(machine, self.blocks[position], bound, True)
+                bound.fuse(masked=True)
             for step in bound.masked:
                 step()
         return self._leave_block(position, active)

@@ -5,7 +5,7 @@ A step is an instruction on registers that has code for one lane (isa/lanecode.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,22 +59,6 @@ class Access(NamedTuple):
 
 
 Step = Computation | Access
-
-
-def runs(machine: Machine, instructions: Sequence[Instruction]) -> Iterator[list[Step] | Instruction]:
-    """Yield the instructions of a block in order: as runs of steps where they have such, else one by one."""
-    run: list[Step] = []
-    for instruction in instructions:
-        step = describe(machine, instruction)
-        if step is not None:
-            run.append(step)
-            continue
-        if run:
-            yield run
-        run = []
-        yield instruction
-    if run:
-        yield run
 
 
 def describe(machine: Machine, instruction: Instruction) -> Step | None:

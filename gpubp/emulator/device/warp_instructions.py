@@ -95,9 +95,9 @@ def _bind_shuffle(machine: Machine, instruction: Instruction) -> Bound:
     modifiers = instruction.modifiers
     if len(modifiers) != 3 or modifiers[0] != "sync" or modifiers[2] != "b32" or len(instruction.operands) != 5:
         raise machine.unsupported(instruction)
-    if modifiers[1] not in _SHUFFLES:
+    if modifiers[1] not in warp.SHUFFLES:
         raise machine.unsupported(instruction)
-    mode = _SHUFFLES[modifiers[1]]
+    mode = warp.SHUFFLES[modifiers[1]]
     targets = [
         machine.row(target) if isinstance(target, Register) else None for target in _targets(instruction.operands[0])
     ]
@@ -117,14 +117,6 @@ def _bind_shuffle(machine: Machine, instruction: Instruction) -> Bound:
             )
 
     return always(shuffle)
-
-
-_SHUFFLES = {
-    "up": warp.SHUFFLE_UP,
-    "down": warp.SHUFFLE_DOWN,
-    "bfly": warp.SHUFFLE_BFLY,
-    "idx": warp.SHUFFLE_IDX,
-}
 
 
 def _bind_vote(machine: Machine, instruction: Instruction) -> Bound:

@@ -81,6 +81,8 @@ def _spread(per_group: np.ndarray) -> np.ndarray:
 
 
 SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_BFLY, SHUFFLE_IDX = range(4)
+SHUFFLES = {"up": SHUFFLE_UP, "down": SHUFFLE_DOWN, "bfly": SHUFFLE_BFLY, "idx": SHUFFLE_IDX}
+"""The modes of shuffle, by their names."""
 
 
 @loop

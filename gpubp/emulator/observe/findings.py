@@ -40,7 +40,7 @@ class Finding:
 
     @property
     def line(self) -> int | None:
-        """Return the source line of the access that was found: the user's own, if a library's code made it."""
+        """Return the source line of the access or use that was found: the user's own, if a library's code made it."""
         return None if self.location is None else self.location.own.line
 
 
@@ -115,7 +115,7 @@ class Report:
 
     @property
     def uninitialised(self) -> list[Finding]:
-        """Return the reads of memory that nothing had written."""
+        """Return the uses of memory, or of variables, that nothing had written."""
         return [finding for finding in self.findings if finding.kind == "uninitialised read"]
 
     @property

@@ -6,8 +6,8 @@ neither their thread, nor a barrier of both threads, nor a hand-over by fences a
 execution of an instruction is reported once with each other instruction that it races with. Two stores of one value are
 a kind of their own. What a thread did before it exited counts as known to those that pass a later barrier of its block.
 
-Reads of unwritten memory are known byte by byte. What was allocated before the observer was turned on counts as
-unwritten where it still holds the poison pattern.
+Undefined values are followed bit by bit from memory that nothing has written to where they are used (definedness.py).
+What was allocated before the observer was turned on counts as unwritten where it still holds the poison pattern.
 
 Traffic is exact for the PTX: what the machine code does after ptxas, and what caches absorb, is not in these numbers.
 """
@@ -25,15 +25,18 @@ import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device import native
-from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, POISON
+from gpubp.emulator.device.memory import MEMORY
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.observe.clocks import Clock, Clocks, is_strong, orders_by_memory, width_of
+from gpubp.emulator.observe.definedness import Definedness
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
 from gpubp.emulator.observe.suppressions import Suppression, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
+from gpubp.emulator.observe.tracking import Tracker
+from gpubp.emulator.observe.undefined import Undefined
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 
@@ -65,7 +68,7 @@ def observe(
 
     Args:
         races: look for data races in shared and global memory, and for reads of unfinished asynchronous copies.
-        uninitialised: look for reads of memory that nothing has written.
+        uninitialised: look for uses of memory, and of variables, that nothing has written.
         traffic: count instructions, flops, bytes, sectors and bank conflicts.
         suppressions: a TOML file of findings that are intended; comments in kernels work without (suppressions.py).
 
@@ -76,15 +79,15 @@ def observe(
     """
     known = [] if suppressions is None else load_suppressions(suppressions)
     observer = Observer(races, uninitialised, traffic, known)
-    outer = MEMORY.watcher
+    outer = MEMORY.watcher, MEMORY.reader
     if uninitialised:
-        MEMORY.watcher = observer.memory_changed
+        MEMORY.watcher, MEMORY.reader = observer.memory.memory_changed, observer.host_reads
     _CURRENT.append(observer)
     try:
         yield observer.report
     finally:
         _CURRENT.pop()
-        MEMORY.watcher = outer
+        MEMORY.watcher, MEMORY.reader = outer
         observer.release()
 
 
@@ -109,7 +112,7 @@ class _Site:
 class _Watched:
     """The observer's state for one machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, memory: Definedness) -> None:
         # by line and class, flops a thread, threads so far
         self.counts: list[tuple[Counter[tuple[Location | None, str]], int, list[int]]] = []
         lanes = machine.lanes
@@ -126,10 +129,8 @@ class _Watched:
         self.places: dict[int, Clock] = {}  # what was published where in shared memory, by host address
         shape = machine.shared.shape
         self.shared_cells = np.zeros((0, shadow.CELL), np.int32)
-        self.shared_states = np.zeros(0, np.uint8)
-        self.local_states = np.zeros(0, np.uint8)
         self.shared_size = shape[0] * shape[1]
-        self.local_size = machine.local.size
+        self.tracker = Tracker(memory, machine)
 
 
 def _granularity(machine: Machine, space: str) -> int:
@@ -166,45 +167,21 @@ class Observer:
         self._lines: dict[tuple[Any, ...], LineAccesses] = {}
         self._places: dict[int, Clock] = {}  # what was published where in memory, by host address
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
-        self._global_states = np.zeros(0, np.uint8)
-        if uninitialised:
-            self._note_present_memory()
+        self.memory = Definedness(self._found, uninitialised)
 
     def release(self) -> None:
         """Let go of all but the report: machines and observer refer to each other, and their arrays are large."""
         self.waves.clear()
         self._watched.clear()
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
-        self._global_states = np.zeros(0, np.uint8)
+        self.memory.release()
 
-    # -- memory that the host changes ---------------------------------------------------------------------------------
+    # -- the host -----------------------------------------------------------------------------------------------------
 
-    def _note_present_memory(self) -> None:
-        self._cover(MEMORY.extent)
-        for allocation in MEMORY.allocations():
-            data = MEMORY.view(allocation.address, allocation.nbytes)
-            start = allocation.address - ARENA_BASE
-            states = self._global_states[start : start + allocation.nbytes]
-            # By words: a halfword of the pattern is common in random data, a whole word of it is a NaN that no one
-            # makes.
-            words = allocation.nbytes // 4
-            pattern = np.full(2, POISON, np.uint16)
-            states[: 4 * words] = np.repeat(data[: 4 * words].view(np.uint32) != pattern.view(np.uint32)[0], 4)
-            rest = data[4 * words :]
-            states[4 * words :] = (rest != pattern.view(np.uint8)[: rest.size]).any()
-
-    def memory_changed(self, address: int, nbytes: int, written: bool) -> None:
-        """The host wrote memory, or allocated it afresh."""
-        start = address - ARENA_BASE
-        self._cover(start + nbytes)
-        self._global_states[start : start + nbytes] = shadow.DEFINED if written else shadow.UNWRITTEN
-
-    def _cover(self, extent: int) -> None:
-        """Make the states of global memory reach so far."""
-        if self._global_states.size < extent:
-            grown = np.zeros(max(extent, 2 * self._global_states.size), np.uint8)
-            grown[: self._global_states.size] = self._global_states
-            self._global_states = grown
+    def host_reads(self, address: int, nbytes: int) -> None:
+        """The host reads memory."""
+        self.memory.host_reads(address, nbytes)
+        self._publish()
 
     def note_view(self, kernel: str, position: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         """A kernel is given an array as a pointer alone, which says nothing of its strides."""
@@ -223,9 +200,8 @@ class Observer:
         """Forget who accessed what in the launch before."""
         watched = self._state(machine)
         if self.uninitialised:
-            self._cover(MEMORY.extent)
-            start = machine.parameter_address - ARENA_BASE
-            self._global_states[start : start + machine.parameter_bytes.size] = shadow.DEFINED
+            self.memory.cover(MEMORY.extent)
+            self.memory.memory_changed(machine.parameter_address, machine.parameter_bytes.size, True)
         if self.races:
             self._global_cells = np.zeros(((MEMORY.extent >> watched.bits["global"]) + 1, shadow.CELL), np.int32)
             self._places.clear()
@@ -245,9 +221,7 @@ class Observer:
             if watched.clocks.known.shape[1]:
                 watched.shared_reads = np.zeros((cells, machine.padded), np.int32)
         if self.races or self.uninitialised:
-            watched.shared_states = np.zeros(watched.shared_size, np.uint8)
-        if self.uninitialised:
-            watched.local_states = np.zeros(watched.local_size, np.uint8)
+            watched.tracker.begin_wave()
 
     def end_launch(self, machine: Machine) -> None:
         """Add what was counted to the report."""
@@ -263,6 +237,11 @@ class Observer:
             threads[0] = 0
         for site in self._sites:
             self._add_site(site)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Give the report what was found so far."""
+        report = self.report
         found = self._findings.values()
         report.findings[:] = [finding for finding in found if not finding.reason]
         report.suppressed[:] = [finding for finding in found if finding.reason]
@@ -291,7 +270,7 @@ class Observer:
 
     def _state(self, machine: Machine) -> _Watched:
         if machine not in self._watched:
-            self._watched[machine] = _Watched(machine)
+            self._watched[machine] = _Watched(machine, self.memory)
         return self._watched[machine]
 
     # -- barriers and fences ------------------------------------------------------------------------------------------
@@ -374,8 +353,9 @@ class Observer:
             steps.append(self._traffic_step(machine, site))
         if self.races and space in ("shared", "global"):
             steps.append(self._race_step(machine, watched, site))
-        if self.uninitialised or (self.races and space == "shared"):
-            steps.append(self._state_step(machine, watched, site))
+        if self.uninitialised or self.races:
+            step = watched.tracker.watch(instruction, space, nbytes, kind)
+            steps += [] if step is None else [step]
 
         def run(pointers: Array) -> None:
             for step in steps:
@@ -519,40 +499,19 @@ class Observer:
             f"{other_verb} at {other.instruction.location or other.instruction.text}, with nothing to order the two"
         )
 
-    def _state_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
-        """Check that bytes read were written, and note the bytes written."""
-
-        def check(pointers: Array) -> None:
-            active = machine.active
-            states, base = self._states(machine, watched, site.space)
-            if site.kind in ("load", "atomic"):
-                position = shadow.check_written(states, base, pointers, site.nbytes, active.count)
-                if position >= 0:
-                    first = int(pointers[position]) - base
-                    pending = bool((states[first : first + site.nbytes] == shadow.PENDING).any())
-                    self._add_unwritten(machine, site, int(active.lanes[position]), pending)
-            if site.kind != "load":
-                state = shadow.PENDING if site.kind == "async" else shadow.DEFINED
-                shadow.set_state(states, base, pointers, site.nbytes, active.count, state)
-
-        return check
-
-    def _states(self, machine: Machine, watched: _Watched, space: str) -> tuple[Array, int]:
-        if space == "shared":
-            return watched.shared_states, machine.shared.ctypes.data
-        if space == "local":
-            return watched.local_states, machine.local.ctypes.data
-        return self._global_states, MEMORY.host_base
-
-    def _add_unwritten(self, machine: Machine, site: _Site, lane: int, pending: bool) -> None:
-        if not pending and not self.uninitialised:
-            return
-        kind = "missing wait" if pending else "uninitialised read"
-        key = (kind, machine.program.name, site.instruction)
+    def _found(
+        self,
+        machine: Machine | None,
+        kind: str,
+        kernel: str,
+        place: Location | str,
+        message: Callable[[], str],
+    ) -> None:
+        """Add what definedness.py and tracking.py find, once for each line."""
+        key = (kind, kernel, place)
         if key not in self._findings:
-            what = "a cp.async writes and that no thread has waited for" if pending else "nothing has written"
-            message = f"{machine.where(site.instruction, lane)} reads {site.space} memory that {what}"
-            self._add_finding(machine, key, Finding(kind, site.kernel, site.instruction.location, message, 0))
+            location = None if isinstance(place, str) else place
+            self._add_finding(machine, key, Finding(kind, kernel, location, message(), 0))
         self._findings[key].count += 1
 
     def _add_finding(self, machine: Machine | None, key: tuple[Any, ...], finding: Finding) -> None:
@@ -562,21 +521,23 @@ class Observer:
             finding.reason = reason_in(machine.source_of(finding.location.own.file), finding) or ""
         self._findings[key] = finding
 
-    def local_written(self, machine: Machine, lane: int, offset: int, nbytes: int) -> None:
-        """The device runtime has written local memory of a thread."""
-        if self.uninitialised:
-            start = lane * machine.local.shape[1] + offset
-            self._state(machine).local_states[start : start + nbytes] = shadow.DEFINED
+    def tracker(self, machine: Machine) -> Tracker | None:
+        """Return what follows the machine's undefined values, if this observer does."""
+        return self._state(machine).tracker if self.uninitialised else None
 
     def copy_completed(
-        self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int
+        self,
+        machine: Machine,
+        instruction: Instruction,
+        lanes: Array,
+        targets: Array,
+        nbytes: int,
+        undefined: Undefined | None,
     ) -> None:
         """Asynchronous copies of these lanes have been waited for: now they have written their targets."""
         watched = self._state(machine)
         if self.races or self.uninitialised:
-            shadow.set_state(
-                watched.shared_states, machine.shared.ctypes.data, targets, nbytes, lanes.size, shadow.DEFINED
-            )
+            watched.tracker.copy_completed(targets, nbytes, undefined)
         if self.races:
             site = self._site(machine, instruction, "shared", nbytes, "async")
             self._check_races(machine, watched, site, targets, lanes, False, lanes.size)

@@ -19,8 +19,8 @@ POSITION, OTHER, NUMBER, SITE, WROTE = range(5)
 FOUND = 5
 
 
-# States of a byte for the observer of uninitialised reads.
-UNWRITTEN, DEFINED, PENDING = range(3)
+# The shadow of a byte for the observer of uninitialised reads: which of its bits are defined.
+UNWRITTEN, DEFINED = 0, 0xFF
 
 
 @loop
@@ -170,22 +170,70 @@ def _keep_read(reads, index, column, number, site):
 
 
 @loop
-def check_written(states, base, pointers, nbytes, count):
+def first_undefined(states, base, pointers, nbytes, count):
     """The first position whose bytes are not all defined, or -1."""
-    for i in range(count):
-        first = _place(pointers[i], base, nbytes, states.size)
-        for byte in range(first, first + nbytes):
-            if states[byte] != DEFINED:
+    size = states.size
+    if nbytes == 4:
+        words = states.view(np.uint32)
+        for i in range(count):
+            if words[_place(pointers[i], base, nbytes, size) >> 2] != np.uint32(0xFFFFFFFF):
                 return i
+    elif nbytes & 7 == 0:
+        doubles = states.view(np.uint64)
+        ones = np.uint64(0xFFFFFFFFFFFFFFFF)
+        for i in range(count):
+            first = _place(pointers[i], base, nbytes, size) >> 3
+            together = doubles[first]
+            for word in range(1, nbytes >> 3):
+                together &= doubles[first + word]
+            if together != ones:
+                return i
+    else:
+        for i in range(count):
+            first = _place(pointers[i], base, nbytes, size)
+            for byte in range(first, first + nbytes):
+                if states[byte] != DEFINED:
+                    return i
     return -1
 
 
 @loop
 def set_state(states, base, pointers, nbytes, count, state):
+    """Make all bytes defined or unwritten."""
+    size = states.size
+    if nbytes == 4:
+        words = states.view(np.uint32)
+        word = np.uint32(0xFFFFFFFF if state == DEFINED else 0)
+        for i in range(count):
+            words[_place(pointers[i], base, nbytes, size) >> 2] = word
+    else:
+        for i in range(count):
+            first = _place(pointers[i], base, nbytes, size)
+            for byte in range(first, first + nbytes):
+                states[byte] = state
+
+
+@loop
+def read_undefined(states, origins, base, pointers, nbytes, count, masks, found):
+    """masks[i] = the undefined bits of the bytes at pointers[i], found[i] = where they come from."""
     for i in range(count):
         first = _place(pointers[i], base, nbytes, states.size)
-        for byte in range(first, first + nbytes):
-            states[byte] = state
+        found[i] = 0
+        for byte in range(nbytes):
+            masks[i, byte] = ~states[first + byte]
+            if masks[i, byte] != 0 and found[i] == 0:
+                found[i] = origins[(first + byte) >> 2]
+
+
+@loop
+def write_undefined(states, origins, base, pointers, nbytes, count, masks, origin):
+    """The reverse of read_undefined, in the order of the positions."""
+    for i in range(count):
+        first = _place(pointers[i], base, nbytes, states.size)
+        for byte in range(nbytes):
+            states[first + byte] = ~masks[i, byte]
+            if masks[i, byte] != 0:
+                origins[(first + byte) >> 2] = origin[i]
 
 
 @loop

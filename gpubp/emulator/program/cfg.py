@@ -56,6 +56,7 @@ class Program:
     registers: dict[str, str]
     parameters: list[Variable]
     variables: dict[str, Variable]  # of this kernel and the functions inlined into it, under unique names
+    unwritten: frozenset[str] = frozenset()  # registers that may be read before they are written (registers.allocate)
 
 
 def build(module: Module, kernel: Function) -> Program:

@@ -85,7 +85,10 @@ def depends_on_atomic_order(program: Program) -> bool:
 
 
 def allocate(program: Program) -> dict[str, Slot]:
-    """Return a slot for every register that the program names; registers that are live together never share one."""
+    """Return a slot for every register that the program names; registers that are live together never share one.
+
+    Notes in the program which registers may be read before they are written.
+    """
     first, last, shared_start = _intervals(program)
     free: dict[int, list[int]] = {}
     used: dict[int, int] = {}
@@ -114,6 +117,7 @@ def _intervals(program: Program) -> tuple[dict[str, int], dict[str, int], set[st
     may reuse the slot of a source that dies there (instructions with one result work in place).
     """
     live_in, live_out = _liveness(program.blocks)
+    program.unwritten = frozenset(live_in[0])
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     in_place: set[str] = set()

@@ -89,6 +89,8 @@ def test_observers_know_what_the_host_has_written(write, written):
         x, y = cp.empty(8, np.int32), cp.empty(8, np.int32)
         write(x)
         READ((1,), (8,), (x, y))
+        assert report.findings == []
+        y.get()
     assert bool(report.uninitialised) != written
 
 

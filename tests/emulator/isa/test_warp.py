@@ -53,10 +53,7 @@ def one_shuffle(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
     return (j, True) if valid else (lane, False)
 
 
-MODES = {"up": warp.SHUFFLE_UP, "down": warp.SHUFFLE_DOWN, "bfly": warp.SHUFFLE_BFLY, "idx": warp.SHUFFLE_IDX}
-
-
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", warp.SHUFFLES)
 @pytest.mark.parametrize("whole", [False, True])
 def test_shuffle(mode: str, whole: bool, rng: np.random.Generator) -> None:
     inactive_read = 0
@@ -68,7 +65,7 @@ def test_shuffle(mode: str, whole: bool, rng: np.random.Generator) -> None:
         c = np.array([segment << 8 | clamp], np.uint32) if rng.random() < 0.7 else words(rng, 2**13).ravel()
         result, valid = words(rng).ravel(), np.zeros(WARPS * 32, bool)
         untouched = result.copy()
-        bad = warp.shuffle(MODES[mode], value.ravel(), b, c, active.ravel(), whole, result, valid)
+        bad = warp.shuffle(warp.SHUFFLES[mode], value.ravel(), b, c, active.ravel(), whole, result, valid)
         of_lane = [np.broadcast_to(x, value.size) for x in (b, c)]
         for w, lane in itertools.product(range(WARPS), range(32)):
             at = 32 * w + lane

@@ -14,6 +14,8 @@ from gpubp.emulator.observe.observers import observe
 
 OUT = np.zeros(64, np.uint32)
 SHARED = ".shared .align 16 .b8 s[1024]; mov.u32 %r1, s; mad.lo.u32 %r2, %r0, 4, %r1;"
+USE = "setp.eq.u32 %p9, {}, 7; @%p9 mov.u32 %r50, 0;"
+"""A branch on a register."""
 MINE = "mul.wide.u32 %rd6, %r0, 4; add.u64 %rd5, %rd1, %rd6;"
 
 
@@ -150,7 +152,8 @@ def fresh(count: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("space", ["shared", "local"])
 def test_reads_of_unwritten_memory(observed, space):
     body = f".{space} .align 4 .b8 v[64];\nst.{space}.u32 [v+4], %r0;\n"
-    body += f"ld.{space}.u16 %h1, [v+6];\nld.{space}.u32 %r1, [v+8];"
+    body += f"ld.{space}.u16 %h1, [v+6]; cvt.u32.u16 %r2, %h1; {USE.format('%r2')}\n"
+    body += f"ld.{space}.u32 %r1, [v+8]; {USE.format('%r1')}"
     report = observed(body, OUT, block=1)
     assert [finding.line for finding in report.uninitialised] == [4]
     assert report.findings == report.uninitialised
@@ -158,7 +161,8 @@ def test_reads_of_unwritten_memory(observed, space):
 
 def test_shared_memory_is_fresh_in_every_block(observed):
     body = f"{SHARED}\nmov.u32 %r3, %ctaid.x; setp.eq.u32 %p1, %r3, 0;\n"
-    body += "@%p1 st.shared.u32 [%r2], 1;\nld.shared.u32 %r4, [%r2];"
+    body += "@%p1 st.shared.u32 [%r2], 1;\n"
+    body += f"ld.shared.u32 %r4, [%r2]; {USE.format('%r4')}"
     report = observed(body, OUT, grid=2, lanes=32)
     assert [finding.line for finding in report.uninitialised] == [4]
     assert "block (1, 0, 0)" in report.uninitialised[0].message
@@ -169,7 +173,7 @@ def test_global_memory_from_before_counts_by_its_poison(run_ptx, ptx_text):
 
     address = MEMORY.allocate(128)
     MEMORY.view(address, 64)[:] = 0
-    kernel = launch.load(ptx_text(f"{MINE}\nld.global.u32 %r3, [%rd5];", 1)).kernel("test")
+    kernel = launch.load(ptx_text(f"{MINE}\nld.global.u32 %r3, [%rd5]; {USE.format('%r3')}", 1)).kernel("test")
     for threads, found in ((16, 0), (17, 1)):
         with observe(uninitialised=True) as report:
             launch.launch(kernel, (1, 1, 1), (threads, 1, 1), [address.to_bytes(8, "little")])
@@ -180,7 +184,7 @@ def test_global_memory_from_before_counts_by_its_poison(run_ptx, ptx_text):
 def test_what_a_kernel_or_the_host_wrote_is_written(ptx_text):
     from gpubp.emulator import launch
 
-    reading = launch.load(ptx_text(f"{MINE}\nld.global.u32 %r3, [%rd5];", 1)).kernel("test")
+    reading = launch.load(ptx_text(f"{MINE}\nld.global.u32 %r3, [%rd5]; {USE.format('%r3')}", 1)).kernel("test")
     writing = launch.load(ptx_text(f"{MINE}\nst.global.u32 [%rd5], -656886;", 1)).kernel("test")
     with observe(uninitialised=True) as report:
         by_kernel, by_host, by_none = (MEMORY.allocate(128) for _ in range(3))
@@ -206,11 +210,12 @@ PAIR = """
 """
 
 
-@pytest.mark.parametrize(("written", "found"), [("st.param.b32 [b+4], %r0;", []), ("", [90])])
+@pytest.mark.parametrize(("written", "found"), [("st.param.b32 [b+4], %r0;", []), ("", [3])])
 def test_parameters_of_device_functions(observed, written, found):
     body = f"""
     {{ .param .align 4 .b8 b[8]; st.param.b32 [b], %r0; {written}
     .param .b32 o; call.uni (o), second, (b); ld.param.b32 %r9, [o]; }}
+    {USE.format("%r9")}
     """
     report = observed(body, OUT, module=PAIR)
     assert [finding.line for finding in report.uninitialised] == found
@@ -269,9 +274,9 @@ def test_numbas_print_under_every_observer(capsys):
 def test_no_access_goes_beyond_the_shadow_memory(address):
     states = np.full(100, shadow.DEFINED, np.uint8)
     pointers, lanes = np.array([100, address]), np.arange(2)
-    assert shadow.check_written(states, 100, pointers[:1], 4, 1) == -1
+    assert shadow.first_undefined(states, 100, pointers[:1], 4, 1) == -1
     with pytest.raises(IndexError):
-        shadow.check_written(states, 100, pointers, 4, 2)
+        shadow.first_undefined(states, 100, pointers, 4, 2)
     with pytest.raises(IndexError):
         shadow.set_state(states, 100, pointers, 4, 2, shadow.UNWRITTEN)
     cells, found = np.zeros((25, shadow.CELL), np.int32), np.zeros((8, shadow.FOUND), np.int64)
@@ -425,7 +430,7 @@ def test_the_report_prints_what_it_holds(observed, monkeypatch):
 
 
 def test_observers_are_chosen_one_by_one(run_ptx):
-    body = f"{SHARED}\nst.shared.u32 [s], %r0;\nld.shared.u32 %r3, [s+4];"
+    body = f"{SHARED}\nst.shared.u32 [s], %r0;\nld.shared.u32 %r3, [s+4]; {USE.format('%r3')}"
     for chosen, races, unwritten in (("races", 1, 0), ("uninitialised", 0, 1), ("traffic", 0, 0)):
         with observe(**{chosen: True}) as report:
             run_ptx(body, OUT)
