@@ -29,6 +29,7 @@ class PendingCopy(NamedTuple):
     targets: Array  # host pointers
     data: Array  # (lanes, nbytes)
     instruction: Instruction
+    number: int  # in the order of their issue
 
 
 def bind_async(machine: Machine, instruction: Instruction) -> Bound:
@@ -42,6 +43,8 @@ def bind_async(machine: Machine, instruction: Instruction) -> Bound:
         amount = instruction.operands[0]
         assert isinstance(amount, Immediate)
         return always(_wait(machine, amount.value))
+    if modifiers[:2] == ("async", "mbarrier"):
+        return machine.mbarriers.bind_async_arrive(instruction)
     known = [modifier for modifier in modifiers if modifier not in _HINTS]
     if known not in (
         [*prefix, "global"]
@@ -73,7 +76,9 @@ def _issue(machine: Machine, instruction: Instruction) -> Action:
         data = np.zeros((active.count, nbytes), np.uint8)
         reading(sizes, data)
         native.fill_halfwords(to, nbytes, active.count, np.uint16(POISON))
-        machine.pending_copies.append(PendingCopy(active.lanes, machine.commits[active.lanes], to, data, instruction))
+        commits, number = machine.commits[active.lanes], machine.copies_issued
+        machine.pending_copies.append(PendingCopy(active.lanes, commits, to, data, instruction, number))
+        machine.copies_issued += 1
 
     return issue
 
@@ -124,27 +129,33 @@ def _commit(machine: Machine) -> Action:
 def _wait(machine: Machine, allowed: int | None) -> Action:
     """Return a step that completes all groups but the latest `allowed`; None: everything, committed or not."""
 
-    def wait() -> None:
-        active = machine.active
-        pending: list[PendingCopy] = []
-        for copy in machine.pending_copies:
-            done = active.mask[copy.lanes]
-            if allowed is not None:
-                done = done & (copy.groups < machine.commits[copy.lanes] - allowed)
-            if done.any():
-                machine.changed = True
-                native.write_bytes(copy.targets[done], copy.data[done])
-                if machine.observer is not None:
-                    machine.observer.copy_completed(
-                        machine, copy.instruction, copy.lanes[done], copy.targets[done], copy.data.shape[1]
-                    )
-            if not done.all():
-                left = ~done
-                pending.append(
-                    PendingCopy(
-                        copy.lanes[left], copy.groups[left], copy.targets[left], copy.data[left], copy.instruction
-                    )
-                )
-        machine.pending_copies[:] = pending
+    def chosen(copy: PendingCopy) -> Array:
+        waiting = machine.active.mask[copy.lanes]
+        return waiting if allowed is None else waiting & (copy.groups < machine.commits[copy.lanes] - allowed)
 
-    return wait
+    return lambda: complete_copies(machine, chosen, writes=True)
+
+
+def complete_copies(machine: Machine, chosen: Callable[[PendingCopy], Array], writes: bool) -> None:
+    """Complete copies of the lanes that are chosen of each.
+
+    `writes`: the observer takes this moment for that of the write, and not the one when the copy was issued.
+    """
+    pending: list[PendingCopy] = []
+    for copy in machine.pending_copies:
+        done = chosen(copy)
+        if done.any():
+            machine.changed = True
+            native.write_bytes(copy.targets[done], copy.data[done])
+            if machine.observer is not None:
+                machine.observer.copy_completed(
+                    machine, copy.instruction, copy.lanes[done], copy.targets[done], copy.data.shape[1], writes
+                )
+        if not done.all():
+            left = ~done
+            pending.append(
+                copy._replace(
+                    lanes=copy.lanes[left], groups=copy.groups[left], targets=copy.targets[left], data=copy.data[left]
+                )
+            )
+    machine.pending_copies[:] = pending

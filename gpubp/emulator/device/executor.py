@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpubp.emulator.device import accesses, async_copies, runtime_calls, warp_instructions
+from gpubp.emulator.device import accesses, async_copies, mbarriers, runtime_calls, warp_instructions
 from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
 from gpubp.emulator.errors import UnsupportedInstruction
@@ -98,6 +98,7 @@ _FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
     "atom": accesses.bind_atomic,
     "red": accesses.bind_atomic,
     "cp": async_copies.bind_async,
+    "mbarrier": mbarriers.bind_mbarrier,
     "call": runtime_calls.bind_call,
     "bar": _bind_arrive,
     "barrier": _bind_arrive,

@@ -15,6 +15,7 @@ import numpy as np
 from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
 from gpubp.emulator.device.executor import BoundBlock, bind_block
+from gpubp.emulator.device.mbarriers import Mbarriers, uses_mbarriers
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
@@ -51,11 +52,13 @@ class Wave:
         self.live = machine.live
         self.live_count = 0
         self.barriers = machine.barriers = Barriers(machine)
+        self.mbarriers = machine.mbarriers = Mbarriers(machine, self._join) if uses_mbarriers(machine.program) else None
         self.position = 0  # the block that runs
         self.steps = 0  # blocks executed
         self.idle = 0
         self.happened = False
         self.repeats = False
+        self._in_vain = _History()  # states in which all that live wait at mbarriers, since anything changed
         self.extra: list[Wave] = []  # more waves of the same kind, for blocks that are resident beside this one's
 
     def begin(self, grid: tuple[int, int, int], first: int, end: int) -> None:
@@ -67,6 +70,8 @@ class Wave:
         self.live_count = int(np.count_nonzero(self.live))
         self.groups = {0: self.live.copy()}
         self.barriers.begin()
+        if self.mbarriers is not None:
+            self.mbarriers.begin()
         self.steps = 0
 
     def live_blocks(self) -> int:
@@ -83,9 +88,13 @@ class Wave:
         self.happened = self.repeats = self.machine.changed = False
         before = turned = self.steps
         patience = FIRST_PATIENCE
-        alone, together = _History(), _History()
+        alone, together, self._in_vain = _History(), _History(), _History()
         while self.groups or self._open_barriers():
-            if steps < patience:
+            if not self.groups:
+                if self.repeats:
+                    self._count(steps)
+                    return False
+            elif steps < patience:
                 steps += self._run_group(min(self.groups), patience - steps, False)
                 continue
             self._count(steps)
@@ -106,9 +115,10 @@ class Wave:
     def _count(self, steps: int) -> None:
         """Note that blocks were executed, and whether anything changed by them."""
         self.steps += steps
-        self.idle = 0 if self.machine.changed else self.idle + steps
-        self.happened = self.happened or self.machine.changed
-        self.machine.changed = False
+        self.idle += steps
+        if self.machine.changed:
+            self.idle, self.happened, self.machine.changed = 0, True, False
+            self._in_vain = _History()
 
     def _take_turns(self) -> int:
         """Let complete barriers open and each group run a little, the furthest ahead first, unless there is but one.
@@ -126,7 +136,8 @@ class Wave:
         """Return copies of where all threads are and of what they know."""
         positions = np.array(sorted(self.groups))
         groups = [self.groups[position].copy() for position in positions]
-        return [positions, *groups, *self.barriers.state(), *self.machine.thread_state()]
+        parked = [] if self.mbarriers is None else self.mbarriers.state()
+        return [positions, *groups, *self.barriers.state(), *parked, *self.machine.thread_state()]
 
     def _run_group(self, start: int, most: int, ahead: bool) -> int:
         """Run the group at a block for at most `most` blocks, as long as it stays together and (unless it may run
@@ -179,6 +190,9 @@ class Wave:
         if end.opcode == "trap":
             lane = int(active.lanes[0])
             raise TrapError(f"{machine.where(end, lane)}: the kernel executed a trap instruction")
+        if end.opcode == "mbarrier":
+            assert self.mbarriers is not None
+            return block.successors[0] if self.mbarriers.wait(end, active, block.successors[0]) else None
         if self.barriers.arrive(end, active, block.successors[0], self.live_count):
             return self._go(block.successors[0], active)
         return None
@@ -237,12 +251,25 @@ class Wave:
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if none is left to run.
 
+        If nobody else can run, or in a turn of all (not `required`), those at an mbarrier get their answer. If they
+        have had it in this very state, it is noted that the wave repeats itself.
+
         Raises:
             DeadlockError: lanes wait, none of their barriers is complete, and (`required`) nothing else can run.
         """
-        for position, mask in self.barriers.open(required):
+        mbarriers = self.mbarriers
+        parked = mbarriers is not None and mbarriers.anyone
+        for position, mask in self.barriers.open(required and not parked):
             self._send(position, mask, int(np.count_nonzero(mask)))
-        return bool(self.groups) or (required and self.barriers.anyone)
+        if parked and not (required and self.groups):
+            assert mbarriers is not None
+            mbarriers.finish_copies()
+            if required and not self.groups:
+                self._count(0)
+                self.repeats = self._in_vain.holds(self._state())
+            if not self.repeats and not (required and self.groups):
+                mbarriers.give_up()
+        return bool(self.groups) or (required and (self.barriers.anyone or self.repeats))
 
     # -- who waits for what -------------------------------------------------------------------------------------------
 
@@ -260,6 +287,8 @@ class Wave:
         It runs the wave for another turn, to see what that executes.
         """
         machine = self.machine
+        if self.mbarriers is not None and not self.groups and self.mbarriers.anyone:
+            return self.mbarriers.waits_for()
         visited: set[int] = set()
         run_block = self._run_block
 

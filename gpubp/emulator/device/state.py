@@ -72,6 +72,7 @@ class Machine:
         self.launched_lanes = np.zeros(self.lanes, bool)
         self.live = np.zeros(self.lanes, bool)
         self.barriers: Any = None  # set by the scheduler
+        self.mbarriers: Any = None  # set by the scheduler, if the program uses them
         self.carry = np.zeros(self.lanes, bool)
         self.clock = 0
         #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
@@ -89,6 +90,7 @@ class Machine:
         self.pointers = np.zeros(self.lanes, np.int64)
         self.zeros = np.zeros(self.lanes, np.int64)
         self.pending_copies: list[Any] = []
+        self.copies_issued = 0
         self.commits = np.zeros(self.lanes, np.int64)
 
     def _register_file(self) -> dict[Slot, Array]:

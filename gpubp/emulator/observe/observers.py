@@ -30,7 +30,7 @@ from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow
-from gpubp.emulator.observe.clocks import Clock, Clocks, is_strong, orders_by_memory, width_of
+from gpubp.emulator.observe.clocks import Arrival, Clock, Clocks, is_of_mbarrier, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
 from gpubp.emulator.observe.suppressions import Suppression, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
@@ -329,6 +329,25 @@ class Observer:
             lanes = np.flatnonzero(mask)
             self._state(machine).clocks.warp_barrier(lanes, members[lanes])
 
+    def mbarrier_clocks(self, machine: Machine, lanes: Array, releases: bool) -> list[Arrival] | None:
+        """Return what lanes make known to others as they arrive at mbarriers; None if nobody wants to know."""
+        return self._state(machine).clocks.arrivals(lanes, releases) if self.races else None
+
+    def mbarrier_arrived(self, machine: Machine, slots: Array, phases: Array, clocks: list[Arrival] | None) -> None:
+        """Threads with these clocks have arrived at mbarriers, which are numbered, in phases of theirs."""
+        if clocks is not None:
+            self._state(machine).clocks.arrive_in_phases(slots, phases, clocks)
+
+    def mbarrier_waited(self, machine: Machine, lanes: Array, slots: Array, phases: Array) -> None:
+        """Lanes have found that mbarriers are in these phases, and that theirs are over."""
+        if self.races:
+            self._state(machine).clocks.pass_phases(lanes, slots, phases)
+
+    def mbarriers_gone(self, machine: Machine, slots: Array) -> None:
+        """New mbarriers stand where others may have been."""
+        if self.races:
+            self._state(machine).clocks.forget_phases(slots)
+
     def fence(self, machine: Machine) -> None:
         """The active lanes have executed a fence."""
         if self.races:
@@ -387,7 +406,10 @@ class Observer:
         """Return the site of an instruction, which the machines of a kernel share."""
         key = (id(instruction), space, kind)
         if key not in self._site_of:
-            strong = kind == "atomic" or (self._state(machine).by_memory and is_strong(instruction))
+            strong = kind == "atomic" or (is_strong(instruction) and self._state(machine).by_memory)
+            if instruction.opcode == "mbarrier":
+                # All but init. As for inval: libcu++'s pipelines leave it to a warp's convergence that nobody waits.
+                strong = instruction.modifiers[0] != "init"
             site = _Site(len(self._sites), machine.program.name, instruction, space, kind, nbytes, strong)
             self._sites.append(site)
             self._site_of[key] = site
@@ -407,7 +429,7 @@ class Observer:
         return count
 
     def _race_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
-        orders = watched.by_memory and site.strong
+        orders = watched.by_memory and site.strong and not is_of_mbarrier(site.instruction)
         stored = _stored(machine, site)
         places = self._places if site.space == "global" else watched.places
 
@@ -569,15 +591,19 @@ class Observer:
             self._state(machine).local_states[start : start + nbytes] = shadow.DEFINED
 
     def copy_completed(
-        self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int
+        self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int, writes: bool
     ) -> None:
-        """Asynchronous copies of these lanes have been waited for: now they have written their targets."""
+        """Asynchronous copies of these lanes are complete: now (`writes`), or since they were issued, they have written.
+
+        A copy for which an mbarrier waits has written when it was issued, as far as others can know: its thread need
+        not know that it is complete.
+        """
         watched = self._state(machine)
         if self.races or self.uninitialised:
             shadow.set_state(
                 watched.shared_states, machine.shared.ctypes.data, targets, nbytes, lanes.size, shadow.DEFINED
             )
-        if self.races:
+        if self.races and writes:
             site = self._site(machine, instruction, "shared", nbytes, "async")
             self._check_races(machine, watched, site, targets, lanes, False, lanes.size)
 
@@ -625,7 +651,7 @@ _LANEWISE_CLASSES = {
 }
 _CLASSES = {
     **dict.fromkeys(("shfl", "vote", "match", "redux", "elect", "activemask"), "warp"),
-    **dict.fromkeys(("bar", "barrier", "membar", "fence"), "barrier"),
+    **dict.fromkeys(("bar", "barrier", "mbarrier", "membar", "fence"), "barrier"),
     **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "trap"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
     "mma": "tensor",
