@@ -6,16 +6,21 @@ keeps the blocks of a wave together.
 
 Threads may spin until another has done something, in their wave or in one that is not there yet. So every group gets a
 turn now and then, and a wave in which nothing happens any more lets other waves go first.
+
+With a seed (choices.py) the group that runs next is drawn instead, as are its warps and how long they run.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from gpubp.chips import WARP
 from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
+from gpubp.emulator.device.choices import Choices, Shuffled
 from gpubp.emulator.device.executor import BoundBlock, bind_block
 from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.warp_instructions import meets_others
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
 from gpubp.emulator.program.ptx import Address, Instruction, Register
@@ -57,6 +62,9 @@ class Wave:
         self.happened = False
         self.repeats = False
         self.extra: list[Wave] = []  # more waves of the same kind, for blocks that are resident beside this one's
+        self.choices: Choices | None = None if machine.observer is None else machine.observer.choices
+        if self.choices is not None:
+            self._meeting = [any(map(meets_others, block.instructions)) for block in self.blocks]
 
     def begin(self, grid: tuple[int, int, int], first: int, end: int) -> None:
         """Make ready to run the blocks of a grid from `first` to before `end`."""
@@ -68,6 +76,9 @@ class Wave:
         self.groups = {0: self.live.copy()}
         self.barriers.begin()
         self.steps = 0
+        if self.choices is not None:
+            self._lane_orders = self.choices.lane_orders(self.machine.lanes)
+            self._gangs = self.choices.gangs(self.machine.lanes, self.machine.padded)
 
     def live_blocks(self) -> int:
         """Return the number of blocks of which some thread lives."""
@@ -86,7 +97,7 @@ class Wave:
         alone, together = _History(), _History()
         while self.groups or self._open_barriers():
             if steps < patience:
-                steps += self._run_group(min(self.groups), patience - steps, False)
+                steps += self._run_any() if self.choices else self._run_group(min(self.groups), patience - steps, False)
                 continue
             self._count(steps)
             steps, patience = 0, min(2 * patience, PATIENCE)
@@ -114,7 +125,7 @@ class Wave:
         """Let complete barriers open and each group run a little, the furthest ahead first, unless there is but one.
         Returns the blocks run."""
         self._open_barriers(required=False)
-        if len(self.groups) < 2:
+        if len(self.groups) < 2 and self.choices is None:
             return 0
         steps, most = 0, max(1, TURN // len(self.groups))
         for position in sorted(self.groups, reverse=True):
@@ -128,10 +139,45 @@ class Wave:
         groups = [self.groups[position].copy() for position in positions]
         return [positions, *groups, *self.barriers.state(), *self.machine.thread_state()]
 
+    def _run_any(self) -> int:
+        """Run some warps at some block for a while, by choice. Returns the number of blocks."""
+        assert self.choices is not None
+        for start in self.choices.shuffled(sorted(self.groups)):
+            ready = self._ready(start, self.groups[start])
+            if ready.any():
+                break
+        else:  # threads of each warp wait for others of it: those furthest back go on, as without a choice
+            start = min(self.groups)
+            ready = self.groups[start]
+        chosen = ready & (self._gangs == self.choices.one_of(self._gangs[ready]))
+        left = self.groups.pop(start) & ~chosen
+        if left.any():
+            self.groups[start] = left
+        steps = self._run_active(start, self._active(chosen), self.choices.turn(), True)
+        if self.choices.below(8) == 0:
+            self._open_barriers(required=False)
+            self._gangs = self.choices.gangs(self.machine.lanes, self.machine.padded)
+        return steps
+
+    def _ready(self, position: int, mask: Array) -> Array:
+        """Return the lanes that may execute a block now: where a warp instruction waits for others of their warp, those
+        whose warp is there as a whole, but for what has ended or waits at a barrier."""
+        if not self._meeting[position]:
+            return mask
+        elsewhere = self.live & ~self.barriers.waiting & ~mask
+        return mask & ~np.repeat(elsewhere.reshape(-1, WARP).any(axis=1), WARP)
+
+    def _active(self, mask: Array) -> Active:
+        if self.choices is None:
+            return Active(mask)
+        return Shuffled(mask, self._lane_orders[self.choices.below(len(self._lane_orders))])
+
     def _run_group(self, start: int, most: int, ahead: bool) -> int:
         """Run the group at a block for at most `most` blocks, as long as it stays together and (unless it may run
         ahead) nobody waits further back. Returns the number of blocks."""
-        active = Active(self.groups.pop(start))
+        return self._run_active(start, self._active(self.groups.pop(start)), most, ahead)
+
+    def _run_active(self, start: int, active: Active, most: int, ahead: bool) -> int:
         position: int | None = start
         steps = 0
         while position is not None:
@@ -142,6 +188,8 @@ class Wave:
                 if ahead
                 else bool(self.groups) and position is not None and position >= min(self.groups)
             )
+            if self.choices is not None and position is not None:
+                meets = meets or not np.array_equal(self._ready(position, active.mask), active.mask)
             if position is not None and (meets or steps >= most):
                 self._join(position, active.mask)
                 position = None

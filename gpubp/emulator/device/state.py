@@ -40,6 +40,10 @@ class Active:
             self._lanes = np.flatnonzero(self.mask)
         return self._lanes
 
+    def within(self, mask: Array) -> Active:
+        """Return some of these lanes, in the same order."""
+        return Active(mask)
+
 
 class Machine:
     """Registers, special registers, shared, local and parameter memory of one wave."""
