@@ -13,6 +13,7 @@ import numpy as np
 
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
 from gpubp.emulator import limits as watchdog
+from gpubp.emulator.device.clock import clocked
 from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
 from gpubp.emulator.device.scheduler import Wave
 from gpubp.emulator.device.state import Machine
@@ -100,7 +101,7 @@ class _Decoded:
     def __init__(self, module: LoadedModule, function: Function) -> None:
         self.module = module
         self.program = cfg.build(module.parsed, function)
-        self.slots = registers.allocate(self.program)
+        self.slots = registers.allocate(self.program, clocked(self.program))
         self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
@@ -299,8 +300,12 @@ def _run(
     resident = chip.resident_blocks(threads, decoded.shared_layout(shared_bytes).nbytes)
     # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
     most = 1 if decoded.one_block_a_wave else max(1, min(lanes // padded, resident))
-    per_wave = -(-total // -(-total // most))  # waves of about one size
     observer = observers.current()
+    choices = None if observer is None else observer.choices
+    if choices is not None:
+        choices.begin_launch()
+        most = choices.blocks_per_wave(max(1, min(lanes // padded, resident, total)))
+    per_wave = -(-total // -(-total // most))  # waves of about one size
     wave = kernel.wave(block, per_wave, shared_bytes, observer)
 
     def another() -> Wave:
@@ -314,6 +319,10 @@ def _run(
             if observer is not None:
                 observer.begin_launch(wave.machine)
             _run_waves(_Blocks(grid, total, per_wave, resident, arch), wave, another, used)
+    except EmulatorError as error:
+        if choices is not None:
+            error.args = (f"{error} (in the order of execution of observe(order={choices.seed}))",)
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the kernel was interrupted at {used[-1].where()}") from None
     finally:
@@ -348,25 +357,33 @@ def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: l
     free = [*reversed(wave.extra), wave]
     waiting: deque[Wave] = deque()
     most_idle, most = watchdog.current()
-    first = quiet = idle = steps = 0
-    while first < blocks.total or waiting:
-        count = min(blocks.per_wave, blocks.total - first, blocks.resident - sum(map(Wave.live_blocks, waiting)))
+    quiet = idle = steps = 0
+    choices = wave.choices
+    left = deque([range(blocks.total)] if choices is None else choices.ranges(blocks.total, blocks.per_wave))
+    while left or waiting:
+        room = min(blocks.per_wave, blocks.resident - sum(map(Wave.live_blocks, waiting)))
+        count = min(room, len(left[0])) if left else 0
+        if choices is not None and waiting and not quiet and not choices.starts(len(waiting)):
+            count = 0  # one that is there already goes on
+            waiting.rotate(choices.below(len(waiting)))
         if count > 0:
             if not free:
                 wave.extra.append(another())
                 free.append(wave.extra[-1])
             now = free.pop()
-            now.begin(blocks.grid, first, first + count)
-            first += count
+            ours = left.popleft()
+            now.begin(blocks.grid, ours.start, ours.start + count)
+            if count < len(ours):
+                left.appendleft(ours[count:])
             quiet = idle = 0
         elif quiet >= len(waiting) and (all(one.repeats for one in waiting) or idle > most_idle):
-            raise _hang(blocks, waiting, first)
+            raise _hang(blocks, waiting, sum(map(len, left)))
         else:
             now = waiting.popleft()
         if used[-1] is not now:
             used[:] = [*(one for one in used if one is not now), now]
         before = now.steps
-        if now.run(most - steps):
+        if now.run(most - steps if choices is None or quiet else min(most - steps, choices.turn())):
             free.append(now)
             quiet = idle = 0
         else:
@@ -380,11 +397,11 @@ def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: l
             )
 
 
-def _hang(blocks: _Blocks, waiting: deque[Wave], first: int) -> HangError:
+def _hang(blocks: _Blocks, waiting: deque[Wave], left: int) -> HangError:
     text = waiting[0].waits_for()
-    if first < blocks.total:
+    if left:
         text += (
-            f"; {blocks.total - first:,} of {blocks.total:,} blocks have not started, as {blocks.arch} holds "
+            f"; {left:,} of {blocks.total:,} blocks have not started, as {blocks.arch} holds "
             f"{blocks.resident:,} of them at once"
         )
     return HangError(text)

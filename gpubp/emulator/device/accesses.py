@@ -217,7 +217,7 @@ def _resolver_generic(
         for index, bit in enumerate((1, 2, 4)):
             if found & bit:
                 mask = active.mask & (where == index)
-                machine.active = Active(mask)
+                machine.active = active.within(mask)
                 partial[bit]()
                 out[: active.count][mask[active.lanes]] = part[: machine.active.count]
         machine.active = active

@@ -109,7 +109,7 @@ def _bind_source(
         else:
             mask = outer.mask.copy()
             mask[outer.lanes[~chosen]] = False
-            machine.active = Active(mask)
+            machine.active = outer.within(mask)
             pointers = np.zeros(outer.count, np.int64)
             if machine.active.count:
                 pointers[chosen] = access()[: machine.active.count]

@@ -70,6 +70,7 @@ def bind(machine: Machine, instruction: Instruction) -> Bound | None:
 def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
     predicate = machine.row(guard)
     chosen = np.empty(machine.lanes, bool)
+    ordered = machine.observer is not None and machine.observer.choices is not None
 
     def run() -> None:
         outer = machine.active
@@ -77,7 +78,7 @@ def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
             np.greater(outer.mask, predicate, chosen)
         else:
             np.logical_and(outer.mask, predicate, chosen)
-        inner = Active(chosen)
+        inner = outer.within(chosen) if ordered else Active(chosen)
         if inner.count:
             machine.active = inner
             step()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.chips import WARP
+from gpubp.emulator.device.clock import clocked
 from gpubp.emulator.device.memory import POISON, SpaceLayout
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Program
@@ -39,6 +40,10 @@ class Active:
         if self._lanes is None:
             self._lanes = np.flatnonzero(self.mask)
         return self._lanes
+
+    def within(self, mask: Array) -> Active:
+        """Return some of these lanes, in the same order."""
+        return Active(mask)
 
 
 class Machine:
@@ -74,13 +79,13 @@ class Machine:
         self.barriers: Any = None  # set by the scheduler
         self.mbarriers: Any = None  # set by the scheduler, if the program uses them
         self.carry = np.zeros(self.lanes, bool)
-        self.clock = 0
         #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
         self.changed = False
         self.source_text: tuple[str, str] = ("", "")  # name and text of a source that is in no file
         self.output: list[str] = []
         self.observer = observer
         self._rows = self._register_file()
+        self.clocked = clocked(program)
         self._constants: dict[tuple[int | float, np.dtype[Any]], Array] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
         self._make_memories()
@@ -159,8 +164,11 @@ class Machine:
         np.logical_and(self.is_thread, number < end_block, out=self.launched_lanes)
 
     def thread_state(self) -> list[Array]:
-        """Return copies of what threads know by themselves: registers, carry flags, committed copies."""
-        return [array.copy() for array in (*self._rows.values(), self.carry, self.commits)]
+        """Return copies of what threads know by themselves: registers, carry flags, committed copies. Without registers
+        computed from the clock."""
+        counting = {self.slots[name] for name in self.clocked}
+        rows = [row for slot, row in self._rows.items() if slot not in counting]
+        return [array.copy() for array in (*rows, self.carry, self.commits)]
 
     # -- operands as arrays -------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device import native
+from gpubp.emulator.device.choices import Choices
 from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, POISON
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
@@ -60,6 +61,7 @@ def observe(
     uninitialised: bool = False,
     traffic: bool = False,
     suppressions: str | Path | None = None,
+    order: int | None = None,
 ) -> Iterator[Report]:
     """Watch the launches within the `with` block.
 
@@ -68,20 +70,26 @@ def observe(
         uninitialised: look for reads of memory that nothing has written.
         traffic: count instructions, flops, bytes, sectors and bank conflicts.
         suppressions: a TOML file of findings that are intended; comments in kernels work without (suppressions.py).
+        order: a seed ≥ 0, for threads, warps and blocks to take turns in another order that a GPU might take
+            (choices.py). The same seed gives the same order again; errors and the report name it.
 
     Raises:
-        ArgumentError: the file of suppressions is none.
+        ArgumentError: the file of suppressions is none, or the seed is no whole number ≥ 0.
 
     Yields the Report, which fills as launches end.
     """
     known = [] if suppressions is None else load_suppressions(suppressions)
-    observer = Observer(races, uninitialised, traffic, known)
+    observer = Observer(races, uninitialised, traffic, known, None if order is None else Choices(order))
     outer = MEMORY.watcher
     if uninitialised:
         MEMORY.watcher = observer.memory_changed
     _CURRENT.append(observer)
     try:
         yield observer.report
+    except Exception as error:
+        if order is not None:
+            error.add_note(f"The order of execution was that of observe(order={order}).")
+        raise
     finally:
         _CURRENT.pop()
         MEMORY.watcher = outer
@@ -151,13 +159,19 @@ class Observer:
     """Collects into a Report what the launches of one `observe` block do."""
 
     def __init__(
-        self, races: bool, uninitialised: bool, traffic: bool, suppressions: Sequence[Suppression] = ()
+        self,
+        races: bool,
+        uninitialised: bool,
+        traffic: bool,
+        suppressions: Sequence[Suppression] = (),
+        choices: Choices | None = None,
     ) -> None:
         self.suppressions = suppressions
+        self.choices = choices
         self.races = races
         self.uninitialised = uninitialised
         self.traffic = traffic
-        self.report = Report()
+        self.report = Report(order=None if choices is None else choices.seed)
         self.waves: OrderedDict[tuple[object, ...], Any] = OrderedDict()  # of the launches under this observer
         self._watched: dict[Machine, _Watched] = {}
         self._sites: list[_Site] = []

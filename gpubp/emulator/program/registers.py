@@ -8,7 +8,7 @@ decided as for one thread; threads that diverged write under a mask.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from gpubp.emulator.program.cfg import EXIT, Block, Program
 from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Vector
@@ -84,28 +84,30 @@ def depends_on_atomic_order(program: Program) -> bool:
     return False
 
 
-def allocate(program: Program) -> dict[str, Slot]:
-    """Return a slot for every register that the program names; registers that are live together never share one."""
+def allocate(program: Program, apart: Collection[str] = ()) -> dict[str, Slot]:
+    """Return a slot for every register that the program names; registers that are live together never share one, nor do
+    those that are to be kept `apart` and others."""
     first, last, shared_start = _intervals(program)
-    free: dict[int, list[int]] = {}
+    free: dict[tuple[int, bool], list[int]] = {}
     used: dict[int, int] = {}
-    active: list[tuple[int, int, int]] = []  # end, class, number
+    active: list[tuple[int, int, bool, int]] = []  # end, class, whether kept apart, number
     slots: dict[str, Slot] = {}
     for name in sorted(first, key=first.__getitem__):
         start = first[name]
         while active and (active[0][0] < start or (active[0][0] == start and name in shared_start)):
-            _, kind, number = heapq.heappop(active)
-            heapq.heappush(free[kind], number)
+            _, kind, separate, number = heapq.heappop(active)
+            heapq.heappush(free[kind, separate], number)
         register_type = program.registers[name]
         kind = 0 if register_type == "pred" else TYPE_BYTES[register_type]
-        available = free.setdefault(kind, [])
+        separate = name in apart
+        available = free.setdefault((kind, separate), [])
         if available:
             number = heapq.heappop(available)
         else:
             number = used.get(kind, 0)
             used[kind] = number + 1
         slots[name] = (kind, number)
-        heapq.heappush(active, (last[name], kind, number))
+        heapq.heappush(active, (last[name], kind, separate, number))
     return slots
 
 
