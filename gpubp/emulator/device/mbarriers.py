@@ -4,8 +4,9 @@ A phase is complete when no arrival and no byte of a transaction is missing; the
 arrivals that is expected. Exits do not count. The state stands in a table beside shared memory. The object itself holds
 a word made of it, by which a store into the object is found.
 
-A thread whose `test_wait` or `try_wait` fails is parked until the phase is complete, which any schedule may do. It gets
-its false when nobody else can run, or in a turn of all threads, since it may do something else then.
+A thread's first `test_wait` or `try_wait` for a phase that is not complete fails at once, so that a kernel shows which
+does not look at the answer. At the next one the thread is parked until the phase is complete, which any schedule may
+do. It gets its false when nobody else can run, or in a turn of all threads, since it may do something else then.
 
 An arrival that waits for copies (`cp.async.mbarrier.arrive`) happens when somebody looks at its barrier, not before.
 """
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpubp.emulator.device import native
-from gpubp.emulator.device.accesses import bind_access
+from gpubp.emulator.device.accesses import Access, bind_access
 from gpubp.emulator.device.async_copies import complete_copies
 from gpubp.emulator.device.lanewise import Action, Bound, always
 from gpubp.emulator.device.state import Active, Array, Machine
@@ -106,7 +107,7 @@ class _Wait(NamedTuple):
     """A bound test_wait or try_wait."""
 
     instruction: Instruction
-    access: Callable[[], Array]
+    access: Access
     state: Array  # token or parity, over lanes
     parity: bool
     acquires: bool
@@ -135,10 +136,10 @@ class Mbarriers:
         self.base = machine.shared.ctypes.data
         self.table = np.zeros((machine.shared.size // NBYTES, _COLUMNS), np.int64)
         self.made: set[int] = set()  # slots that have been in use in this wave
-        self.anyone = False  # waits
+        self.anyone = False  # is parked
         self.parked = np.zeros(machine.lanes, bool)
-        self.slot = np.zeros(machine.lanes, np.int64)
-        self.phase = np.zeros(machine.lanes, np.int64)  # which each lane waits for
+        self.slot = np.zeros(machine.lanes, np.int64)  # of the latest mbarrier that each lane has waited for in vain
+        self.phase = np.zeros(machine.lanes, np.int64)  # and the phase
         self.resume = np.zeros(machine.lanes, np.int64)
         self.at = np.zeros(machine.lanes, np.int64)  # index into `waits`
         self.waits: list[_Wait] = []
@@ -151,6 +152,7 @@ class Mbarriers:
             self.table[list(self.made)] = 0
             self.made.clear()
         self.parked[:] = False
+        self.slot[:] = -1
         self.anyone = False
         self._async.clear()
 
@@ -185,7 +187,7 @@ class Mbarriers:
         access = self._access(instruction, instruction.operands[0], modifiers - {"noinc"}, "atomic")
         return always(self._arrive_with_copies(instruction, access, "noinc" in modifiers))
 
-    def _access(self, instruction: Instruction, operand: Operand, modifiers: set[str], kind: str) -> Callable[[], Array]:
+    def _access(self, instruction: Instruction, operand: Operand, modifiers: set[str], kind: str) -> Access:
         """Return a function of the active lanes' pointers to mbarriers, which raises BarrierError if one is to none."""
         machine = self.machine
         known = {"shared", "shared::cta", "release", "acquire", "relaxed", "cta", "cluster"}
@@ -270,8 +272,10 @@ class Mbarriers:
             for position, slot in enumerate(slots.tolist()):
                 if self.table[slot, THERE] == 0:  # by the thread before
                     raise self._error(instruction, position, _WHAT[_ABSENT])
-                if (self.parked & (self.slot == slot)).any() or self._async.get(slot):
+                if (self.parked & (self.slot == slot)).any():
                     raise self._error(instruction, position, f"threads wait at it: {self.describe(slot)}")
+                if self._async.get(slot):
+                    raise self._error(instruction, position, f"it waits for copies: {self.describe(slot)}")
                 self.table[slot] = 0
             self.machine.changed = True
 
@@ -355,7 +359,7 @@ class Mbarriers:
 
     # -- arriving when copies are complete ----------------------------------------------------------------------------
 
-    def _arrive_with_copies(self, instruction: Instruction, access: Callable[[], Array], counted: bool) -> Action:
+    def _arrive_with_copies(self, instruction: Instruction, access: Access, counted: bool) -> Action:
         """Return the step of cp.async.mbarrier.arrive. `counted`: the expected count includes the arrival already."""
         machine = self.machine
 
@@ -430,18 +434,20 @@ class Mbarriers:
                 what = "the state is none of the current phase, nor of the one before"
                 raise self._error(instruction, position, f"{what}; {self.describe(int(slots[position]))}")
         done = now > phases
-        if done.any():
-            self._acquire(wait, lanes[done], slots[done])
-            if done.all():
-                return True
-            mask = np.zeros(self.machine.lanes, bool)
-            mask[lanes[done]] = True
-            self.send(resume, mask)
-        left = lanes[~done]
-        self.parked[left] = True
-        self.slot[left], self.phase[left] = slots[~done], phases[~done]
-        self.resume[left], self.at[left] = resume, index
+        self._acquire(wait, lanes[done], slots[done])
+        again = ~done & (self.slot[lanes] == slots) & (self.phase[lanes] == phases)
+        failed, waiting = lanes[~done & ~again], lanes[again]
+        if wait.target is not None:
+            wait.target[failed] = False
+        self.slot[lanes], self.phase[lanes] = np.where(done, -1, slots), phases
+        if not waiting.size:
+            return True
+        self.parked[waiting], self.resume[waiting], self.at[waiting] = True, resume, index
         self.anyone = True
+        if waiting.size < lanes.size:
+            mask = active.mask.copy()
+            mask[waiting] = False
+            self.send(resume, mask)
         return False
 
     def _bind_wait(self, instruction: Instruction) -> _Wait:
@@ -462,7 +468,9 @@ class Mbarriers:
         )
 
     def _acquire(self, wait: _Wait, lanes: Array, slots: Array) -> None:
-        """Lanes have found their phase complete."""
+        """Lanes, if any, have found their phase complete."""
+        if not lanes.size:
+            return
         if wait.target is not None:
             wait.target[lanes] = True
         if self.machine.observer is not None and wait.acquires:
@@ -478,6 +486,7 @@ class Mbarriers:
             for index in np.unique(self.at[lanes]).tolist():
                 chosen = lanes[self.at[lanes] == index]
                 self._acquire(self.waits[index], chosen, self.slot[chosen])
+            self.slot[lanes] = -1
             self._release(lanes)
 
     def finish_copies(self) -> None:

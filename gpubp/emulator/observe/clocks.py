@@ -231,7 +231,10 @@ class Clocks:
     def arrivals(self, lanes: Array, releases: bool) -> list[Arrival]:
         """Return what lanes that arrive at mbarriers make known: what they know, or (not `releases`) have fenced."""
         if releases:
-            return [Arrival(row, self._taken.get(lane)) for lane, row in zip(lanes.tolist(), self._publish(lanes), strict=True)]
+            return [
+                Arrival(row, self._taken.get(lane))
+                for lane, row in zip(lanes.tolist(), self._publish(lanes), strict=True)
+            ]
         fenced = self._fenced if self._fenced.size else np.zeros_like(self.known)
         return [Arrival(fenced[lane].copy(), self._fenced_taken.get(lane)) for lane in lanes.tolist()]
 

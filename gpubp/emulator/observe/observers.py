@@ -607,7 +607,7 @@ class Observer:
     def copy_completed(
         self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int, writes: bool
     ) -> None:
-        """Asynchronous copies of these lanes are complete: now (`writes`), or since they were issued, they have written.
+        """Asynchronous copies of these lanes are complete: they have written now (`writes`), or when they were issued.
 
         A copy for which an mbarrier waits has written when it was issued, as far as others can know: its thread need
         not know that it is complete.
