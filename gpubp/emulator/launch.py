@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -13,10 +14,10 @@ import numpy as np
 
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
 from gpubp.emulator import limits as watchdog
-from gpubp.emulator.device.clock import clocked
+from gpubp.emulator.device.clock import SPECIALS as CLOCKS
 from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
 from gpubp.emulator.device.scheduler import Wave
-from gpubp.emulator.device.state import Machine
+from gpubp.emulator.device.state import Machine, Workspace
 from gpubp.emulator.errors import EmulatorError, HangError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
@@ -101,7 +102,7 @@ class _Decoded:
     def __init__(self, module: LoadedModule, function: Function) -> None:
         self.module = module
         self.program = cfg.build(module.parsed, function)
-        self.slots = registers.allocate(self.program, clocked(self.program))
+        self.slots = registers.allocate(self.program, registers.computed_from(self.program, CLOCKS))
         self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
@@ -117,6 +118,7 @@ class _Decoded:
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
+        self.workspace = Workspace()
 
     def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
         """Return the layout of shared memory with this many bytes of dynamic shared memory."""
@@ -132,6 +134,7 @@ class _Decoded:
             self.slots,
             self.module.addresses,
             (self.parameter_address, self.parameter_bytes, self.parameter_offsets),
+            self.workspace,
             self.shared_layout(shared_bytes),
             self.local,
             block,
@@ -258,6 +261,7 @@ def launch(
     shared_bytes: int = 0,
     arch: str = "sm_90",
     lanes: int | None = None,
+    cooperative: bool = False,
 ) -> None:
     """Run a kernel to its end.
 
@@ -269,6 +273,7 @@ def launch(
         shared_bytes: dynamic shared memory of a block.
         arch: the architecture whose limits hold, such as "sm_90".
         lanes: threads that a wave aims at (default LANES); the result does not depend on it.
+        cooperative: all blocks must be there at once, so that the grid has a barrier.
 
     Raises:
         LaunchError: no GPU would accept the launch.
@@ -276,7 +281,27 @@ def launch(
     """
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
+        if cooperative:
+            _check_resident(kernel, grid, block, shared_bytes, arch)
+        kernel.decoded().workspace.begin(cooperative)
         _run(kernel, grid, block, params, shared_bytes, arch, lanes or LANES)
+
+
+def _check_resident(
+    kernel: Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int, arch: str
+) -> None:
+    total, held = math.prod(grid), resident_blocks(kernel, block, shared_bytes, arch)
+    if total > held:
+        raise LaunchError(
+            f"kernel {kernel.name}: a cooperative launch of {total:,} blocks of {math.prod(block):,} threads; {arch} "
+            f"holds {held:,} of them at once"
+        )
+
+
+def resident_blocks(kernel: Kernel, block: tuple[int, int, int], shared_bytes: int, arch: str) -> int:
+    """Return how many blocks of a kernel the chip holds at once, by their threads and shared memory."""
+    chip = architectures()[arch.rstrip("af")]
+    return chip.resident_blocks(math.prod(block), kernel.decoded().shared_layout(shared_bytes).nbytes)
 
 
 def _run(
@@ -296,8 +321,7 @@ def _run(
     total = grid[0] * grid[1] * grid[2]
     threads = block[0] * block[1] * block[2]
     padded = -(-threads // WARP) * WARP
-    chip = architectures()[arch.rstrip("af")]
-    resident = chip.resident_blocks(threads, decoded.shared_layout(shared_bytes).nbytes)
+    resident = resident_blocks(kernel, block, shared_bytes, arch)
     # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
     most = 1 if decoded.one_block_a_wave else max(1, min(lanes // padded, resident))
     observer = observers.current()

@@ -6,10 +6,6 @@ whoever waits for some time only comes to its end.
 
 from __future__ import annotations
 
-from gpubp.emulator.program.cfg import Program
-from gpubp.emulator.program.ptx import Special
-from gpubp.emulator.program.registers import reads_and_writes
-
 SPECIALS = ("clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi")
 READ = 32
 """What a read adds."""
@@ -30,18 +26,3 @@ class Clock:
 
 
 CLOCK = Clock()
-
-
-def clocked(program: Program) -> set[str]:
-    """Return the registers that hold what was computed from the counter."""
-    instructions = [i for block in program.blocks for i in (*block.instructions, *([block.end] if block.end else []))]
-    found: set[str] = set()
-    before = -1
-    while len(found) > before:
-        before = len(found)
-        for instruction in instructions:
-            reads, writes = reads_and_writes(instruction)
-            looks = any(isinstance(operand, Special) and operand.name in SPECIALS for operand in instruction.operands)
-            if looks or not found.isdisjoint(reads):
-                found.update(writes)
-    return found

@@ -28,7 +28,7 @@ from gpubp.emulator.device.warp_instructions import meets_others
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
 from gpubp.emulator.program.ptx import Address, Instruction, Register
-from gpubp.emulator.program.registers import reads_and_writes
+from gpubp.emulator.program.registers import GRID_WORKSPACE, computed_from, reads_and_writes
 
 #: After so many blocks, few at first, the scheduler looks whether the group that runs only spins. If it does, every
 #: other group gets a turn of some blocks, and complete barriers open: it may wait for what one of them will do. A group
@@ -187,6 +187,10 @@ class Wave:
         return steps
 
     @functools.cached_property
+    def _asks_for_grid(self) -> bool:
+        return bool(computed_from(self.machine.program, GRID_WORKSPACE))
+
+    @functools.cached_property
     def _meeting(self) -> list[bool]:
         """By block: whether it has an instruction at which threads of a warp meet."""
         return [any(map(meets_others, block.instructions)) for block in self.blocks]
@@ -261,7 +265,10 @@ class Wave:
             return self._indexed_branch(end, block.successors, active)
         if end.opcode == "trap":
             lane = int(active.lanes[0])
-            raise TrapError(f"{machine.where(end, lane)}: the kernel executed a trap instruction")
+            text = f"{machine.where(end, lane)}: the kernel executed a trap instruction"
+            if self._asks_for_grid and not any(machine.workspace.registers):
+                text += ": the grid has no barrier, as the launch is not cooperative"
+            raise TrapError(text)
         if end.opcode == "mbarrier":
             assert self.mbarriers is not None
             return block.successors[0] if self.mbarriers.wait(end, active, block.successors[0]) else None

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from gpubp.chips import WARP
-from gpubp.emulator.device.clock import clocked
-from gpubp.emulator.device.memory import POISON, SpaceLayout
+from gpubp.emulator.device.clock import SPECIALS as CLOCKS
+from gpubp.emulator.device.memory import MEMORY, POISON, SpaceLayout
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Program
 from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Special, Symbol
-from gpubp.emulator.program.registers import Slot
+from gpubp.emulator.program.registers import GRID_WORKSPACE, Slot, computed_from
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +46,30 @@ class Active:
         return Active(mask)
 
 
+class Workspace:
+    """What a cooperative launch has of its own: memory for the barrier of the grid (driver_abi.h in CUDA's headers).
+
+    Attributes:
+        registers: the special registers with its address, upper half first; 0 if the launch is not cooperative.
+    """
+
+    _NBYTES = 8  # its size, and the barrier
+
+    def __init__(self) -> None:
+        self.registers = (np.zeros((), np.uint32), np.zeros((), np.uint32))
+        self._address = 0
+
+    def begin(self, cooperative: bool) -> None:
+        """Make ready for a launch."""
+        if cooperative and not self._address:
+            self._address = MEMORY.allocate(self._NBYTES, "the grid's workspace", internal=True)
+        address = self._address if cooperative else 0
+        self.registers[0][...], self.registers[1][...] = address >> 32, address & 0xFFFFFFFF
+        if cooperative:
+            MEMORY.view(address, self._NBYTES).view(np.uint32)[:] = self._NBYTES, 0
+            MEMORY.mark_written(address, self._NBYTES)
+
+
 class Machine:
     """Registers, special registers, shared, local and parameter memory of one wave."""
 
@@ -55,6 +79,7 @@ class Machine:
         slots: dict[str, Slot],
         symbols: dict[str, int],
         parameters: tuple[int, Array, dict[str, int]],
+        workspace: Workspace,
         shared: SpaceLayout,
         local: SpaceLayout,
         block: tuple[int, int, int],
@@ -85,11 +110,13 @@ class Machine:
         self.output: list[str] = []
         self.observer = observer
         self._rows = self._register_file()
-        self.clocked = clocked(program)
+        self.clocked = computed_from(program, CLOCKS)
         self._constants: dict[tuple[int | float, np.dtype[Any]], Array] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
         self._make_memories()
         self._make_special_registers()
+        self.workspace = workspace
+        self.special.update(zip(GRID_WORKSPACE, workspace.registers, strict=True))
         self.nobody = Active(np.zeros(self.lanes, bool))
         self.active = self.nobody
         self.pointers = np.zeros(self.lanes, np.int64)

@@ -33,6 +33,16 @@ class Known(NamedTuple):
     block: int  # its number in the grid
     floor: int
     row: Array
+    top: int  # the highest number of the row
+
+    def covers(self, other: Known) -> bool:
+        """Return True if a barrier of their whole block lies between all of the other and this."""
+        return other.top < self.floor and other.floor <= self.floor
+
+    def joined(self, other: Known) -> Known:
+        """Return what this or the other says."""
+        row = np.maximum(self.row, other.row)
+        return Known(self.block, max(self.floor, other.floor), row, max(self.top, other.top))
 
 
 class Clock:
@@ -59,13 +69,17 @@ class Clock:
                 if clock in seen:
                     continue
                 seen.add(clock)
+                own = clock.own
+                if own is not None and own.block in found and found[own.block].covers(own):
+                    continue  # whoever passed that barrier has also taken over what came before
                 if clock._all is None:
                     todo.extend(clock.before)
-                for known in clock._all.values() if clock._all is not None else filter(None, (clock.own,)):
+                for known in clock._all.values() if clock._all is not None else filter(None, (own,)):
                     there = found.get(known.block)
-                    if there is not None:
-                        known = Known(known.block, max(there.floor, known.floor), np.maximum(there.row, known.row))
-                    found[known.block] = known
+                    if there is None:
+                        found[known.block] = known
+                    elif there is not known and not there.covers(known):
+                        found[known.block] = there.joined(known)
             self._all = found
         return self._all
 
@@ -332,7 +346,8 @@ class Clocks:
             if kind == "atomic" and there is not None:
                 # It goes on with what the place has from others (a release sequence).
                 if clock is not None and clock is not there and clock not in there.before:
-                    places[pointer] = Clock(None, (there, clock))
+                    known = any(there is one or there in one.before for one in clock.before)
+                    places[pointer] = clock if known else Clock(None, (there, clock))
             elif clock is not None:
                 places[pointer] = clock
             elif there is not None:
@@ -349,11 +364,13 @@ class Clocks:
         block = self.first_block + lane // self.padded
         if now:
             row = self._publish(np.array([lane]))[0]
-            return Clock(Known(block, int(self.floor[lane]), row), filter(None, (self._taken.get(lane),)))
+            known = Known(block, int(self.floor[lane]), row, int(row.max()))
+            return Clock(known, filter(None, (self._taken.get(lane),)))
         if not self._fenced_floor[lane]:
             return None
         if lane not in self._ready:
-            known = Known(block, int(self._fenced_floor[lane]), self._fenced[lane].copy())
+            row = self._fenced[lane].copy()
+            known = Known(block, int(self._fenced_floor[lane]), row, int(row.max()))
             self._ready[lane] = Clock(known, filter(None, (self._fenced_taken.get(lane),)))
         return self._ready[lane]
 
