@@ -123,7 +123,8 @@ class _Decoded:
     def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
         """Return the layout of shared memory with this many bytes of dynamic shared memory."""
         if dynamic_bytes not in self._shared_layouts:
-            self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes)
+            reserved = bool(registers.computed_from(self.program, ("reserved_smem_offset_1",)))
+            self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes, reserved)
         return self._shared_layouts[dynamic_bytes]
 
     def machine(

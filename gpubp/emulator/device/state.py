@@ -14,7 +14,7 @@ import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device.clock import SPECIALS as CLOCKS
-from gpubp.emulator.device.memory import MEMORY, POISON, SpaceLayout
+from gpubp.emulator.device.memory import MEMORY, POISON, RESERVED, SpaceLayout
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Program
 from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Special, Symbol
@@ -173,6 +173,8 @@ class Machine:
         if (grid, first_block, end_block) != (self.grid, self.first_block, self.end_block):
             self._place_blocks(grid, first_block, end_block)
         self.shared.view(np.uint16)[:] = POISON
+        if RESERVED in self.shared_layout.addresses:
+            self.shared[:, self.shared_layout.addresses[RESERVED] :] = 0
         if self.local_layout.extent:
             self.local.view(np.uint16)[:] = POISON
         if self.pending_copies:
@@ -275,6 +277,7 @@ class Machine:
         """Return an array over lanes, or a 0-d array; raises UnsupportedInstruction for an unknown name."""
         if name in self.special:
             return self.special[name]
+        addresses = self.shared_layout.addresses
         uniform = {
             **{f"ntid.{axis}": self.block["xyz".index(axis)] for axis in "xyz"},
             "nwarpid": self.padded // WARP,
@@ -282,6 +285,7 @@ class Machine:
             "nsmid": 1,
             "dynamic_smem_size": self.shared_layout.dynamic_bytes,
             "total_smem_size": self.shared_layout.nbytes,
+            **({"reserved_smem_offset_1": addresses[RESERVED]} if RESERVED in addresses else {}),
             **{f"cluster_ctaid.{axis}": 0 for axis in "xyz"},
             **{f"cluster_nctaid.{axis}": 1 for axis in "xyz"},
             "cluster_ctarank": 0,

@@ -26,7 +26,7 @@ import numpy as np
 from gpubp.chips import WARP
 from gpubp.emulator.device import native
 from gpubp.emulator.device.choices import Choices
-from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, POISON
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, POISON, RESERVED
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
@@ -260,6 +260,9 @@ class Observer:
                 watched.shared_reads = np.zeros((cells, machine.padded), np.int32)
         if self.races or self.uninitialised:
             watched.shared_states = np.zeros(watched.shared_size, np.uint8)
+            if RESERVED in machine.shared_layout.addresses:
+                start = machine.shared_layout.addresses[RESERVED]
+                watched.shared_states.reshape(machine.blocks, -1)[:, start:] = shadow.DEFINED
         if self.uninitialised:
             watched.local_states = np.zeros(watched.local_size, np.uint8)
 
@@ -446,14 +449,23 @@ class Observer:
         orders = watched.by_memory and site.strong and not is_of_mbarrier(site.instruction)
         stored = _stored(machine, site)
         places = self._places if site.space == "global" else watched.places
+        # Of CUDA's own use of shared memory, behind all other, only what it orders is looked at: cooperative groups
+        # take a shuffle for a barrier.
+        reserved = machine.shared_layout.addresses.get(RESERVED) if site.space == "shared" else None
 
         def check(pointers: Array) -> None:
             active = machine.active
-            self._check_races(machine, watched, site, pointers, active.lanes, active.whole, active.count, stored)
+            own = reserved is not None and self._in_block(machine, pointers[: active.count]).min() >= reserved
+            if not own:
+                self._check_races(machine, watched, site, pointers, active.lanes, active.whole, active.count, stored)
             if orders:
                 watched.clocks.follow(places, site.instruction, site.kind, active.lanes, pointers)
 
         return check
+
+    def _in_block(self, machine: Machine, pointers: Array) -> Array:
+        """Return where in its block's shared memory each pointer is."""
+        return (pointers - machine.shared.ctypes.data) % machine.shared.shape[1]
 
     def _check_races(
         self,
