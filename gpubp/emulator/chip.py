@@ -105,6 +105,7 @@ class Device:
         return {
             "ComputeCapabilityMajor": major,
             "ComputeCapabilityMinor": minor,
+            "CooperativeLaunch": 1,
             "MaxBlocksPerMultiprocessor": limits.blocks,
             "MaxRegistersPerBlock": limits.registers,
             "MaxRegistersPerMultiprocessor": limits.registers,

@@ -27,6 +27,10 @@ class DeadlockError(EmulatorError):
     """Threads that wait at a barrier which the others never reach."""
 
 
+class BarrierError(EmulatorError):
+    """An mbarrier that is used against its rules: before its init, overwritten, or with a count out of range."""
+
+
 class HangError(EmulatorError):
     """Threads that never end: they go round in a loop until something happens that nobody will do."""
 

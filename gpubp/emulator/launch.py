@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -13,9 +14,10 @@ import numpy as np
 
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
 from gpubp.emulator import limits as watchdog
+from gpubp.emulator.device.clock import SPECIALS as CLOCKS
 from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
 from gpubp.emulator.device.scheduler import Wave
-from gpubp.emulator.device.state import Machine
+from gpubp.emulator.device.state import Machine, Workspace
 from gpubp.emulator.errors import EmulatorError, HangError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
@@ -100,7 +102,7 @@ class _Decoded:
     def __init__(self, module: LoadedModule, function: Function) -> None:
         self.module = module
         self.program = cfg.build(module.parsed, function)
-        self.slots = registers.allocate(self.program)
+        self.slots = registers.allocate(self.program, registers.computed_from(self.program, CLOCKS))
         self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
@@ -116,11 +118,13 @@ class _Decoded:
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
+        self.workspace = Workspace()
 
     def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
         """Return the layout of shared memory with this many bytes of dynamic shared memory."""
         if dynamic_bytes not in self._shared_layouts:
-            self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes)
+            reserved = bool(registers.computed_from(self.program, ("reserved_smem_offset_1",)))
+            self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes, reserved)
         return self._shared_layouts[dynamic_bytes]
 
     def machine(
@@ -131,6 +135,7 @@ class _Decoded:
             self.slots,
             self.module.addresses,
             (self.parameter_address, self.parameter_bytes, self.parameter_offsets),
+            self.workspace,
             self.shared_layout(shared_bytes),
             self.local,
             block,
@@ -257,6 +262,7 @@ def launch(
     shared_bytes: int = 0,
     arch: str = "sm_90",
     lanes: int | None = None,
+    cooperative: bool = False,
 ) -> None:
     """Run a kernel to its end.
 
@@ -268,6 +274,7 @@ def launch(
         shared_bytes: dynamic shared memory of a block.
         arch: the architecture whose limits hold, such as "sm_90".
         lanes: threads that a wave aims at (default LANES); the result does not depend on it.
+        cooperative: all blocks must be there at once, so that the grid has a barrier.
 
     Raises:
         LaunchError: no GPU would accept the launch.
@@ -275,7 +282,27 @@ def launch(
     """
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
+        if cooperative:
+            _check_resident(kernel, grid, block, shared_bytes, arch)
+        kernel.decoded().workspace.begin(cooperative)
         _run(kernel, grid, block, params, shared_bytes, arch, lanes or LANES)
+
+
+def _check_resident(
+    kernel: Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int, arch: str
+) -> None:
+    total, held = math.prod(grid), resident_blocks(kernel, block, shared_bytes, arch)
+    if total > held:
+        raise LaunchError(
+            f"kernel {kernel.name}: a cooperative launch of {total:,} blocks of {math.prod(block):,} threads; {arch} "
+            f"holds {held:,} of them at once"
+        )
+
+
+def resident_blocks(kernel: Kernel, block: tuple[int, int, int], shared_bytes: int, arch: str) -> int:
+    """Return how many blocks of a kernel the chip holds at once, by their threads and shared memory."""
+    chip = architectures()[arch.rstrip("af")]
+    return chip.resident_blocks(math.prod(block), kernel.decoded().shared_layout(shared_bytes).nbytes)
 
 
 def _run(
@@ -295,12 +322,15 @@ def _run(
     total = grid[0] * grid[1] * grid[2]
     threads = block[0] * block[1] * block[2]
     padded = -(-threads // WARP) * WARP
-    chip = architectures()[arch.rstrip("af")]
-    resident = chip.resident_blocks(threads, decoded.shared_layout(shared_bytes).nbytes)
+    resident = resident_blocks(kernel, block, shared_bytes, arch)
     # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
     most = 1 if decoded.one_block_a_wave else max(1, min(lanes // padded, resident))
-    per_wave = -(-total // -(-total // most))  # waves of about one size
     observer = observers.current()
+    choices = None if observer is None else observer.choices
+    if choices is not None:
+        choices.begin_launch()
+        most = choices.blocks_per_wave(max(1, min(lanes // padded, resident, total)))
+    per_wave = -(-total // -(-total // most))  # waves of about one size
     wave = kernel.wave(block, per_wave, shared_bytes, observer)
 
     def another() -> Wave:
@@ -314,6 +344,10 @@ def _run(
             if observer is not None:
                 observer.begin_launch(wave.machine)
             _run_waves(_Blocks(grid, total, per_wave, resident, arch), wave, another, used)
+    except EmulatorError as error:
+        if choices is not None:
+            error.args = (f"{error} (in the order of execution of observe(order={choices.seed}))",)
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the kernel was interrupted at {used[-1].where()}") from None
     finally:
@@ -348,25 +382,33 @@ def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: l
     free = [*reversed(wave.extra), wave]
     waiting: deque[Wave] = deque()
     most_idle, most = watchdog.current()
-    first = quiet = idle = steps = 0
-    while first < blocks.total or waiting:
-        count = min(blocks.per_wave, blocks.total - first, blocks.resident - sum(map(Wave.live_blocks, waiting)))
+    quiet = idle = steps = 0
+    choices = wave.choices
+    left = deque([range(blocks.total)] if choices is None else choices.ranges(blocks.total, blocks.per_wave))
+    while left or waiting:
+        room = min(blocks.per_wave, blocks.resident - sum(map(Wave.live_blocks, waiting)))
+        count = min(room, len(left[0])) if left else 0
+        if choices is not None and waiting and not quiet and not choices.starts(len(waiting)):
+            count = 0  # one that is there already goes on
+            waiting.rotate(choices.below(len(waiting)))
         if count > 0:
             if not free:
                 wave.extra.append(another())
                 free.append(wave.extra[-1])
             now = free.pop()
-            now.begin(blocks.grid, first, first + count)
-            first += count
+            ours = left.popleft()
+            now.begin(blocks.grid, ours.start, ours.start + count)
+            if count < len(ours):
+                left.appendleft(ours[count:])
             quiet = idle = 0
         elif quiet >= len(waiting) and (all(one.repeats for one in waiting) or idle > most_idle):
-            raise _hang(blocks, waiting, first)
+            raise _hang(blocks, waiting, sum(map(len, left)))
         else:
             now = waiting.popleft()
         if used[-1] is not now:
             used[:] = [*(one for one in used if one is not now), now]
         before = now.steps
-        if now.run(most - steps):
+        if now.run(most - steps if choices is None or quiet else min(most - steps, choices.turn())):
             free.append(now)
             quiet = idle = 0
         else:
@@ -380,11 +422,11 @@ def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: l
             )
 
 
-def _hang(blocks: _Blocks, waiting: deque[Wave], first: int) -> HangError:
+def _hang(blocks: _Blocks, waiting: deque[Wave], left: int) -> HangError:
     text = waiting[0].waits_for()
-    if first < blocks.total:
+    if left:
         text += (
-            f"; {blocks.total - first:,} of {blocks.total:,} blocks have not started, as {blocks.arch} holds "
+            f"; {left:,} of {blocks.total:,} blocks have not started, as {blocks.arch} holds "
             f"{blocks.resident:,} of them at once"
         )
     return HangError(text)

@@ -50,7 +50,8 @@ class RawModule:
             beside it.
         options: options for NVRTC.
         name_expressions: C++ names of template kernels, for `get_function`.
-        backend: "nvrtc"; the other arguments that CuPy has must keep their defaults.
+        backend: "nvrtc"; translate_cucomplex and jitify must keep their defaults.
+        enable_cooperative_groups: launch kernels so that all blocks are there at once, and the grid has a barrier.
 
     Raises:
         gpubp.toolchain.process.CompileError: the source does not compile, at the first use as in CuPy.
@@ -71,7 +72,7 @@ class RawModule:
         if (code is None) == (path is None):
             raise TypeError("exactly one of code and path must be given")
         _check_types(options, code=code, path=path, backend=backend)
-        _check_plain(backend, translate_cucomplex, enable_cooperative_groups, jitify)
+        _check_plain(backend, translate_cucomplex, jitify)
         if name_expressions is not None and code is None:
             raise ValueError("name_expressions need code: a compiled file has lowered names")
         self.code = code
@@ -183,8 +184,7 @@ class RawKernel:
             LaunchError: a launch that no GPU would accept, or arguments that do not fit the kernel.
             EmulatorError: what the emulator finds while the kernel runs.
         """
-        if enable_cooperative_groups:
-            raise NotImplementedError("cooperative launches are not part of the emulator")
+        cooperative = enable_cooperative_groups or self._module.enable_cooperative_groups
         kernel, arch = self.kernel, current_arch()
         sizes = _three(grid, "grid"), _three(block, "block")
         params = pack_arguments(kernel, args)
@@ -193,7 +193,8 @@ class RawKernel:
                 f"kernel {kernel.name}: shared_mem is {shared_mem} bytes, and the kernel may have "
                 f"{self.max_dynamic_shared_size_bytes}: set its max_dynamic_shared_size_bytes"
             )
-        current(stream).submit(functools.partial(launch.launch, kernel, *sizes, params, shared_mem, arch))
+        arguments = (kernel, *sizes, params, shared_mem, arch)
+        current(stream).submit(functools.partial(launch.launch, *arguments, cooperative=cooperative))
 
     @property
     def kernel(self) -> launch.Kernel:
@@ -321,13 +322,11 @@ def _check_types(options: object, **texts: object) -> None:
         raise TypeError(f"options is a {type(options).__name__}: it must be a tuple")
 
 
-def _check_plain(backend: str, translate_cucomplex: bool, cooperative: bool, jitify: bool | None) -> None:
+def _check_plain(backend: str, translate_cucomplex: bool, jitify: bool | None) -> None:
     if backend != "nvrtc":
         raise NotImplementedError(f"backend is {backend!r}: the emulator compiles with 'nvrtc'")
-    if translate_cucomplex or cooperative or jitify:
-        raise NotImplementedError(
-            "translate_cucomplex, enable_cooperative_groups and jitify are not part of the emulator"
-        )
+    if translate_cucomplex or jitify:
+        raise NotImplementedError("translate_cucomplex and jitify are not part of the emulator")
 
 
 def _load_file(path: Path) -> _Binary:

@@ -21,7 +21,7 @@ from gpubp.emulator.device.memory import (
     SHARED_WINDOW,
     WINDOW_GRANULE_BITS,
 )
-from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.errors import MemoryAccessError
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Register, Sink, Symbol, Vector
@@ -257,7 +257,7 @@ def _resolver_generic(
         for index, bit in enumerate((1, 2, 4)):
             if found & bit:
                 mask = active.mask & (where == index)
-                machine.active = Active(mask)
+                machine.active = active.within(mask)
                 partial[bit]()
                 out[: active.count][mask[active.lanes]] = part[: machine.active.count]
         machine.active = active

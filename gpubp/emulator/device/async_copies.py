@@ -15,7 +15,7 @@ from gpubp.emulator.device import native
 from gpubp.emulator.device.accesses import bind_access
 from gpubp.emulator.device.lanewise import Action, Bound, always
 from gpubp.emulator.device.memory import POISON
-from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.program.ptx import Immediate, Instruction, Register
 
 _HINTS = frozenset(["L2::64B", "L2::128B", "L2::256B", "L2::cache_hint"])
@@ -29,13 +29,14 @@ class PendingCopy(NamedTuple):
     targets: Array  # host pointers
     data: Array  # (lanes, nbytes)
     instruction: Instruction
+    number: int  # in the order of their issue
     undefined: Any  # what the observer of uninitialised reads knows of the data, None if it is all defined
 
     def of(self, chosen: Array) -> PendingCopy:
         """Return the copies of some of the lanes."""
         undefined = None if self.undefined is None else self.undefined.of(chosen)
         lanes, groups, targets, data = (part[chosen] for part in self[:4])
-        return PendingCopy(lanes, groups, targets, data, self.instruction, undefined)
+        return PendingCopy(lanes, groups, targets, data, self.instruction, self.number, undefined)
 
 
 def bind_async(machine: Machine, instruction: Instruction) -> Bound:
@@ -49,6 +50,8 @@ def bind_async(machine: Machine, instruction: Instruction) -> Bound:
         amount = instruction.operands[0]
         assert isinstance(amount, Immediate)
         return always(_wait(machine, amount.value))
+    if modifiers[:2] == ("async", "mbarrier"):
+        return machine.mbarriers.bind_async_arrive(instruction)
     known = [modifier for modifier in modifiers if modifier not in _HINTS]
     if known not in (
         [*prefix, "global"]
@@ -80,8 +83,9 @@ def _issue(machine: Machine, instruction: Instruction) -> Action:
         data = np.zeros((active.count, nbytes), np.uint8)
         undefined = reading(sizes, data)
         native.fill_halfwords(to, nbytes, active.count, np.uint16(POISON))
-        groups = machine.commits[active.lanes]
-        machine.pending_copies.append(PendingCopy(active.lanes, groups, to, data, instruction, undefined))
+        commits, number = machine.commits[active.lanes], machine.copies_issued
+        machine.pending_copies.append(PendingCopy(active.lanes, commits, to, data, instruction, number, undefined))
+        machine.copies_issued += 1
 
     return issue
 
@@ -114,7 +118,7 @@ def _bind_source(
         else:
             mask = outer.mask.copy()
             mask[outer.lanes[~chosen]] = False
-            machine.active = Active(mask)
+            machine.active = outer.within(mask)
             pointers = np.zeros(outer.count, np.int64)
             if machine.active.count:
                 pointers[chosen] = access()[: machine.active.count]
@@ -135,23 +139,27 @@ def _commit(machine: Machine) -> Action:
 def _wait(machine: Machine, allowed: int | None) -> Action:
     """Return a step that completes all groups but the latest `allowed`; None: everything, committed or not."""
 
-    def wait() -> None:
-        active = machine.active
-        pending: list[PendingCopy] = []
-        for copy in machine.pending_copies:
-            done = active.mask[copy.lanes]
-            if allowed is not None:
-                done = done & (copy.groups < machine.commits[copy.lanes] - allowed)
-            if done.any():
-                machine.changed = True
-                ready = copy.of(done)
-                native.write_bytes(ready.targets, ready.data)
-                if machine.observer is not None:
-                    machine.observer.copy_completed(
-                        machine, copy.instruction, ready.lanes, ready.targets, ready.data.shape[1], ready.undefined
-                    )
-            if not done.all():
-                pending.append(copy.of(~done))
-        machine.pending_copies[:] = pending
+    def chosen(copy: PendingCopy) -> Array:
+        waiting = machine.active.mask[copy.lanes]
+        return waiting if allowed is None else waiting & (copy.groups < machine.commits[copy.lanes] - allowed)
 
-    return wait
+    return lambda: complete_copies(machine, chosen, writes=True)
+
+
+def complete_copies(machine: Machine, chosen: Callable[[PendingCopy], Array], writes: bool) -> None:
+    """Complete copies of the lanes that are chosen of each.
+
+    `writes`: the observer takes this moment for that of the write, and not the one when the copy was issued.
+    """
+    pending: list[PendingCopy] = []
+    for copy in machine.pending_copies:
+        done = chosen(copy)
+        if done.any():
+            machine.changed = True
+            ready = copy.of(done)
+            native.write_bytes(ready.targets, ready.data)
+            if machine.observer is not None:
+                machine.observer.copy_completed(machine, ready, writes)
+        if not done.all():
+            pending.append(copy.of(~done))
+    machine.pending_copies[:] = pending

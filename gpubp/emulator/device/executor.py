@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gpubp.emulator.device import accesses, async_copies, fused, runtime_calls, warp_instructions
+from gpubp.emulator.device import accesses, async_copies, fused, mbarriers, runtime_calls, warp_instructions
 from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
 from gpubp.emulator.device.steps import Computation, describe
@@ -104,6 +104,7 @@ def _bind_guarded(machine: Machine, instruction: Instruction) -> Bound | None:
 def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
     predicate = machine.row(guard)
     chosen = np.empty(machine.lanes, bool)
+    ordered = machine.observer is not None and machine.observer.choices is not None
 
     def run() -> None:
         outer = machine.active
@@ -111,7 +112,7 @@ def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
             np.greater(outer.mask, predicate, chosen)
         else:
             np.logical_and(outer.mask, predicate, chosen)
-        inner = Active(chosen)
+        inner = outer.within(chosen) if ordered else Active(chosen)
         if inner.count:
             machine.active = inner
             step()
@@ -132,6 +133,7 @@ _FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
     "atom": accesses.bind_atomic,
     "red": accesses.bind_atomic,
     "cp": async_copies.bind_async,
+    "mbarrier": mbarriers.bind_mbarrier,
     "call": runtime_calls.bind_call,
     "bar": _bind_arrive,
     "barrier": _bind_arrive,

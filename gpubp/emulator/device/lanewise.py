@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpubp.emulator.device.clock import CLOCK, READ, SPECIALS
 from gpubp.emulator.device.memory import LOCAL_WINDOW, SHARED_WINDOW
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa.arithmetic import Operation, operation
@@ -164,17 +165,14 @@ def _bind_move(machine: Machine, instruction: Instruction) -> Bound | None:
     return None
 
 
-CLOCKS = ("clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi")
-
-
 def _bind_special(machine: Machine, to: Register, name: str) -> Bound:
     row = machine.row(to)
-    if name in CLOCKS:
+    if name in SPECIALS:
         shift = 32 if name.endswith("_hi") else 0
 
         def read_clock(out: Array) -> None:
-            machine.clock += 1
-            out[...] = (machine.clock >> shift) & ((1 << 8 * out.itemsize) - 1)
+            CLOCK.now += READ
+            out[...] = (CLOCK.now >> shift) & ((1 << 8 * out.itemsize) - 1)
 
         return compose(machine, read_clock, [row], [], [], [])
     value = machine.special_register(name)

@@ -241,8 +241,21 @@ class SpaceLayout:
         return f"{address - start - nbytes:,} bytes past the end of {name} of {nbytes:,} bytes"
 
 
-def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dynamic_bytes: int = 0) -> SpaceLayout:
-    """Return the layout of variables in order; all `dynamic` ones begin at the same place behind the others."""
+RESERVED = "memory reserved for CUDA's own use"
+RESERVED_BYTES = 1024
+"""What a block has of it: multiprocessors keep so much shared memory for each, from sm_80 on."""
+
+
+def layout(
+    variables: Sequence[Variable],
+    dynamic: Sequence[Variable] = (),
+    dynamic_bytes: int = 0,
+    reserved: bool = False,
+) -> SpaceLayout:
+    """Return the layout of variables in order; all `dynamic` ones begin at the same place behind the others.
+
+    `reserved`: the shared memory that cooperative groups use lies behind all; it is no part of the block's.
+    """
     addresses: dict[str, int] = {}
     entries: list[tuple[int, int, str]] = []
     real = here = 0
@@ -261,6 +274,11 @@ def layout(variables: Sequence[Variable], dynamic: Sequence[Variable] = (), dyna
         entries.append((here, dynamic_bytes, dynamic[0].name if dynamic else "dynamic shared memory"))
         here += dynamic_bytes + _RED_ZONE
         nbytes = real + dynamic_bytes
+    if reserved:
+        here = _congruent(here, 0)
+        addresses[RESERVED] = here
+        entries.append((here, RESERVED_BYTES, RESERVED))
+        here += RESERVED_BYTES + _RED_ZONE
     extent = _align(here, 1 << WINDOW_GRANULE_BITS)
     valid = np.zeros((extent >> WINDOW_GRANULE_BITS) + 1, np.uint16)
     granule = 1 << WINDOW_GRANULE_BITS

@@ -6,20 +6,29 @@ keeps the blocks of a wave together.
 
 Threads may spin until another has done something, in their wave or in one that is not there yet. So every group gets a
 turn now and then, and a wave in which nothing happens any more lets other waves go first.
+
+With a seed (choices.py) the group that runs next is drawn instead, as are its warps and how long they run.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
+from gpubp.chips import WARP
 from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
+from gpubp.emulator.device.choices import Choices, Shuffled
+from gpubp.emulator.device.clock import CLOCK, LEAPS
 from gpubp.emulator.device.executor import BoundBlock
+from gpubp.emulator.device.mbarriers import Mbarriers, uses_mbarriers
 from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.warp_instructions import meets_others
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
 from gpubp.emulator.program.ptx import Address, Instruction, Register
-from gpubp.emulator.program.registers import reads_and_writes
+from gpubp.emulator.program.registers import GRID_WORKSPACE, computed_from, reads_and_writes
 
 #: After so many blocks, few at first, the scheduler looks whether the group that runs only spins. If it does, every
 #: other group gets a turn of some blocks, and complete barriers open: it may wait for what one of them will do. A group
@@ -51,12 +60,16 @@ class Wave:
         self.live = machine.live
         self.live_count = 0
         self.barriers = machine.barriers = Barriers(machine)
+        self.mbarriers = machine.mbarriers = Mbarriers(machine, self._join) if uses_mbarriers(machine.program) else None
         self.position = 0  # the block that runs
         self.steps = 0  # blocks executed
         self.idle = 0
         self.happened = False
         self.repeats = False
+        self._in_vain = _History()  # states in which all that live wait at mbarriers, since anything changed
+        self._leaps = 0  # of the clock, since anything changed
         self.extra: list[Wave] = []  # more waves of the same kind, for blocks that are resident beside this one's
+        self.choices: Choices | None = None if machine.observer is None else machine.observer.choices
 
     def begin(self, grid: tuple[int, int, int], first: int, end: int) -> None:
         """Make ready to run the blocks of a grid from `first` to before `end`."""
@@ -67,7 +80,12 @@ class Wave:
         self.live_count = int(np.count_nonzero(self.live))
         self.groups = {0: self.live.copy()}
         self.barriers.begin()
+        if self.mbarriers is not None:
+            self.mbarriers.begin()
         self.steps = 0
+        if self.choices is not None:
+            self._lane_orders = self.choices.lane_orders(self.machine.lanes)
+            self._gangs = self.choices.gangs(self.machine.lanes, self.machine.padded)
 
     def live_blocks(self) -> int:
         """Return the number of blocks of which some thread lives."""
@@ -83,10 +101,14 @@ class Wave:
         self.happened = self.repeats = self.machine.changed = False
         before = turned = self.steps
         patience = FIRST_PATIENCE
-        alone, together = _History(), _History()
+        alone, together, self._in_vain = _History(), _History(), _History()
         while self.groups or self._open_barriers():
-            if steps < patience:
-                steps += self._run_group(min(self.groups), patience - steps, False)
+            if not self.groups:
+                if self.repeats:
+                    self._count(steps)
+                    return False
+            elif steps < patience:
+                steps += self._run_any() if self.choices else self._run_group(min(self.groups), patience - steps, False)
                 continue
             self._count(steps)
             steps, patience = 0, min(2 * patience, PATIENCE)
@@ -95,7 +117,7 @@ class Wave:
                 others = self._take_turns()
                 self._count(others)
                 if self.idle:
-                    self.repeats = spins and (not others or together.holds(self._state()))
+                    self.repeats = spins and (not others or together.holds(self._state())) and not self._leap()
                     if self.repeats or self.idle >= IDLE:
                         return False
                 turned, patience, alone = self.steps, FIRST_PATIENCE, _History()
@@ -106,32 +128,95 @@ class Wave:
     def _count(self, steps: int) -> None:
         """Note that blocks were executed, and whether anything changed by them."""
         self.steps += steps
-        self.idle = 0 if self.machine.changed else self.idle + steps
-        self.happened = self.happened or self.machine.changed
-        self.machine.changed = False
+        self.idle += steps
+        if self.machine.changed:
+            self.idle, self.happened, self.machine.changed = 0, True, False
+            self._in_vain, self._leaps = _History(), 0
+
+    def _leap(self) -> bool:
+        """Return True if time has gone by, for which some threads may have waited."""
+        if not self.machine.clocked or self._leaps == LEAPS:
+            return False
+        CLOCK.leap(self._leaps)
+        self._leaps += 1
+        return True
 
     def _take_turns(self) -> int:
         """Let complete barriers open and each group run a little, the furthest ahead first, unless there is but one.
-        Returns the blocks run."""
+        Returns the blocks run.
+
+        Threads do not run into a warp instruction for which others of their warp are still under way, unless all would.
+        """
         self._open_barriers(required=False)
-        if len(self.groups) < 2:
+        if len(self.groups) < 2 and self.choices is None:
             return 0
         steps, most = 0, max(1, TURN // len(self.groups))
-        for position in sorted(self.groups, reverse=True):
-            if position in self.groups:
-                steps += self._run_group(position, most, True)
+        for every in (False, True):
+            for position in sorted(self.groups, reverse=True):
+                if position in self.groups and (every or self._is_ready(position, self.groups[position])):
+                    steps += self._run_group(position, most, True)
+            if steps:
+                break
         return steps
 
     def _state(self) -> list[Array]:
         """Return copies of where all threads are and of what they know."""
         positions = np.array(sorted(self.groups))
         groups = [self.groups[position].copy() for position in positions]
-        return [positions, *groups, *self.barriers.state(), *self.machine.thread_state()]
+        parked = [] if self.mbarriers is None else self.mbarriers.state()
+        return [positions, *groups, *self.barriers.state(), *parked, *self.machine.thread_state()]
+
+    def _run_any(self) -> int:
+        """Run some warps at some block for a while, by choice. Returns the number of blocks."""
+        assert self.choices is not None
+        for start in self.choices.shuffled(sorted(self.groups)):
+            ready = self._ready(start, self.groups[start])
+            if ready.any():
+                break
+        else:  # threads of each warp wait for others of it: those furthest back go on, as without a choice
+            start = min(self.groups)
+            ready = self.groups[start]
+        chosen = ready & (self._gangs == self.choices.one_of(self._gangs[ready]))
+        left = self.groups.pop(start) & ~chosen
+        if left.any():
+            self.groups[start] = left
+        steps = self._run_active(start, self._active(chosen), self.choices.turn(), True)
+        if self.choices.below(8) == 0:
+            self._open_barriers(required=False)
+            self._gangs = self.choices.gangs(self.machine.lanes, self.machine.padded)
+        return steps
+
+    @functools.cached_property
+    def _asks_for_grid(self) -> bool:
+        return bool(computed_from(self.machine.program, GRID_WORKSPACE))
+
+    @functools.cached_property
+    def _meeting(self) -> list[bool]:
+        """By block: whether it has an instruction at which threads of a warp meet."""
+        return [any(map(meets_others, block.instructions)) for block in self.blocks]
+
+    def _ready(self, position: int, mask: Array) -> Array:
+        """Return the lanes that may execute a block now: where a warp instruction waits for others of their warp, those
+        whose warp is there as a whole, but for what has ended or waits at a barrier."""
+        if not self._meeting[position]:
+            return mask
+        elsewhere = self.live & ~self.barriers.waiting & ~mask
+        return mask & ~np.repeat(elsewhere.reshape(-1, WARP).any(axis=1), WARP)
+
+    def _is_ready(self, position: int, mask: Array) -> bool:
+        return np.array_equal(self._ready(position, mask), mask)
+
+    def _active(self, mask: Array) -> Active:
+        if self.choices is None:
+            return Active(mask)
+        return Shuffled(mask, self._lane_orders[self.choices.below(len(self._lane_orders))])
 
     def _run_group(self, start: int, most: int, ahead: bool) -> int:
         """Run the group at a block for at most `most` blocks, as long as it stays together and (unless it may run
         ahead) nobody waits further back. Returns the number of blocks."""
-        active = Active(self.groups.pop(start))
+        return self._run_active(start, self._active(self.groups.pop(start)), most, ahead)
+
+    def _run_active(self, start: int, active: Active, most: int, ahead: bool) -> int:
         position: int | None = start
         steps = 0
         while position is not None:
@@ -142,6 +227,8 @@ class Wave:
                 if ahead
                 else bool(self.groups) and position is not None and position >= min(self.groups)
             )
+            if position is not None and (ahead or self.choices is not None):
+                meets = meets or not self._is_ready(position, active.mask)
             if position is not None and (meets or steps >= most):
                 self._join(position, active.mask)
                 position = None
@@ -184,7 +271,13 @@ class Wave:
             return self._indexed_branch(end, block.successors, active)
         if end.opcode == "trap":
             lane = int(active.lanes[0])
-            raise TrapError(f"{machine.where(end, lane)}: the kernel executed a trap instruction")
+            text = f"{machine.where(end, lane)}: the kernel executed a trap instruction"
+            if self._asks_for_grid and not any(machine.workspace.registers):
+                text += ": the grid has no barrier, as the launch is not cooperative"
+            raise TrapError(text)
+        if end.opcode == "mbarrier":
+            assert self.mbarriers is not None
+            return block.successors[0] if self.mbarriers.wait(end, active, block.successors[0]) else None
         if self.barriers.arrive(end, active, block.successors[0], self.live_count):
             return self._go(block.successors[0], active)
         return None
@@ -243,12 +336,25 @@ class Wave:
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if none is left to run.
 
+        If nobody else can run, or in a turn of all (not `required`), those at an mbarrier get their answer. If they
+        have had it in this very state, it is noted that the wave repeats itself.
+
         Raises:
             DeadlockError: lanes wait, none of their barriers is complete, and (`required`) nothing else can run.
         """
-        for position, mask in self.barriers.open(required):
+        mbarriers = self.mbarriers
+        parked = mbarriers is not None and mbarriers.anyone
+        for position, mask in self.barriers.open(required and not parked):
             self._send(position, mask, int(np.count_nonzero(mask)))
-        return bool(self.groups) or (required and self.barriers.anyone)
+        if parked and not (required and self.groups):
+            assert mbarriers is not None
+            mbarriers.finish_copies()
+            if required and not self.groups:
+                self._count(0)
+                self.repeats = self._in_vain.holds(self._state()) and not self._leap()
+            if not self.repeats and not (required and self.groups):
+                mbarriers.give_up()
+        return bool(self.groups) or (required and (self.barriers.anyone or self.repeats))
 
     # -- who waits for what -------------------------------------------------------------------------------------------
 
@@ -266,6 +372,8 @@ class Wave:
         It runs the wave for another turn, to see what that executes.
         """
         machine = self.machine
+        if self.mbarriers is not None and not self.groups and self.mbarriers.anyone:
+            return self.mbarriers.waits_for()
         visited: set[int] = set()
         run_block = self._run_block
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from gpubp.chips import WARP
-from gpubp.emulator.device.memory import POISON, SpaceLayout
+from gpubp.emulator.device.clock import SPECIALS as CLOCKS
+from gpubp.emulator.device.memory import MEMORY, POISON, RESERVED, SpaceLayout
 from gpubp.emulator.errors import UnsupportedInstruction
 from gpubp.emulator.program.cfg import Program
 from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Special, Symbol
-from gpubp.emulator.program.registers import Slot
+from gpubp.emulator.program.registers import GRID_WORKSPACE, Slot, computed_from
 
 Array = np.ndarray[Any, Any]
 
@@ -40,6 +41,34 @@ class Active:
             self._lanes = np.flatnonzero(self.mask)
         return self._lanes
 
+    def within(self, mask: Array) -> Active:
+        """Return some of these lanes, in the same order."""
+        return Active(mask)
+
+
+class Workspace:
+    """What a cooperative launch has of its own: memory for the barrier of the grid (driver_abi.h in CUDA's headers).
+
+    Attributes:
+        registers: the special registers with its address, upper half first; 0 if the launch is not cooperative.
+    """
+
+    _NBYTES = 8  # its size, and the barrier
+
+    def __init__(self) -> None:
+        self.registers = (np.zeros((), np.uint32), np.zeros((), np.uint32))
+        self._address = 0
+
+    def begin(self, cooperative: bool) -> None:
+        """Make ready for a launch."""
+        if cooperative and not self._address:
+            self._address = MEMORY.allocate(self._NBYTES, "the grid's workspace", internal=True)
+        address = self._address if cooperative else 0
+        self.registers[0][...], self.registers[1][...] = address >> 32, address & 0xFFFFFFFF
+        if cooperative:
+            MEMORY.view(address, self._NBYTES).view(np.uint32)[:] = self._NBYTES, 0
+            MEMORY.mark_written(address, self._NBYTES)
+
 
 class Machine:
     """Registers, special registers, shared, local and parameter memory of one wave."""
@@ -50,6 +79,7 @@ class Machine:
         slots: dict[str, Slot],
         symbols: dict[str, int],
         parameters: tuple[int, Array, dict[str, int]],
+        workspace: Workspace,
         shared: SpaceLayout,
         local: SpaceLayout,
         block: tuple[int, int, int],
@@ -72,18 +102,21 @@ class Machine:
         self.launched_lanes = np.zeros(self.lanes, bool)
         self.live = np.zeros(self.lanes, bool)
         self.barriers: Any = None  # set by the scheduler
+        self.mbarriers: Any = None  # set by the scheduler, if the program uses them
         self.carry = np.zeros(self.lanes, bool)
-        self.clock = 0
         #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
         self.changed = False
         self.source_text: tuple[str, str] = ("", "")  # name and text of a source that is in no file
         self.output: list[str] = []
         self.observer = observer
         self._rows = self._register_file()
+        self.clocked = computed_from(program, CLOCKS)
         self._constants: dict[tuple[int | float, np.dtype[Any]], Array] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
         self._make_memories()
         self._make_special_registers()
+        self.workspace = workspace
+        self.special.update(zip(GRID_WORKSPACE, workspace.registers, strict=True))
         self.nobody = Active(np.zeros(self.lanes, bool))
         self.active = self.nobody
         self.mask = np.zeros(self.lanes, bool)  # that of the active lanes, for who needs one address for all masks
@@ -91,6 +124,7 @@ class Machine:
         self.pointers = np.zeros(self.lanes, np.int64)
         self.zeros = np.zeros(self.lanes, np.int64)
         self.pending_copies: list[Any] = []
+        self.copies_issued = 0
         self.commits = np.zeros(self.lanes, np.int64)
 
     def _register_file(self) -> dict[Slot, Array]:
@@ -141,6 +175,8 @@ class Machine:
         if (grid, first_block, end_block) != (self.grid, self.first_block, self.end_block):
             self._place_blocks(grid, first_block, end_block)
         self.shared.view(np.uint16)[:] = POISON
+        if RESERVED in self.shared_layout.addresses:
+            self.shared[:, self.shared_layout.addresses[RESERVED] :] = 0
         if self.local_layout.extent:
             self.local.view(np.uint16)[:] = POISON
         if self.pending_copies:
@@ -159,8 +195,11 @@ class Machine:
         self.launched_lanes[(end_block - first_block) * self.padded :] = False
 
     def thread_state(self) -> list[Array]:
-        """Return copies of what threads know by themselves: registers, carry flags, committed copies."""
-        return [array.copy() for array in (*self._rows.values(), self.carry, self.commits)]
+        """Return copies of what threads know by themselves: registers, carry flags, committed copies. Without registers
+        computed from the clock."""
+        counting = {self.slots[name] for name in self.clocked}
+        rows = [row for slot, row in self._rows.items() if slot not in counting]
+        return [array.copy() for array in (*rows, self.carry, self.commits)]
 
     # -- operands as arrays -------------------------------------------------------------------------------------------
 
@@ -240,6 +279,7 @@ class Machine:
         """Return an array over lanes, or a 0-d array; raises UnsupportedInstruction for an unknown name."""
         if name in self.special:
             return self.special[name]
+        addresses = self.shared_layout.addresses
         uniform = {
             **{f"ntid.{axis}": self.block["xyz".index(axis)] for axis in "xyz"},
             "nwarpid": self.padded // WARP,
@@ -247,6 +287,7 @@ class Machine:
             "nsmid": 1,
             "dynamic_smem_size": self.shared_layout.dynamic_bytes,
             "total_smem_size": self.shared_layout.nbytes,
+            **({"reserved_smem_offset_1": addresses[RESERVED]} if RESERVED in addresses else {}),
             **{f"cluster_ctaid.{axis}": 0 for axis in "xyz"},
             **{f"cluster_nctaid.{axis}": 1 for axis in "xyz"},
             "cluster_ctarank": 0,

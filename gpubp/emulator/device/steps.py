@@ -12,7 +12,8 @@ import numpy as np
 from llvmlite import ir
 
 from gpubp.emulator.device import accesses
-from gpubp.emulator.device.lanewise import CLOCKS, cvta_base
+from gpubp.emulator.device.clock import SPECIALS as CLOCKS
+from gpubp.emulator.device.lanewise import cvta_base
 from gpubp.emulator.device.memory import WINDOW_GRANULE_BITS
 from gpubp.emulator.device.state import Array, Machine, immediate
 from gpubp.emulator.errors import UnsupportedInstruction

@@ -410,3 +410,8 @@ FACTORIES: dict[str, Callable[[Machine, Instruction], Bound]] = {
     "ldmatrix": _bind_ldmatrix,
     "stmatrix": _bind_stmatrix,
 }
+
+
+def meets_others(instruction: Instruction) -> bool:
+    """Return True for an instruction that a warp's threads must execute together."""
+    return instruction.opcode in FACTORIES and instruction.opcode != "activemask"

@@ -68,14 +68,15 @@ def _integer(opcode: str, flags: tuple[str, ...], type_: str) -> Single:
     if flags or type_ not in INTEGERS:
         return None
     compare = ir.IRBuilder.icmp_signed if type_ in SIGNED else ir.IRBuilder.icmp_unsigned
-    return {
+    emit: dict[str, Callable[..., Value]] = {
         "add": lambda b, x, y: b.add(x, y),
         "sub": lambda b, x, y: b.sub(x, y),
         "min": lambda b, x, y: b.select(compare(b, "<", x, y), x, y),
         "max": lambda b, x, y: b.select(compare(b, ">", x, y), x, y),
         "neg": lambda b, x: b.neg(x),
         "abs": lambda b, x: b.select(b.icmp_signed("<", x, ir.Constant(x.type, 0)), b.neg(x), x),
-    }[opcode]
+    }
+    return emit[opcode]
 
 
 def _product(opcode: str, flags: tuple[str, ...], type_: str) -> Single:
@@ -101,12 +102,13 @@ def _product(opcode: str, flags: tuple[str, ...], type_: str) -> Single:
 def _logic(opcode: str, flags: tuple[str, ...], type_: str) -> Single:
     if flags or type_ not in ("pred", *BITS):
         return None
-    return {
+    emit: dict[str, Callable[..., Value]] = {
         "and": lambda b, x, y: b.and_(x, y),
         "or": lambda b, x, y: b.or_(x, y),
         "xor": lambda b, x, y: b.xor(x, y),
         "not": lambda b, x: b.not_(x),
-    }[opcode]
+    }
+    return emit[opcode]
 
 
 def _shift(opcode: str, flags: tuple[str, ...], type_: str) -> Single:

@@ -122,7 +122,7 @@ def shuffle(mode, value, offsets, clamps, mask, whole, result, valid):
                 source = least | (offset & ~segment)
             inside = source >= most if mode == SHUFFLE_UP else source <= most
             if not inside:
-                source = own
+                source = np.int64(own)
             if not whole and not mask[first + source]:
                 return lane
             result[lane] = before[source]

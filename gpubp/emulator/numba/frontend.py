@@ -4,8 +4,8 @@ Host code gets functions of this module; names used inside kernels (`grid`, `sha
 A device function may be made by this `jit`, or by `numba.cuda.jit` without signature.
 
 What does not work: `debug=True` (exceptions raised in kernels; the emulator checks every access by itself), `link=`
-and `declare_device` (foreign code), `extensions=`, records passed as scalars, cooperative grids, and arrays that a
-kernel allocates by NumPy calls. On a GPU, Numba optimises once more at link time: what runs here is the code before
+and `declare_device` (foreign code), `extensions=`, records passed as scalars, and arrays that a kernel allocates by
+NumPy calls. On a GPU, Numba optimises once more at link time: what runs here is the code before
 that, and the registers reported are those of assembling it as it is.
 """
 
@@ -96,6 +96,7 @@ class Overload:
         self.argument_types = argument_types
         self.arch = arch
         self._max_registers = max_registers
+        self.cooperative = "cudaCG" in ptx
         module = launch.load(ptx)
         (self.kernel,) = module.kernels.values()
 
@@ -103,6 +104,10 @@ class Overload:
     def assembled(self) -> Assembled:
         """Return the machine code of the PTX."""
         return assemble(self.ptx, self.arch, self._max_registers)
+
+    def max_cooperative_grid_blocks(self, blockdim: Any, dynsmemsize: int = 0) -> int:
+        """Return how many blocks may have a barrier of the grid, by their threads and shared memory."""
+        return launch.resident_blocks(self.kernel, _dimensions(blockdim, "blockdim"), dynsmemsize, self.arch)
 
     @property
     def resources(self) -> Resources:
@@ -274,7 +279,14 @@ class Launcher:
             packer.add(kind, value, f"argument {position}")
         self.stream.submit(
             functools.partial(
-                launch.launch, kernel, self.griddim, self.blockdim, packer.parameters, self.sharedmem, overload.arch
+                launch.launch,
+                kernel,
+                self.griddim,
+                self.blockdim,
+                packer.parameters,
+                self.sharedmem,
+                overload.arch,
+                cooperative=overload.cooperative,
             )
         )
         packer.write_back()

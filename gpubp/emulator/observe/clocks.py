@@ -13,7 +13,7 @@ stands for the second fence, and after a barrier a thread publishes what any thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,16 @@ class Known(NamedTuple):
     block: int  # its number in the grid
     floor: int
     row: Array
+    top: int  # the highest number of the row
+
+    def covers(self, other: Known) -> bool:
+        """Return True if a barrier of their whole block lies between all of the other and this."""
+        return other.top < self.floor and other.floor <= self.floor
+
+    def joined(self, other: Known) -> Known:
+        """Return what this or the other says."""
+        row = np.maximum(self.row, other.row)
+        return Known(self.block, max(self.floor, other.floor), row, max(self.top, other.top))
 
 
 class Clock:
@@ -59,13 +69,17 @@ class Clock:
                 if clock in seen:
                     continue
                 seen.add(clock)
+                own = clock.own
+                if own is not None and own.block in found and found[own.block].covers(own):
+                    continue  # whoever passed that barrier has also taken over what came before
                 if clock._all is None:
                     todo.extend(clock.before)
-                for known in clock._all.values() if clock._all is not None else filter(None, (clock.own,)):
+                for known in clock._all.values() if clock._all is not None else filter(None, (own,)):
                     there = found.get(known.block)
-                    if there is not None:
-                        known = Known(known.block, max(there.floor, known.floor), np.maximum(there.row, known.row))
-                    found[known.block] = known
+                    if there is None:
+                        found[known.block] = known
+                    elif there is not known and not there.covers(known):
+                        found[known.block] = there.joined(known)
             self._all = found
         return self._all
 
@@ -74,10 +88,16 @@ def orders_by_memory(program: Program) -> bool:
     """Return True if threads may be ordered by what they write and read: the program has fences, or accesses that
     release or acquire."""
     return any(
-        is_fence(instruction) or {"acquire", "release", "acq_rel"} & set(instruction.modifiers)
+        is_fence(instruction)
+        or (not is_of_mbarrier(instruction) and {"acquire", "release", "acq_rel"} & set(instruction.modifiers))
         for block in program.blocks
         for instruction in block.instructions
     )
+
+
+def is_of_mbarrier(instruction: Instruction) -> bool:
+    """True if the instruction accesses an mbarrier, which orders threads in its own way."""
+    return instruction.opcode == "mbarrier" or "mbarrier" in instruction.modifiers
 
 
 def is_strong(instruction: Instruction) -> bool:
@@ -92,7 +112,9 @@ def width_of(program: Program, padded: int, by_memory: bool) -> int:
     width = padded if by_memory else 0
     for block in program.blocks:
         for instruction in (*block.instructions, *([] if block.end is None else [block.end])):
-            if instruction.opcode in ("bar", "barrier"):
+            if is_of_mbarrier(instruction):
+                width = padded
+            elif instruction.opcode in ("bar", "barrier"):
                 width = max(width, WARP if "warp" in instruction.modifiers else padded * _some(instruction))
     return width
 
@@ -101,6 +123,34 @@ def _some(instruction: Instruction) -> bool:
     """True for a barrier that some of a block's threads may pass without the others."""
     operands = instruction.operands[1:-1] if "red" in instruction.modifiers else instruction.operands
     return len(operands) > 1 and operands[1] != Immediate(0)
+
+
+class Arrival(NamedTuple):
+    """What a thread that arrives at an mbarrier makes known: of its own block, and what it has taken over."""
+
+    row: Array
+    taken: Clock | None
+
+
+class _Phases:
+    """What is known of an mbarrier's arrivals: of all phases that are over, and of each later one."""
+
+    def __init__(self, width: int) -> None:
+        self.over = 0
+        self.row = np.zeros(width, np.int32)
+        self.taken: Clock | None = None
+        self.later: dict[int, list[Arrival]] = {}
+
+    def end(self, phase: int) -> None:
+        """The phases before this one are over."""
+        for number in range(self.over, phase):
+            arrivals = self.later.pop(number, [])
+            for arrival in arrivals:
+                np.maximum(self.row, arrival.row, out=self.row)
+            clocks = {arrival.taken for arrival in arrivals if arrival.taken is not None}
+            if clocks - {self.taken}:
+                self.taken = Clock(None, filter(None, (self.taken, *clocks)))
+        self.over = max(self.over, phase)
 
 
 class Clocks:
@@ -123,6 +173,7 @@ class Clocks:
         self._column = np.arange(lanes) % max(1, width)
         self._arrived: dict[tuple[int, int], list[Array]] = {}  # rows published by bar.arrive, by block and barrier
         self._arrived_clocks: dict[tuple[int, int], list[Clock]] = {}
+        self._phases: dict[int, _Phases] = {}  # of mbarriers
         self._taken: dict[int, Clock] = {}  # what lanes have taken over from memory
         self._read: dict[int, list[Clock]] = {}  # what lanes have read there, and not yet taken over
         # What lanes knew at their last fence (floor 0: none): of their own block, and what they had taken over.
@@ -139,7 +190,7 @@ class Clocks:
         self._fenced_floor[:] = 0
         self._fenced = self._fenced[:0]
         for table in (
-            self._arrived, self._arrived_clocks, self._taken, self._read, self._fenced_taken, self._ready
+            self._arrived, self._arrived_clocks, self._phases, self._taken, self._read, self._fenced_taken, self._ready
         ):  # fmt: skip
             table.clear()
 
@@ -190,6 +241,44 @@ class Clocks:
         if self._by_memory():
             for group in np.split(lanes, starts[1:]):
                 self._share(group)
+
+    def arrivals(self, lanes: Array, releases: bool) -> list[Arrival]:
+        """Return what lanes that arrive at mbarriers make known: what they know, or (not `releases`) have fenced."""
+        if releases:
+            return [
+                Arrival(row, self._taken.get(lane))
+                for lane, row in zip(lanes.tolist(), self._publish(lanes), strict=True)
+            ]
+        fenced = self._fenced if self._fenced.size else np.zeros_like(self.known)
+        return [Arrival(fenced[lane].copy(), self._fenced_taken.get(lane)) for lane in lanes.tolist()]
+
+    def arrive_in_phases(self, slots: Array, phases: Array, arrivals: Sequence[Arrival]) -> None:
+        """Threads have arrived at mbarriers, by number, in phases of theirs."""
+        for slot, phase, arrival in zip(slots.tolist(), phases.tolist(), arrivals, strict=False):
+            self._of_mbarrier(slot).later.setdefault(phase, []).append(arrival)
+
+    def pass_phases(self, lanes: Array, slots: Array, phases: Array) -> None:
+        """Lanes know that mbarriers are in these phases: they know what arrived in those before."""
+        for slot in np.unique(slots).tolist():
+            chosen = slots == slot
+            known = self._of_mbarrier(slot)
+            known.end(int(phases[chosen][0]))
+            own = lanes[chosen]
+            self.known[own] = np.maximum(self.known[own], known.row)
+            if known.taken is not None:
+                for lane in own.tolist():
+                    if self._taken.get(lane) is not known.taken:
+                        self._taken[lane] = Clock(None, filter(None, (self._taken.get(lane), known.taken)))
+
+    def forget_phases(self, slots: Array) -> None:
+        """New mbarriers stand where others may have been."""
+        for slot in slots.tolist():
+            self._phases.pop(slot, None)
+
+    def _of_mbarrier(self, slot: int) -> _Phases:
+        if slot not in self._phases:
+            self._phases[slot] = _Phases(self.known.shape[1])
+        return self._phases[slot]
 
     def _by_memory(self) -> bool:
         """True if threads have fenced, or taken something over."""
@@ -257,7 +346,8 @@ class Clocks:
             if kind == "atomic" and there is not None:
                 # It goes on with what the place has from others (a release sequence).
                 if clock is not None and clock is not there and clock not in there.before:
-                    places[pointer] = Clock(None, (there, clock))
+                    known = any(there is one or there in one.before for one in clock.before)
+                    places[pointer] = clock if known else Clock(None, (there, clock))
             elif clock is not None:
                 places[pointer] = clock
             elif there is not None:
@@ -274,11 +364,13 @@ class Clocks:
         block = self.first_block + lane // self.padded
         if now:
             row = self._publish(np.array([lane]))[0]
-            return Clock(Known(block, int(self.floor[lane]), row), filter(None, (self._taken.get(lane),)))
+            known = Known(block, int(self.floor[lane]), row, int(row.max()))
+            return Clock(known, filter(None, (self._taken.get(lane),)))
         if not self._fenced_floor[lane]:
             return None
         if lane not in self._ready:
-            known = Known(block, int(self._fenced_floor[lane]), self._fenced[lane].copy())
+            row = self._fenced[lane].copy()
+            known = Known(block, int(self._fenced_floor[lane]), row, int(row.max()))
             self._ready[lane] = Clock(known, filter(None, (self._fenced_taken.get(lane),)))
         return self._ready[lane]
 

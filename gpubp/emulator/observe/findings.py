@@ -86,7 +86,7 @@ class Report:
     """What the observers saw; prints as tables. Counts are over threads: one instruction of a full warp counts 32.
 
     `suppressed` are the findings that are said to be intended (suppressions.py). `lines` are the instructions by class
-    of each kernel and source line.
+    of each kernel and source line. `order` is the seed of the order of execution; None: the usual one.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -97,6 +97,7 @@ class Report:
     bytes: dict[str, Bytes] = field(default_factory=dict)
     accesses: list[LineAccesses] = field(default_factory=list)
     launches: Counter[str] = field(default_factory=Counter)
+    order: int | None = None
 
     @property
     def races(self) -> list[Finding]:
@@ -148,7 +149,7 @@ class Report:
 
     def _tables(self) -> Iterator[Table]:
         yield _table(
-            f"Findings: {len(self.findings)}",
+            f"Findings: {len(self.findings)}" + ("" if self.order is None else f", in order {self.order}"),
             ("grade", "kind", "times", "what"),
             [(f.grade, f.kind, f.count, f.message) for f in self.findings],
         )

@@ -25,18 +25,19 @@ import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device import native
-from gpubp.emulator.device.memory import MEMORY
+from gpubp.emulator.device.async_copies import PendingCopy
+from gpubp.emulator.device.choices import Choices
+from gpubp.emulator.device.memory import MEMORY, RESERVED
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow
-from gpubp.emulator.observe.clocks import Clock, Clocks, is_strong, orders_by_memory, width_of
+from gpubp.emulator.observe.clocks import Arrival, Clock, Clocks, is_of_mbarrier, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.definedness import Definedness
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
 from gpubp.emulator.observe.suppressions import Suppression, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
 from gpubp.emulator.observe.tracking import Tracker
-from gpubp.emulator.observe.undefined import Undefined
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 
@@ -63,6 +64,7 @@ def observe(
     uninitialised: bool = False,
     traffic: bool = False,
     suppressions: str | Path | None = None,
+    order: int | None = None,
 ) -> Iterator[Report]:
     """Watch the launches within the `with` block.
 
@@ -71,20 +73,26 @@ def observe(
         uninitialised: look for uses of memory, and of variables, that nothing has written.
         traffic: count instructions, flops, bytes, sectors and bank conflicts.
         suppressions: a TOML file of findings that are intended; comments in kernels work without (suppressions.py).
+        order: a seed ≥ 0, for threads, warps and blocks to take turns in another order that a GPU might take
+            (choices.py). The same seed gives the same order again; errors and the report name it.
 
     Raises:
-        ArgumentError: the file of suppressions is none.
+        ArgumentError: the file of suppressions is none, or the seed is no whole number ≥ 0.
 
     Yields the Report, which fills as launches end.
     """
     known = [] if suppressions is None else load_suppressions(suppressions)
-    observer = Observer(races, uninitialised, traffic, known)
+    observer = Observer(races, uninitialised, traffic, known, None if order is None else Choices(order))
     outer = MEMORY.watcher, MEMORY.reader
     if uninitialised:
         MEMORY.watcher, MEMORY.reader = observer.memory.memory_changed, observer.host_reads
     _CURRENT.append(observer)
     try:
         yield observer.report
+    except Exception as error:
+        if order is not None:
+            error.add_note(f"The order of execution was that of observe(order={order}).")
+        raise
     finally:
         _CURRENT.pop()
         MEMORY.watcher, MEMORY.reader = outer
@@ -152,13 +160,19 @@ class Observer:
     """Collects into a Report what the launches of one `observe` block do."""
 
     def __init__(
-        self, races: bool, uninitialised: bool, traffic: bool, suppressions: Sequence[Suppression] = ()
+        self,
+        races: bool,
+        uninitialised: bool,
+        traffic: bool,
+        suppressions: Sequence[Suppression] = (),
+        choices: Choices | None = None,
     ) -> None:
         self.suppressions = suppressions
+        self.choices = choices
         self.races = races
         self.uninitialised = uninitialised
         self.traffic = traffic
-        self.report = Report()
+        self.report = Report(order=None if choices is None else choices.seed)
         self.waves: OrderedDict[tuple[object, ...], Any] = OrderedDict()  # of the launches under this observer
         self._watched: dict[Machine, _Watched] = {}
         self._sites: list[_Site] = []
@@ -308,6 +322,25 @@ class Observer:
             lanes = np.flatnonzero(mask)
             self._state(machine).clocks.warp_barrier(lanes, members[lanes])
 
+    def mbarrier_clocks(self, machine: Machine, lanes: Array, releases: bool) -> list[Arrival] | None:
+        """Return what lanes make known to others as they arrive at mbarriers; None if nobody wants to know."""
+        return self._state(machine).clocks.arrivals(lanes, releases) if self.races else None
+
+    def mbarrier_arrived(self, machine: Machine, slots: Array, phases: Array, clocks: list[Arrival] | None) -> None:
+        """Threads with these clocks have arrived at mbarriers, which are numbered, in phases of theirs."""
+        if clocks is not None:
+            self._state(machine).clocks.arrive_in_phases(slots, phases, clocks)
+
+    def mbarrier_waited(self, machine: Machine, lanes: Array, slots: Array, phases: Array) -> None:
+        """Lanes have found that mbarriers are in these phases, and that theirs are over."""
+        if self.races:
+            self._state(machine).clocks.pass_phases(lanes, slots, phases)
+
+    def mbarriers_gone(self, machine: Machine, slots: Array) -> None:
+        """New mbarriers stand where others may have been."""
+        if self.races:
+            self._state(machine).clocks.forget_phases(slots)
+
     def fence(self, machine: Machine) -> None:
         """The active lanes have executed a fence."""
         if self.races:
@@ -367,7 +400,10 @@ class Observer:
         """Return the site of an instruction, which the machines of a kernel share."""
         key = (id(instruction), space, kind)
         if key not in self._site_of:
-            strong = kind == "atomic" or (self._state(machine).by_memory and is_strong(instruction))
+            strong = kind == "atomic" or (is_strong(instruction) and self._state(machine).by_memory)
+            if instruction.opcode == "mbarrier":
+                # All but init. As for inval: libcu++'s pipelines leave it to a warp's convergence that nobody waits.
+                strong = instruction.modifiers[0] != "init"
             site = _Site(len(self._sites), machine.program.name, instruction, space, kind, nbytes, strong)
             self._sites.append(site)
             self._site_of[key] = site
@@ -387,17 +423,26 @@ class Observer:
         return count
 
     def _race_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
-        orders = watched.by_memory and site.strong
+        orders = watched.by_memory and site.strong and not is_of_mbarrier(site.instruction)
         stored = _stored(machine, site)
         places = self._places if site.space == "global" else watched.places
+        # Of CUDA's own use of shared memory, behind all other, only what it orders is looked at: cooperative groups
+        # take a shuffle for a barrier.
+        reserved = machine.shared_layout.addresses.get(RESERVED) if site.space == "shared" else None
 
         def check(pointers: Array) -> None:
             active = machine.active
-            self._check_races(machine, watched, site, pointers, active.lanes, active.whole, active.count, stored)
+            own = reserved is not None and self._in_block(machine, pointers[: active.count]).min() >= reserved
+            if not own:
+                self._check_races(machine, watched, site, pointers, active.lanes, active.whole, active.count, stored)
             if orders:
                 watched.clocks.follow(places, site.instruction, site.kind, active.lanes, pointers)
 
         return check
+
+    def _in_block(self, machine: Machine, pointers: Array) -> Array:
+        """Return where in its block's shared memory each pointer is."""
+        return (pointers - machine.shared.ctypes.data) % machine.shared.shape[1]
 
     def _check_races(
         self,
@@ -525,22 +570,18 @@ class Observer:
         """Return what follows the machine's undefined values, if this observer does."""
         return self._state(machine).tracker if self.uninitialised else None
 
-    def copy_completed(
-        self,
-        machine: Machine,
-        instruction: Instruction,
-        lanes: Array,
-        targets: Array,
-        nbytes: int,
-        undefined: Undefined | None,
-    ) -> None:
-        """Asynchronous copies of these lanes have been waited for: now they have written their targets."""
+    def copy_completed(self, machine: Machine, copy: PendingCopy, writes: bool) -> None:
+        """Asynchronous copies of these lanes are complete: they have written now (`writes`), or when they were issued.
+
+        A copy for which an mbarrier waits has written when it was issued, as far as others can know: its thread need
+        not know that it is complete.
+        """
         watched = self._state(machine)
         if self.races or self.uninitialised:
-            watched.tracker.copy_completed(targets, nbytes, undefined)
-        if self.races:
-            site = self._site(machine, instruction, "shared", nbytes, "async")
-            self._check_races(machine, watched, site, targets, lanes, False, lanes.size)
+            watched.tracker.copy_completed(copy.targets, copy.data.shape[1], copy.undefined)
+        if self.races and writes:
+            site = self._site(machine, copy.instruction, "shared", copy.data.shape[1], "async")
+            self._check_races(machine, watched, site, copy.targets, copy.lanes, False, copy.lanes.size)
 
 
 def _stored(machine: Machine, site: _Site) -> list[Array] | None:
@@ -586,7 +627,7 @@ _LANEWISE_CLASSES = {
 }
 _CLASSES = {
     **dict.fromkeys(("shfl", "vote", "match", "redux", "elect", "activemask"), "warp"),
-    **dict.fromkeys(("bar", "barrier", "membar", "fence"), "barrier"),
+    **dict.fromkeys(("bar", "barrier", "mbarrier", "membar", "fence"), "barrier"),
     **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "trap"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
     **dict.fromkeys(("mma", "wmma.mma"), "tensor"),

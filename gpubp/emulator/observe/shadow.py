@@ -116,6 +116,9 @@ def check_races(
                             if not doubt:
                                 break
                 cells[index, READER] = cells[index, OTHER_READER] = cells[index, MANY] = 0
+            own = cells[index, WRITER] == thread and cells[index, WRITTEN] == now
+            if own and strong and not cells[index, WRITE_SITE] & 1:
+                continue  # more races with the plain write before, and nobody knows one of the two alone
             cells[index, WRITER] = thread
             cells[index, WRITTEN] = now
             cells[index, WRITE_SITE] = site

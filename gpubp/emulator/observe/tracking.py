@@ -13,7 +13,7 @@ import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device.lanewise import Action, Bound
-from gpubp.emulator.device.memory import ARENA_BASE, MEMORY
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.observe import shadow
@@ -73,6 +73,9 @@ class Tracker:
         for space, memory in (("shared", self.machine.shared), ("local", self.machine.local)):
             states = np.full(memory.size, fresh, np.uint8) if fresh else np.zeros(memory.size, np.uint8)
             self._memories[space] = states, np.zeros(memory.size // 4, np.int32), memory.ctypes.data
+        if fresh and RESERVED in self.machine.shared_layout.addresses:
+            shared = self._memories["shared"][0].reshape(self.machine.blocks, -1)
+            shared[:, self.machine.shared_layout.addresses[RESERVED] :] = shadow.DEFINED  # the system's own
 
     def memory(self, space: str) -> tuple[Array, Array, int]:
         """Return the states of the bytes of a space, the origins of its words, and its host address."""

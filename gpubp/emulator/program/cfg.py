@@ -83,7 +83,11 @@ def ends_block(instruction: Instruction) -> bool:
         return True
     if instruction.opcode in ("bar", "barrier"):
         return "arrive" not in instruction.modifiers
-    return False
+    return waits_for_mbarrier(instruction)
+
+
+def waits_for_mbarrier(instruction: Instruction) -> bool:
+    return instruction.opcode == "mbarrier" and instruction.modifiers[0] in ("test_wait", "try_wait")
 
 
 # -- inlining ---------------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ decided as for one thread; threads that diverged write under a mask.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from gpubp.emulator.program.cfg import EXIT, Block, Program
-from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Vector
+from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Special, Vector
 
 _MEMORY = ("st", "red", "stmatrix", "cp", "prefetch", "prefetchu", "discard", "applypriority", "membar", "fence")
 _CONTROL = (
@@ -29,6 +29,9 @@ _CONTROL = (
 )
 _WITHOUT_DESTINATION = frozenset((*_MEMORY, *_CONTROL))
 
+GRID_WORKSPACE = ("envreg1", "envreg2")
+"""Special registers with the address of a cooperative launch's workspace, its upper half first; 0 in other launches."""
+
 Slot = tuple[int, int]  # bytes of the register (0 for a predicate), number
 
 
@@ -37,6 +40,8 @@ def has_destination(instruction: Instruction) -> bool:
         return "red" in instruction.modifiers
     if instruction.opcode == "wmma":
         return instruction.modifiers[0] != "store"
+    if instruction.opcode == "mbarrier":
+        return instruction.modifiers[0] not in ("init", "inval", "expect_tx", "complete_tx")
     return instruction.opcode not in _WITHOUT_DESTINATION
 
 
@@ -55,6 +60,12 @@ def registers_of(operand: Operand) -> Iterator[str]:
         yield from registers_of(operand.second)
 
 
+def address_of(operand: Operand) -> Iterator[str]:
+    """The name of the register in a memory operand."""
+    if isinstance(operand, Address):
+        yield from registers_of(operand)
+
+
 def reads_and_writes(instruction: Instruction) -> tuple[list[str], list[str]]:
     """Return the registers that an instruction reads and writes. A guarded write keeps old values, so it also reads."""
     first = 1 if has_destination(instruction) else 0
@@ -66,15 +77,36 @@ def reads_and_writes(instruction: Instruction) -> tuple[list[str], list[str]]:
     return reads, writes
 
 
+def computed_from(program: Program, specials: Collection[str]) -> set[str]:
+    """Return the registers whose values are computed from special registers, such as the clock's."""
+    instructions = [instruction for block in program.blocks for instruction in _all(block)]
+    found: set[str] = set()
+    before = -1
+    while len(found) > before:
+        before = len(found)
+        for instruction in instructions:
+            reads, writes = reads_and_writes(instruction)
+            named = any(isinstance(operand, Special) and operand.name in specials for operand in instruction.operands)
+            if named or not found.isdisjoint(reads):
+                found.update(writes)
+    return found
+
+
 #: Atomic operations whose outcome does not depend on the order in which threads come, if on integers.
 _ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
 
 
 def depends_on_atomic_order(program: Program) -> bool:
-    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used."""
+    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used.
+
+    Those on the workspace of a grid's barrier decide nothing but who waits.
+    """
     instructions = [instruction for block in program.blocks for instruction in _all(block)]
     read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
+    barriers = computed_from(program, GRID_WORKSPACE)
     for instruction in instructions:
+        if not barriers.isdisjoint(name for operand in instruction.operands[:2] for name in address_of(operand)):
+            continue
         if instruction.opcode not in ("atom", "red") or instruction.modifiers[0].startswith("shared"):
             continue
         free = instruction.modifiers[-1][0] in "usb" and instruction.modifiers[-1][:2] != "bf"
@@ -84,31 +116,33 @@ def depends_on_atomic_order(program: Program) -> bool:
     return False
 
 
-def allocate(program: Program) -> dict[str, Slot]:
-    """Return a slot for every register that the program names; registers that are live together never share one.
+def allocate(program: Program, apart: Collection[str] = ()) -> dict[str, Slot]:
+    """Return a slot for every register that the program names; registers that are live together never share one, nor do
+    those that are to be kept `apart` and others.
 
     Notes in the program which registers may be read before they are written.
     """
     first, last, shared_start = _intervals(program)
-    free: dict[int, list[int]] = {}
+    free: dict[tuple[int, bool], list[int]] = {}
     used: dict[int, int] = {}
-    active: list[tuple[int, int, int]] = []  # end, class, number
+    active: list[tuple[int, int, bool, int]] = []  # end, class, whether kept apart, number
     slots: dict[str, Slot] = {}
     for name in sorted(first, key=first.__getitem__):
         start = first[name]
         while active and (active[0][0] < start or (active[0][0] == start and name in shared_start)):
-            _, kind, number = heapq.heappop(active)
-            heapq.heappush(free[kind], number)
+            _, kind, separate, number = heapq.heappop(active)
+            heapq.heappush(free[kind, separate], number)
         register_type = program.registers[name]
         kind = 0 if register_type == "pred" else TYPE_BYTES[register_type]
-        available = free.setdefault(kind, [])
+        separate = name in apart
+        available = free.setdefault((kind, separate), [])
         if available:
             number = heapq.heappop(available)
         else:
             number = used.get(kind, 0)
             used[kind] = number + 1
         slots[name] = (kind, number)
-        heapq.heappush(active, (last[name], kind, number))
+        heapq.heappush(active, (last[name], kind, separate, number))
     return slots
 
 

@@ -520,7 +520,7 @@ def test_the_clock_goes_on(run_ptx):
         "barrier.cluster.arrive;",
         "barrier.cluster.wait;",
         "wgmma.fence.sync.aligned;",
-        "mbarrier.init.shared.b64 [%r1], 4;",
+        "mbarrier.sometimes.shared.b64 [%r1], 4;",
     ],
 )
 def test_what_is_not_implemented_names_the_kernel_the_line_and_the_instruction(run_ptx, instruction):
