@@ -73,7 +73,7 @@ class Tracker:
         for space, memory in (("shared", self.machine.shared), ("local", self.machine.local)):
             states = np.full(memory.size, fresh, np.uint8) if fresh else np.zeros(memory.size, np.uint8)
             self._memories[space] = states, np.zeros(memory.size // 4, np.int32), memory.ctypes.data
-        if fresh and RESERVED in self.machine.shared_layout.addresses:
+        if RESERVED in self.machine.shared_layout.addresses:
             shared = self._memories["shared"][0].reshape(self.machine.blocks, -1)
             shared[:, self.machine.shared_layout.addresses[RESERVED] :] = shadow.DEFINED  # the system's own
 
