@@ -249,6 +249,11 @@ def _with_settings(*names: str, **defaults: Any) -> Callable[[Callable[..., None
     return decorated
 
 
+Observe = Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")]
+FailAt = Annotated[
+    str | None, typer.Option(help="The least grade of a finding that fails: note, warning or error. Default: warning.")
+]
+Suppressions = Annotated[Path | None, typer.Option(help="A .toml file of findings that are intended.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
@@ -417,7 +422,15 @@ def check(
     arch: Annotated[
         list[str] | None, typer.Option(help="The chip to emulate, such as sm_75; may be given again.")
     ] = None,
-    observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
+    observe: Observe = False,
+    fail_at: FailAt = None,
+    suppressions: Suppressions = None,
+    orders: Annotated[
+        int | None, typer.Option(help="Run each case in so many more orders of execution (emulator).")
+    ] = None,
+    order: Annotated[
+        list[int] | None, typer.Option(help="Run it in the order of this seed; may be given again.")
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Every combination; on the emulator, compiled for every architecture too.")
     ] = False,
@@ -441,7 +454,7 @@ def check(
         ),
         case=case,
         archs=tuple(dict.fromkeys(arch or ())),
-        observe=observe,
+        watch=check_command.watch_of(observe, fail_at, suppressions, orders, order or ()),
         jobs=jobs,
         report=report,
         force=force,
