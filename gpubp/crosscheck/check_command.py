@@ -127,7 +127,10 @@ def watch_of(
     if fail_at is not None and fail_at not in GRADES:
         raise unknown_name("fail_at", fail_at, GRADES)
     if suppressions is not None:
-        load(suppressions)  # an error before any case runs
+        try:
+            load(suppressions)  # an error before any case runs
+        except OSError as error:
+            raise ArgumentError("suppressions", str(suppressions), "a file that can be read", str(error.strerror)) from None
     if orders is not None:
         require_count("orders", orders, most=MOST_ORDERS)
     for seed in order:

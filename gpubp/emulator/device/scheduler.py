@@ -179,6 +179,7 @@ class Wave:
 
     def _run_active(self, start: int, active: Active, most: int, ahead: bool) -> int:
         position: int | None = start
+        drawn = self.choices is not None
         steps = 0
         while position is not None:
             position = self._run_block(position, active)
@@ -188,7 +189,7 @@ class Wave:
                 if ahead
                 else bool(self.groups) and position is not None and position >= min(self.groups)
             )
-            if self.choices is not None and position is not None:
+            if drawn and position is not None:
                 meets = meets or not np.array_equal(self._ready(position, active.mask), active.mask)
             if position is not None and (meets or steps >= most):
                 self._join(position, active.mask)
