@@ -11,9 +11,9 @@ from gpubp import backends
 from gpubp.backends.base import Backend
 from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, older_cases, parse, require_arch, require_dtype
 from gpubp.crosscheck.compilation import ARCHITECTURES, compile_cases
-from gpubp.crosscheck.runner import Watch, on_chip, run_cases
+from gpubp.crosscheck.runner import Watch, on_chip, require_grades, run_cases
 from gpubp.crosscheck.summary import SUFFIXES, CrossCheck
-from gpubp.errors import ArgumentError, ConflictError, StateError, unknown_name
+from gpubp.errors import ArgumentError, ConflictError, StateError
 from gpubp.files import check_path
 from gpubp.registry import require_count
 
@@ -118,19 +118,10 @@ def watch_of(
     Raises:
         ArgumentError: an option is wrong, or grades findings that nobody looks for.
     """
-    from gpubp.emulator.observe.findings import GRADES
-    from gpubp.emulator.observe.suppressions import load
-
     for name, value in (("fail_at", fail_at), ("suppressions", suppressions)):
         if value is not None and not observe:
             raise StateError(name, "was given", "be left out, or given with --observe, which makes the findings")
-    if fail_at is not None and fail_at not in GRADES:
-        raise unknown_name("fail_at", fail_at, GRADES)
-    if suppressions is not None:
-        try:
-            load(suppressions)  # an error before any case runs
-        except OSError as error:
-            raise ArgumentError("suppressions", str(suppressions), "a file that can be read", str(error.strerror)) from None
+    require_grades(fail_at, suppressions)
     if orders is not None:
         require_count("orders", orders, most=MOST_ORDERS)
     for seed in order:

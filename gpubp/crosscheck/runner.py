@@ -21,6 +21,7 @@ from gpubp.backends.base import Backend
 from gpubp.crosscheck import buffers, problems
 from gpubp.crosscheck.cases import Case
 from gpubp.crosscheck.comparator import Comparison, compare
+from gpubp.errors import ArgumentError, unknown_name
 from gpubp.toolchain import cache
 
 PATIENCE = 120.0
@@ -72,6 +73,22 @@ class Watch:
 
         on = self.observe
         return emulator.observe(races=on, uninitialised=on, traffic=on, suppressions=self.suppressions, order=order)
+
+
+def require_grades(fail_at: str | None, suppressions: Path | None) -> None:
+    """Raise ArgumentError unless these are a grade, and a file of suppressions, or None."""
+    if fail_at is not None:
+        from gpubp.emulator.observe.findings import GRADES
+
+        if fail_at not in GRADES:
+            raise unknown_name("fail_at", fail_at, GRADES)
+    if suppressions is not None:
+        from gpubp.emulator.observe.suppressions import load
+
+        try:
+            load(suppressions)
+        except OSError as error:
+            raise ArgumentError("suppressions", str(suppressions), "a file that can be read", error.strerror) from None
 
 
 @dataclass(frozen=True)
@@ -164,9 +181,7 @@ def in_order(seed: int, usual: Run, run: Callable[[], Run], same: bool = True) -
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]
     known = set() if usual.report is None else {(each.kind, each.location) for each in usual.report.findings}
-    faults = [
-        f"in order {seed}: {fault}" for fault in found.faults if not _is_known(fault, found.report, known)
-    ]
+    faults = [f"in order {seed}: {fault}" for fault in found.faults if not _is_known(fault, found.report, known)]
     for name, result in found.results.items() if same else ():
         before = usual.results[name]
         changed = np.flatnonzero(_bits(result) != _bits(before))

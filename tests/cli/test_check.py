@@ -80,7 +80,8 @@ def test_orders_need_the_emulated_device(refused):
 
 
 @pytest.mark.parametrize(
-    ("fail_at", "faults"), [("error", ["race"]), ("warning", ["race", "same-value race"]), ("note", list(KINDS.values()))]
+    ("fail_at", "faults"),
+    [("error", ["race"]), ("warning", ["race", "same-value race"]), ("note", list(KINDS.values()))],
 )
 def test_findings_from_a_grade_on_are_faults(fail_at, faults):
     report = Report([Finding(kind, "k", None, f"a {grade}") for grade, kind in KINDS.items()])
