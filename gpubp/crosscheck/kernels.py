@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -130,7 +131,7 @@ def check(
         bound: how far an output may lie from the reference: a number, or a function of the same arguments as the
             reference that returns as much as it does. None: derived, operation by operation (running_error.py).
         arithmetic: the float dtype that the kernel computes in; None: the widest of its float arrays, or float32.
-        arrays: the module whose arrays the kernel gets: `cupy`, `gpubp.emulator`, `numpy`; None: what the kernel is made
+        arrays: the module whose arrays the kernel gets: `cupy`, `gpubp.emulator`, `numpy`; None: the one that it is made
             for, NumPy for a function.
         scales: of the random numbers.
         seeds: of the same.
@@ -151,7 +152,7 @@ def check(
             through.
     """
     call, arrays = _caller(kernel, launch, arrays)
-    memory = _Memory(arrays)
+    memory: Any = _Memory(arrays)
     emulated = memory.device == "emulator"
     watch = Watch(observe and emulated, fail_at, None if suppressions is None else Path(suppressions))
     if emulated:
@@ -175,7 +176,7 @@ def _outcome(
     problem: _Problem,
     sides: tuple[int, ...],
     call: Callable[[tuple[int, ...], list[Any]], None],
-    memory: _Memory,
+    memory: Any,
     watch: Watch,
     orders: tuple[int, ...],
     same: bool,
@@ -206,7 +207,7 @@ def _outcome(
     wrong |= {name for name, each in compared.items() if not each.passed}
     faults, first = list(usual.faults), None
     for seed in orders:
-        found = in_order(seed, usual, lambda seed=seed: run(seed), same)
+        found = in_order(seed, usual, partial(run, seed), same)
         first = seed if found and not faults else first
         faults += found
     return compared, tuple(faults), tuple(usual.remarks), first
@@ -303,17 +304,16 @@ class _Problem:
         magnitude = np.where(finite, reference, 0)
         return reference, bounds.stored(np.where(finite, error, 0), magnitude, dtype)
 
-    def placed(self, memory: _Memory) -> dict[str, Buffer]:
+    def placed(self, memory: Any) -> dict[str, Buffer]:
         """Return fresh buffers: inputs as drawn, outputs poisoned."""
-        backend: Any = memory
         found = {}
         for name, each in self.arguments.items():
             if isinstance(each, In):
-                found[name] = buffers.filled(backend, name, self.inputs[name], 0, isinstance(each, InOut))
+                found[name] = buffers.filled(memory, name, self.inputs[name], 0, isinstance(each, InOut))
             elif isinstance(each, Out):
                 dtype = _dtype(each.dtype)
                 poison = np.full(_shape(each), buffers.poison(dtype)).astype(dtype)
-                found[name] = buffers.filled(backend, name, poison, 0, True)
+                found[name] = buffers.filled(memory, name, poison, 0, True)
         return found
 
     def compared(self, results: Mapping[str, np.ndarray]) -> dict[str, Comparison]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def require_grades(fail_at: str | None, suppressions: Path | None) -> None:
         try:
             load(suppressions)
         except OSError as error:
-            raise ArgumentError("suppressions", str(suppressions), "a file that can be read", error.strerror) from None
+            raise ArgumentError(
+                "suppressions", str(suppressions), "a file that can be read", str(error.strerror)
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,11 @@ class Outcome:
         return "\n".join([*self.faults, *wrong])
 
 
-def run_case(backend: Any, case: Case, watch: Watch = Watch()) -> Outcome:  # noqa: B008 - it is frozen
+def run_case(backend: Any, case: Case, watch: Watch = Watch()) -> Outcome:
     """Run one case on a backend, in this process, and once more in each of `watch.orders`."""
     started = time.perf_counter()
-    traffic, remarks, order = None, (), None
+    traffic, order = None, None
+    remarks: tuple[str, ...] = ()
     try:
         if not backend.variants:  # NumPy, which rounds in a backend of its own
             backend = backend.for_precision(case.dtype)
@@ -144,7 +148,7 @@ def run_case(backend: Any, case: Case, watch: Watch = Watch()) -> Outcome:  # no
             for name, expected in problem.expected.items()
         }
         for seed in watch.orders:
-            found = in_order(seed, usual, lambda seed=seed: _run(backend, problem, case, watch, seed))
+            found = in_order(seed, usual, partial(_run, backend, problem, case, watch, seed))
             order = seed if found and not faults else order
             faults += found
     except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
@@ -248,7 +252,7 @@ def run_cases(
     backend: str,
     device: str | None = None,
     *,
-    watch: Watch = Watch(),  # noqa: B008 - it is frozen
+    watch: Watch = Watch(),
     jobs: int | None = None,
 ) -> Iterator[Outcome]:
     """Run cases on the named backend in worker processes, and give each outcome as it comes.

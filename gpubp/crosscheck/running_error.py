@@ -13,8 +13,8 @@ Stability of Numerical Algorithms", section 3.3). With e the error of x, and u t
 
 Sums and products of integers that the float holds have no error: they must come out bit for bit.
 
-What depends on a comparison is taken to go the way that the reference goes. An operation without a rule raises: then the
-bound must be given.
+What depends on a comparison is taken to go the way that the reference goes. An operation without a rule raises: then
+the bound must be given.
 """
 
 from __future__ import annotations

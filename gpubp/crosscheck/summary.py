@@ -81,7 +81,7 @@ class CrossCheck:
 
     backend: str
     device: str
-    watch: Watch = Watch()
+    watch: Watch = field(default_factory=Watch)
     rows: dict[tuple[str, str, str, str], Tally] = field(default_factory=dict)
     failures: list[Outcome] = field(default_factory=list)
     compiled: dict[tuple[str, str], KernelTally] = field(default_factory=dict)

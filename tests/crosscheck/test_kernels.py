@@ -33,6 +33,9 @@ extern "C" __global__ void softmax(const float* x, float* y, int columns) {
     for (int i = threadIdx.x; i < columns; i += 64) y[i] = expf(x[i] - most) / sum;
 }"""
 
+LOOP = "for (int i = threadIdx.x; i < columns; i += 64) sum"
+NO_BARRIER = (f"__syncthreads();\n    {LOOP}", LOOP)
+
 
 def kernel(code, name, *edits):
     for old, new in edits:
@@ -85,9 +88,8 @@ WRONG = {
     "in fewer bits": (check_saxpy, [("a * x[i]", "__int_as_float(__float_as_int(a * x[i]) & ~0xfff)")], "of the bound"),
     "a constant is off": (check_saxpy, [("a * x[i]", "1.0001f * a * x[i]")], "of the bound"),
     "a write before the array": (check_saxpy, [("if (i < n)", "if (i == 0) y[-1] = 1; if (i < n)")], "access out of"),
-    "a barrier is missing": (check_softmax, [("__syncthreads();\n    for (int i = threadIdx.x; i < columns; i += 64) sum",
-        "for (int i = threadIdx.x; i < columns; i += 64) sum")], "race: kernel softmax"),
-    "the output is read": (check_softmax, [("y[i] = expf", "y[i] = 0 * y[i] + expf")], "seed 0: y at [0, 0]: nan where"),
+    "a barrier is missing": (check_softmax, [NO_BARRIER], "race: kernel softmax"),
+    "the output is read": (check_softmax, [("y[i] = expf", "y[i] = 0 * y[i] + expf")], "y at [0, 0]: nan where"),
     "shared memory is not written": (check_softmax, [("s[threadIdx.x] = most;", "")], "uninitialised read: kernel"),
 }  # fmt: skip
 
@@ -104,12 +106,10 @@ def test_mistakes_are_told(name):
 
 
 def test_a_race_that_nobody_looks_for_shows_in_another_order():
-    loop = "for (int i = threadIdx.x; i < columns; i += 64) sum"
-    edit = (f"__syncthreads();\n    {loop}", loop)
     plain = {"observe": False, "seeds": (0, 1)}
-    assert check_softmax(edit, orders=0, **plain)  # warps go from barrier to barrier together
+    assert check_softmax(NO_BARRIER, orders=0, **plain)  # warps go from barrier to barrier together
     with pytest.raises(KernelError) as caught:
-        check_softmax(edit, orders=8, **plain)
+        check_softmax(NO_BARRIER, orders=8, **plain)
     outcome = caught.value.outcomes[0]
     assert f"in order {outcome.order}: y at " in str(outcome)
 

@@ -1,4 +1,4 @@
-"""`gpubp check --orders`: kernels of the project give the same bits in any order of execution, and a wrong one does not."""
+"""`gpubp check --orders`: the project's kernels give the same bits in any order of execution, a wrong one does not."""
 
 import shutil
 

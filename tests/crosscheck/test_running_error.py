@@ -153,7 +153,7 @@ def test_constants_are_rounded_as_the_kernel_must():
     ],
 )
 def test_what_has_no_rule_says_so(function):
-    with pytest.raises((ArgumentError, IndexError), match="give a bound|indices"):
+    with pytest.raises((ArgumentError, IndexError), match=r"give a bound|indices"):
         function(bounded(np.ones(1, np.float32)) * 1.1)
 
 

@@ -21,7 +21,7 @@ from gpubp.emulator.device.memory import (
     SHARED_WINDOW,
     WINDOW_GRANULE_BITS,
 )
-from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.errors import MemoryAccessError
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Register, Sink, Symbol, Vector

@@ -15,7 +15,7 @@ from gpubp.emulator.device import native
 from gpubp.emulator.device.accesses import bind_access
 from gpubp.emulator.device.lanewise import Action, Bound, always
 from gpubp.emulator.device.memory import POISON
-from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.program.ptx import Immediate, Instruction, Register
 
 _HINTS = frozenset(["L2::64B", "L2::128B", "L2::256B", "L2::cache_hint"])

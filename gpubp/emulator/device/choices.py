@@ -1,9 +1,9 @@
 """The order of execution as a seed: what the scheduler takes where any choice is right.
 
-Without a seed threads take turns in one fixed order. With one, every choice is drawn: which blocks run in one wave, which
-waves are there together and which of them runs next; which warps go first, which group of a warp's threads, and for how
-long; in which order the threads of one instruction store and add. A launch's order depends on the seed and on how many
-launches the observer has seen before, and on nothing else.
+Without a seed threads take turns in one fixed order. With one, every choice is drawn: which blocks run in one wave,
+which waves are there together and which of them runs next; which warps go first, which group of a warp's threads, and
+for how long; in which order the threads of one instruction store and add. A launch's order depends on the seed and on
+how many launches the observer has seen before, and on nothing else.
 
 Threads of a warp that are together stay together: an order that takes them apart where their program does not would let
 no warp instruction meet all its threads.
