@@ -131,8 +131,8 @@ def check(
         bound: how far an output may lie from the reference: a number, or a function of the same arguments as the
             reference that returns as much as it does. None: derived, operation by operation (running_error.py).
         arithmetic: the float dtype that the kernel computes in; None: the widest of its float arrays, or float32.
-        arrays: the module whose arrays the kernel gets: `cupy`, `gpubp.emulator`, `numpy`; None: the one that it is made
-            for, NumPy for a function.
+        arrays: the module whose arrays the kernel gets: `cupy`, `gpubp.emulator`, `numpy`; None: the one that it is
+            made for, NumPy for a function.
         scales: of the random numbers.
         seeds: of the same.
         observe: on the emulated device, look for races and for reads of memory that nothing wrote.

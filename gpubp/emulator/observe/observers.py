@@ -41,6 +41,8 @@ from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, 
 _KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.STORE, "async": shadow.STORE}
 _ROOM = 1024
 """Races of one instruction that are looked at in one go, if a single access cannot have more."""
+SECTOR = 32
+"""Bytes that global memory moves at once."""
 _MOST_CELLS = 32
 """Cells of the shadow that one access covers: its bytes."""
 
@@ -181,6 +183,7 @@ class Observer:
         self._places: dict[int, Clock] = {}  # what was published where in memory, by host address
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
         self._global_states = np.zeros(0, np.uint8)
+        self._touched = {name: np.zeros(0, np.uint8) for name in ("read", "written")}  # sectors of global memory
         if uninitialised:
             self._note_present_memory()
 
@@ -190,6 +193,7 @@ class Observer:
         self._watched.clear()
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
         self._global_states = np.zeros(0, np.uint8)
+        self._touched.clear()
 
     # -- memory that the host changes ---------------------------------------------------------------------------------
 
@@ -277,6 +281,8 @@ class Observer:
             threads[0] = 0
         for site in self._sites:
             self._add_site(site)
+        read, written = (int(np.count_nonzero(self._touched[name])) for name in ("read", "written"))
+        report.footprint = Bytes(SECTOR * read, SECTOR * written)
         found = self._findings.values()
         report.findings[:] = [finding for finding in found if not finding.reason]
         report.suppressed[:] = [finding for finding in found if finding.reason]
@@ -408,17 +414,30 @@ class Observer:
         return self._site_of[key]
 
     def _traffic_step(self, machine: Machine, site: _Site) -> Callable[[Array], None]:
+        moves = {"load": ("read",), "atomic": ("read", "written")}.get(site.kind, ("written",))
+
         def count(pointers: Array) -> None:
             active = machine.active
             site.threads += active.count
             if site.space == "global":
                 shadow.count_sectors(pointers, site.nbytes, active.lanes, active.count, site.totals)
+                for name in moves:
+                    self._touch(name, pointers, site.nbytes, active.count)
             elif site.space == "shared":
                 shadow.count_conflicts(
                     pointers, machine.shared_bases, site.nbytes, active.lanes, active.count, site.totals
                 )
 
         return count
+
+    def _touch(self, name: str, pointers: Array, nbytes: int, count: int) -> None:
+        """Note the sectors of global memory that accesses read or write."""
+        sectors = -(-MEMORY.extent // SECTOR)
+        if self._touched[name].size < sectors:
+            grown = np.zeros(sectors, np.uint8)
+            grown[: self._touched[name].size] = self._touched[name]
+            self._touched[name] = grown
+        shadow.touch(pointers, MEMORY.host_base, nbytes, count, self._touched[name])
 
     def _race_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
         orders = watched.by_memory and site.strong
