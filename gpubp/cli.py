@@ -601,11 +601,11 @@ def profile(
     from gpubp.registry import require_count
     from gpubp.report import profile_page
 
-    of_primitives = {
+    of_primitives: dict[str, Any] = {
         "primitive": primitive, "shape": shape, "backend": backend, "variant": variant, "activation": activation,
         "optimizer": optimizer, "compare": compare or None,
     }  # fmt: skip
-    of_kernels = {
+    of_kernels: dict[str, Any] = {
         "grid": grid, "block": block, "arg": arg or None, "shared": shared, "observe": observe or None,
         "fail_at": fail_at, "suppressions": suppressions,
     }  # fmt: skip

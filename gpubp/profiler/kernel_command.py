@@ -99,7 +99,8 @@ def run(
             made.max_dynamic_shared_size_bytes = shared_mem
         profiled = profile(
             made,
-            *sizes,
+            sizes[0],
+            sizes[1],
             given,
             gpu,
             arch=arch,
@@ -234,13 +235,14 @@ def _scalar(text: str, value: str, dtype: np.dtype) -> Any:
     try:
         if dtype.kind == "b":
             return np.bool_({"true": True, "1": True, "false": False, "0": False}[value.lower()])
-        number = int(value, 0) if dtype.kind in "iu" else complex(value) if dtype.kind == "c" else float(value)
+        if dtype.kind not in "iu":
+            return dtype.type(complex(value) if dtype.kind == "c" else float(value))
+        number = int(value, 0)
     except (ValueError, KeyError):
         raise ArgumentError("arg", text, f"a number of {dtype}") from None
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if not limits.min <= number <= limits.max:
-            raise ArgumentError("arg", text, f"from {limits.min} to {limits.max}, as {dtype} has no others")
+    limits = np.iinfo(dtype)
+    if not limits.min <= number <= limits.max:
+        raise ArgumentError("arg", text, f"from {limits.min} to {limits.max}, as {dtype} has no others")
     return dtype.type(number)
 
 

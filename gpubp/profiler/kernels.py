@@ -1,7 +1,7 @@
 """The profile of any kernel: one launch on the emulated device, counted, on the roofline of a chip.
 
-Its flops are those that it executes, and its least bytes the sectors of global memory that it touches, each once: what a
-cache that forgets nothing would move. Of a primitive both are known from its equation; of any kernel they are not.
+Its flops are those that it executes, and its least bytes the sectors of global memory that it touches, each once: what
+a cache that forgets nothing would move. Of a primitive both are known from its equation; of any kernel they are not.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def profile(
         suppressions: a TOML file of findings that are intended.
 
     Returns:
-        A Profile: `gpubp.profiler.profile_tables.tables` makes tables of it, `gpubp.report.profile_page.page` a page with
-        the annotated source.
+        A Profile: `gpubp.profiler.profile_tables.tables` makes tables of it, `gpubp.report.profile_page.page` a page
+        with the annotated source.
 
     Raises:
         ArgumentError: an argument is wrong.
@@ -116,8 +116,6 @@ def _sides(name: str, sides: int | Sequence[int]) -> tuple[int, int, int]:
 def _emulated(kernel: Any) -> Any:
     """Return the kernel as one of the emulator."""
     from gpubp import emulator
-    from gpubp.emulator import cuda
-
     if isinstance(kernel, emulator.RawKernel):
         return kernel
     module = type(kernel).__module__
@@ -128,8 +126,10 @@ def _emulated(kernel: Any) -> Any:
     if hasattr(kernel, "overload_for"):
         return kernel
     if module.startswith("numba") and hasattr(kernel, "py_func"):
+        from gpubp.emulator.numba.frontend import jit
+
         options = {name: kernel.targetoptions.get(name) for name in ("fastmath", "opt", "launch_bounds")}
-        return cuda.jit(**{name: value for name, value in options.items() if value is not None})(kernel.py_func)
+        return jit(**{name: value for name, value in options.items() if value is not None})(kernel.py_func)
     raise ArgumentError("kernel", kernel, "a RawKernel or a Numba kernel")
 
 
@@ -163,9 +163,9 @@ class _Numba:
         self._kernel = kernel
 
     def arguments(self, args: Sequence[Any]) -> list[Any]:
-        from gpubp.emulator import cuda
+        from gpubp.emulator.numba.frontend import to_device
 
-        return [cuda.to_device(each) if _is_host_array(each) else each for each in args]
+        return [to_device(each) if _is_host_array(each) else each for each in args]
 
     def launch(self, grid: Any, block: Any, args: Sequence[Any], shared_mem: int) -> None:
         self._kernel[grid, block, 0, shared_mem](*args)

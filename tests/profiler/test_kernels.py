@@ -33,7 +33,8 @@ __global__ void nothing() {}
 __global__ void tensor(float* out) {
     unsigned a[4] = {}, b[2] = {};
     float c[4] = {};
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     out[threadIdx.x] = c[0] + c[1] + c[2] + c[3];
@@ -113,7 +114,7 @@ def test_chips():
     assert profile(*arguments, None, arch="sm_80").gpu.key == "A100"
     with pytest.raises(ArgumentError, match="H100"):
         profile(*arguments, "H10")
-    with pytest.raises(ArgumentError, match="one that T4 runs"):
+    with pytest.raises(ArgumentError, match="one that Tesla T4 runs"):
         profile(*arguments, "T4", arch="sm_90")
 
 
