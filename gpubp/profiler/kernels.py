@@ -116,6 +116,7 @@ def _sides(name: str, sides: int | Sequence[int]) -> tuple[int, int, int]:
 def _emulated(kernel: Any) -> Any:
     """Return the kernel as one of the emulator."""
     from gpubp import emulator
+
     if isinstance(kernel, emulator.RawKernel):
         return kernel
     module = type(kernel).__module__
