@@ -249,6 +249,11 @@ def _with_settings(*names: str, **defaults: Any) -> Callable[[Callable[..., None
     return decorated
 
 
+Observe = Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")]
+FailAt = Annotated[
+    str | None, typer.Option(help="The least grade of a finding that fails: note, warning or error. Default: warning.")
+]
+Suppressions = Annotated[Path | None, typer.Option(help="A .toml file of findings that are intended.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 ModelFile = Annotated[Path, typer.Argument(help="A model.safetensors, or the folder of a run.", show_default=False)]
 
@@ -417,7 +422,15 @@ def check(
     arch: Annotated[
         list[str] | None, typer.Option(help="The chip to emulate, such as sm_75; may be given again.")
     ] = None,
-    observe: Annotated[bool, typer.Option("--observe", help="Look for races and unwritten memory (emulator).")] = False,
+    observe: Observe = False,
+    fail_at: FailAt = None,
+    suppressions: Suppressions = None,
+    orders: Annotated[
+        int | None, typer.Option(help="Run each case in so many more orders of execution (emulator).")
+    ] = None,
+    order: Annotated[
+        list[int] | None, typer.Option(help="Run it in the order of this seed; may be given again.")
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Every combination; on the emulator, compiled for every architecture too.")
     ] = False,
@@ -441,7 +454,7 @@ def check(
         ),
         case=case,
         archs=tuple(dict.fromkeys(arch or ())),
-        observe=observe,
+        watch=check_command.watch_of(observe, fail_at, suppressions, orders, order or ()),
         jobs=jobs,
         report=report,
         force=force,
@@ -522,25 +535,52 @@ def bench(
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------
+_kernel = _options("A kernel of your own")
+
+
 @app.command()
 def profile(
     primitive: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="dense_forward, hidden_delta, transpose_product, weight_gradient, weight_step, hadamard_derivative, "
-            "bias_gradient, softmax, output_delta or update.",
+            "bias_gradient, softmax, output_delta or update; or give a kernel of your own by --kernel.",
             show_default=False,
         ),
-    ],
+    ] = None,
     shape: Annotated[
         str | None,
         typer.Option(help="MxNxK for products, such as 4096x4096x4096; else BxN, or the number of parameters."),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="cupy or numba. Default: cupy; with --compare both.")] = None,
     variant: Annotated[str | None, typer.Option(help="The rung of a product. Default: what the backend takes.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64, tf32, bfloat16 or float16.")] = "float32",
-    activation: Annotated[str, typer.Option(help="σ of the primitives that have one.")] = "relu",
-    optimizer: Annotated[str, typer.Option(help="Of update.")] = "sgd",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, float64, tf32, bfloat16 or float16. Default: float32; of --kernel what it computes in most."
+        ),
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="σ of the primitives that have one. Default: relu.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Of update. Default: sgd.")] = None,
+    kernel: Annotated[
+        str | None,
+        _kernel("A kernel of your own: FILE.cu:NAME, FILE.ptx:NAME, or FILE.py:NAME, a Numba kernel."),
+    ] = None,
+    grid: Annotated[str | None, _kernel("Blocks of its grid, such as 256 or 16x16.")] = None,
+    block: Annotated[str | None, _kernel("Threads of a block, such as 128 or 32x8.")] = None,
+    arg: Annotated[
+        list[str] | None,
+        _kernel(
+            "An argument; once for each, in order: 1024:int32, 0.5:float32, 64x64:float32:random (or zeros, ones, "
+            "arange), a .npy file, or null."
+        ),
+    ] = None,
+    shared: Annotated[int | None, _kernel("Bytes of dynamic shared memory.")] = None,
+    observe: Annotated[bool, _kernel("Look for races and unwritten memory too.", "--observe")] = False,
+    fail_at: Annotated[
+        str | None, _kernel("The least grade of a finding that fails: note, warning or error. Default: warning.")
+    ] = None,
+    suppressions: Annotated[Path | None, _kernel("A .toml file of findings that are intended.")] = None,
     arch: Annotated[str | None, typer.Option(help="What to compile for, such as sm_90. Default: the chip's.")] = None,
     chip: Annotated[
         str | None,
@@ -554,9 +594,59 @@ def profile(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline."""
-    from gpubp.profiler import profile_command
+    """Show what a kernel does and what limits it, with no GPU: compiled code, counts, occupancy, roofline.
+
+    Of a kernel of your own: exit code 1 where it does something wrong.
+    """
+    from gpubp.registry import require_count
     from gpubp.report import profile_page
+
+    of_primitives: dict[str, Any] = {
+        "primitive": primitive, "shape": shape, "backend": backend, "variant": variant, "activation": activation,
+        "optimizer": optimizer, "compare": compare or None,
+    }  # fmt: skip
+    of_kernels: dict[str, Any] = {
+        "grid": grid, "block": block, "arg": arg or None, "shared": shared, "observe": observe or None,
+        "fail_at": fail_at, "suppressions": suppressions,
+    }  # fmt: skip
+    if kernel is not None:
+        from gpubp.profiler import kernel_command
+
+        for name, value in of_primitives.items():
+            if value is not None:
+                raise ConflictError("kernel", name, "it is of the primitives")
+        for name in ("fail_at", "suppressions"):
+            if of_kernels[name] is not None and not observe:
+                raise StateError(name, "was given", "be left out, or given with --observe, which makes the findings")
+        require_count("shared", shared or 0, least=0, most=2**31)
+        if not kernel_command.run(
+            _console(),
+            kernel=kernel,
+            grid=grid,
+            block=block,
+            arguments=arg or (),
+            shared_mem=shared or 0,
+            dtype=dtype,
+            arch=arch,
+            chip=chip,
+            observe=observe,
+            fail_at=fail_at,
+            suppressions=suppressions,
+            as_json=as_json,
+            out=out,
+            html=html,
+            force=force,
+            page=lambda profile: profile_page.page(profile, _command_line()),
+        ):
+            raise typer.Exit(1)
+        return
+    for name, value in of_kernels.items():
+        if value is not None:
+            raise StateError(name, "was given", "be left out, or given with --kernel")
+    if primitive is None:
+        raise StateError("primitive", "is missing", "be given, or a kernel of your own by --kernel")
+
+    from gpubp.profiler import profile_command
 
     profile_command.run(
         _console(),
@@ -564,9 +654,9 @@ def profile(
         shape=shape,
         backend=backend,
         variant=variant,
-        dtype=dtype,
-        activation=activation,
-        optimizer=optimizer,
+        dtype=dtype or "float32",
+        activation=activation or "relu",
+        optimizer=optimizer or "sgd",
         arch=arch,
         chip=chip,
         compare=compare,

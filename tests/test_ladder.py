@@ -10,7 +10,7 @@ import pytest
 
 from gpubp import chips
 from gpubp.backends.plans import VARIANTS
-from gpubp.profiler.profile import percent, profile
+from gpubp.profiler.profiles import percent, profile
 from gpubp.profiler.workloads import Workload
 
 ROOT = Path(__file__).resolve().parents[1]

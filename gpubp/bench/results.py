@@ -13,6 +13,7 @@ from typing import Any
 from gpubp import files
 from gpubp.bench import works
 from gpubp.bench.contenders import EVERYONE
+from gpubp.bench.timing import quartiles
 from gpubp.bench.works import Limit, Work
 from gpubp.chips import Roofline
 from gpubp.dtypes import canonical
@@ -50,10 +51,7 @@ class Record:
     @property
     def quartiles(self) -> tuple[float, float]:
         """Return the first and third quartile in seconds; of a single sample, the sample twice."""
-        if len(self.seconds) == 1:
-            return self.seconds[0], self.seconds[0]
-        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return first, third
+        return quartiles(self.seconds)
 
     @property
     def flops_per_second(self) -> float:

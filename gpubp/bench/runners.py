@@ -137,10 +137,11 @@ def of_step(make: Callable[[], Stepper], elapsed: Callable[[Call], float] | None
 
 def _copies(nbytes: int) -> int:
     """Return how many sets of arrays with `nbytes` bytes are together twice as large as the processor's last cache."""
-    return min(MAX_COPIES, math.ceil(2 * _last_cache() / nbytes))
+    return min(MAX_COPIES, math.ceil(2 * last_cache() / nbytes))
 
 
-def _last_cache() -> int:
+def last_cache() -> int:
+    """Return the bytes of the processor's last cache."""
     found = [0]
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()

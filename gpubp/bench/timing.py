@@ -99,3 +99,11 @@ def settle() -> None:
         time.sleep(QUIET_WAIT)
         if time.process_time() - before < QUIET_SHARE * QUIET_WAIT:
             return
+
+
+def quartiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the first and third quartile; of a single sample, the sample twice."""
+    if len(seconds) == 1:
+        return seconds[0], seconds[0]
+    first, _, third = statistics.quantiles(seconds, n=4, method="inclusive")
+    return first, third

@@ -73,8 +73,8 @@ def placed(backend: Backend, problem: Problem, case: Case) -> Mapping[str, Buffe
     If the case has an offset, some arrays start as many elements off the alignment of the backend's allocations: any of
     them, but at least one, always the same for the case. A kernel that looks at one array and not at another is caught.
     """
-    poison = {name: np.full(shape, _poison(np.dtype(dtype)), dtype) for name, (shape, dtype) in problem.made.items()}
-    kinds = ((problem.inputs, False), (problem.started, True), (poison, True))
+    made = {name: np.full(shape, poison(np.dtype(dtype)), dtype) for name, (shape, dtype) in problem.made.items()}
+    kinds = ((problem.inputs, False), (problem.started, True), (made, True))
     arrays = [(name, values, written) for each, written in kinds for name, values in each.items()]
     rng = np.random.default_rng(list(f"offsets of {case.name}".encode()))
     off = rng.integers(2, size=len(arrays))
@@ -118,7 +118,8 @@ def _guards(name: str, size: int, dtype: np.dtype, written: bool) -> np.ndarray:
     return (nan | rng.integers(0, np.iinfo(nan.dtype).max, size, nan.dtype, endpoint=True)).view(dtype)
 
 
-def _poison(dtype: np.dtype) -> float | int:
+def poison(dtype: np.dtype) -> float | int:
+    """Return what an output of this dtype is poisoned with."""
     return POISON_INTEGER if dtype.kind in "iu" else np.nan
 
 

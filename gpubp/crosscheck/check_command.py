@@ -11,10 +11,11 @@ from gpubp import backends
 from gpubp.backends.base import Backend
 from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, older_cases, parse, require_arch, require_dtype
 from gpubp.crosscheck.compilation import ARCHITECTURES, compile_cases
-from gpubp.crosscheck.runner import on_chip, run_cases
+from gpubp.crosscheck.runner import Watch, on_chip, require_grades, run_cases
 from gpubp.crosscheck.summary import SUFFIXES, CrossCheck
-from gpubp.errors import ArgumentError, StateError
+from gpubp.errors import ArgumentError, ConflictError, StateError
 from gpubp.files import check_path
+from gpubp.registry import require_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 REFRESH = 4
 """Times a second that the live table is drawn."""
 SHOWN_FAILURES = 10
+MOST_ORDERS = 10_000
 LONGEST_SIDE = 12
 """Digits of a side of a shape."""
 
@@ -34,7 +36,7 @@ def check(
     selection: Selection,
     case: str | None = None,
     archs: Sequence[str] = (),
-    observe: bool = False,
+    watch: Watch = Watch(),  # noqa: B008 - it is frozen
     jobs: int | None = None,
     report: Path | None = None,
     force: bool = False,
@@ -51,8 +53,10 @@ def check(
     if report is not None:
         check_path("report", report, *SUFFIXES, replace=force)
     made = backends.get(backend, device)
-    if observe and made.device != "emulator":
+    if watch.observe and made.device != "emulator":
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")
+    if watch.orders and made.device != "emulator":
+        raise StateError("--orders", "was given", f"be left out on device {made.device!r}: the emulator has orders")
     if archs and made.device != "emulator":
         raise StateError("--arch", "was given", f"be left out on device {made.device!r}: the emulator can be any chip")
     if case is not None:
@@ -60,7 +64,7 @@ def check(
         chosen = [_require_here(dataclasses.replace(named, arch=arch), made) for arch in archs or [named.arch]]
     else:
         chosen = choose(selection, made, archs)
-    result = CrossCheck(made.name, made.device, observe)
+    result = CrossCheck(made.name, made.device, watch)
     _run(console, result, chosen, jobs)
     if selection.full and case is None and made.device == "emulator":
         _compile(
@@ -106,6 +110,27 @@ def _require_here(case: Case, backend: Backend) -> Case:
     return case
 
 
+def watch_of(
+    observe: bool, fail_at: str | None, suppressions: Path | None, orders: int | None, order: Sequence[int]
+) -> Watch:
+    """Return how the emulated device is watched, by the options of the command line.
+
+    Raises:
+        ArgumentError: an option is wrong, or grades findings that nobody looks for.
+    """
+    for name, value in (("fail_at", fail_at), ("suppressions", suppressions)):
+        if value is not None and not observe:
+            raise StateError(name, "was given", "be left out, or given with --observe, which makes the findings")
+    require_grades(fail_at, suppressions)
+    if orders is not None:
+        require_count("orders", orders, most=MOST_ORDERS)
+    for seed in order:
+        require_count("order", seed, least=0)
+    if orders is not None and order:
+        raise ConflictError("orders", "order", "one takes the first seeds, the other a seed that it has named")
+    return Watch(observe, fail_at or Watch().fail_at, suppressions, tuple(order or range(orders or 0)))
+
+
 def shape_of(text: str | None) -> tuple[int, ...] | None:
     """Return (M, N, K) of "MxNxK".
 
@@ -125,7 +150,7 @@ def _run(console: Console, result: CrossCheck, cases: Sequence[Case], jobs: int 
     from rich.live import Live
     from rich.text import Text
 
-    outcomes = run_cases(cases, result.backend, result.device, observe=result.observed, jobs=jobs)
+    outcomes = run_cases(cases, result.backend, result.device, watch=result.watch, jobs=jobs)
     if not console.is_terminal:
         for outcome in outcomes:
             result.add(outcome)
@@ -158,6 +183,8 @@ def _conclude(console: Console, result: CrossCheck) -> None:
     from rich.text import Text
 
     passed, failed = Text("passed", "green"), Text("failed", "red")
+    for text, count in result.remarks.most_common(SHOWN_FAILURES):
+        console.print(f"below --fail-at {result.watch.fail_at}, in {count} cases: {text}", soft_wrap=True, markup=False)
     if result.passed:
         console.print(passed + f": {result.cases} cases")
         return

@@ -7,21 +7,26 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gpubp import backends
 from gpubp.backends.base import Backend
 from gpubp.crosscheck import buffers, problems
 from gpubp.crosscheck.cases import Case
 from gpubp.crosscheck.comparator import Comparison, compare
+from gpubp.errors import ArgumentError, unknown_name
 from gpubp.toolchain import cache
 
 PATIENCE = 120.0
-"""Seconds that a case may take in a worker before it counts as hung."""
+"""Seconds that a case may take in a worker before it counts as hung, for each order in which it runs."""
 
 LAST_MOMENTS = 5.0
 """Seconds that a worker gets to end once its connection is closed."""
@@ -46,14 +51,60 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """How cases are watched on the emulated device.
+
+    Attributes:
+        observe: look for races and for reads of memory that nothing wrote, and count what is moved.
+        fail_at: the least grade of a finding that is a fault: "note", "warning" or "error".
+        suppressions: a file of findings that are intended (`gpubp.emulator.observe`).
+        orders: seeds of more orders of execution, in which each case runs once more.
+    """
+
+    observe: bool = False
+    fail_at: str = "warning"
+    suppressions: Path | None = None
+    orders: tuple[int, ...] = ()
+
+    def observing(self, order: int | None = None) -> AbstractContextManager[Any]:
+        """Return the context for one run on the emulated device; its value is the report, or None."""
+        if not self.observe and order is None:
+            return nullcontext()
+        from gpubp import emulator
+
+        on = self.observe
+        return emulator.observe(races=on, uninitialised=on, traffic=on, suppressions=self.suppressions, order=order)
+
+
+def require_grades(fail_at: str | None, suppressions: Path | None) -> None:
+    """Raise ArgumentError unless these are a grade, and a file of suppressions, or None."""
+    if fail_at is not None:
+        from gpubp.emulator.observe.findings import GRADES
+
+        if fail_at not in GRADES:
+            raise unknown_name("fail_at", fail_at, GRADES)
+    if suppressions is not None:
+        from gpubp.emulator.observe.suppressions import load
+
+        try:
+            load(suppressions)
+        except OSError as error:
+            raise ArgumentError(
+                "suppressions", str(suppressions), "a file that can be read", str(error.strerror)
+            ) from None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a case.
 
     Attributes:
         comparisons: of each output.
         faults: what else was wrong, a line each: an exception, a damaged guard zone, a finding of the emulated
-            device's observers.
+            device's observers, a result that depends on the order of execution.
         seconds: on the host's clock, compilation included.
+        remarks: findings that are no faults by their grade.
+        order: the seed of the first order of execution in which something is wrong that is right in the usual one.
     """
 
     case: Case
@@ -61,6 +112,8 @@ class Outcome:
     faults: tuple[str, ...] = ()
     traffic: Traffic | None = None
     seconds: float = 0.0
+    remarks: tuple[str, ...] = ()
+    order: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -78,37 +131,96 @@ class Outcome:
         return "\n".join([*self.faults, *wrong])
 
 
-def run_case(backend: Any, case: Case, observe: bool = False) -> Outcome:
-    """Run one case on a backend, in this process.
-
-    Args:
-        observe: on the emulated device, report races, uses of memory that nothing wrote, and the like as faults,
-            and count what is moved.
-    """
+def run_case(backend: Any, case: Case, watch: Watch = Watch()) -> Outcome:
+    """Run one case on a backend, in this process, and once more in each of `watch.orders`."""
     started = time.perf_counter()
-    watched = _observer(backend) if observe else nullcontext()
-    traffic = None
+    traffic, order = None, None
+    remarks: tuple[str, ...] = ()
     try:
         if not backend.variants:  # NumPy, which rounds in a backend of its own
             backend = backend.for_precision(case.dtype)
         problem = problems.make(case)
-        if backend.device == "emulator":
-            backend.release_workspace()  # so that working memory, too, ends where this case needs no more
-        arrays = buffers.placed(backend, problem, case)
-        with plans_of(backend, case), watched as report:
-            problem.run(backend, {name: buffer.array for name, buffer in arrays.items()})
-            backend.synchronize()
-        faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend))]
-        if report is not None:
-            faults += [f"{finding.kind}: {finding.message}" for finding in report.findings]
-            traffic = _traffic(report)
+        usual = _run(backend, problem, case, watch)
+        faults, remarks = usual.faults, tuple(usual.remarks)
+        traffic = None if usual.report is None else _traffic(usual.report)
         comparisons = {
-            name: compare(arrays[name].read(backend), expected.reference, expected.bound, expected.nan)
+            name: compare(usual.results[name], expected.reference, expected.bound, expected.nan)
             for name, expected in problem.expected.items()
         }
+        for seed in watch.orders:
+            found = in_order(seed, usual, partial(_run, backend, problem, case, watch, seed))
+            order = seed if found and not faults else order
+            faults += found
     except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
         faults, comparisons = [f"{type(error).__name__}: {error}"], {}
-    return Outcome(case, comparisons, tuple(faults), traffic, time.perf_counter() - started)
+    return Outcome(case, comparisons, tuple(faults), traffic, time.perf_counter() - started, remarks, order)
+
+
+@dataclass
+class Run:
+    """What one run of a kernel left behind: results by name, faults and remarks, and the observers' report."""
+
+    results: dict[str, np.ndarray]
+    faults: list[str]
+    remarks: list[str]
+    report: Any = None
+
+    def judge(self, report: Any, watch: Watch) -> None:
+        """Take up the findings of a report."""
+        self.report = report
+        if report is not None:
+            bad = report.at_least(watch.fail_at)
+            self.faults += [f"{finding.kind}: {finding.message}" for finding in bad]
+            mild = [finding for finding in report.findings if finding not in bad]
+            self.remarks += [f"{finding.kind}: {finding.message}" for finding in mild]
+
+
+def in_order(seed: int, usual: Run, run: Callable[[], Run], same: bool = True) -> list[str]:
+    """Return what is wrong with a run in another order, but for what is wrong in the usual one too.
+
+    same: its results must be those of the usual order, bit for bit.
+    """
+    try:
+        found = run()
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    known = set() if usual.report is None else {(each.kind, each.location) for each in usual.report.findings}
+    faults = [f"in order {seed}: {fault}" for fault in found.faults if not _is_known(fault, found.report, known)]
+    for name, result in found.results.items() if same else ():
+        before = usual.results[name]
+        changed = np.flatnonzero(_bits(result) != _bits(before))
+        if changed.size:
+            place = np.unravel_index(int(changed[0]), result.shape)
+            faults.append(
+                f"in order {seed}: {name} depends on the order of execution: at {[int(i) for i in place]} it is "
+                f"{result[place]}, and {before[place]} in the usual order"
+            )
+    return faults
+
+
+def _is_known(fault: str, report: Any, known: set[Any]) -> bool:
+    """True if a fault is a finding of an instruction of which the usual order has told the same."""
+    findings = [] if report is None else report.findings
+    return any(fault == f"{each.kind}: {each.message}" and (each.kind, each.location) in known for each in findings)
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).reshape(-1).view(f"u{x.itemsize}")
+
+
+def _run(backend: Any, problem: problems.Problem, case: Case, watch: Watch, order: int | None = None) -> Run:
+    """Run a problem once, in the usual order or in that of a seed."""
+    emulated = backend.device == "emulator"
+    if emulated:
+        backend.release_workspace()  # so that working memory, too, ends where this case needs no more
+    arrays = buffers.placed(backend, problem, case)
+    with plans_of(backend, case), watch.observing(order) if emulated else nullcontext() as report:
+        problem.run(backend, {name: buffer.array for name, buffer in arrays.items()})
+        backend.synchronize()
+    faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend))]
+    found = Run({name: arrays[name].read(backend) for name in problem.expected}, faults, [])
+    found.judge(report if watch.observe else None, watch)
+    return found
 
 
 def on_chip(arch: str) -> AbstractContextManager[Any]:
@@ -136,7 +248,12 @@ def plans_of(backend: Any, case: Case) -> Iterator[None]:
 
 
 def run_cases(
-    cases: Iterable[Case], backend: str, device: str | None = None, *, observe: bool = False, jobs: int | None = None
+    cases: Iterable[Case],
+    backend: str,
+    device: str | None = None,
+    *,
+    watch: Watch = Watch(),
+    jobs: int | None = None,
 ) -> Iterator[Outcome]:
     """Run cases on the named backend in worker processes, and give each outcome as it comes.
 
@@ -146,7 +263,7 @@ def run_cases(
     """
     if device != "cpu":
         cache.ensure_writable()
-    workers = [_Worker(backend, device, observe) for _ in range(jobs or _default_jobs(device))]
+    workers = [_Worker(backend, device, watch) for _ in range(jobs or _default_jobs(device))]
     waiting = iter(cases)
     try:
         busy = {worker for worker in workers if worker.start_next(waiting)}
@@ -178,8 +295,9 @@ def worker_context() -> Any:
 class _Worker:
     """A process that runs one case at a time."""
 
-    def __init__(self, backend: str, device: str | None, observe: bool) -> None:
-        self._settings = (backend, device, observe)
+    def __init__(self, backend: str, device: str | None, watch: Watch) -> None:
+        self._settings = (backend, device, watch)
+        self._patience = PATIENCE * (1 + len(watch.orders))
         self._case: Case | None = None
         self._start()
 
@@ -213,8 +331,8 @@ class _Worker:
                 if self._may_be_spoiled(outcome):
                     self._replace()
                 return outcome
-        elif time.monotonic() - self._since > PATIENCE:
-            fault = f"it did not end within {PATIENCE:g} s"
+        elif time.monotonic() - self._since > self._patience:
+            fault = f"it did not end within {self._patience:g} s"
         else:
             return None
         self._replace()
@@ -266,7 +384,7 @@ def _uninterrupted() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _serve(connection: Connection, name: str, device: str | None, observe: bool) -> None:
+def _serve(connection: Connection, name: str, device: str | None, watch: Watch) -> None:
     """A worker's life: answer cases with outcomes until the other end closes."""
     made: dict[str, Backend] = {}
     while True:
@@ -278,7 +396,7 @@ def _serve(connection: Connection, name: str, device: str | None, observe: bool)
             with on_chip(case.arch):
                 if case.arch not in made:
                     made[case.arch] = backends.get(name, device)
-                outcome = run_case(made[case.arch], case, observe)
+                outcome = run_case(made[case.arch], case, watch)
         except Exception as error:  # such as no memory, or no backend any more: the next case may have better luck
             outcome = Outcome(case, faults=(f"{type(error).__name__}: {error}",))
         connection.send(outcome)
@@ -286,14 +404,6 @@ def _serve(connection: Connection, name: str, device: str | None, observe: bool)
 
 def _default_jobs(device: str | None) -> int:
     return 1 if device == "gpu" else len(os.sched_getaffinity(0))
-
-
-def _observer(backend: Backend) -> AbstractContextManager[Any]:
-    if backend.device != "emulator":
-        return nullcontext()
-    from gpubp import emulator
-
-    return emulator.observe(races=True, uninitialised=True, traffic=True)
 
 
 def _traffic(report: Any) -> Traffic:

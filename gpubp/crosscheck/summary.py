@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpubp.crosscheck.cases import OPTIONS
 from gpubp.crosscheck.compilation import CompiledKernel
-from gpubp.crosscheck.runner import Outcome, Traffic
+from gpubp.crosscheck.runner import Outcome, Traffic, Watch
 from gpubp.files import check_path, write_bytes
 
 if TYPE_CHECKING:
@@ -70,26 +71,29 @@ class CrossCheck:
     """The outcomes of a run on one backend and device.
 
     Attributes:
-        observed: with the emulated device's observers.
+        watch: how the emulated device's runs were watched.
         rows: by architecture ("" for the device's own), primitive, variant and dtype.
         compiled: what was compiled for every architecture, by primitive and architecture.
         misfits: the kernels among it that a chip has no room for, or that could not be compiled.
         absent: number of kernels that a chip cannot have, by architecture and what the planning said.
+        remarks: findings whose grade makes them no faults, and in how many cases each was found.
     """
 
     backend: str
     device: str
-    observed: bool = False
+    watch: Watch = field(default_factory=Watch)
     rows: dict[tuple[str, str, str, str], Tally] = field(default_factory=dict)
     failures: list[Outcome] = field(default_factory=list)
     compiled: dict[tuple[str, str], KernelTally] = field(default_factory=dict)
     misfits: list[CompiledKernel] = field(default_factory=list)
     absent: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
         case = outcome.case
         self.rows.setdefault((case.arch, case.primitive, case.variant, case.dtype), Tally()).add(outcome)
+        self.remarks.update(outcome.remarks)
         if not outcome.passed:
             self.failures.append(outcome)
 
@@ -101,6 +105,11 @@ class CrossCheck:
         self.compiled.setdefault((kernel.case.primitive, kernel.arch), KernelTally()).add(kernel)
         if kernel.complaint:
             self.misfits.append(kernel)
+
+    @property
+    def observed(self) -> bool:
+        """True if the emulated device's observers were on."""
+        return self.watch.observe
 
     @property
     def cases(self) -> int:
@@ -118,9 +127,14 @@ class CrossCheck:
         return max(self.failures, key=lambda outcome: outcome.share, default=None)
 
     def command(self, outcome: Outcome) -> str:
-        """Return the command that runs one case again."""
-        observe = " --observe" if self.observed else ""
-        return f"gpubp check --backend {self.backend} --device {self.device}{observe} --case {outcome.case.name}"
+        """Return the command that runs one case again, in the order of execution in which it failed."""
+        watch, usual = self.watch, Watch()
+        options = ["--observe"] if watch.observe else []
+        options += ["--fail-at", watch.fail_at] if watch.fail_at != usual.fail_at else []
+        options += ["--suppressions", str(watch.suppressions)] if watch.suppressions is not None else []
+        options += ["--order", str(outcome.order)] if outcome.order is not None else []
+        words = ["gpubp", "check", "--backend", self.backend, "--device", self.device, *options]
+        return shlex.join([*words, "--case", outcome.case.name])
 
     @property
     def tables(self) -> list[Table]:
@@ -187,6 +201,8 @@ class CrossCheck:
         lines += [f"- {kernel.case.name}: {kernel.complaint}" for kernel in self.misfits]
         for outcome in self.failures:
             lines += [f"`{self.command(outcome)}`", "", "```", outcome.complaint(), "```", ""]
+        if self.remarks:
+            lines += ["", "## Findings below the grade that fails", "", *(f"- {text}" for text in self.remarks)]
         return "\n".join(lines).rstrip() + "\n"
 
     def to_json(self) -> str:
@@ -214,6 +230,7 @@ class CrossCheck:
                 ],
                 "compiled": [dict(zip(COMPILED_HEADERS, cells, strict=True)) for cells in self._compiled_rows()],
                 "absent": self.absences(),
+                "remarks": dict(self.remarks),
                 "misfits": [{"case": each.case.name, "complaint": each.complaint} for each in self.misfits],
                 "failures": [
                     {"case": each.case.name, "complaint": each.complaint(), "command": self.command(each)}

@@ -64,15 +64,18 @@ class File:
         return sum(row.executed for row in self.rows)
 
 
-def files_of(lines: Iterable[Line]) -> list[File]:
+def files_of(lines: Iterable[Line], sources: Mapping[str, str] | None = None) -> list[File]:
     """Return the files that these lines come from, the one that executes most first.
 
-    Counts of kernels that share a line are summed.
+    Counts of kernels that share a line are summed. sources: the texts of sources that are in no file, by name.
     """
     by_file: dict[str, dict[int, list[Line]]] = {}
     for line in lines:
         by_file.setdefault(line.file, {}).setdefault(line.number, []).append(line)
-    files = [_file(path, counted, number) for number, (path, counted) in enumerate(sorted(by_file.items()), start=1)]
+    files = [
+        _file(path, counted, number, (sources or {}).get(path.rsplit("/", 1)[-1]))
+        for number, (path, counted) in enumerate(sorted(by_file.items()), start=1)
+    ]
     return sorted(files, key=lambda file: -file.executed)
 
 
@@ -86,8 +89,8 @@ def links_of(files: Iterable[File]) -> dict[str, str]:
     return found
 
 
-def _file(path: str, counted: Mapping[int, Sequence[Line]], number: int) -> File:
-    texts = _texts(path)
+def _file(path: str, counted: Mapping[int, Sequence[Line]], number: int, source: str | None) -> File:
+    texts = _texts(path) if source is None else source.splitlines()
     numbers = range(1, len(texts) + 1) if texts else sorted(counted)
     rows = [
         _row(line, f"f{number}-{line}", texts[line - 1] if texts else "", counted.get(line, ())) for line in numbers

@@ -332,6 +332,11 @@ def _difference(expected: Counter[Any], found: Counter[Any]) -> float:
     return max(abs(totals[0][key] - number) / max(number, 1) for key, number in totals[1].items()) or 1e-9
 
 
+def counts_of_launch(launch: RecordedLaunch) -> Counts:
+    """Return what one launch did."""
+    return _counts_of(_numbers_of(launch))
+
+
 def _counts_of(numbers: Counter[Any]) -> Counts:
     classes: Counter[str] = Counter()
     places: dict[tuple[str, int], tuple[Counter[str], dict[tuple[str, str], Counter[str]]]] = {}

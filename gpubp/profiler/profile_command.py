@@ -14,7 +14,7 @@ from gpubp.chips import Gpu
 from gpubp.errors import ArgumentError, BackendError, ConflictError, unknown_name
 from gpubp.files import check_path, write_bytes
 from gpubp.profiler.launches import BACKENDS
-from gpubp.profiler.profile import Profile, profile, separate_halves
+from gpubp.profiler.profiles import Profile, profile, separate_halves
 from gpubp.profiler.workloads import Workload
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpubp.profiler.counts import Counts
-from gpubp.profiler.profile import MODEL, KernelProfile, Profile, percent, rounded
+from gpubp.profiler.profiles import MODEL, KernelProfile, Profile, percent, rounded
+from gpubp.profiler.workloads import KernelLaunch
 from gpubp.training import plots
 
 if TYPE_CHECKING:
@@ -44,23 +45,24 @@ def _ratio(found: float, least: float) -> str:
     return f"{rounded(found / least)} × the least" if least else "where none is needed"
 
 
-def _sides(profile: Profile) -> str:
-    return "×".join(f"{side:,}" for side in profile.workload.shape)
-
-
 def title(profile: Profile) -> str:
     """Return what was profiled, and for which chip."""
     work = profile.workload
+    if isinstance(work, KernelLaunch):
+        return f"{work}: {profile.arch} on {profile.gpu.name}"
     option = {"update": f", {work.optimizer}"}.get(work.primitive, "")
     if work.primitive in ("dense_forward", "hidden_delta", "hadamard_derivative"):
         option = f", {work.activation}"
-    return f"{profile.title} {_sides(profile)}, {work.dtype}{option}: {profile.arch} on {profile.gpu.name}"
+    sides = "×".join(f"{side:,}" for side in work.shape)
+    return f"{profile.title} {sides}, {work.dtype}{option}: {profile.arch} on {profile.gpu.name}"
 
 
 def heading(profile: Profile) -> str:
     """Return what distinguishes a profile in a comparison."""
     if profile.title != profile.workload.primitive:
         return f"{profile.backend} in two kernels"
+    if isinstance(profile.workload, KernelLaunch):
+        return profile.title
     variant = profile.plan.variant if profile.plan is not None else ""
     return f"{profile.backend} {variant}".strip()
 
@@ -96,9 +98,18 @@ def summary(profile: Profile) -> dict[str, str]:
     """Return the figures of all of a profile's kernels together, by their names."""
     cost, flops = profile.cost, sum(kernel.counts.flops for kernel in profile.kernels)
     intensity, ridge = rounded(cost.intensity), rounded(profile.roofline.ridge)
-    found = {
-        "least flops": f"{amount(cost.flops)}; executed: {_ratio(flops, cost.flops)}",
-        "least bytes": f"{amount(cost.bytes, 'B')}; requested: {_ratio(profile.traffic, cost.bytes)}, in sectors",
+    if isinstance(profile.workload, KernelLaunch):
+        requested = f"{rounded(profile.traffic / cost.bytes)} × as much"
+        found = {
+            "flops": amount(flops),
+            "bytes touched": f"{amount(cost.bytes, 'B')}, each sector once; requested: {requested}, in sectors",
+        }
+    else:
+        found = {
+            "least flops": f"{amount(cost.flops)}; executed: {_ratio(flops, cost.flops)}",
+            "least bytes": f"{amount(cost.bytes, 'B')}; requested: {_ratio(profile.traffic, cost.bytes)}, in sectors",
+        }
+    found |= {
         "arithmetic intensity": f"{intensity} flops a byte; the ridge is at {ridge}",
     }
     if profile.bytes_in_flight:
@@ -160,9 +171,10 @@ def tables(profile: Profile, width: int = WIDE) -> list[Any]:
     """Return a profile as tables and sentences, for a terminal of this width."""
     columns = {_short(kernel.name): rows(profile, [kernel]) for kernel in profile.kernels}
     return [
-        _table(title(profile), {"the primitive": summary(profile)}),
+        _table(title(profile), {"the whole": summary(profile)}),
         _table("Its kernels" if len(columns) > 1 else "Its kernel", columns),
         lines_table(profile, width),
+        *([findings_table(profile)] if profile.findings else []),
         profile.limiter,
         counted_note(profile),
         MODEL,
@@ -250,8 +262,25 @@ def lines_table(profile: Profile, width: int) -> Table:
     return table
 
 
+def findings_table(profile: Profile) -> Table:
+    """Return what the observers found, the worst first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from gpubp.emulator.observe.findings import GRADES
+
+    table = Table(title=f"Findings: {len(profile.findings)}", title_justify="left")
+    for name in ("grade", "kind", "what"):
+        table.add_column(name)
+    for each in sorted(profile.findings, key=lambda each: (bool(each.reason), -GRADES.index(each.grade))):
+        table.add_row(f"intended: {each.reason}" if each.reason else each.grade, each.kind, Text(each.message))
+    return table
+
+
 def counted_note(profile: Profile) -> str:
     """Return a sentence on the shapes that were counted, and whether the counts hold for the requested shape."""
+    if isinstance(profile.workload, KernelLaunch):
+        return "Counted in one launch, as it is."
     if not profile.scaled:
         return "Counted at the shape itself."
     first, last = ("×".join(map(str, shape)) for shape in (profile.shapes[0], profile.shapes[-1]))
@@ -270,7 +299,7 @@ def _short(name: str) -> str:
 def _table(name: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
     from rich.table import Table
 
-    table = Table(title=name, title_justify="left", show_header=len(columns) > 1 or "the primitive" not in columns)
+    table = Table(title=name, title_justify="left", show_header=len(columns) > 1 or "the whole" not in columns)
     table.add_column("", style="bold", no_wrap=True)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -291,6 +320,7 @@ def picture(profiles: Sequence[Profile]) -> bytes:
     points = [
         plots.Point(heading(each), each.cost.intensity, each.limits.rate, COLOURS[number % 8], MARKERS[number % 8])
         for number, each in enumerate(profiles)
+        if each.cost.flops  # a kernel without any has no place on it
     ]
     file = io.BytesIO()
     plots.roofline(limits, points, title=title(first), note=MODEL, out=file, y_label="TFLOP/s, at most")

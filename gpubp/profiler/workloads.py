@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,47 @@ from gpubp.dtypes import ARITHMETIC, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.kernels.control import Control
 from gpubp.nn import activations, optimizers
+
+
+@dataclass(frozen=True)
+class KernelLaunch:
+    """One launch of any kernel, as it is run to count.
+
+    Attributes:
+        kernel: its name.
+        grid, block: their sides.
+        dtype: the kind of arithmetic, of `gpubp.dtypes.ARITHMETIC`.
+        shared_mem: bytes of shared memory that the launch asks for.
+        arguments: each in words, such as "float32 (1024,)".
+    """
+
+    kernel: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    dtype: str
+    shared_mem: int = 0
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def primitive(self) -> str:
+        """Return what is run, as for a primitive: the kernel."""
+        return self.kernel
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the size of it: blocks, and threads of a block."""
+        return math.prod(self.grid), math.prod(self.block)
+
+    def __str__(self) -> str:
+        sides = ["×".join(f"{side:,}" for side in _trimmed(each)) for each in (self.grid, self.block)]
+        return f"{self.kernel}, {sides[0]} blocks of {sides[1]} threads, {self.dtype}"
+
+
+def _trimmed(sides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sides without those of 1 at the end, but for the first."""
+    while len(sides) > 1 and sides[-1] == 1:
+        sides = sides[:-1]
+    return sides
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gpubp.report.page import Picture, Table, finite, picture, render
 
 if TYPE_CHECKING:
     from gpubp.bench.results import BenchResult, Record
-    from gpubp.profiler.profile import Profile
+    from gpubp.profiler.profiles import Profile
 
 FORMAT = "gpubp report"
 VERSION = 1
@@ -267,8 +267,8 @@ def _modelled(profiles: Sequence[Profile]) -> str:
 
 
 def _profile(profiles: Sequence[Profile]) -> dict[str, Any]:
-    from gpubp.profiler.profile import MODEL, percent
     from gpubp.profiler.profile_tables import counted_note, heading, rows
+    from gpubp.profiler.profiles import MODEL, percent
 
     cells = []
     for each in profiles:
@@ -289,8 +289,8 @@ def _profile(profiles: Sequence[Profile]) -> dict[str, Any]:
 
 def _roofline(profiles: Sequence[Profile]) -> Picture:
     """Return all profiles under the chip's roofline, a colour for each primitive, a marker for each kernel."""
-    from gpubp.profiler.profile import MODEL
     from gpubp.profiler.profile_tables import COLOURS, MARKERS, heading
+    from gpubp.profiler.profiles import MODEL
     from gpubp.training import plots
 
     first = profiles[0]

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from gpubp.profiler import profile_tables
 from gpubp.profiler.annotated_source import File, Row, files_of, links_of
-from gpubp.profiler.profile import Profile, percent
+from gpubp.profiler.profiles import Profile, percent
 from gpubp.report.page import Picture, Table, finite, render
 
 INSTRUCTIONS, SHARE = "instructions", "share"
@@ -27,7 +27,7 @@ def page(profile: Profile, command: str) -> str:
         profile: the profile.
         command: the command line that made it.
     """
-    files = files_of([line for kernel in profile.kernels for line in kernel.counts.lines])
+    files = files_of([line for kernel in profile.kernels for line in kernel.counts.lines], profile.sources)
     executed = sum(file.executed for file in files)
     shown = profile_tables.tables(profile)
     title = profile_tables.title(profile)

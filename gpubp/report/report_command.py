@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gpubp.bench.results import BenchResult
-    from gpubp.profiler.profile import Profile
+    from gpubp.profiler.profiles import Profile
 
 BACKENDS = ("cupy", "numba")
 """Those with kernels."""
@@ -180,8 +180,8 @@ def _profile(found: list[Profile], backends: Sequence[str], choice: Choice, prog
     """Profile the primitives with each backend's kernels, as on the machine's GPU if its figures are known."""
     from gpubp import chips
     from gpubp.bench import works
-    from gpubp.profiler.profile import profile
     from gpubp.profiler.profile_command import DEFAULT_SHAPES
+    from gpubp.profiler.profiles import profile
     from gpubp.profiler.workloads import Workload
 
     devices = detection.driver().devices

@@ -233,7 +233,7 @@ def test_capture_is_refused(backend):
 
 def check(backend, chosen):
     for case in chosen:
-        outcome = runner.run_case(backend, case, observe=True)
+        outcome = runner.run_case(backend, case, runner.Watch(observe=True))
         assert outcome.passed, f"{case.name}: {outcome.complaint()}"
 
 

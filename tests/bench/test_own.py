@@ -75,11 +75,11 @@ def test_an_output_that_nothing_writes_is_found(monkeypatch):
 def test_calls_take_turns_at_arrays_that_no_cache_holds(monkeypatch):
     work = Primitive("bias_gradient", (16, 16))
     nbytes = 16 * 16 * 4 + 16 * 4
-    monkeypatch.setattr(runners, "_last_cache", lambda: 5 * nbytes)
+    monkeypatch.setattr(runners, "last_cache", lambda: 5 * nbytes)
     assert len(own.make(work).calls) == 10
-    monkeypatch.setattr(runners, "_last_cache", lambda: 2**40)
+    monkeypatch.setattr(runners, "last_cache", lambda: 2**40)
     assert len(own.make(work).calls) == runners.MAX_COPIES
-    monkeypatch.setattr(runners, "_last_cache", lambda: 1)
+    monkeypatch.setattr(runners, "last_cache", lambda: 1)
     assert len(own.make(work).calls) == 1
 
 

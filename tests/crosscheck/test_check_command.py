@@ -144,11 +144,11 @@ def test_the_command_of_a_failure_names_its_case():
 
 
 def test_the_command_of_what_was_observed_observes():
-    from gpubp.crosscheck.runner import Outcome
+    from gpubp.crosscheck.runner import Outcome, Watch
     from gpubp.crosscheck.summary import CrossCheck
 
     case = Selection(("scale",)).cases(())[0]
-    assert " --observe " in CrossCheck("cupy", "emulator", observed=True).command(Outcome(case, faults=("race",)))
+    assert " --observe " in CrossCheck("cupy", "emulator", Watch(observe=True)).command(Outcome(case, faults=("race",)))
 
 
 def test_cases_for_an_older_chip_run_by_default_where_kernels_have_paths_for_it():

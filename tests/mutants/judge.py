@@ -153,7 +153,7 @@ class Judge:
         # observers take long, and load the same for each instance of a kernel
         alike = (each for each in self.instances[language] if each.launch.kernel == instance.launch.kernel)
         with runner.on_chip(instance.arch):
-            runner.run_case(backend, instance.cases[0], observe=not any(each.ptx for each in alike))
+            runner.run_case(backend, instance.cases[0], runner.Watch(not any(each.ptx for each in alike)))
         instance.ptx = strip(ptx)
 
     # --- mutants ------------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ class _Slot:
                 tell(**told)
                 signal.setitimer(signal.ITIMER_PROF, RUN_SECONDS)
                 with runner.on_chip(case.arch):
-                    outcome = runner.run_case(backend(case.arch), case, observe)
+                    outcome = runner.run_case(backend(case.arch), case, runner.Watch(observe))
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 if not outcome.passed:
                     return {"outcome": KILLED, "reason": outcome.complaint()[:300], **told}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpubp import chips
-from gpubp.profiler.profile import KernelProfile, profile
+from gpubp.profiler.profiles import KernelProfile, profile
 from gpubp.profiler.workloads import Workload
 from gpubp.toolchain import process
 

@@ -32,9 +32,14 @@ def make(work: Work, threads: int = 1, fused: bool = False) -> Runner:
     cupy = array_module()
     problem = runners.problem_of(work)
     bind = _planned(work.name, cupy) if fused else partial(partial, FUNCTIONS[work.name], cupy)
+    return runners.of_primitive(problem, cupy.array, bind, cupy.asnumpy, elapsed=elapsed, flush=flush())
+
+
+def flush() -> Call:
+    """Return what empties the device's caches."""
+    cupy = array_module()
     source, out = (cupy.zeros(runners.FLUSHED_BYTES // 2 // 4, "float32") for _ in range(2))
-    flush = runners.flush_of(lambda: cupy.copyto(out, source))
-    return runners.of_primitive(problem, cupy.array, bind, cupy.asnumpy, elapsed=elapsed, flush=flush)
+    return runners.flush_of(lambda: cupy.copyto(out, source))
 
 
 def elapsed(work: Call) -> float:

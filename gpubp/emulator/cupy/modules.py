@@ -39,6 +39,7 @@ class _Binary:
     lowered_names: Mapping[str, str]
     ptx_version: int
     arch: str
+    cubin: bytes
 
 
 class RawModule:
@@ -123,7 +124,7 @@ class RawModule:
 
     def _load_source(self) -> _Binary:
         compiled = self._compiled()
-        return _binary(compiled.ptx, compiled.resources, compiled.lowered_names, self.code or "")
+        return _binary(compiled.ptx, compiled.resources, compiled.lowered_names, compiled.cubin, self.code or "")
 
 
 class RawKernel:
@@ -240,28 +241,34 @@ class RawKernel:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def _resources(self) -> Resources:
+    def resources(self) -> Resources:
+        """Return what the kernel needs, as ptxas reports it."""
         return self._module._load().resources[self.kernel.name]
+
+    @property
+    def cubin(self) -> bytes:
+        """Return the machine code of the kernel's module."""
+        return self._module._load().cubin
 
     @property
     def num_regs(self) -> int:
         """Return the number of registers of a thread."""
-        return self._resources.registers
+        return self.resources.registers
 
     @property
     def shared_size_bytes(self) -> int:
         """Return the static shared memory of a block in bytes."""
-        return self._resources.shared_bytes
+        return self.resources.shared_bytes
 
     @property
     def local_size_bytes(self) -> int:
         """Return the stack frame of a thread in bytes."""
-        return self._resources.local_bytes
+        return self.resources.local_bytes
 
     @property
     def const_size_bytes(self) -> int:
         """Return the constant memory beyond the parameters in bytes."""
-        return self._resources.constant_bytes
+        return self.resources.constant_bytes
 
     @property
     def max_threads_per_block(self) -> int:
@@ -340,11 +347,12 @@ def _load_file(path: Path) -> _Binary:
             )
         _check_loads(compiled.arch, same_major=True)
         # A file has lowered names only, as in CuPy.
-        return _binary(compiled.ptx, compiled.resources, {})
+        return _binary(compiled.ptx, compiled.resources, {}, compiled.cubin)
     ptx = path.read_text(encoding="utf-8")
     _check_loads(_target(ptx), same_major=False)
-    resources = assemble(ptx, current_arch()).resources
-    binary = _binary(ptx, resources, {})
+    assembled = assemble(ptx, current_arch())
+    resources = assembled.resources
+    binary = _binary(ptx, resources, {}, assembled.cubin)
     # Shared memory that is declared outside of a kernel is not in ptxas' report of it.
     counted = {
         name: replace(used, shared_bytes=binary.module.kernel(name).static_shared_bytes)
@@ -353,7 +361,9 @@ def _load_file(path: Path) -> _Binary:
     return replace(binary, resources=counted)
 
 
-def _binary(ptx: str, resources: Mapping[str, Resources], lowered_names: Mapping[str, str], code: str = "") -> _Binary:
+def _binary(
+    ptx: str, resources: Mapping[str, Resources], lowered_names: Mapping[str, str], cubin: bytes, code: str = ""
+) -> _Binary:
     target = _target(ptx)
     major, minor = compute_capability(target)
     return _Binary(
@@ -362,6 +372,7 @@ def _binary(ptx: str, resources: Mapping[str, Resources], lowered_names: Mapping
         lowered_names,
         10 * major + minor,
         target,
+        cubin,
     )
 
 

@@ -86,7 +86,8 @@ class Report:
     """What the observers saw; prints as tables. Counts are over threads: one instruction of a full warp counts 32.
 
     `suppressed` are the findings that are said to be intended (suppressions.py). `lines` are the instructions by class
-    of each kernel and source line. `order` is the seed of the order of execution; None: the usual one.
+    of each kernel and source line. `footprint` are the bytes of global memory that threads
+    read and wrote, each 32-byte sector once. `order` is the seed of the order of execution; None: the usual one.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -97,6 +98,7 @@ class Report:
     bytes: dict[str, Bytes] = field(default_factory=dict)
     accesses: list[LineAccesses] = field(default_factory=list)
     launches: Counter[str] = field(default_factory=Counter)
+    footprint: Bytes = field(default_factory=Bytes)
     order: int | None = None
 
     @property

@@ -44,6 +44,8 @@ from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, 
 _KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.STORE, "async": shadow.STORE}
 _ROOM = 1024
 """Races of one instruction that are looked at in one go, if a single access cannot have more."""
+SECTOR = 32
+"""Bytes that global memory moves at once."""
 _MOST_CELLS = 32
 """Cells of the shadow that one access covers: its bytes."""
 
@@ -181,6 +183,7 @@ class Observer:
         self._lines: dict[tuple[Any, ...], LineAccesses] = {}
         self._places: dict[int, Clock] = {}  # what was published where in memory, by host address
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
+        self._touched = {name: np.zeros(0, np.uint8) for name in ("read", "written")}  # sectors of global memory
         self.memory = Definedness(self._found, uninitialised)
 
     def release(self) -> None:
@@ -188,6 +191,7 @@ class Observer:
         self.waves.clear()
         self._watched.clear()
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
+        self._touched.clear()
         self.memory.release()
 
     # -- the host -----------------------------------------------------------------------------------------------------
@@ -251,6 +255,8 @@ class Observer:
             threads[0] = 0
         for site in self._sites:
             self._add_site(site)
+        read, written = (int(np.count_nonzero(self._touched[name])) for name in ("read", "written"))
+        self.report.footprint = Bytes(SECTOR * read, SECTOR * written)
         self._publish()
 
     def _publish(self) -> None:
@@ -410,17 +416,30 @@ class Observer:
         return self._site_of[key]
 
     def _traffic_step(self, machine: Machine, site: _Site) -> Callable[[Array], None]:
+        moves = {"load": ("read",), "atomic": ("read", "written")}.get(site.kind, ("written",))
+
         def count(pointers: Array) -> None:
             active = machine.active
             site.threads += active.count
             if site.space == "global":
                 shadow.count_sectors(pointers, site.nbytes, active.lanes, active.count, site.totals)
+                for name in moves:
+                    self._touch(name, pointers, site.nbytes, active.count)
             elif site.space == "shared":
                 shadow.count_conflicts(
                     pointers, machine.shared_bases, site.nbytes, active.lanes, active.count, site.totals
                 )
 
         return count
+
+    def _touch(self, name: str, pointers: Array, nbytes: int, count: int) -> None:
+        """Note the sectors of global memory that accesses read or write."""
+        sectors = -(-MEMORY.extent // SECTOR)
+        if self._touched[name].size < sectors:
+            grown = np.zeros(sectors, np.uint8)
+            grown[: self._touched[name].size] = self._touched[name]
+            self._touched[name] = grown
+        shadow.touch(pointers, MEMORY.host_base, nbytes, count, self._touched[name])
 
     def _race_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
         orders = watched.by_memory and site.strong and not is_of_mbarrier(site.instruction)

@@ -260,6 +260,16 @@ def count_sectors(pointers, nbytes, lanes, count, totals):
 
 
 @loop
+def touch(pointers, base, nbytes, count, touched):
+    """Mark the 32-byte sectors that accesses touch."""
+    size = touched.size << 5
+    for i in range(count):
+        first = _place(pointers[i], base, nbytes, size)
+        for sector in range(first >> 5, ((first + nbytes - 1) >> 5) + 1):
+            touched[sector] = 1
+
+
+@loop
 def _insert(values, size, value):
     """Add a value to the first `size` of an array unless it is there; neighbours are usually equal or ascending."""
     for index in range(size - 1, -1, -1):

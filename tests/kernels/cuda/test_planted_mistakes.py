@@ -111,9 +111,9 @@ def test_a_case_fails_on_the_mistake_alone(mistake, tmp_path):
     assert text.count(mistake.old) == 1, f"{mistake.file} has changed: write the mistake anew"
     tried = parse(mistake.case)
     with runner.on_chip(tried.arch):
-        assert runner.run_case(CupyBackend("emulator"), tried, observe=True).passed
+        assert runner.run_case(CupyBackend("emulator"), tried, runner.Watch(observe=True)).passed
         path.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
-        outcome = runner.run_case(CupyBackend("emulator", kernels=folder), tried, observe=True)
+        outcome = runner.run_case(CupyBackend("emulator", kernels=folder), tried, runner.Watch(observe=True))
     assert not outcome.passed
     assert "CompileError" not in outcome.complaint()
     print(outcome.complaint().splitlines()[0])

@@ -1,9 +1,9 @@
-"""The profile of a primitive: what its kernels need, what they do, and what limits them on a chip."""
+"""The profile of a primitive or of any kernel: what its kernels need, what they do, and what limits them on a chip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gpubp import chips
@@ -16,10 +16,11 @@ from gpubp.profiler.launches import RecordedLaunch, recording
 from gpubp.profiler.limits import ARITHMETIC, ISSUE, MEMORY, SHARED, Limits, global_passes, limits, one_after_another
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.occupancy import Occupancy, Waves, occupancy, waves
-from gpubp.profiler.workloads import Workload
+from gpubp.profiler.workloads import KernelLaunch, Workload
 
 if TYPE_CHECKING:
     from gpubp.backends.plans import Plan
+    from gpubp.emulator.observe.findings import Finding
     from gpubp.toolchain.ptxas import Resources
 
 DEFAULT_CHIP = "H100"
@@ -60,11 +61,11 @@ class KernelProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """One primitive at one shape, on one chip.
+    """One primitive at one shape, or one launch of any kernel, on one chip.
 
     Attributes:
-        title: what was profiled: the primitive, or its parts.
-        workload: the primitive.
+        title: what was profiled: the primitive, its parts, or the kernel.
+        workload: the primitive, or the launch.
         backend: whose kernels.
         arch: what they are compiled for.
         plan: of a product.
@@ -73,10 +74,12 @@ class Profile:
         exact, error: True if the counts hold exactly for the workload's shape, and if not by how much a check was
             off.
         limits: what keeps it from being faster.
+        findings: what the observers of a kernel's launch found, and suppressed.
+        sources: texts of the kernel's sources that are in no file, by name.
     """
 
     title: str
-    workload: Workload
+    workload: Workload | KernelLaunch
     backend: str
     arch: str
     gpu: Gpu
@@ -88,6 +91,8 @@ class Profile:
     exact: bool
     error: float
     limits: Limits
+    findings: tuple[Finding, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def roofline(self) -> Roofline:
@@ -129,6 +134,17 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, as JSON can hold it."""
         found = asdict(self)
+        del found["sources"]
+        found["findings"] = [
+            {
+                "grade": each.grade,
+                "kind": each.kind,
+                "message": each.message,
+                "count": each.count,
+                "reason": each.reason,
+            }
+            for each in self.findings
+        ]
         found["gpu"] = {"key": self.gpu.key, "name": self.gpu.name, "source": self.gpu.source}
         found["note"] = MODEL
         found["limiter"] = self.limiter
@@ -215,7 +231,7 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
     with recording(backend, gpu, arch) as (device, launches):
         counted = [count(part, device, launches) for part in parts]
     kernels_of = [
-        [_kernel(gpu, launch, counts) for launch, counts in zip(each.launches, each.counts, strict=True)]
+        [kernel_profile(gpu, launch, counts) for launch, counts in zip(each.launches, each.counts, strict=True)]
         for each in counted
     ]
     limits_of = [
@@ -255,7 +271,8 @@ def _sum(costs: Iterable[Cost]) -> Cost:
     )
 
 
-def _kernel(gpu: Gpu, launch: RecordedLaunch, counts: Counts) -> KernelProfile:
+def kernel_profile(gpu: Gpu, launch: RecordedLaunch, counts: Counts) -> KernelProfile:
+    """Return what a launch needs and does on a chip."""
     held = occupancy(gpu.multiprocessor, launch.threads, launch.resources.registers, launch.shared_bytes)
     code, unread = None, ""
     try:
@@ -302,7 +319,8 @@ def _sentence(profile: Profile) -> str:
         why = reasons[name](profile, main)
         if name != MEMORY and profile.limits.balance < 0.995:
             why += f", and the busiest multiprocessor has {percent(1 / profile.limits.balance - 1)} more than its part"
-    return f"Limited by {name}: {why}; at most {percent(profile.peak_share)} of the peak rate."
+    share = f"; at most {percent(profile.peak_share)} of the peak rate" if profile.cost.flops else ""
+    return f"Limited by {name}: {why}{share}."
 
 
 def _of_memory(profile: Profile, main: KernelProfile) -> str:
@@ -316,6 +334,8 @@ def _of_arithmetic(profile: Profile, main: KernelProfile) -> str:
 
 def _of_issue(profile: Profile, main: KernelProfile) -> str:
     code = main.machine_code
+    if not main.counts.flops:
+        return f"it has no floating-point operations, and most instructions are for {main.counts.busiest()}"
     if code is None or not code.main_loop or profile.plan is None:
         each = main.counts.executed / max(main.counts.flops, 1)
         return f"{each:.2g} instructions a flop, most of them for {main.counts.busiest()}"
