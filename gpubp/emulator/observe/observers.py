@@ -37,7 +37,8 @@ from gpubp.emulator.observe.suppressions import load as load_suppressions
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 
-_KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.STORE, "async": shadow.STORE}
+_KINDS = {"load": shadow.LOAD, **dict.fromkeys(("store", "atomic", "async", "free"), shadow.STORE)}
+_VERBS = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to", "free": "frees"}
 _ROOM = 1024
 """Races of one instruction that are looked at in one go, if a single access cannot have more."""
 _MOST_CELLS = 32
@@ -129,7 +130,6 @@ class _Watched:
         self.shared_states = np.zeros(0, np.uint8)
         self.local_states = np.zeros(0, np.uint8)
         self.shared_size = shape[0] * shape[1]
-        self.local_size = machine.local.size
 
 
 def _granularity(machine: Machine, space: str) -> int:
@@ -167,6 +167,7 @@ class Observer:
         self._places: dict[int, Clock] = {}  # what was published where in memory, by host address
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
         self._global_states = np.zeros(0, np.uint8)
+        self._global_bits = 0  # log2 of the bytes that a cell stands for
         if uninitialised:
             self._note_present_memory()
 
@@ -227,7 +228,8 @@ class Observer:
             start = machine.parameter_address - ARENA_BASE
             self._global_states[start : start + machine.parameter_bytes.size] = shadow.DEFINED
         if self.races:
-            self._global_cells = np.zeros(((MEMORY.extent >> watched.bits["global"]) + 1, shadow.CELL), np.int32)
+            self._global_bits = watched.bits["global"]
+            self._global_cells = np.zeros(((MEMORY.extent >> self._global_bits) + 1, shadow.CELL), np.int32)
             self._places.clear()
         self.report.launches[machine.program.name] += 1
 
@@ -247,7 +249,7 @@ class Observer:
         if self.races or self.uninitialised:
             watched.shared_states = np.zeros(watched.shared_size, np.uint8)
         if self.uninitialised:
-            watched.local_states = np.zeros(watched.local_size, np.uint8)
+            watched.local_states = np.zeros(machine.local.size, np.uint8)
 
     def end_launch(self, machine: Machine) -> None:
         """Add what was counted to the report."""
@@ -511,9 +513,9 @@ class Observer:
 
     def _race_message(self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool) -> str:
         block, index = machine.thread_of_grid(thread)
-        verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to"}[site.kind]
+        verb = _VERBS[site.kind]
         where = "the same block" if block == machine.block_index(lane) else f"block {block}"
-        other_verb = "writes" if wrote else "reads"
+        other_verb = "frees" if other.kind == "free" else "writes" if wrote else "reads"
         return (
             f"{machine.where(site.instruction, lane)} {verb} {site.space} memory that {where}, thread {index} "
             f"{other_verb} at {other.instruction.location or other.instruction.text}, with nothing to order the two"
@@ -567,6 +569,52 @@ class Observer:
         if self.uninitialised:
             start = lane * machine.local.shape[1] + offset
             self._state(machine).local_states[start : start + nbytes] = shadow.DEFINED
+
+    def local_grown(self, machine: Machine, before: int) -> None:
+        """The local memory of each lane is larger than `before`."""
+        if self.uninitialised:
+            watched = self._state(machine)
+            grown = np.zeros(machine.local.shape, np.uint8)
+            if watched.local_states.size:
+                grown[:, :before] = watched.local_states.reshape(machine.lanes, before)
+            watched.local_states = grown.reshape(-1)
+
+    def frames_made(self, machine: Machine, lanes: Array, frames: Array, nbytes: int) -> None:
+        """Lanes have called functions, whose frames begin at these addresses of their local memory."""
+        if self.uninitialised:
+            pointers = machine.local_bases[lanes] + frames
+            states = self._state(machine).local_states
+            shadow.set_state(states, machine.local.ctypes.data, pointers, nbytes, lanes.size, shadow.UNWRITTEN)
+
+    def local_copied(self, machine: Machine, lanes: Array, source: Array, target: Array, nbytes: int) -> None:
+        """Arguments or results have been copied within local memory."""
+        if self.uninitialised:
+            states = self._state(machine).local_states.reshape(machine.lanes, -1)
+            places = np.arange(nbytes)
+            rows = lanes[:, None]
+            states[rows, target[:, None] + places] = states[rows, source[:, None] + places]
+
+    def block_allocated(self, address: int, nbytes: int) -> None:
+        """A kernel has allocated memory: nobody has accessed it yet."""
+        if self.races and self._global_cells.size:
+            bits = self._global_bits
+            first = (address - ARENA_BASE) >> bits
+            end = first + (nbytes >> bits) + 1
+            if end > self._global_cells.shape[0]:
+                grown = np.zeros((2 * end, shadow.CELL), np.int32)
+                grown[: self._global_cells.shape[0]] = self._global_cells
+                self._global_cells = grown
+            self._global_cells[first:end] = 0
+
+    def block_freed(self, machine: Machine, instruction: Instruction, lane: int, address: int, nbytes: int) -> None:
+        """A lane has freed a block of the heap: to the detector of races it has written all of it."""
+        if self.races:
+            size = 1 << self._global_bits
+            site = self._site(machine, instruction, "global", size, "free")
+            first = MEMORY.host_base + address - ARENA_BASE
+            pointers = np.arange(first, first + nbytes, size)
+            lanes = np.full(pointers.size, lane)
+            self._check_races(machine, self._state(machine), site, pointers, lanes, False, lanes.size)
 
     def copy_completed(
         self, machine: Machine, instruction: Instruction, lanes: Array, targets: Array, nbytes: int
@@ -626,7 +674,7 @@ _LANEWISE_CLASSES = {
 _CLASSES = {
     **dict.fromkeys(("shfl", "vote", "match", "redux", "elect", "activemask"), "warp"),
     **dict.fromkeys(("bar", "barrier", "membar", "fence"), "barrier"),
-    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "trap"), "control"),
+    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "return", "trap"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
     "mma": "tensor",
     "ldmatrix": "load shared",

@@ -11,7 +11,8 @@ import heapq
 from collections.abc import Iterator
 
 from gpubp.emulator.program.cfg import EXIT, Block, Program
-from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Vector
+from gpubp.emulator.program.inlining import ALLOCATORS
+from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Symbol, Vector
 
 _MEMORY = ("st", "red", "stmatrix", "cp", "prefetch", "prefetchu", "discard", "applypriority", "membar", "fence")
 _CONTROL = (
@@ -20,6 +21,7 @@ _CONTROL = (
     "ret",
     "exit",
     "call",
+    "return",
     "trap",
     "brkpt",
     "nanosleep",
@@ -69,10 +71,13 @@ _ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
 
 
 def depends_on_atomic_order(program: Program) -> bool:
-    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used."""
+    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used. So does
+    that of malloc and free, in addresses and in who finds the heap full."""
     instructions = [instruction for block in program.blocks for instruction in _all(block)]
     read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
     for instruction in instructions:
+        if any(isinstance(operand, Symbol) and operand.name in ALLOCATORS for operand in instruction.operands):
+            return True
         if instruction.opcode not in ("atom", "red") or instruction.modifiers[0].startswith("shared"):
             continue
         free = instruction.modifiers[-1][0] in "usb" and instruction.modifiers[-1][:2] != "bf"
@@ -105,6 +110,16 @@ def allocate(program: Program) -> dict[str, Slot]:
         slots[name] = (kind, number)
         heapq.heappush(active, (last[name], kind, number))
     return slots
+
+
+def saved(program: Program) -> dict[int, list[str]]:
+    """Return for each call the registers that the caller needs afterwards: the functions called may overwrite them, as
+    they share their storage."""
+    calls = [
+        index for index, block in enumerate(program.blocks) if block.end is not None and block.end.opcode == "call"
+    ]
+    live_out = _liveness(program.blocks)[1] if calls else []
+    return {index: sorted(live_out[index]) for index in calls}
 
 
 def _intervals(program: Program) -> tuple[dict[str, int], dict[str, int], set[str]]:
