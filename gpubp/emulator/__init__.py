@@ -38,7 +38,7 @@ What it offers
   emulated and on NumPy arrays; `cuda.to_device`, `cuda.device_array`, ...; inside kernels all that `numba.cuda` has.
 - `observe()`, which turns observers on for a block of code and gives a report.
 - `use(arch)`, which chooses the chip: kernels are compiled for it, and launches are held against its limits.
-- `limits(...)`, which sets how long a launch may go on.
+- `limits(...)`, which sets how long a launch may go on, and how large the stack and the heap of its threads are.
 
 What it finds
 -------------
@@ -112,6 +112,7 @@ from gpubp.emulator.cupy.arrays import (
 )
 from gpubp.emulator.cupy.modules import RawKernel, RawModule
 from gpubp.emulator.errors import (
+    CallError,
     DeadlockError,
     DivergenceError,
     EmulatorError,
@@ -126,6 +127,7 @@ from gpubp.emulator.limits import limits
 from gpubp.emulator.observe.observers import observe
 
 __all__ = [
+    "CallError",
     "DeadlockError",
     "DivergenceError",
     "EmulatorError",

@@ -20,6 +20,13 @@ _NO_EFFECT = frozenset(
 )
 
 
+#: What the emulated device does not have.
+_MISSING = {
+    **dict.fromkeys(("tex", "tld4", "txq"), "textures are not emulated"),
+    **dict.fromkeys(("suld", "sust", "sured", "suq"), "surfaces are not emulated"),
+}
+
+
 class BoundBlock(NamedTuple):
     """A block's instructions for when no living lane stands aside, and for when some do."""
 
@@ -55,6 +62,8 @@ def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     if instruction.opcode in _NO_EFFECT:
         observer = machine.observer
         return always(lambda: observer.fence(machine)) if observer is not None and is_fence(instruction) else None
+    if instruction.opcode in _MISSING:
+        raise machine.unsupported(instruction, _MISSING[instruction.opcode])
     factory = _FACTORIES.get(instruction.opcode, bind_lanewise)
     try:
         bound = factory(machine, instruction)

@@ -182,9 +182,9 @@ class Wave:
             return self._part(machine.calls.enter(position, end, active), active)
         if end.opcode == "return":
             return self._part(machine.calls.leave(end, active), active)
-        if end.opcode == "trap":
-            lane = int(active.lanes[0])
-            raise TrapError(f"{machine.where(end, lane)}: the kernel executed a trap instruction")
+        if end.opcode in ("trap", "brkpt"):
+            what = "trap instruction" if end.opcode == "trap" else "breakpoint, and no debugger is there"
+            raise TrapError(f"{machine.where(end, int(active.lanes[0]))}: the kernel executed a {what}")
         if self.barriers.arrive(end, active, block.successors[0], self.live_count):
             return self._go(block.successors[0], active)
         return None

@@ -73,7 +73,7 @@ def build(module: Module, kernel: Function) -> Program:
 
 def ends_block(instruction: Instruction) -> bool:
     """True for branches, calls, returns, and instructions at which threads may have to wait for others."""
-    if instruction.opcode in ("bra", "brx", "ret", "exit", "trap", "return"):
+    if instruction.opcode in ("bra", "brx", "ret", "exit", "trap", "brkpt", "return"):
         return True
     if isinstance(instruction, Call):
         return True

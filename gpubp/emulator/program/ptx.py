@@ -69,7 +69,7 @@ class Location:
 
 _LIBRARY = re.compile(
     r"/(cuda-headers|cub|thrust|cccl|libcudacxx|cutlass|cooperative_groups|numba_cuda)/"
-    r"|/(site|dist)-packages/(nvidia|numba|cupy)/|/cuda(-[\d.]+)?/include/"
+    r"|/(site|dist)-packages/(nvidia|numba|cupy)/|/cuda(-[\d.]+)?/include/|\b__nv_nvrtc_builtin_header\.h$"
 )
 """Files that a user of the toolkit, of its libraries, or of Numba has not written."""
 
