@@ -62,6 +62,11 @@ class Kernel:
         return self.decoded().static_shared_bytes
 
     @property
+    def constant_bytes(self) -> int:
+        """Return the bytes of the __constant__ variables that the kernel uses."""
+        return self.decoded().constant_bytes
+
+    @property
     def local_bytes(self) -> int:
         """Return the bytes of local memory of a thread."""
         return self.decoded().local.nbytes
@@ -108,7 +113,9 @@ class _Decoded:
         named = _symbols_of(self.program)
         for name in (*named, *self.program.sections):
             module.place(name)
-        outer = [v for v in module.parsed.variables.values() if v.space == "shared" and v.name in named]
+        known = module.parsed.variables.values()
+        self.constant_bytes = sum(v.nbytes for v in known if v.space == "const" and v.name in named)
+        outer = [v for v in known if v.space == "shared" and v.name in named]
         every_shared = [*outer, *(v for v in variables if v.space == "shared")]
         self.dynamic = [v for v in every_shared if v.nbytes == 0]
         self.shared = [v for v in every_shared if v.nbytes > 0]

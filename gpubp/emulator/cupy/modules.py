@@ -259,8 +259,8 @@ class RawKernel:
 
     @property
     def const_size_bytes(self) -> int:
-        """Return the constant memory beyond the parameters in bytes."""
-        return self._resources.constant_bytes
+        """Return the bytes of the __constant__ variables that the kernel uses."""
+        return self.kernel.constant_bytes
 
     @property
     def max_threads_per_block(self) -> int:
