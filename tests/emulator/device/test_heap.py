@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpubp.emulator as cp
-from gpubp.emulator import MemoryAccessError, UnsupportedInstruction, limits, observe
+from gpubp.emulator import EmulatorError, MemoryAccessError, UnsupportedInstruction, limits, observe
 from gpubp.emulator.device.heap import HEAP, Heap
 
 SOURCE = (Path(__file__).parents[1] / "kernels" / "heap.cu").read_text()
@@ -254,3 +254,20 @@ def test_an_alignment_that_is_not_supported_is_named():
 extern "C" __global__ void pages(void** out) { out[0] = new Page; }"""
     with pytest.raises(UnsupportedInstruction, match=r"kernel.cu:2.*an alignment of 1024 bytes"):
         cp.RawKernel(code, "pages")((1,), (1,), (cp.empty(1, np.uint64),))
+
+
+def test_limits_are_set_as_cupy_sets_them(launch):
+    runtime = cp.cuda.runtime
+    assert runtime.deviceGetLimit(runtime.cudaLimitMallocHeapSize) == 8 << 20
+    assert runtime.deviceGetLimit(runtime.cudaLimitStackSize) == 1024
+    where = cp.empty(9, np.uint64)
+    with limits():
+        runtime.deviceSetLimit(runtime.cudaLimitMallocHeapSize, 16 << 20)
+        runtime.deviceSetLimit(runtime.cudaLimitStackSize, 2048)
+        assert runtime.deviceGetLimit(runtime.cudaLimitStackSize) == 2048
+        launch("keep", 1, 9, where, np.uint64(1 << 20))
+        assert where.get().all()
+        launch("give_back", 1, 9, where)
+    assert runtime.deviceGetLimit(runtime.cudaLimitMallocHeapSize) == 8 << 20
+    with pytest.raises(EmulatorError, match="limit is 1: "):
+        runtime.deviceSetLimit(1, 1 << 20)
