@@ -149,7 +149,7 @@ class _Decoded:
             observer,
         )
         made.source_text = self.module.source
-        if self.frames:
+        if self.saved:
             made.calls = Calls(made, self.frames, self.saved, self.module.addresses)
         return made
 

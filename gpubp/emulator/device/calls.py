@@ -23,8 +23,6 @@ from gpubp.emulator.errors import CallError
 from gpubp.emulator.program.inlining import KERNEL, Call, Section
 from gpubp.emulator.program.ptx import Instruction, Register, Signature, Symbol
 
-FRAME_PERIOD = 128
-"""Frames begin at multiples of this, which is the largest alignment of a variable."""
 _RETURN_BYTES = 8
 _CHAIN = 3
 """Calls that a message tells, repeated ones once."""
@@ -79,7 +77,9 @@ class Calls:
         }
         self._sites: list[_Site] = []
         self._site_of: dict[int, _Site] = {}
-        self._first = -(-machine.local_layout.extent // FRAME_PERIOD) * FRAME_PERIOD
+        aligned = [v.align for section in self._sections for v in section.variables.values()]
+        self._period = max([1 << WINDOW_GRANULE_BITS, *aligned])  # frames begin at multiples of this
+        self._first = self._rounded(machine.local_layout.extent)
         lanes = machine.lanes
         self.frame = np.zeros(lanes, np.uint64)
         """The address of each lane's frame in local memory; 0 in the kernel itself."""
@@ -88,7 +88,7 @@ class Calls:
         self._used = np.zeros(lanes, np.int64)  # bytes of the stack, by CUDA's count
         self._records = np.zeros((lanes, 256), np.uint8)
         self._top = np.zeros(lanes, np.int64)
-        self._grow_local(self._first + 2 * max(frame.extent for frame in frames.values()))
+        self._grow_local(self._first + 2 * max((frame.extent for frame in frames.values()), default=0))
 
     def begin(self) -> None:
         """Forget all frames."""
@@ -136,7 +136,10 @@ class Calls:
         return self._site_of[position]
 
     def _extent(self, section: str) -> int:
-        return -(-self.frames[section].extent // FRAME_PERIOD) * FRAME_PERIOD
+        return self._rounded(self.frames[section].extent)
+
+    def _rounded(self, nbytes: int) -> int:
+        return -(-nbytes // self._period) * self._period
 
     def _targets(self, call: Call, active: Active) -> list[tuple[Section, Array]]:
         """Return the functions that the active lanes call, and which lanes each.
@@ -234,7 +237,7 @@ class Calls:
     def _grow_local(self, nbytes: int) -> None:
         machine = self.machine
         before = machine.local.shape[1]
-        machine.grow_local(-(-nbytes // FRAME_PERIOD) * FRAME_PERIOD)
+        machine.grow_local(max(self._rounded(nbytes), before))
         valid = np.zeros((machine.lanes, machine.local.shape[1] >> WINDOW_GRANULE_BITS), np.uint16)
         if self.valid.shape[1]:
             valid[:, : self.valid.shape[1]] = self.valid

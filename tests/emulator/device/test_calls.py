@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import gpubp.emulator as cp
-from gpubp.emulator import CallError, MemoryAccessError, TrapError, launch, limits, observe
+from gpubp.emulator import (
+    CallError,
+    DivergenceError,
+    HangError,
+    MemoryAccessError,
+    TrapError,
+    launch,
+    limits,
+    observe,
+)
 
 SOURCE = (Path(__file__).parents[1] / "kernels" / "calls.cu").read_text()
 
@@ -218,6 +227,12 @@ def test_a_call_of_data_and_of_the_middle_of_a_function(kernels):
         kernels.get_function("by_argument")((1,), (40,), (pointers_of(kernels)[0] + np.uint64(8), x))
 
 
+def test_a_module_without_any_function():
+    code = 'extern "C" __global__ void k(int (*f)(int), int* x) { x[0] = f(x[0]); }'
+    with pytest.raises(CallError, match="a call through 0x64, which is no function of this module"):
+        cp.RawKernel(code, "k")((1,), (1,), (np.uint64(100), cp.zeros(1, np.int32)))
+
+
 def test_a_call_through_a_pointer_of_another_type(kernels):
     other = cp.ndarray((1,), np.uint64, kernels.get_global("other")).get()[0]
     what = "a call of halve through a pointer for functions with parameters of 4 and 4 bytes and results of 4 bytes"
@@ -352,3 +367,49 @@ def test_a_race_within_a_function_called_through_a_pointer_is_told_with_its_call
     assert finding.kind == "race"
     assert finding.location.line == line_of("shared[63 - threadIdx.x]", source)
     assert f"called at kernel.cu:{line_of('readers[which](shared, 64)')}" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("which", "kind", "text"), [(0, "same-value race", "{ x[i] = i; }"), (1, "race", "{ x[i] += threadIdx.x + 1; }")]
+)
+def test_a_race_for_global_memory_in_functions(kernels, which, kind, text):
+    for share in (1, 2):
+        with observe(races=True, uninitialised=True) as report:
+            kernels.get_function("store")((1,), (64,), (cp.zeros(64, np.int32), np.int32(which), np.int32(share)))
+        assert {finding.kind for finding in report.findings} == ({kind} if share == 2 else set())
+        for finding in report.findings:
+            assert finding.location.line == line_of(text)
+            assert f"called at kernel.cu:{line_of('stores[which](x, ')}" in finding.message
+
+
+# --- threads that wait
+
+
+def wait(kernels, which):
+    kernels.get_function("wait")((1,), (which.size,), (cp.zeros(1, np.int32), cp.asarray(which.astype(np.int32))))
+
+
+def test_barriers_in_two_functions_meet_if_each_warp_is_in_one(kernels):
+    wait(kernels, np.arange(64) // 32)
+
+
+def test_barriers_in_two_functions_under_divergence(kernels):
+    with pytest.raises(DivergenceError, match="barrier under divergence") as error:
+        wait(kernels, np.arange(64) % 2)
+    lines = [line_of("void first_wait("), line_of("void second_wait(")]
+    assert all(f"kernel.cu:{line}" in str(error.value) for line in lines)
+    assert f"called at kernel.cu:{line_of('waits[which[threadIdx.x]](x)')}" in str(error.value)
+
+
+def test_a_loop_without_an_end_in_a_function(kernels):
+    with pytest.raises(HangError, match="never ends") as error:
+        wait(kernels, np.full(32, 2))
+    assert (
+        f"kernel.cu:{line_of('while (*x == 0)')}, called at kernel.cu:{line_of('waits[which[threadIdx.x]](x)')}, block"
+        in str(error.value)
+    )
+
+
+def test_a_barrier_that_threads_in_a_loop_of_another_function_never_reach(kernels):
+    with pytest.raises(HangError, match=rf"32 threads of the block wait at kernel.cu:{line_of('void first_wait(')}"):
+        wait(kernels, np.where(np.arange(64) < 32, 2, 0))

@@ -155,6 +155,23 @@ extern "C" __global__ void read(float* x, int which) {
     x[threadIdx.x] = readers[which](shared, 64);
 }
 
+// Stores in functions that are called through a pointer; with `share` above 1 several threads store in one place.
+__device__ void put(int* x, int i) { x[i] = i; }
+__device__ void increase(int* x, int i) { x[i] += threadIdx.x + 1; }
+__device__ void (*stores[2])(int*, int) = {put, increase};
+
+extern "C" __global__ void store(int* x, int which, int share) { stores[which](x, threadIdx.x / share); }
+
+// Threads that wait in two functions: for each other, and for what nobody does.
+__device__ void first_wait(volatile int* x) { __syncthreads(); }
+__device__ void second_wait(volatile int* x) { __syncthreads(); }
+__device__ void third_wait(volatile int* x) {
+    while (*x == 0) {}
+}
+__device__ void (*waits[3])(volatile int*) = {first_wait, second_wait, third_wait};
+
+extern "C" __global__ void wait(int* x, const int* which) { waits[which[threadIdx.x]](x); }
+
 // What ends threads, and what speaks, in functions called through pointers.
 __device__ void say(int x) { printf("thread %d says %d, %s\n", threadIdx.x, x, "and that is that"); }
 __device__ void leave(int x) {
