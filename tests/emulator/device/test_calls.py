@@ -240,6 +240,60 @@ def test_a_call_through_a_pointer_of_another_type(kernels):
         kernels.get_function("by_argument")((1,), (40,), (other, cp.zeros(40, np.float32)))
 
 
+TWO_TYPES = """
+__device__ int twice(int x) { return 2 * x; }
+__device__ double half(double x) { return x / 2; }
+typedef int (*Whole)(int);
+typedef double (*Real)(double);
+extern "C" __global__ void hand_out(void** out) { out[0] = (void*)twice; out[1] = (void*)half; }
+extern "C" __global__ void both(Whole whole, Real real, double* x) {
+    x[0] = whole(3);
+    x[1] = real(3.0);
+}
+"""
+
+
+def test_two_types_of_pointers_in_one_kernel_are_told_apart():
+    module = cp.RawModule(code=TWO_TYPES)
+    pointers = cp.empty(2, np.uint64)
+    module.get_function("hand_out")((1,), (1,), (pointers,))
+    twice, half = pointers.get()
+    x = cp.zeros(2, np.float64)
+    module.get_function("both")((1,), (1,), (twice, half, x))
+    assert x.get().tolist() == [6, 1.5]
+    for arguments, name, line, has in (
+        ((half, half, x), "half", 8, "8 bytes and results of 8 bytes"),
+        ((twice, twice, x), "twice", 9, "4 bytes and results of 4 bytes"),
+    ):
+        what = (
+            f"kernel.cu:{line}, .*a call of {name}, which has parameters of {has} through a pointer for functions with"
+        )
+        with pytest.raises(CallError, match=what):
+            module.get_function("both")((1,), (1,), arguments)
+
+
+ALIGNED = """
+struct alignas(64) Line { float v[16]; };
+__device__ int bad(int n) {
+    char odd[3];
+    Line line;
+    for (int i = 0; i < 16; i++) line.v[i] = n;
+    odd[n % 3] = n;
+    int wrong = reinterpret_cast<unsigned long long>(&line) % 64 != 0;
+    int below = n > 0 ? bad(n - 1) : 0;
+    return below + wrong + (odd[n % 3] != n) + (line.v[(n + threadIdx.x) % 16] != n);
+}
+extern "C" __global__ void k(int* out) { out[threadIdx.x] = bad(threadIdx.x % 8) + 100; }
+"""
+
+
+def test_local_variables_keep_their_alignment_in_every_call():
+    out = cp.zeros(64, np.int32)
+    with limits(stack=2048):
+        cp.RawKernel(ALIGNED, "k")((1,), (64,), (out,))
+    assert (out.get() == 100).all()
+
+
 def test_a_pointer_of_another_module_is_no_function_of_this_one(kernels):
     module, _ = changed("{ return a - b; }", "{ return b - a; }")
     with pytest.raises(CallError, match="no function of this module: the function _Z8multiplyff"):

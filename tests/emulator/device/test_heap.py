@@ -8,6 +8,8 @@ import pytest
 import gpubp.emulator as cp
 from gpubp.emulator import EmulatorError, MemoryAccessError, UnsupportedInstruction, limits, observe
 from gpubp.emulator.device.heap import HEAP, Heap
+from gpubp.emulator.device.memory import ARENA_BASE
+from gpubp.emulator.observe import observers, shadow
 
 SOURCE = (Path(__file__).parents[1] / "kernels" / "heap.cu").read_text()
 
@@ -239,6 +241,17 @@ def test_a_race_for_a_block_and_for_its_end(old, new, says, at):
     assert finding.kind == "race"
     assert finding.location.line == line_of(at, source)
     check_message(finding.message, says, at, source)
+
+
+def test_a_new_block_has_no_history_where_another_lay_before():
+    with observe(races=True):
+        observer = observers.current()
+        observer._global_cells = np.ones((64, shadow.CELL), np.int32)
+        observer._global_bits = 2
+        observer.block_allocated(ARENA_BASE + 64, 16)
+        observer.block_allocated(ARENA_BASE + 512, 16)
+        untouched = observer._global_cells[:, 0].nonzero()[0]
+    assert untouched.tolist() == [*range(16), *range(21, 64)]
 
 
 def test_a_heap_refuses_alignments_that_no_block_has():
