@@ -38,7 +38,7 @@ What it offers
   emulated and on NumPy arrays; `cuda.to_device`, `cuda.device_array`, ...; inside kernels all that `numba.cuda` has.
 - `observe()`, which turns observers on for a block of code and gives a report.
 - `use(arch)`, which chooses the chip: kernels are compiled for it, and launches are held against its limits.
-- `limits(...)`, which sets how long a launch may go on.
+- `limits(...)`, which sets how long a launch may go on, and how large the stack and the heap of its threads are.
 
 What it finds
 -------------
@@ -62,7 +62,7 @@ What it claims, and what it does not
   tolerance that the ISA states.
 - Tensor-core products (`mma.sync`, `wmma`) of floats agree with the hardware within a tolerance: NVIDIA does not say in
   which order it adds or how it rounds between. Those of integers and single bits are exact.
-- Threads take turns in one fixed order, or in another that a seed draws (`observe(order=seed)`). Weak memory ordering is
+- Threads take turns in one fixed order, or in one that a seed draws (`observe(order=seed)`). Weak memory ordering is
   not explored; the race observer finds what depends on it by another way, from which accesses nothing orders.
 - Streams do not overlap: a launch has ended when it returns. Several GPUs, clusters, cooperative grids, textures, TMA,
   `wgmma`, recursion and calls through function pointers are not there.
@@ -112,6 +112,7 @@ from gpubp.emulator.cupy.arrays import (
 )
 from gpubp.emulator.cupy.modules import RawKernel, RawModule
 from gpubp.emulator.errors import (
+    CallError,
     DeadlockError,
     DivergenceError,
     EmulatorError,
@@ -126,6 +127,7 @@ from gpubp.emulator.limits import limits
 from gpubp.emulator.observe.observers import observe
 
 __all__ = [
+    "CallError",
     "DeadlockError",
     "DivergenceError",
     "EmulatorError",

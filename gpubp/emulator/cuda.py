@@ -15,6 +15,7 @@ from gpubp.emulator.chip import Device
 from gpubp.emulator.cupy import runtime
 from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory
 from gpubp.emulator.cupy.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
+from gpubp.emulator.errors import EmulatorError
 
 __all__ = [
     "Device",
@@ -37,6 +38,8 @@ class CudaModule(ModuleType):
         """Return one of Numba's names, which are loaded at first use."""
         if name.startswith("__"):
             raise AttributeError(name)
+        if name == "texture":
+            raise EmulatorError("cuda.texture: textures and surfaces are not emulated")
         from gpubp.emulator.numba import frontend as numba_frontend
 
         return numba_frontend.lookup(name)

@@ -20,7 +20,11 @@ class LaunchError(EmulatorError):
 
 
 class MemoryAccessError(EmulatorError):
-    """An access out of bounds, misaligned, or to memory that was freed."""
+    """An access out of bounds, misaligned, or to memory that was freed; a free of what is no block of malloc."""
+
+
+class CallError(EmulatorError):
+    """A call through an address that is no such function, or one for which the stack has no room."""
 
 
 class DeadlockError(EmulatorError):

@@ -14,13 +14,15 @@ import numpy as np
 
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
 from gpubp.emulator import limits as watchdog
+from gpubp.emulator.device.calls import Calls
 from gpubp.emulator.device.clock import SPECIALS as CLOCKS
-from gpubp.emulator.device.memory import MEMORY, SpaceLayout, layout
+from gpubp.emulator.device.memory import MEMORY, SpaceLayout, function_address, layout
 from gpubp.emulator.device.scheduler import Wave
 from gpubp.emulator.device.state import Machine, Workspace
 from gpubp.emulator.errors import EmulatorError, HangError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
+from gpubp.emulator.program.inlining import Section
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
 LANES = 8192
@@ -60,6 +62,11 @@ class Kernel:
     def static_shared_bytes(self) -> int:
         """Return the bytes of shared memory that the kernel declares."""
         return self.decoded().static_shared_bytes
+
+    @property
+    def constant_bytes(self) -> int:
+        """Return the bytes of the __constant__ variables that the kernel uses."""
+        return self.decoded().constant_bytes
 
     @property
     def local_bytes(self) -> int:
@@ -106,15 +113,19 @@ class _Decoded:
         self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
-        for name in named:
+        for name in (*named, *self.program.sections):
             module.place(name)
-        outer = [v for v in module.parsed.variables.values() if v.space == "shared" and v.name in named]
+        known = module.parsed.variables.values()
+        self.constant_bytes = sum(v.nbytes for v in known if v.space == "const" and v.name in named)
+        outer = [v for v in known if v.space == "shared" and v.name in named]
         every_shared = [*outer, *(v for v in variables if v.space == "shared")]
         self.dynamic = [v for v in every_shared if v.nbytes == 0]
         self.shared = [v for v in every_shared if v.nbytes > 0]
         self.static_shared_bytes = layout(self.shared).nbytes
         self._shared_layouts: dict[int, SpaceLayout] = {}
         self.local = layout([v for v in variables if v.space in ("local", "param")])
+        self.frames = {name: _frame(section) for name, section in self.program.sections.items()}
+        self.saved = registers.saved(self.program)
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
@@ -143,7 +154,15 @@ class _Decoded:
             observer,
         )
         made.source_text = self.module.source
+        if self.saved:
+            made.calls = Calls(made, self.frames, self.saved, self.module.addresses)
         return made
+
+
+def _frame(section: Section) -> SpaceLayout:
+    """Return the layout of a function's frame. It has no banks, so the variables lie close together."""
+    variables = list(section.variables.values())
+    return layout(variables, period=max([16, *(variable.align for variable in variables)]))
 
 
 def _symbols_of(program: cfg.Program) -> set[str]:
@@ -200,7 +219,7 @@ class LoadedModule:
         Raises:
             EmulatorError: there is none with this name.
         """
-        if not self.place(name):
+        if name not in self.parsed.variables or not self.place(name):
             known = [v.name for v in self.parsed.variables.values() if v.space in ("global", "const")]
             raise EmulatorError(f"no variable {name!r} in the module; it has {', '.join(known) or 'none'}")
         return self.addresses[name]
@@ -211,11 +230,15 @@ class LoadedModule:
         return self.parsed.variables[name].nbytes
 
     def place(self, name: str) -> bool:
-        """Return True if the variable has memory, which it gets here at the first call.
+        """Return True if the variable has memory, or the function an address, which they get here at the first call.
 
         Headers declare hundreds of variables that no kernel uses.
         """
         if name in self.addresses:
+            return True
+        function = self.parsed.functions.get(name)
+        if function is not None and function.defined and not function.entry:
+            self.addresses[name] = function_address(name)
             return True
         variable = self.parsed.variables.get(name)
         if variable is None or variable.space not in ("global", "const"):
@@ -237,7 +260,9 @@ class LoadedModule:
         parts = []
         for value in variable.initial:
             if isinstance(value, Symbol):
-                value = self.global_address(value.name) + value.offset
+                if not self.place(value.name):
+                    raise EmulatorError(f"variable {variable.name} holds the address of {value.name}, which has none")
+                value = self.addresses[value.name] + value.offset
             if variable.type in ("f32", "f64"):
                 parts.append(np.array(value, np.float32 if size == 4 else np.float64).tobytes())
             else:
@@ -381,7 +406,7 @@ def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: l
     """
     free = [*reversed(wave.extra), wave]
     waiting: deque[Wave] = deque()
-    most_idle, most = watchdog.current()
+    most_idle, most, *_ = watchdog.current()
     quiet = idle = steps = 0
     choices = wave.choices
     left = deque([range(blocks.total)] if choices is None else choices.ranges(blocks.total, blocks.per_wave))

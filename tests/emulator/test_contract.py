@@ -85,6 +85,7 @@ CUPY = [
     *(("cuda", name) for name in ("Device", "Event", "ExternalStream", "MemoryPointer", "Stream", "UnownedMemory")),
     *(("cuda", name) for name in ("get_current_stream", "get_elapsed_time")),
     *(("cuda.runtime", name) for name in ("deviceSynchronize", "getDevice", "getDeviceCount", "getDeviceProperties")),
+    *(("cuda.runtime", name) for name in ("deviceGetLimit", "deviceSetLimit")),
     *(("ndarray", name) for name in ("astype", "copy", "fill", "get", "item", "ravel", "reshape", "set", "view")),
     *(("RawModule", name) for name in ("compile", "get_function", "get_global")),
     ("RawKernel", "compile"),
@@ -116,6 +117,11 @@ def test_parameters_are_cupys(path, name):
     later = LATER.get((path, name), ())
     expected = parameters(theirs)
     assert [each for each in parameters(ours) if each in expected or each[0] not in later] == expected
+
+
+def test_limits_have_cupys_numbers():
+    for name in ("cudaLimitStackSize", "cudaLimitMallocHeapSize"):
+        assert getattr(cp.cuda.runtime, name) == getattr(cupy.cuda.runtime, name)
 
 
 def on_the_host(shape, dtype):

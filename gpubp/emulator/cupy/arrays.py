@@ -206,7 +206,7 @@ class ndarray:
 
     def __setitem__(self, slices: Any, value: Any) -> None:
         """Copy a scalar or an emulated array into a part of this one, broadcast as in NumPy."""
-        target = self[slices]
+        target = ndarray.__getitem__(self, slices)
         if isinstance(value, ndarray):
             source = value
             current(None).submit(lambda: target._write(source._host()))

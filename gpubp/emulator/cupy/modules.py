@@ -267,8 +267,8 @@ class RawKernel:
 
     @property
     def const_size_bytes(self) -> int:
-        """Return the constant memory beyond the parameters in bytes."""
-        return self.resources.constant_bytes
+        """Return the bytes of the __constant__ variables that the kernel uses."""
+        return self.kernel.constant_bytes
 
     @property
     def max_threads_per_block(self) -> int:

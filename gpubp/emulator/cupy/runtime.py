@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from gpubp.emulator.chip import Device, check_device_id, current_chip
 from gpubp.emulator.cupy.streams import get_current_stream
+from gpubp.emulator.errors import EmulatorError
+from gpubp.emulator.limits import current, limits
 
+cudaLimitStackSize = 0
+cudaLimitMallocHeapSize = 2
+_LIMITS = {cudaLimitStackSize: "stack", cudaLimitMallocHeapSize: "heap"}
 streamCaptureModeGlobal = 0
 streamCaptureModeThreadLocal = 1
 streamCaptureModeRelaxed = 2
@@ -13,6 +18,26 @@ streamCaptureModeRelaxed = 2
 def deviceSynchronize() -> None:
     """Wait for the device; launches have ended when they return."""
     get_current_stream().check_not_capturing("deviceSynchronize")
+
+
+def deviceSetLimit(limit: int, value: int) -> None:
+    """Set the bytes of a thread's stack or of the heap, as `emulator.limits` does.
+
+    Raises:
+        EmulatorError: the limit is another one.
+    """
+    limits(**{_limit(limit): value})
+
+
+def deviceGetLimit(limit: int) -> int:
+    """Return the bytes of a thread's stack or of the heap."""
+    return int(getattr(current(), _limit(limit)))
+
+
+def _limit(limit: int) -> str:
+    if limit not in _LIMITS:
+        raise EmulatorError(f"limit is {limit}: the emulated device has cudaLimitStackSize and cudaLimitMallocHeapSize")
+    return _LIMITS[limit]
 
 
 def getDeviceCount() -> int:

@@ -82,7 +82,7 @@ def memory_of(machine: Machine, space: str) -> Memory | None:
         base, host, valid, bits = ARENA_BASE, np.array(MEMORY.host_base), MEMORY.valid, GRANULE_BITS
     elif space == "shared":
         base, host, valid, bits = 0, machine.shared_bases, machine.shared_layout.valid, WINDOW_GRANULE_BITS
-    elif space == "local":
+    elif space == "local" and machine.calls is None:
         base, host, valid, bits = 0, machine.local_bases, machine.local_layout.valid, WINDOW_GRANULE_BITS
     else:
         return None
@@ -158,7 +158,8 @@ def _param_resolver(machine: Machine, operand: Operand) -> Callable[..., Access]
     """Return the resolver of a parameter: a kernel's lies in the arena, a device function's in local memory."""
     if not isinstance(operand, Address) or not isinstance(operand.base, Symbol):
         return _resolver_any_param
-    return _resolver_function_param if operand.base.name in machine.local_layout.addresses else _resolver_kernel_param
+    of_function = operand.base.name in machine.local_layout.addresses or machine.in_frame(operand.base)
+    return _resolver_function_param if of_function else _resolver_kernel_param
 
 
 def _resolver_global(
@@ -192,6 +193,8 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
     def bind(
         machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
     ) -> Access:
+        if space == "local" and machine.calls is not None:
+            return _resolver_frames(machine, instruction, addresses, offset, base, nbytes, kind, out)
         layout = machine.shared_layout if space == "shared" else machine.local_layout
         bases = machine.shared_bases if space == "shared" else machine.local_bases
         valid, resolve, shifted = layout.valid, native.resolve_window, offset - base
@@ -217,6 +220,40 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
         return access
 
     return bind
+
+
+def _resolver_frames(
+    machine: Machine,
+    instruction: Instruction,
+    addresses: Array,
+    offset: int,
+    base: int,
+    nbytes: int,
+    kind: str,
+    out: Array,
+) -> Access:
+    """Return the access to local memory of a program with calls, in which each lane has frames of its own."""
+    calls, bases, shifted = machine.calls, machine.local_bases, offset - base
+
+    def access() -> Array:
+        active = machine.active
+        bad = native.resolve_frames(
+            addresses,
+            shifted,
+            nbytes,
+            bases,
+            calls.valid,
+            WINDOW_GRANULE_BITS,
+            active.lanes,
+            active.whole,
+            active.count,
+            out,
+        )
+        if bad >= 0:
+            raise fault(machine, instruction, "local", kind, nbytes, addresses, shifted, bad)
+        return out
+
+    return access
 
 
 def _resolver_kernel_param(*arguments: Any) -> Access:
@@ -297,7 +334,7 @@ def fault(
         return MemoryAccessError(
             f"{machine.where(instruction, lane)}: misaligned access: {what}; the address must be a multiple of {nbytes}"
         )
-    where = _variable(machine, space, address)
+    where = _variable(machine, space, address, lane)
     return MemoryAccessError(f"{machine.where(instruction, lane)}: access out of bounds: {what}, {where}")
 
 
@@ -311,7 +348,9 @@ def place(machine: Machine, instruction: Instruction, address: int) -> str:
     return f"{space} memory, {_variable(machine, space, address)}"
 
 
-def _variable(machine: Machine, space: str, address: int) -> str:
+def _variable(machine: Machine, space: str, address: int, lane: int | None = None) -> str:
+    if space == "local" and machine.calls is not None and lane is not None:
+        return str(machine.calls.describe(lane, address))
     if space in ("shared", "local"):
         return (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
     return MEMORY.describe(address)

@@ -21,6 +21,13 @@ _NO_EFFECT = frozenset(
 )
 
 
+#: What the emulated device does not have.
+_MISSING = {
+    **dict.fromkeys(("tex", "tld4", "txq"), "textures are not emulated"),
+    **dict.fromkeys(("suld", "sust", "sured", "suq"), "surfaces are not emulated"),
+}
+
+
 class BoundBlock:
     """A block's instructions, without the one that ends it, bound to a machine.
 
@@ -73,6 +80,8 @@ def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     if instruction.opcode in _NO_EFFECT:
         observer = machine.observer
         return always(lambda: observer.fence(machine)) if observer is not None and is_fence(instruction) else None
+    if instruction.opcode in _MISSING:
+        raise machine.unsupported(instruction, _MISSING[instruction.opcode])
     factory = _FACTORIES.get(instruction.opcode, bind_lanewise)
     try:
         bound = factory(machine, instruction)

@@ -161,6 +161,13 @@ def _bind_move(machine: Machine, instruction: Instruction) -> Bound | None:
         return _bind_special(machine, to, value.name)
     if isinstance(value, Symbol):
         row = machine.row(to)
+        if machine.in_frame(value):
+            offset = np.uint64(machine.calls.offsets[value.name] + value.offset)
+
+            def add(out: Array, frame: Array) -> None:
+                np.add(frame, offset, out, casting="unsafe")
+
+            return compose(machine, add, [row], [machine.calls.frame], [], [])
         return compose(machine, _copy, [row], [machine.source(value, row.dtype)], [], [])
     return None
 

@@ -26,9 +26,26 @@ GRANULE = 1 << GRANULE_BITS
 
 #: Where the spaces begin in the generic address space. The low 32 bits of a generic shared or local address are the
 #: address within the window, as on a GPU.
+CODE_BASE = 0x0000_0001_0000_0000
 ARENA_BASE = 0x0000_0007_0000_0000
 SHARED_WINDOW = 0x0000_7F00_0000_0000
 LOCAL_WINDOW = 0x0000_7F01_0000_0000
+
+
+_FUNCTION_BYTES = 256
+_functions: list[str] = []
+
+
+def function_address(name: str) -> int:
+    """Return an address for one more device function: it is there to be called, and no memory is behind it."""
+    _functions.append(name)
+    return CODE_BASE + _FUNCTION_BYTES * (len(_functions) - 1)
+
+
+def function_at(address: int) -> str:
+    """Return the name of the function that has an address, "" if none has."""
+    index, rest = divmod(address - CODE_BASE, _FUNCTION_BYTES)
+    return _functions[index] if 0 <= index < len(_functions) and not rest else ""
 
 
 @dataclass
@@ -40,6 +57,7 @@ class Allocation:
     name: str
     freed: bool = False
     internal: bool = False  # the emulator's own, which no message should speak of
+    freed_at: str = ""  # the line of the kernel that freed it
 
     def __str__(self) -> str:
         what = self.name or "an allocation"
@@ -92,12 +110,13 @@ class DeviceMemory:
             self.watcher(address, nbytes, False)
         return address
 
-    def free(self, address: int) -> None:
-        """Free an allocation; any later access to it is an error."""
+    def free(self, address: int, where: str = "") -> None:
+        """Free an allocation; any later access to it is an error, which says `where` it was freed."""
         allocation = self._allocations.get(address)
         if allocation is None or allocation.freed:
             raise EmulatorError(f"address {address:#x} is not that of a live allocation: it cannot be freed")
         allocation.freed = True
+        allocation.freed_at = where
         self.live_bytes -= allocation.nbytes
         offset = address - ARENA_BASE
         granules = max(1, -(-allocation.nbytes // GRANULE))
@@ -148,19 +167,21 @@ class DeviceMemory:
         """Return a text that says where an address is."""
         if address < GRANULE:
             return "a null pointer"
+        if function_at(address):
+            return f"the function {function_at(address)}"
         allocation = self._neighbour(address, -1)
         if allocation is None or address >= ARENA_BASE + self.capacity:
             return "outside every allocation"
         distance = address - allocation.address
         if allocation.freed and distance < allocation.nbytes:
-            return f"inside {allocation}, which was freed"
+            return f"inside {allocation}, which was freed{_at(allocation)}"
         if distance < allocation.nbytes:
             return f"{distance:,} bytes into {allocation}"
         following = self._neighbour(address, 1)
         behind = f"{distance - allocation.nbytes:,} bytes past the end of {allocation}"
         if following is not None and following.address - address <= distance - allocation.nbytes:
             return f"{following.address - address:,} bytes before the start of {following}"
-        return behind + (", which was freed" if allocation.freed else "")
+        return behind + (f", which was freed{_at(allocation)}" if allocation.freed else "")
 
     def _neighbour(self, address: int, step: int) -> Allocation | None:
         """Return the user's nearest allocation that begins at or before an address (step -1) or after it (step 1)."""
@@ -188,6 +209,10 @@ class DeviceMemory:
             f"the emulated device is out of memory: {nbytes:,} bytes asked for, {self.live_bytes:,} in use of "
             f"{self.capacity:,} bytes of address space"
         )
+
+
+def _at(allocation: Allocation) -> str:
+    return f" at {allocation.freed_at}" if allocation.freed_at else ""
 
 
 def _reserve(nbytes: int) -> tuple[mmap.mmap, int]:
@@ -251,17 +276,19 @@ def layout(
     dynamic: Sequence[Variable] = (),
     dynamic_bytes: int = 0,
     reserved: bool = False,
+    period: int = _BANKS_PERIOD,
 ) -> SpaceLayout:
     """Return the layout of variables in order; all `dynamic` ones begin at the same place behind the others.
 
-    `reserved`: the shared memory that cooperative groups use lies behind all; it is no part of the block's.
+    They keep their addresses modulo `period`. `reserved`: the shared memory that cooperative groups use lies behind
+    all; it is no part of the block's.
     """
     addresses: dict[str, int] = {}
     entries: list[tuple[int, int, str]] = []
     real = here = 0
     for variable in variables:
         real = _align(real, variable.align)
-        here = _congruent(here, real)
+        here = _congruent(here, real, period)
         addresses[variable.name] = here
         entries.append((here, variable.nbytes, variable.name))
         real += variable.nbytes
@@ -269,13 +296,13 @@ def layout(
     nbytes = real
     if dynamic or dynamic_bytes:
         real = _align(real, max([16, *(variable.align for variable in dynamic)]))
-        here = _congruent(here, real)
+        here = _congruent(here, real, period)
         addresses.update((variable.name, here) for variable in dynamic)
         entries.append((here, dynamic_bytes, dynamic[0].name if dynamic else "dynamic shared memory"))
         here += dynamic_bytes + _RED_ZONE
         nbytes = real + dynamic_bytes
     if reserved:
-        here = _congruent(here, 0)
+        here = _congruent(here, 0, period)
         addresses[RESERVED] = here
         entries.append((here, RESERVED_BYTES, RESERVED))
         here += RESERVED_BYTES + _RED_ZONE
@@ -294,6 +321,6 @@ def _align(address: int, align: int) -> int:
     return -(-address // align) * align
 
 
-def _congruent(here: int, real: int) -> int:
-    """Return the least address from `here` on that is in the same banks as `real`."""
-    return here + (real - here) % _BANKS_PERIOD
+def _congruent(here: int, real: int, period: int) -> int:
+    """Return the least address from `here` on that equals `real` modulo `period`."""
+    return here + (real - here) % period

@@ -63,6 +63,24 @@ def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, 
 
 
 @loop
+def resolve_frames(addresses, offset, nbytes, bases, valid, bits, lanes, whole, count, out):
+    """As resolve_window, with the valid bytes of each lane in a row of its own."""
+    extent = np.int64(valid.shape[1]) << bits
+    inside = (np.int64(1) << bits) - 1
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        address = np.int64(addresses[lane]) + offset
+        if address < 0 or address >= extent or address & (nbytes - 1) != 0:
+            return i
+        if (address & inside) + nbytes > valid[lane, address >> bits] and not _spans(
+            address, nbytes, valid[lane], bits
+        ):
+            return i
+        out[i] = bases[lane] + address
+    return -1
+
+
+@loop
 def _spans(address, nbytes, valid, bits):
     """True if an access fills whole granules that are all valid."""
     granule = np.int64(1) << bits
@@ -155,6 +173,15 @@ def differs(pointers, displacement, values, lanes, whole, count):
         if _load(pointers[i] + displacement, value) != value:
             return True
     return False
+
+
+@loop
+def copy_bytes(sources, targets, nbytes):
+    """*target = *source for each pair of pointers, byte by byte"""
+    byte = np.uint8(0)
+    for i in range(sources.size):
+        for place in range(nbytes):
+            _store(targets[i] + place, _load(sources[i] + place, byte))
 
 
 @loop

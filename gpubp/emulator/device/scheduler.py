@@ -19,6 +19,7 @@ import numpy as np
 from gpubp.chips import WARP
 from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
+from gpubp.emulator.device.calls import Target
 from gpubp.emulator.device.choices import Choices, Shuffled
 from gpubp.emulator.device.clock import CLOCK, LEAPS
 from gpubp.emulator.device.executor import BoundBlock
@@ -27,6 +28,7 @@ from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.device.warp_instructions import meets_others
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
+from gpubp.emulator.program.inlining import Call
 from gpubp.emulator.program.ptx import Address, Instruction, Register
 from gpubp.emulator.program.registers import GRID_WORKSPACE, computed_from, reads_and_writes
 
@@ -78,7 +80,7 @@ class Wave:
             self.machine.observer.begin_wave(self.machine)
         self.live[:] = self.machine.launched_lanes
         self.live_count = int(np.count_nonzero(self.live))
-        self.groups = {0: self.live.copy()}
+        self.groups = {self.machine.program.entry: self.live.copy()}
         self.barriers.begin()
         if self.mbarriers is not None:
             self.mbarriers.begin()
@@ -269,9 +271,13 @@ class Wave:
             return self._branch(end.guard, block.successors, active)
         if end.opcode == "brx":
             return self._indexed_branch(end, block.successors, active)
-        if end.opcode == "trap":
-            lane = int(active.lanes[0])
-            text = f"{machine.where(end, lane)}: the kernel executed a trap instruction"
+        if isinstance(end, Call):
+            return self._part(machine.calls.enter(position, end, active), active)
+        if end.opcode == "return":
+            return self._part(machine.calls.leave(end, active), active)
+        if end.opcode in ("trap", "brkpt"):
+            what = "trap instruction" if end.opcode == "trap" else "breakpoint, and no debugger is there"
+            text = f"{machine.where(end, int(active.lanes[0]))}: the kernel executed a {what}"
             if self._asks_for_grid and not any(machine.workspace.registers):
                 text += ": the grid has no barrier, as the launch is not cooperative"
             raise TrapError(text)
@@ -316,6 +322,14 @@ class Wave:
         for number in np.unique(index[active.mask]):
             mask = active.mask & (index == number)
             self._send(successors[number], mask, int(np.count_nonzero(mask)))
+        return None
+
+    def _part(self, targets: list[Target], active: Active) -> int | None:
+        """Let the group go on at several blocks; where it goes as a whole, or None."""
+        if len(targets) == 1:
+            return self._go(targets[0][0], active)
+        for target, mask, count in targets:
+            self._send(target, mask, count)
         return None
 
     def _send(self, target: int, mask: Array, count: int) -> None:

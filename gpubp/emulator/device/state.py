@@ -103,6 +103,7 @@ class Machine:
         self.live = np.zeros(self.lanes, bool)
         self.barriers: Any = None  # set by the scheduler
         self.mbarriers: Any = None  # set by the scheduler, if the program uses them
+        self.calls: Any = None  # the Calls of a program that has some
         self.carry = np.zeros(self.lanes, bool)
         #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
         self.changed = False
@@ -142,6 +143,13 @@ class Machine:
         self.shared_bases = self.shared.ctypes.data + lane // self.padded * self.shared.shape[1]
         self.local_bases = self.local.ctypes.data + lane * self.local.shape[1]
 
+    def grow_local(self, nbytes: int) -> None:
+        """Make the local memory of each lane as large as `nbytes`; what it holds stays."""
+        grown = np.zeros((self.lanes, nbytes), np.uint8)
+        grown[:, : self.local.shape[1]] = self.local
+        self.local = grown
+        self.local_bases[:] = grown.ctypes.data + np.arange(self.lanes) * nbytes
+
     def _make_special_registers(self) -> None:
         lane = np.arange(self.lanes)
         thread = lane % self.padded
@@ -178,7 +186,9 @@ class Machine:
         if RESERVED in self.shared_layout.addresses:
             self.shared[:, self.shared_layout.addresses[RESERVED] :] = 0
         if self.local_layout.extent:
-            self.local.view(np.uint16)[:] = POISON
+            self.local[:, : self.local_layout.extent].view(np.uint16)[:] = POISON
+        if self.calls is not None:
+            self.calls.begin()
         if self.pending_copies:
             self.pending_copies.clear()
         self.commits[:] = 0
@@ -195,17 +205,23 @@ class Machine:
         self.launched_lanes[(end_block - first_block) * self.padded :] = False
 
     def thread_state(self) -> list[Array]:
-        """Return copies of what threads know by themselves: registers, carry flags, committed copies. Without registers
-        computed from the clock."""
+        """Return copies of what threads know by themselves: registers, carry flags, committed copies, stacks. Without
+        registers computed from the clock."""
         counting = {self.slots[name] for name in self.clocked}
         rows = [row for slot, row in self._rows.items() if slot not in counting]
-        return [array.copy() for array in (*rows, self.carry, self.commits)]
+        stacks = [] if self.calls is None else self.calls.state()
+        return [array.copy() for array in (*rows, self.carry, self.commits)] + stacks
 
     # -- operands as arrays -------------------------------------------------------------------------------------------
 
     def row(self, register: Register) -> Array:
         """Return the whole register, in its own dtype (raw bits)."""
         return self._rows[self.slots[register.name]]
+
+    def arrays_of(self, register: Register) -> list[Array]:
+        """Return what makes up a register, as arrays of bytes or unsigned integers: what a call must save."""
+        row = self.row(register)
+        return [row.view(np.uint8) if row.dtype == bool else row]
 
     def register_bytes(self, register: Register) -> int:
         """Return the size of a register in bytes; 0 for a predicate."""
@@ -227,14 +243,20 @@ class Machine:
         return self._constants[key]
 
     def address_of(self, symbol: Symbol) -> int:
-        """Return the address of a variable within its own space."""
+        """Return the address of a variable within its own space; that of a function for a function."""
         name = symbol.name
+        if self.in_frame(symbol):
+            raise UnsupportedInstruction(f"kernel {self.program.name}: the address of {name}, which is in no register")
         for table in (self.shared_layout.addresses, self.local_layout.addresses, self.symbols):
             if name in table:
                 return table[name] + symbol.offset
         if name in self.parameter_offsets:
             return self.parameter_address + self.parameter_offsets[name] + symbol.offset
         raise UnsupportedInstruction(f"kernel {self.program.name}: {name} has no address")
+
+    def in_frame(self, operand: Operand | None) -> bool:
+        """Return True for a variable of a function that is not inlined, whose address differs by lanes."""
+        return isinstance(operand, Symbol) and self.calls is not None and operand.name in self.calls.offsets
 
     def source(self, operand: Operand, dtype: np.dtype[Any]) -> Array:
         """Return an operand that is read: a view of the register in `dtype`, or a 0-d array."""
@@ -273,6 +295,8 @@ class Machine:
             return self.row(operand.base), operand.offset
         if operand.base is None:
             return self.constant(operand.offset, np.dtype(np.uint64)), 0
+        if self.in_frame(operand.base):
+            return self.calls.frame, self.calls.offsets[operand.base.name] + operand.base.offset + operand.offset
         return self.constant(self.address_of(operand.base), np.dtype(np.uint64)), operand.offset
 
     def special_register(self, name: str) -> Array:
@@ -317,11 +341,16 @@ class Machine:
         """Return a text that names kernel, source line, block and thread."""
         parts = [f"kernel {self.program.name}"]
         if instruction is not None:
-            # Without line information the instruction itself is the best there is.
-            parts.append(str(instruction.location or f"`{instruction.text}`"))
+            parts.append(self.line(instruction, lane))
         if lane is not None:
             parts.append(f"block {self.block_index(lane)}, thread {self.thread_index(lane)}")
         return ", ".join(parts)
+
+    def line(self, instruction: Instruction, lane: int | None = None) -> str:
+        """Return the source line of an instruction, and where a lane's functions that are not inlined were called."""
+        # Without line information the instruction itself is the best there is.
+        calls = [] if lane is None or self.calls is None else self.calls.chain(lane)
+        return ", ".join([str(instruction.location or f"`{instruction.text}`"), *calls])
 
     def source_of(self, file: str) -> str:
         """Return the text of a source file, "" if it is not to be had."""

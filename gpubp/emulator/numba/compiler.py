@@ -20,6 +20,7 @@ from unittest import mock
 import numba.cuda
 from numba.cuda import dispatcher as numba_dispatcher
 from numba.cuda import types
+from numba.cuda.core import typeinfer
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.core.errors import NumbaDebugInfoWarning
 from numba.cuda.cudadrv import nvrtc as numba_nvrtc
@@ -62,6 +63,10 @@ class DeviceFunction:
     def _numba_type_(self) -> ext_types.CUDADispatcher:
         """Return what Numba's compiler asks a value in a kernel for."""
         arch = current_arch()
+        # A function that calls itself is asked for while it is compiled for its signatures.
+        compiling = typeinfer._temporary_dispatcher_map.get(self.py_func.__name__)
+        if compiling is not None and compiling.py_func is self.py_func:
+            return ext_types.CUDADispatcher(compiling)
         if arch not in self._dispatchers:
             with target(arch):
                 given = () if self._signatures is None else (self._signatures,)

@@ -227,8 +227,8 @@ class Dispatcher:
         return self._of_each(signature, lambda overload: overload.resources.local_bytes, single=True)
 
     def get_const_mem_size(self, signature: Any = None) -> Any:
-        """Return the constant memory beyond the parameters in bytes."""
-        return self._of_each(signature, lambda overload: overload.resources.constant_bytes, single=True)
+        """Return the bytes of the constant arrays that the kernel uses."""
+        return self._of_each(signature, lambda overload: overload.kernel.constant_bytes, single=True)
 
     def get_max_threads_per_block(self, signature: Any = None) -> Any:
         """Return the number of threads that a block can have, by the launch bound."""
@@ -406,6 +406,28 @@ class DeviceNDArray(arrays.ndarray):
             as_stream(stream).submit(lambda: self._write(ary._host()))
         else:
             self.set(np.asarray(ary), as_stream(stream))
+
+    @property
+    def T(self) -> DeviceNDArray:
+        """Return the transposed array, which is a copy in Numba."""
+        return self.transpose()
+
+    def transpose(self, axes: Sequence[int] | None = None) -> DeviceNDArray:
+        """Return a transposed copy of a matrix; the array itself if `axes` leave it as it is.
+
+        Raises:
+            NotImplementedError: the array is no matrix, which Numba does not transpose.
+            ValueError: `axes` are no order of the sides.
+        """
+        if axes is not None and tuple(axes) == tuple(range(self.ndim)):
+            return self
+        if self.ndim != 2:
+            raise NotImplementedError("transposing a non-2D DeviceNDArray isn't supported")
+        if axes is not None and set(axes) != set(range(self.ndim)):
+            raise ValueError(f"invalid axes list {axes!r}")
+        transposed = DeviceNDArray(self.shape[::-1], self.dtype)
+        as_stream(0).submit(lambda: transposed._write(self._host().T))
+        return transposed
 
     def __getitem__(self, item: Any) -> Any:
         """Return a view; a single element is copied to the host."""

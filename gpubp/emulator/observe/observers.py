@@ -27,7 +27,7 @@ from gpubp.chips import WARP
 from gpubp.emulator.device import native
 from gpubp.emulator.device.async_copies import PendingCopy
 from gpubp.emulator.device.choices import Choices
-from gpubp.emulator.device.memory import MEMORY, RESERVED
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
@@ -41,7 +41,8 @@ from gpubp.emulator.observe.tracking import Tracker
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
 
-_KINDS = {"load": shadow.LOAD, "store": shadow.STORE, "atomic": shadow.STORE, "async": shadow.STORE}
+_KINDS = {"load": shadow.LOAD, **dict.fromkeys(("store", "atomic", "async", "free"), shadow.STORE)}
+_VERBS = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to", "free": "frees"}
 _ROOM = 1024
 """Races of one instruction that are looked at in one go, if a single access cannot have more."""
 SECTOR = 32
@@ -185,6 +186,7 @@ class Observer:
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
         self._touched = {name: np.zeros(0, np.uint8) for name in ("read", "written")}  # sectors of global memory
         self.memory = Definedness(self._found, uninitialised)
+        self._global_bits = 0  # log2 of the bytes that a cell stands for
 
     def release(self) -> None:
         """Let go of all but the report: machines and observer refer to each other, and their arrays are large."""
@@ -221,7 +223,8 @@ class Observer:
             self.memory.cover(MEMORY.extent)
             self.memory.memory_changed(machine.parameter_address, machine.parameter_bytes.size, True)
         if self.races:
-            self._global_cells = np.zeros(((MEMORY.extent >> watched.bits["global"]) + 1, shadow.CELL), np.int32)
+            self._global_bits = watched.bits["global"]
+            self._global_cells = np.zeros(((MEMORY.extent >> self._global_bits) + 1, shadow.CELL), np.int32)
             self._places.clear()
         self.report.launches[machine.program.name] += 1
 
@@ -555,9 +558,9 @@ class Observer:
 
     def _race_message(self, machine: Machine, site: _Site, other: _Site, lane: int, thread: int, wrote: bool) -> str:
         block, index = machine.thread_of_grid(thread)
-        verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to"}[site.kind]
+        verb = _VERBS[site.kind]
         where = "the same block" if block == machine.block_index(lane) else f"block {block}"
-        other_verb = "writes" if wrote else "reads"
+        other_verb = "frees" if other.kind == "free" else "writes" if wrote else "reads"
         return (
             f"{machine.where(site.instruction, lane)} {verb} {site.space} memory that {where}, thread {index} "
             f"{other_verb} at {other.instruction.location or other.instruction.text}, with nothing to order the two"
@@ -588,6 +591,28 @@ class Observer:
     def tracker(self, machine: Machine) -> Tracker | None:
         """Return what follows the machine's undefined values, if this observer does."""
         return self._state(machine).tracker if self.uninitialised else None
+
+    def block_allocated(self, address: int, nbytes: int) -> None:
+        """A kernel has allocated memory: nobody has accessed it yet."""
+        if self.races and self._global_cells.size:
+            bits = self._global_bits
+            first = (address - ARENA_BASE) >> bits
+            end = first + (nbytes >> bits) + 1
+            if end > self._global_cells.shape[0]:
+                grown = np.zeros((2 * end, shadow.CELL), np.int32)
+                grown[: self._global_cells.shape[0]] = self._global_cells
+                self._global_cells = grown
+            self._global_cells[first:end] = 0
+
+    def block_freed(self, machine: Machine, instruction: Instruction, lane: int, address: int, nbytes: int) -> None:
+        """A lane has freed a block of the heap: to the detector of races it has written all of it."""
+        if self.races:
+            size = 1 << self._global_bits
+            site = self._site(machine, instruction, "global", size, "free")
+            first = MEMORY.host_base + address - ARENA_BASE
+            pointers = np.arange(first, first + nbytes, size)
+            lanes = np.full(pointers.size, lane)
+            self._check_races(machine, self._state(machine), site, pointers, lanes, False, lanes.size)
 
     def copy_completed(self, machine: Machine, copy: PendingCopy, writes: bool) -> None:
         """Asynchronous copies of these lanes are complete: they have written now (`writes`), or when they were issued.
@@ -647,7 +672,7 @@ _LANEWISE_CLASSES = {
 _CLASSES = {
     **dict.fromkeys(("shfl", "vote", "match", "redux", "elect", "activemask"), "warp"),
     **dict.fromkeys(("bar", "barrier", "mbarrier", "membar", "fence"), "barrier"),
-    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "trap"), "control"),
+    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "return", "trap"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
     **dict.fromkeys(("mma", "wmma.mma"), "tensor"),
     "movmatrix": "warp",

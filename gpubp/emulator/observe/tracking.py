@@ -77,6 +77,33 @@ class Tracker:
             shared = self._memories["shared"][0].reshape(self.machine.blocks, -1)
             shared[:, self.machine.shared_layout.addresses[RESERVED] :] = shadow.DEFINED  # the system's own
 
+    def local_grown(self, before: int) -> None:
+        """The local memory of each lane is larger than the `before` bytes that it was."""
+        lanes, nbytes = self.machine.local.shape
+        states, sources = np.zeros((lanes, nbytes), np.uint8), np.zeros((lanes, nbytes // 4), np.int32)
+        old_states, old_sources, _ = self._memories["local"]
+        states[:, :before] = old_states.reshape(lanes, before)
+        sources[:, : before // 4] = old_sources.reshape(lanes, before // 4)
+        self._memories["local"] = states.reshape(-1), sources.reshape(-1), self.machine.local.ctypes.data
+
+    def frames_made(self, lanes: Array, frames: Array, nbytes: int) -> None:
+        """Lanes have called functions, whose frames begin at these addresses of their local memory."""
+        states, _, base = self.memory("local")
+        shadow.set_state(states, base, self.machine.local_bases[lanes] + frames, nbytes, lanes.size, shadow.UNWRITTEN)
+
+    def local_copied(self, lanes: Array, source: Array, target: Array, nbytes: int) -> None:
+        """Arguments or results have been copied within local memory, their undefined bits with them."""
+        states, sources, _ = self.memory("local")
+        rows, places = lanes[:, None], np.arange(nbytes)
+        of_lanes = states.reshape(self.machine.lanes, -1)
+        of_lanes[rows, target[:, None] + places] = of_lanes[rows, source[:, None] + places]
+        words, places = sources.reshape(self.machine.lanes, -1), np.arange(-(-nbytes // 4))
+        words[rows, target[:, None] // 4 + places] = words[rows, source[:, None] // 4 + places]
+
+    def registers_restored(self, registers: Sequence[Register], lanes: Array) -> None:
+        """A function has returned, and its caller has its registers back. What of them was undefined is forgotten."""
+        self.registers.forget((self.machine.slots[register.name] for register in registers), lanes)
+
     def memory(self, space: str) -> tuple[Array, Array, int]:
         """Return the states of the bytes of a space, the origins of its words, and its host address."""
         if space in self._memories:
@@ -256,6 +283,8 @@ class Tracker:
         machine = self.machine
         if space == "shared":
             return machine.shared_layout.describe(pointer - int(machine.shared_bases[lane]))
+        if space == "local" and machine.calls is not None:
+            return str(machine.calls.describe(lane, pointer - int(machine.local_bases[lane])))
         if space == "local":
             return machine.local_layout.describe(pointer - int(machine.local_bases[lane]))
         return MEMORY.describe(pointer - MEMORY.host_base + ARENA_BASE)

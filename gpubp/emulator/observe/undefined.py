@@ -110,6 +110,13 @@ class Registers:
                 self.row(slot)[self.machine.active.mask] = 0
                 self._settle(slot)
 
+    def forget(self, slots: Iterable[Slot], lanes: Array) -> None:
+        """Make registers of some lanes defined."""
+        for slot in slots:
+            if slot in self.dirty:
+                self.row(slot)[lanes] = 0
+                self._settle(slot)
+
     def _settle(self, slot: Slot) -> None:
         row = self.row(slot)
         row[~self.machine.live] = 0

@@ -1,5 +1,8 @@
 """From functions to one flat program a kernel: device functions inlined, basic blocks, and the order they run in.
 
+Functions that are not inlined stand before the kernel, so that threads that are in one run before those that have come
+back.
+
 The order is topological with every loop contiguous (a loop's blocks stand before whatever follows the loop). Running
 the group of threads that is furthest back in this order then brings diverged threads together again as early as the
 graph allows.
@@ -12,23 +15,8 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 from gpubp.emulator.errors import EmulatorError, PTXSyntaxError, UnsupportedInstruction
-from gpubp.emulator.program.ptx import (
-    Address,
-    Function,
-    Instruction,
-    Label,
-    Location,
-    Module,
-    Operand,
-    Pair,
-    Register,
-    Symbol,
-    Variable,
-    Vector,
-)
-
-#: Functions that the device runtime supplies; the executor implements them.
-BUILTINS = ("vprintf", "__assertfail", "__assert_fail")
+from gpubp.emulator.program.inlining import Call, Section, inline
+from gpubp.emulator.program.ptx import Function, Instruction, Module, Symbol, Variable
 
 EXIT = -1
 
@@ -37,9 +25,9 @@ EXIT = -1
 class Block:
     """Straight-line instructions, and where control goes after them.
 
-    `end` is the instruction that ends the block: a branch (bra, brx), ret/exit, a barrier, or None to fall through.
-    `successors` are block positions, EXIT for the end of the thread: for a guarded branch (taken, not taken); for brx
-    the table; for a barrier the block after it.
+    `end` is the instruction that ends the block: a branch (bra, brx), ret/exit, a barrier, a Call, the `return` of a
+    section, or None to fall through. `successors` are block positions, EXIT for the end of the thread: for a guarded
+    branch (taken, not taken); for brx the table; for a barrier or a Call the block after it; for `return` none.
     """
 
     instructions: list[Instruction] = field(default_factory=list)
@@ -56,30 +44,39 @@ class Program:
     registers: dict[str, str]
     parameters: list[Variable]
     variables: dict[str, Variable]  # of this kernel and the functions inlined into it, under unique names
+    sections: dict[str, Section]
+    entry: int = 0
     unwritten: frozenset[str] = frozenset()  # registers that may be read before they are written (registers.allocate)
 
 
 def build(module: Module, kernel: Function) -> Program:
-    """Return the flat program of `kernel`: calls inlined, split into blocks, in order.
+    """Return the flat program of `kernel`: calls inlined where they can be, split into blocks, in order.
 
     Raises:
-        UnsupportedInstruction: a function calls itself.
+        UnsupportedInstruction: a function is called that has no body.
     """
-    flat = _Inliner(module, kernel).run()
-    blocks = _split(flat)
+    flat, sections = inline(module, kernel)
+    blocks, at = _split(flat)
     _skip_empty(blocks)
-    order = _running_order(blocks)
+    order: list[int] = []
+    for section in sections.values():
+        section.entry = len(order)
+        order += _running_order(blocks, at[section.label])
+    entry = len(order)
+    order += _running_order(blocks, 0)
     position = {old: new for new, old in enumerate(order)}
     position[EXIT] = EXIT
     ordered = [blocks[old] for old in order]
     for block in ordered:
         block.successors = tuple(position[successor] for successor in block.successors)
-    return Program(kernel.name, ordered, flat.registers, kernel.parameters, flat.variables)
+    return Program(kernel.name, ordered, flat.registers, kernel.parameters, flat.variables, sections, entry)
 
 
 def ends_block(instruction: Instruction) -> bool:
-    """True for branches, returns, and instructions at which threads may have to wait for others."""
-    if instruction.opcode in ("bra", "brx", "ret", "exit", "trap"):
+    """True for branches, calls, returns, and instructions at which threads may have to wait for others."""
+    if instruction.opcode in ("bra", "brx", "ret", "exit", "trap", "brkpt", "return"):
+        return True
+    if isinstance(instruction, Call):
         return True
     if instruction.opcode in ("bar", "barrier"):
         return "arrive" not in instruction.modifiers
@@ -90,182 +87,11 @@ def waits_for_mbarrier(instruction: Instruction) -> bool:
     return instruction.opcode == "mbarrier" and instruction.modifiers[0] in ("test_wait", "try_wait")
 
 
-# -- inlining ---------------------------------------------------------------------------------------------------------
-
-
-class _Inliner:
-    """Copies a kernel and all it calls into one Function with unique names."""
-
-    def __init__(self, module: Module, kernel: Function) -> None:
-        self.module = module
-        self.kernel = kernel
-        self.flat = Function(kernel.name, True, kernel.parameters, [], defined=True)
-        self.copies = 0
-
-    def run(self) -> Function:
-        self._copy(self.kernel, "", {}, None, (self.kernel.name,), None)
-        return self.flat
-
-    def _copy(
-        self,
-        function: Function,
-        suffix: str,
-        bound: dict[str, str],
-        after: str | None,
-        stack: tuple[str, ...],
-        call: Location | None,
-    ) -> None:
-        """Append `function`; `bound` renames its parameters to the caller's variables, `after` is where ret goes, and
-        `call` where it is called."""
-        flat = self.flat
-        rename = _Renamer(function, suffix, bound, call)
-        flat.registers.update((rename.register(name), kind) for name, kind in function.registers.items())
-        for name, variable in function.variables.items():
-            flat.variables[rename.variable(name)] = replace(variable, name=rename.variable(name))
-        for name, targets in function.branch_targets.items():
-            flat.branch_targets[name + suffix] = tuple(target + suffix for target in targets)
-        labels: dict[int, list[str]] = {}
-        for label, index in function.labels.items():
-            labels.setdefault(index, []).append(label + suffix)
-        for index, instruction in enumerate(function.instructions):
-            for label in labels.get(index, ()):
-                flat.labels[label] = len(flat.instructions)
-            self._append(rename.instruction(instruction), after, stack)
-        for label in labels.get(len(function.instructions), ()):
-            flat.labels[label] = len(flat.instructions)
-        if after is None:  # a label may stand behind the last instruction
-            flat.instructions.append(Instruction("ret", (), (), None, None, "ret"))
-
-    def _append(self, instruction: Instruction, after: str | None, stack: tuple[str, ...]) -> None:
-        if instruction.opcode == "call":
-            self._call(instruction, stack)
-        elif instruction.opcode == "ret" and after is not None:
-            jump = replace(instruction, opcode="bra", modifiers=(), operands=(Label(after),))
-            self.flat.instructions.append(jump)
-        else:
-            self.flat.instructions.append(instruction)
-
-    def _call(self, call: Instruction, stack: tuple[str, ...]) -> None:
-        lists = [operand for operand in call.operands if isinstance(operand, Vector)]
-        named = [operand for operand in call.operands if isinstance(operand, (Symbol, Label))]
-        if not named or isinstance(call.operands[0], Register):
-            raise self._unsupported(call, "an indirect call")
-        name = named[0].name
-        if name in BUILTINS:
-            self.flat.instructions.append(call)
-            return
-        callee = self.module.functions.get(name)
-        if callee is None or not callee.defined:
-            raise self._unsupported(call, f"a call of {name}, which has no body in this module,")
-        if name in stack:
-            raise self._unsupported(call, f"recursion ({' -> '.join((*stack, name))})")
-        before_name = next(i for i, operand in enumerate(call.operands) if operand is named[0])
-        results = lists[0].items if before_name > 0 else ()
-        arguments = lists[-1].items if len(lists) > (before_name > 0) else ()
-        self._inline(call, callee, results, arguments, stack)
-
-    def _inline(
-        self,
-        call: Instruction,
-        callee: Function,
-        results: tuple[Operand, ...],
-        arguments: tuple[Operand, ...],
-        stack: tuple[str, ...],
-    ) -> None:
-        if len(results) != len(callee.returns) or len(arguments) != len(callee.parameters):
-            raise self._unsupported(call, f"a call of {callee.name} with another number of arguments than declared")
-        self.copies += 1
-        suffix = f"@{self.copies}"
-        returned, after = f"$returned{suffix}", f"$after{suffix}"
-        if call.guard is not None:
-            skip = Register(call.guard.name, not call.guard.negated)
-            jump = replace(call, opcode="bra", modifiers=(), operands=(Label(after),), guard=skip)
-            self.flat.instructions.append(jump)
-        bound: dict[str, str] = {}
-        for formal, actual in zip(callee.parameters + callee.returns, (*arguments, *results), strict=True):
-            if isinstance(actual, Symbol):
-                bound[formal.name] = actual.name
-            elif formal.space == "reg" and formal in callee.parameters:
-                self._move(call, formal.type, Register(formal.name + suffix), actual)
-            elif formal.space != "reg":
-                raise self._unsupported(call, "a call with a register for a .param argument")
-        self._copy(callee, suffix, bound, returned, (*stack, callee.name), call.location)
-        self.flat.labels[returned] = len(self.flat.instructions)
-        for formal, actual in zip(callee.returns, results, strict=True):
-            if formal.space == "reg":
-                self._move(call, formal.type, actual, Register(formal.name + suffix))
-        self.flat.labels[after] = len(self.flat.instructions)
-
-    def _move(self, call: Instruction, kind: str, to: Operand, value: Operand) -> None:
-        move = Instruction("mov", (kind,), (to, value), None, call.location, call.text)
-        self.flat.instructions.append(move)
-
-    def _unsupported(self, call: Instruction, what: str) -> UnsupportedInstruction:
-        return UnsupportedInstruction(
-            f"kernel {self.kernel.name}, {call.location}: {what} is not supported: {call.text}"
-        )
-
-
-class _Renamer:
-    """Gives the names of one inlined copy of a function their suffix."""
-
-    def __init__(self, function: Function, suffix: str, bound: dict[str, str], call: Location | None) -> None:
-        self.function = function
-        self.call = call
-        self.locations: dict[Location, Location] = {}
-        self.suffix = suffix
-        self.bound = bound
-
-    def register(self, name: str) -> str:
-        return name + self.suffix
-
-    def variable(self, name: str) -> str:
-        if name in self.bound:
-            return self.bound[name]
-        return name + self.suffix if name in self.function.variables else name
-
-    def operand(self, operand: Operand) -> Operand:
-        if isinstance(operand, Register):
-            return Register(operand.name + self.suffix, operand.negated)
-        if isinstance(operand, Symbol):
-            name = operand.name
-            if name in self.function.branch_targets:
-                return Symbol(name + self.suffix)
-            return Symbol(self.variable(name), operand.offset)
-        if isinstance(operand, Label):
-            return Label(operand.name + self.suffix)
-        if isinstance(operand, Address):
-            return Address(None if operand.base is None else self.operand(operand.base), operand.offset)  # type: ignore[arg-type]
-        if isinstance(operand, Vector):
-            return Vector(tuple(self.operand(item) for item in operand.items))
-        if isinstance(operand, Pair):
-            return Pair(self.operand(operand.first), self.operand(operand.second))
-        return operand
-
-    def location(self, location: Location | None) -> Location | None:
-        if self.call is None or location is None:
-            return location or self.call
-        if location not in self.locations:
-            self.locations[location] = location.called_at(self.call)
-        return self.locations[location]
-
-    def instruction(self, instruction: Instruction) -> Instruction:
-        if not self.suffix:
-            return instruction
-        guard = instruction.guard
-        return replace(
-            instruction,
-            location=self.location(instruction.location),
-            operands=tuple(self.operand(operand) for operand in instruction.operands),
-            guard=None if guard is None else Register(guard.name + self.suffix, guard.negated),
-        )
-
-
 # -- basic blocks -----------------------------------------------------------------------------------------------------
 
 
-def _split(flat: Function) -> list[Block]:
-    """Return the blocks in the order of the text; successors are indices into the list."""
+def _split(flat: Function) -> tuple[list[Block], dict[str, int]]:
+    """Return the blocks in the order of the text, and where the labels stand; successors are indices into the list."""
     instructions = flat.instructions
     starts = {0, *flat.labels.values()}
     for index, instruction in enumerate(instructions):
@@ -280,7 +106,7 @@ def _split(flat: Function) -> list[Block]:
     for index, (start, stop) in enumerate(itertools.pairwise(bounds)):
         following = index + 1 if index + 1 < len(bounds) - 1 else EXIT
         blocks.append(_block(instructions[start:stop], following, at, flat))
-    return _guarded_ends(blocks)
+    return _guarded_ends(blocks), at
 
 
 def _place(label: str, at: dict[str, int], branch: Instruction, flat: Function) -> int:
@@ -306,6 +132,8 @@ def _block(instructions: list[Instruction], following: int, at: dict[str, int], 
         return Block(body, last, tuple(_place(name, at, last, flat) for name in targets))
     if last.opcode in ("ret", "exit"):
         return Block(body, last, (EXIT,) if last.guard is None else (EXIT, following))
+    if last.opcode == "return":
+        return Block(body, last, ())
     return Block(body, last, (following,))
 
 
@@ -346,15 +174,16 @@ def _skip_empty(blocks: list[Block]) -> None:
 # -- running order ----------------------------------------------------------------------------------------------------
 
 
-def _running_order(blocks: list[Block]) -> list[int]:
-    """Return the blocks reachable from block 0 in topological order, loops contiguous, ties in the text's order."""
+def _running_order(blocks: list[Block], entry: int) -> list[int]:
+    """Return the blocks reachable from block `entry` in topological order, loops contiguous, ties in the text's
+    order."""
     edges = {index: {s for s in block.successors if s != EXIT} for index, block in enumerate(blocks)}
-    reachable, pending = {0}, [0]
+    reachable, pending = {entry}, [entry]
     while pending:
         for successor in edges[pending.pop()] - reachable:
             reachable.add(successor)
             pending.append(successor)
-    return _order(sorted(reachable), 0, {node: edges[node] for node in reachable})
+    return _order(sorted(reachable), entry, {node: edges[node] for node in reachable})
 
 
 def _order(nodes: list[int], entry: int, edges: dict[int, set[int]]) -> list[int]:

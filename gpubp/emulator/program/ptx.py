@@ -69,7 +69,7 @@ class Location:
 
 _LIBRARY = re.compile(
     r"/(cuda-headers|cub|thrust|cccl|libcudacxx|cutlass|cooperative_groups|numba_cuda)/"
-    r"|/(site|dist)-packages/(nvidia|numba|cupy)/|/cuda(-[\d.]+)?/include/"
+    r"|/(site|dist)-packages/(nvidia|numba|cupy)/|/cuda(-[\d.]+)?/include/|\b__nv_nvrtc_builtin_header\.h$"
 )
 """Files that a user of the toolkit, of its libraries, or of Numba has not written."""
 
@@ -169,6 +169,13 @@ class Variable:
         return self.count * TYPE_BYTES[self.type]
 
 
+class Signature(NamedTuple):
+    """The bytes of each parameter and of each result of a function."""
+
+    parameters: tuple[int, ...]
+    returns: tuple[int, ...]
+
+
 @dataclass
 class Function:
     """A kernel (`entry`) or device function; scopes are flattened into unique names."""
@@ -182,9 +189,15 @@ class Function:
     registers: dict[str, str] = field(default_factory=dict)  # register -> type
     variables: dict[str, Variable] = field(default_factory=dict)
     branch_targets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # .branchtargets tables
+    prototypes: dict[str, Signature] = field(default_factory=dict)  # .callprototype
+    call_targets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # .calltargets
     max_threads: int | None = None
     required_block: tuple[int, int, int] | None = None
     defined: bool = False
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(tuple(p.nbytes for p in self.parameters), tuple(r.nbytes for r in self.returns))
 
 
 @dataclass
@@ -230,6 +243,7 @@ _HEX_FLOAT = re.compile(r"([-+]?)0([fFdD])([0-9a-fA-F]+)$")
 _DECIMAL_FLOAT = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?$")
 _SPLIT_NAME = re.compile(r"(.*?)(\d+)$")
 _MEMORY = re.compile(rf"\s*({_NAME})?\s*(?:([-+]?)\s*([-+]?\w+))?\s*$")
+_PROTOTYPE = re.compile(r"\s*(?:\((?P<returns>[^)]*)\))?\s*_\s*(?:\((?P<parameters>[^)]*)\))?")
 _FUNCTION_NAME = re.compile(rf"\s*({_NAME})")
 
 
@@ -309,9 +323,12 @@ class _Parser:
 
     def _parameters(self) -> list[Variable]:
         end = self.text.index(")", self.position)
-        inside = self.text[self.position + 1 : end].strip()
+        inside = self.text[self.position + 1 : end]
         self.position = end + 1
-        return [self._variable(part.strip()) for part in inside.split(",")] if inside else []
+        return self._variables(inside)
+
+    def _variables(self, text: str) -> list[Variable]:
+        return [self._variable(part.strip()) for part in text.split(",")] if text.strip() else []
 
     def _variable(self, statement: str) -> Variable:
         match = _VARIABLE.match(statement)
@@ -481,10 +498,24 @@ class _Body:
             names = self.parser._statement()
             if match[1] == "branchtargets":
                 self.function.branch_targets[name] = tuple(part.strip() for part in names.split(","))
+                return
+            self.scopes[-1].variables.add(name)
+            unique = self.scopes[-1].unique(name)
+            if match[1] == "calltargets":
+                self.function.call_targets[unique] = tuple(part.strip() for part in names.split(","))
+            else:
+                self.function.prototypes[unique] = self._prototype(names)
             return
         unique = self.scopes[-1].unique(name)
         self.labels[self.scopes[-1].number, name] = unique
         self.function.labels[unique] = len(self.function.instructions)
+
+    def _prototype(self, text: str) -> Signature:
+        match = _PROTOTYPE.match(text)
+        if match is None:
+            raise self.parser._error(f"prototype {text!r} is not understood")
+        lists = (self.parser._variables(match[part] or "") for part in ("parameters", "returns"))
+        return Signature(*(tuple(variable.nbytes for variable in variables) for variables in lists))
 
     # -- instructions -------------------------------------------------------------------------------------------------
 

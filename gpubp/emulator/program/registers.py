@@ -11,7 +11,18 @@ import heapq
 from collections.abc import Collection, Iterator
 
 from gpubp.emulator.program.cfg import EXIT, Block, Program
-from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Pair, Register, Special, Vector
+from gpubp.emulator.program.inlining import ALLOCATORS
+from gpubp.emulator.program.ptx import (
+    TYPE_BYTES,
+    Address,
+    Instruction,
+    Operand,
+    Pair,
+    Register,
+    Special,
+    Symbol,
+    Vector,
+)
 
 _MEMORY = ("st", "red", "stmatrix", "cp", "prefetch", "prefetchu", "discard", "applypriority", "membar", "fence")
 _CONTROL = (
@@ -20,6 +31,7 @@ _CONTROL = (
     "ret",
     "exit",
     "call",
+    "return",
     "trap",
     "brkpt",
     "nanosleep",
@@ -97,14 +109,17 @@ _ORDER_FREE = frozenset(("add", "min", "max", "and", "or", "xor"))
 
 
 def depends_on_atomic_order(program: Program) -> bool:
-    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used.
+    """True if the order of atomics may show: they add floats, overwrite, or return a value that is used. So does
+    that of malloc and free, in addresses and in who finds the heap full.
 
-    Those on the workspace of a grid's barrier decide nothing but who waits.
+    Atomics on the workspace of a grid's barrier decide nothing but who waits.
     """
     instructions = [instruction for block in program.blocks for instruction in _all(block)]
     read = {name for instruction in instructions for name in reads_and_writes(instruction)[0]}
     barriers = computed_from(program, GRID_WORKSPACE)
     for instruction in instructions:
+        if any(isinstance(operand, Symbol) and operand.name in ALLOCATORS for operand in instruction.operands):
+            return True
         if not barriers.isdisjoint(name for operand in instruction.operands[:2] for name in address_of(operand)):
             continue
         if instruction.opcode not in ("atom", "red") or instruction.modifiers[0].startswith("shared"):
@@ -146,12 +161,22 @@ def allocate(program: Program, apart: Collection[str] = ()) -> dict[str, Slot]:
     return slots
 
 
+def saved(program: Program) -> dict[int, list[str]]:
+    """Return for each call the registers that the caller needs afterwards: the functions called may overwrite them, as
+    they share their storage."""
+    calls = [
+        index for index, block in enumerate(program.blocks) if block.end is not None and block.end.opcode == "call"
+    ]
+    live_out = _liveness(program.blocks)[1] if calls else []
+    return {index: sorted(live_out[index]) for index in calls}
+
+
 def _intervals(program: Program) -> tuple[dict[str, int], dict[str, int], set[str]]:
     """Return the first and last point of each register's life in running order, and the names whose first instruction
     may reuse the slot of a source that dies there (instructions with one result work in place).
     """
     live_in, live_out = _liveness(program.blocks)
-    program.unwritten = frozenset(live_in[0])
+    program.unwritten = frozenset(live_in[program.entry])
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     in_place: set[str] = set()

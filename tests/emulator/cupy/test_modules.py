@@ -354,3 +354,15 @@ def test_the_strides_of_a_view_are_a_note(view):
     assert (note.kind, note.grade, note.count) == ("strides", "note", 2)
     assert f"argument 0 is an array of shape {view(x).shape} and strides {view(x).strides}" in note.message
     assert report.at_least("warning") == []
+
+
+def test_the_constant_memory_of_a_kernel_is_what_it_uses():
+    module = cp.RawModule(
+        code="""
+__constant__ float used[10];
+__constant__ double unused[10];
+extern "C" __global__ void k(float* x) { x[threadIdx.x] = used[threadIdx.x]; }
+extern "C" __global__ void none(float* x) { x[threadIdx.x] = 1; }"""
+    )
+    assert module.get_function("k").const_size_bytes == 40
+    assert module.get_function("none").const_size_bytes == 0

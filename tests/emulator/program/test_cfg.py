@@ -4,6 +4,7 @@ import pytest
 
 from gpubp.emulator.errors import PTXSyntaxError, UnsupportedInstruction
 from gpubp.emulator.program import cfg, ptx, registers
+from gpubp.emulator.program.inlining import Call
 from gpubp.emulator.program.ptx import Label
 
 HEADER = ".version 8.5\n.target sm_90\n.address_size 64\n"
@@ -104,15 +105,88 @@ def test_a_call_is_inlined_with_names_of_its_own():
     assert not any(instruction.opcode == "call" for block in program.blocks for instruction in block.instructions)
 
 
-def test_recursion_raises():
-    function = ".func f() { call.uni f; ret; }"
-    with pytest.raises(UnsupportedInstruction, match=r"recursion \(k -> f -> f\)"):
-        build("call.uni f; ret;", function)
+RECURSIVE = """.func (.param .b32 out) f(.param .b32 x) {
+    .reg .b32 %r<9>; .reg .pred %p<2>;
+    ld.param.b32 %r1, [x]; mov.u32 %r1, 7;
+    setp.eq.u32 %p1, %r1, 0;
+    @%p1 ret;
+    { .param .b32 a; st.param.b32 [a], %r1; .param .b32 o; call.uni (o), f, (a); ld.param.b32 %r2, [o]; }
+    add.u32 %r2, %r2, %r1;
+    st.param.b32 [out], %r2;
+    ret; }
+"""
+CALL = "{ .param .b32 a; st.param.b32 [a], %r1; .param .b32 o; call.uni (o), f, (a); ld.param.b32 %r2, [o]; }\n"
+
+
+def test_a_function_that_calls_itself_stands_once_and_before_the_kernel():
+    program = build("mov.u32 %r1, 1;\n" + 2 * CALL + "add.u32 %r2, %r2, %r1; ret;", RECURSIVE)
+    assert marks(program) == [7, 1]
+    assert list(program.sections) == ["f"]
+    assert program.sections["f"].entry == 0
+    assert 0 < program.entry < len(program.blocks)
+    calls = [block.end for block in program.blocks if isinstance(block.end, Call)]
+    assert [(call.function, call.section) for call in calls] == [("f", "f"), ("f", ""), ("f", "")]
+
+
+def test_a_call_saves_the_registers_that_its_caller_needs_afterwards_and_no_others():
+    program = build("mov.u32 %r1, 1;\n" + 2 * CALL + "add.u32 %r2, %r2, %r1; ret;", RECURSIVE)
+    saved = registers.saved(program)
+    own, first, second = (saved[index] for index in sorted(saved))
+    assert [name.split("@")[0] for name in own] == ["%r1"]
+    assert first == second == ["%r1"]
+
+
+def test_functions_that_call_each_other_are_both_sections():
+    functions = (
+        ".func g(); .func f() { call.uni g; ret; } .func g() { call.uni f; ret; } .func h() { call.uni f; ret; }"
+    )
+    program = build("call.uni h; ret;", functions)
+    assert sorted(program.sections) == ["f", "g"]
+
+
+POINTED = """.func (.param .b32 out) one(.param .b32 x) { st.param.b32 [out], 1; ret; }
+.func (.param .b32 out) two(.param .b32 x) { st.param.b32 [out], 2; ret; }
+.func (.param .b32 out) unused(.param .b32 x) { st.param.b32 [out], 3; ret; }
+.func (.param .b64 out) wider(.param .b32 x) { st.param.b64 [out], 4; ret; }
+.global .u64 table[2] = {one, wider};
+"""
+POINTER = """.reg .b64 %rd<3>; mov.u64 %rd1, two;
+{{ .param .b32 a; .param .b32 o; {} call (o), %rd1, (a), list; }}
+ret;"""
+
+
+def test_a_call_through_a_pointer_may_reach_functions_with_an_address_that_fit():
+    program = build(POINTER.format("list: .callprototype (.param .b32 _) _ (.param .b32 _);"), POINTED)
+    assert sorted(program.sections) == ["one", "two"]
+
+
+def test_a_call_through_a_pointer_with_a_list_of_targets_may_reach_these():
+    program = build(POINTER.format("list: .calltargets two, unused;"), POINTED)
+    assert sorted(program.sections) == ["two", "unused"]
+
+
+@pytest.mark.parametrize(
+    ("text", "signature"),
+    [
+        ("_ ()", ((), ())),
+        ("()_ (.param .b64 _)", ((8,), ())),
+        ("(.param .b32 _) _ (.param .align 8 .b8 _[24], .param .b16 _)", ((24, 2), (4,))),
+    ],
+)
+def test_prototypes_say_what_is_passed(text, signature):
+    module = ptx.parse(f"{HEADER}.func f() {{ p : .callprototype {text}; ret; }}")
+    assert module.functions["f"].prototypes == {"p": signature}
 
 
 def test_calls_of_functions_without_a_body_raise():
-    with pytest.raises(UnsupportedInstruction, match="malloc"):
-        build("call.uni malloc; ret;", ".extern .func malloc;")
+    with pytest.raises(UnsupportedInstruction, match=r"a call of f \(it has no body in this module\)"):
+        build("call.uni f; ret;", ".extern .func f;")
+
+
+def test_a_call_that_is_not_inlined_takes_no_arguments_in_registers():
+    function = ".func f(.reg .b32 x) { call.uni f, (x); ret; }"
+    with pytest.raises(UnsupportedInstruction, match="registers as arguments"):
+        build("call.uni f, (%r1); ret;", function)
 
 
 def test_calls_through_a_pointer_raise():
