@@ -40,7 +40,7 @@ class Finding:
 
     @property
     def line(self) -> int | None:
-        """Return the source line of the access, or the use, that was found: the user's own, if a library's code made it."""
+        """Return the source line of the access or use that was found: the user's own, if a library's code made it."""
         return None if self.location is None else self.location.own.line
 
 
