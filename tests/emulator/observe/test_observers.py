@@ -339,6 +339,16 @@ def test_asynchronous_copies_need_a_wait_and_a_barrier(observed, wait, barrier, 
     assert all(finding.line == 8 for finding in report.findings)
 
 
+@pytest.mark.parametrize("observers", [{"races": True}, {"uninitialised": True}])
+@pytest.mark.parametrize(("wait", "kinds"), [("cp.async.wait_all;", []), ("", ["missing wait"])])
+def test_either_observer_finds_a_missing_wait(run_ptx, observers, wait, kinds):
+    """Reported at the load, also of a word that nothing uses, and no second time where it is used."""
+    body = ASYNC.format(shared=SHARED, wait=wait, barrier="bar.sync 0;", distance=512) + USE.format("%r5")
+    with observe(**observers) as report:
+        run_ptx(body, np.ones(256, np.uint32), block=64)
+    assert [finding.kind for finding in report.findings] == kinds
+
+
 # -- traffic ----------------------------------------------------------------------------------------------------------
 
 
