@@ -160,7 +160,7 @@ def test_the_barrier_needs_a_cooperative_launch():
     module.get_function("rank_only")((1,), (64,), (x,))
     assert (x.get() == 1).all()
     kernel = module.get_function("some_blocks")
-    with pytest.raises(TrapError, match="kernel some_blocks, kernel.cu:.*as the launch is not cooperative"):
+    with pytest.raises(TrapError, match=r"kernel some_blocks, kernel.cu:.*as the launch is not cooperative"):
         kernel((2,), (32,), (x,))
     kernel((2,), (32,), (x,), enable_cooperative_groups=True)
     assert x.get()[:2].tolist() == [1, 1]
