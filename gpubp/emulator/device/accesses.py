@@ -21,7 +21,7 @@ from gpubp.emulator.device.memory import (
     SHARED_WINDOW,
     WINDOW_GRANULE_BITS,
 )
-from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.errors import MemoryAccessError
 from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.program.ptx import TYPE_BYTES, Address, Instruction, Operand, Register, Sink, Symbol, Vector
@@ -100,7 +100,7 @@ def _watched(
     ___: Array,
 ) -> Access:
     """Return the access itself, or one that also tells the observer."""
-    if machine.observer is None:
+    if machine.observer is None or kind == "hint":
         return access
     watch = machine.observer.watch(machine, instruction, space, nbytes, kind)
     if watch is None:
@@ -251,7 +251,7 @@ def fault(
     """Return the error for the access of the active lane at `position`."""
     lane = int(machine.active.lanes[position])
     address = int(addresses[lane]) + offset
-    verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies"}[kind]
+    verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies", "hint": "names"}[kind]
     what = f"{verb} {nbytes} bytes of {space} memory at {address:#x}"
     if address % nbytes:
         return MemoryAccessError(
