@@ -431,7 +431,7 @@ class Mbarriers:
         failed, waiting = lanes[~done & ~again], lanes[again]
         if wait.target is not None:
             wait.target[failed] = False
-        self.slot[lanes], self.phase[lanes] = np.where(done, -1, slots), phases
+        self.slot[lanes], self.phase[lanes] = slots, phases
         if not waiting.size:
             return True
         self.parked[waiting], self.resume[waiting], self.at[waiting] = True, resume, index
@@ -478,7 +478,6 @@ class Mbarriers:
             for index in np.unique(self.at[lanes]).tolist():
                 chosen = lanes[self.at[lanes] == index]
                 self._acquire(self.waits[index], chosen, self.slot[chosen])
-            self.slot[lanes] = -1
             self._release(lanes)
 
     def finish_copies(self) -> None:

@@ -290,6 +290,79 @@ st.global.v2.u32 [%rd1], {%r20, %r21};
     assert run(run_ptx, body, OUT)[0][:2].tolist() == [0, 1]
 
 
+def test_a_phase_is_over_when_all_have_arrived_and_not_before(run_ptx):
+    """Warp 2 waits for warps 0 and 1, of which one counts to 500 first, when the other has arrived."""
+    body = """@%p1 mbarrier.init.shared.b64 [%r10], 64;
+mov.u32 %r20, 0;
+bar.sync 0;
+setp.lt.u32 %p3, %r0, 64;
+@%p3 bra ARRIVE;
+W: mbarrier.try_wait.parity.shared.b64 %p2, [%r10], 0;
+@!%p2 bra W;
+ld.shared.u32 %r16, [%r12+-128];
+add.u64 %rd2, %rd1, %rd0;
+st.global.u32 [%rd2], %r16;
+exit;
+ARRIVE: setp.lt.u32 %p3, %r0, 32;
+@!%p3 bra COUNT;
+mbarrier.arrive.shared.b64 _, [%r10];
+exit;
+COUNT: add.u32 %r20, %r20, 1;
+setp.lt.u32 %p3, %r20, 500;
+@%p3 bra COUNT;
+st.shared.u32 [%r12], %r0;
+mbarrier.arrive.shared.b64 _, [%r10];
+"""
+    with observe(races=True, uninitialised=True) as report:
+        (out,) = run(run_ptx, body, np.zeros(96, np.uint32), block=96)
+    assert not report.findings
+    assert out[64:].tolist() == list(range(32, 64))
+
+
+def test_a_wait_may_have_a_time_limit_of_its_own(run_ptx):
+    body = INIT + """mov.u64 %rd2, %globaltimer;
+W: mov.u64 %rd3, %globaltimer;
+sub.u64 %rd3, %rd3, %rd2;
+setp.gt.u64 %p3, %rd3, 1000000000000;
+@%p3 bra LATE;
+""" + WAIT.format("W") + """exit;
+LATE: add.u64 %rd4, %rd1, %rd0;
+st.global.u32 [%rd4], 7;
+"""  # fmt: skip
+    assert run(run_ptx, body, OUT)[0][:32].tolist() == [7] * 32
+
+
+def test_a_failed_wait_hands_over_nothing(run_ptx):
+    """Warp 0 has arrived, and others are missing; in a program whose atomics and fences order threads."""
+    body = """@%p1 mbarrier.init.shared.b64 [%r10], 64;
+fence.acq_rel.cta;
+bar.sync 0;
+setp.lt.u32 %p3, %r0, 32;
+@!%p3 bra LOOK;
+st.shared.u32 [%r12], %r0;
+mbarrier.arrive.release.cta.shared.b64 _, [%r10];
+exit;
+LOOK: mbarrier.test_wait.parity.acquire.cta.shared.b64 %p2, [%r10], 0;
+ld.shared.u32 %r16, [%r12+-128];
+"""
+    for text, kinds in ((body, {"race"}), (body.replace("[%r10], 64", "[%r10], 32"), set())):
+        with observe(races=True) as report:
+            run(run_ptx, text, OUT, block=64)
+        assert {finding.kind for finding in report.findings} == kinds
+
+
+def test_an_mbarrier_made_anew_begins_anew(run_ptx):
+    """Two phases, then another mbarrier at the same place, by which words are handed over."""
+    init = "@%p1 mbarrier.init.shared.b64 [%r10], 32;\nbar.sync 0;\n"
+    body = init + 2 * "mbarrier.arrive.shared.b64 _, [%r10];\n" + "V:\n" + WAIT.format("V").replace("0;", "1;")
+    body += "bar.sync 0;\n@%p1 mbarrier.inval.shared.b64 [%r10];\n" + init
+    body += "st.shared.u32 [%r12], %r0;\nmbarrier.arrive.shared.b64 _, [%r10];\nW:\n" + WAIT.format("W")
+    body += "xor.b32 %r14, %r12, 4;\nld.shared.u32 %r16, [%r14];"
+    with observe(races=True) as report:
+        run(run_ptx, body, OUT)
+    assert not report.findings
+
+
 PING_PONG = """
 @%p1 mbarrier.init.shared.b64 [%r10], 32;
 @%p1 mbarrier.init.shared.b64 [%r11], 32;
@@ -323,6 +396,11 @@ setp.lt.u32 %p3, %r20, 10;
 add.u64 %rd2, %rd1, %rd0;
 st.global.u32 [%rd2], %r25;
 """
+
+
+def test_blocks_that_come_later_find_no_mbarriers(run_ptx):
+    (out,) = run(run_ptx, PING_PONG, OUT, block=64, lanes=1, grid=3)
+    assert out[32:].tolist() == [10 * t + 45 for t in range(32)]
 
 
 @pytest.mark.parametrize("lanes", [1, None])
@@ -411,7 +489,8 @@ ld.shared.u32 %r16, [%r15];
         (body, 1),
         (body.replace(".relaxed", ".release"), 0),
         (body.replace("mbarrier.arrive", "fence.acq_rel.cta;\nmbarrier.arrive"), 0),
-        (body.replace("try_wait.parity", "try_wait.parity.relaxed.cta"), 1),
+        (body.replace("arrive.relaxed", "arrive.release").replace("wait.parity", "wait.parity.relaxed.cta"), 1),
+        (body.replace("arrive.relaxed", "arrive.release").replace("wait.parity", "wait.parity.acquire.cta"), 0),
         (body.replace("mbarrier.arrive.relaxed.cta", "mbarrier.arrive"), 0),
     ):
         with observe(races=True) as report:
