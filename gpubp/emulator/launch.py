@@ -15,10 +15,9 @@ import numpy as np
 from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
 from gpubp.emulator import limits as watchdog
 from gpubp.emulator.device.calls import Calls
-from gpubp.emulator.device.clock import SPECIALS as CLOCKS
 from gpubp.emulator.device.memory import MEMORY, SpaceLayout, function_address, layout
 from gpubp.emulator.device.scheduler import Wave
-from gpubp.emulator.device.state import Machine, Workspace
+from gpubp.emulator.device.state import Machine, Uses
 from gpubp.emulator.errors import EmulatorError, HangError, LaunchError, UnsupportedInstruction
 from gpubp.emulator.observe import observers
 from gpubp.emulator.program import cfg, ptx, registers
@@ -109,7 +108,8 @@ class _Decoded:
     def __init__(self, module: LoadedModule, function: Function) -> None:
         self.module = module
         self.program = cfg.build(module.parsed, function)
-        self.slots = registers.allocate(self.program, registers.computed_from(self.program, CLOCKS))
+        self.uses = Uses(self.program)
+        self.slots = registers.allocate(self.program, self.uses.clocked)
         self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
@@ -129,13 +129,12 @@ class _Decoded:
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
         self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
-        self.workspace = Workspace()
 
     def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
         """Return the layout of shared memory with this many bytes of dynamic shared memory."""
         if dynamic_bytes not in self._shared_layouts:
-            reserved = bool(registers.computed_from(self.program, ("reserved_smem_offset_1",)))
-            self._shared_layouts[dynamic_bytes] = layout(self.shared, self.dynamic, dynamic_bytes, reserved)
+            made = layout(self.shared, self.dynamic, dynamic_bytes, self.uses.reserved)
+            self._shared_layouts[dynamic_bytes] = made
         return self._shared_layouts[dynamic_bytes]
 
     def machine(
@@ -146,7 +145,7 @@ class _Decoded:
             self.slots,
             self.module.addresses,
             (self.parameter_address, self.parameter_bytes, self.parameter_offsets),
-            self.workspace,
+            self.uses,
             self.shared_layout(shared_bytes),
             self.local,
             block,
@@ -309,7 +308,7 @@ def launch(
         check_launch(kernel, grid, block, params, shared_bytes, arch)
         if cooperative:
             _check_resident(kernel, grid, block, shared_bytes, arch)
-        kernel.decoded().workspace.begin(cooperative)
+        kernel.decoded().uses.workspace.begin(cooperative)
         _run(kernel, grid, block, params, shared_bytes, arch, lanes or LANES)
 
 

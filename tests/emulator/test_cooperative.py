@@ -252,3 +252,14 @@ def test_copies_of_a_group(kernels):
     assert not observed(kernels.get_function("copies_waited"), 1, 128, x, y)
     np.testing.assert_array_equal(y.get(), np.arange(128)[::-1])
     assert observed(kernels.get_function("copies_alone"), 1, 128, x, y) == {"race", "missing wait"}
+
+
+@pytest.mark.parametrize("order", range(3))
+def test_any_order_of_execution_gives_the_same(kernels, order):
+    x, y, z = (cp.zeros(448, np.int32) for _ in range(3))
+    with observe(races=True, order=order) as report:
+        kernels.get_function("reverse_both")((7,), (64,), (x, y))
+        kernels.get_function("exchange_synced")((1,), (256,), (z,))
+    assert not report.findings
+    np.testing.assert_array_equal(y.get(), np.arange(448)[::-1] + 2)
+    np.testing.assert_array_equal(z.get()[:256], np.arange(256) ^ 63)

@@ -24,6 +24,9 @@ class Reference:
         self.arrived: defaultdict[tuple[int, int], list[dict[int, int]]] = defaultdict(list)
         self.published: defaultdict[object, dict[int, int]] = defaultdict(dict)
         self.fenced: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self.phases: defaultdict[object, list[dict[int, int]]] = defaultdict(list)
+        self.asked: list[tuple[dict[int, int], object]] = []  # arrivals that wait for copies: clocks and mbarriers
+        self.over: defaultdict[object, dict[int, int]] = defaultdict(dict)
         self.pending: defaultdict[int, list[dict[int, int]]] = defaultdict(list)
 
     def _step(self, thread: int) -> int:
@@ -57,6 +60,27 @@ class Reference:
 
     def some_barrier(self, threads: list[int], key: tuple[int, int]) -> None:
         self.barrier(threads, self.arrived.pop(key, []))
+
+    def mbarrier_arrive(self, thread: int, mbarrier: object, relaxed: bool = False) -> None:
+        """Arrive, and tell what the thread knows, or (`relaxed`) has fenced."""
+        self.phases[mbarrier].append(dict(self.fenced[thread] if relaxed else self.clocks[thread]))
+
+    def mbarrier_complete(self, mbarrier: object) -> None:
+        """End a phase."""
+        self.over[mbarrier] = join([self.over[mbarrier], *self.phases.pop(mbarrier, [])])
+
+    def mbarrier_wait(self, thread: int, mbarrier: object) -> None:
+        """Find that a phase is over: what arrived in the ended ones is known, and not what has arrived since."""
+        self.clocks[thread].update(join([self.clocks[thread], self.over[mbarrier]]))
+
+    def hand_over_by_mbarrier(self, giver: int, taker: int, mbarrier: object, relaxed: bool) -> None:
+        self.mbarrier_arrive(giver, mbarrier, relaxed)
+        self.mbarrier_complete(mbarrier)
+        self.mbarrier_wait(taker, mbarrier)
+
+    def mbarrier_arrive_after(self, clock: dict[int, int], mbarrier: object) -> None:
+        """Let an arrival happen that was asked for earlier, when its thread's clock was this."""
+        self.phases[mbarrier].append(clock)
 
     def fence(self, thread: int) -> None:
         self._take_over(thread)

@@ -140,7 +140,7 @@ def _watched(
     ___: Array,
 ) -> Access:
     """Return the access itself, or one that also tells the observer."""
-    if machine.observer is None:
+    if machine.observer is None or kind == "hint":
         return access
     watch = machine.observer.watch(machine, instruction, space, nbytes, kind)
     if watch is None:
@@ -328,7 +328,7 @@ def fault(
     """Return the error for the access of the active lane at `position`."""
     lane = int(machine.active.lanes[position])
     address = int(addresses[lane]) + offset
-    verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies"}[kind]
+    verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies", "hint": "names"}[kind]
     what = f"{verb} {nbytes} bytes of {space} memory at {address:#x}"
     if address % nbytes:
         return MemoryAccessError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gpubp.emulator.device import accesses, async_copies, fused, mbarriers, runtime_calls, warp_instructions
+from gpubp.emulator.device import accesses, async_copies, fused, hints, mbarriers, runtime_calls, warp_instructions
 from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
 from gpubp.emulator.device.steps import Computation, describe
@@ -16,9 +16,7 @@ from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import Instruction, Register, is_fence
 
 #: Nothing that these do can be seen on a device that runs one wave in order and measures no time.
-_NO_EFFECT = frozenset(
-    ("membar", "fence", "prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "griddepcontrol", "pmevent")
-)
+_NO_EFFECT = frozenset(("membar", "fence", "griddepcontrol", "pmevent"))
 
 
 #: What the emulated device does not have.
@@ -146,5 +144,6 @@ _FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
     "call": runtime_calls.bind_call,
     "bar": _bind_arrive,
     "barrier": _bind_arrive,
+    **hints.FACTORIES,
     **warp_instructions.FACTORIES,
 }

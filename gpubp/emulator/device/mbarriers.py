@@ -25,7 +25,7 @@ from gpubp.emulator.device.lanewise import Action, Bound, always
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import BarrierError
 from gpubp.emulator.loops import loop
-from gpubp.emulator.program.cfg import Program, waits_for_mbarrier
+from gpubp.emulator.program.cfg import waits_for_mbarrier
 from gpubp.emulator.program.ptx import Immediate, Instruction, Operand, Register, Sink
 
 NBYTES = 8
@@ -112,14 +112,6 @@ class _Wait(NamedTuple):
     parity: bool
     acquires: bool
     target: Array | None
-
-
-def uses_mbarriers(program: Program) -> bool:
-    return any(
-        instruction.opcode == "mbarrier" or "mbarrier" in instruction.modifiers
-        for block in program.blocks
-        for instruction in (*block.instructions, *([] if block.end is None else [block.end]))
-    )
 
 
 class Mbarriers:
@@ -439,7 +431,7 @@ class Mbarriers:
         failed, waiting = lanes[~done & ~again], lanes[again]
         if wait.target is not None:
             wait.target[failed] = False
-        self.slot[lanes], self.phase[lanes] = np.where(done, -1, slots), phases
+        self.slot[lanes], self.phase[lanes] = slots, phases
         if not waiting.size:
             return True
         self.parked[waiting], self.resume[waiting], self.at[waiting] = True, resume, index
@@ -486,7 +478,6 @@ class Mbarriers:
             for index in np.unique(self.at[lanes]).tolist():
                 chosen = lanes[self.at[lanes] == index]
                 self._acquire(self.waits[index], chosen, self.slot[chosen])
-            self.slot[lanes] = -1
             self._release(lanes)
 
     def finish_copies(self) -> None:

@@ -23,14 +23,14 @@ from gpubp.emulator.device.calls import Target
 from gpubp.emulator.device.choices import Choices, Shuffled
 from gpubp.emulator.device.clock import CLOCK, LEAPS
 from gpubp.emulator.device.executor import BoundBlock
-from gpubp.emulator.device.mbarriers import Mbarriers, uses_mbarriers
+from gpubp.emulator.device.mbarriers import Mbarriers
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.device.warp_instructions import meets_others
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
 from gpubp.emulator.program.inlining import Call
 from gpubp.emulator.program.ptx import Address, Instruction, Register
-from gpubp.emulator.program.registers import GRID_WORKSPACE, computed_from, reads_and_writes
+from gpubp.emulator.program.registers import reads_and_writes
 
 #: After so many blocks, few at first, the scheduler looks whether the group that runs only spins. If it does, every
 #: other group gets a turn of some blocks, and complete barriers open: it may wait for what one of them will do. A group
@@ -62,7 +62,7 @@ class Wave:
         self.live = machine.live
         self.live_count = 0
         self.barriers = machine.barriers = Barriers(machine)
-        self.mbarriers = machine.mbarriers = Mbarriers(machine, self._join) if uses_mbarriers(machine.program) else None
+        self.mbarriers = machine.mbarriers = Mbarriers(machine, self._join) if machine.uses.mbarriers else None
         self.position = 0  # the block that runs
         self.steps = 0  # blocks executed
         self.idle = 0
@@ -137,7 +137,7 @@ class Wave:
 
     def _leap(self) -> bool:
         """Return True if time has gone by, for which some threads may have waited."""
-        if not self.machine.clocked or self._leaps == LEAPS:
+        if not self.machine.uses.clocked or self._leaps == LEAPS:
             return False
         CLOCK.leap(self._leaps)
         self._leaps += 1
@@ -187,10 +187,6 @@ class Wave:
             self._open_barriers(required=False)
             self._gangs = self.choices.gangs(self.machine.lanes, self.machine.padded)
         return steps
-
-    @functools.cached_property
-    def _asks_for_grid(self) -> bool:
-        return bool(computed_from(self.machine.program, GRID_WORKSPACE))
 
     @functools.cached_property
     def _meeting(self) -> list[bool]:
@@ -278,7 +274,7 @@ class Wave:
         if end.opcode in ("trap", "brkpt"):
             what = "trap instruction" if end.opcode == "trap" else "breakpoint, and no debugger is there"
             text = f"{machine.where(end, int(active.lanes[0]))}: the kernel executed a {what}"
-            if self._asks_for_grid and not any(machine.workspace.registers):
+            if machine.uses.grid and not any(machine.uses.workspace.registers):
                 text += ": the grid has no barrier, as the launch is not cooperative"
             raise TrapError(text)
         if end.opcode == "mbarrier":

@@ -46,6 +46,29 @@ class Active:
         return Active(mask)
 
 
+class Uses:
+    """What a program uses of the device that most programs do not.
+
+    Attributes:
+        clocked: registers that are computed from the clock.
+        mbarriers: True if it has instructions on mbarriers.
+        grid: True if it asks for the barrier of the grid.
+        reserved: True if it uses the shared memory that is reserved for CUDA.
+        workspace: of cooperative launches.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.clocked = computed_from(program, CLOCKS)
+        self.mbarriers = any(
+            instruction.opcode == "mbarrier" or "mbarrier" in instruction.modifiers
+            for block in program.blocks
+            for instruction in (*block.instructions, *([] if block.end is None else [block.end]))
+        )
+        self.grid = bool(computed_from(program, GRID_WORKSPACE))
+        self.reserved = bool(computed_from(program, ("reserved_smem_offset_1",)))
+        self.workspace = Workspace()
+
+
 class Workspace:
     """What a cooperative launch has of its own: memory for the barrier of the grid (driver_abi.h in CUDA's headers).
 
@@ -58,9 +81,13 @@ class Workspace:
     def __init__(self) -> None:
         self.registers = (np.zeros((), np.uint32), np.zeros((), np.uint32))
         self._address = 0
+        self._cooperative = False
 
     def begin(self, cooperative: bool) -> None:
         """Make ready for a launch."""
+        if not (cooperative or self._cooperative):
+            return
+        self._cooperative = cooperative
         if cooperative and not self._address:
             self._address = MEMORY.allocate(self._NBYTES, "the grid's workspace", internal=True)
         address = self._address if cooperative else 0
@@ -79,7 +106,7 @@ class Machine:
         slots: dict[str, Slot],
         symbols: dict[str, int],
         parameters: tuple[int, Array, dict[str, int]],
-        workspace: Workspace,
+        uses: Uses,
         shared: SpaceLayout,
         local: SpaceLayout,
         block: tuple[int, int, int],
@@ -111,13 +138,12 @@ class Machine:
         self.output: list[str] = []
         self.observer = observer
         self._rows = self._register_file()
-        self.clocked = computed_from(program, CLOCKS)
+        self.uses = uses
         self._constants: dict[tuple[int | float, np.dtype[Any]], Array] = {}
         self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
         self._make_memories()
         self._make_special_registers()
-        self.workspace = workspace
-        self.special.update(zip(GRID_WORKSPACE, workspace.registers, strict=True))
+        self.special.update(zip(GRID_WORKSPACE, uses.workspace.registers, strict=True))
         self.nobody = Active(np.zeros(self.lanes, bool))
         self.active = self.nobody
         self.mask = np.zeros(self.lanes, bool)  # that of the active lanes, for who needs one address for all masks
@@ -207,7 +233,7 @@ class Machine:
     def thread_state(self) -> list[Array]:
         """Return copies of what threads know by themselves: registers, carry flags, committed copies, stacks. Without
         registers computed from the clock."""
-        counting = {self.slots[name] for name in self.clocked}
+        counting = {self.slots[name] for name in self.uses.clocked}
         rows = [row for slot, row in self._rows.items() if slot not in counting]
         stacks = [] if self.calls is None else self.calls.state()
         return [array.copy() for array in (*rows, self.carry, self.commits)] + stacks

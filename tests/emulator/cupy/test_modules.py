@@ -284,7 +284,7 @@ def test_options_and_log():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"backend": "nvcc"}, {"jitify": True}, {"enable_cooperative_groups": True}, {"translate_cucomplex": True}],
+    [{"backend": "nvcc"}, {"jitify": True}, {"translate_cucomplex": True}],
 )
 def test_what_is_not_there_says_so(arguments):
     with pytest.raises(NotImplementedError, match="emulator"):

@@ -1,12 +1,12 @@
 """mbarriers: each instruction against a model in plain Python, the rules that are checked, waits, copies, and races."""
 
+import contextlib
 import random
 import re
 
 import numpy as np
 import pytest
 
-import gpubp.emulator as cp
 from gpubp.emulator import observe
 from gpubp.emulator.errors import BarrierError, HangError, MemoryAccessError, UnsupportedInstruction
 
@@ -290,6 +290,79 @@ st.global.v2.u32 [%rd1], {%r20, %r21};
     assert run(run_ptx, body, OUT)[0][:2].tolist() == [0, 1]
 
 
+def test_a_phase_is_over_when_all_have_arrived_and_not_before(run_ptx):
+    """Warp 2 waits for warps 0 and 1, of which one counts to 500 first, when the other has arrived."""
+    body = """@%p1 mbarrier.init.shared.b64 [%r10], 64;
+mov.u32 %r20, 0;
+bar.sync 0;
+setp.lt.u32 %p3, %r0, 64;
+@%p3 bra ARRIVE;
+W: mbarrier.try_wait.parity.shared.b64 %p2, [%r10], 0;
+@!%p2 bra W;
+ld.shared.u32 %r16, [%r12+-128];
+add.u64 %rd2, %rd1, %rd0;
+st.global.u32 [%rd2], %r16;
+exit;
+ARRIVE: setp.lt.u32 %p3, %r0, 32;
+@!%p3 bra COUNT;
+mbarrier.arrive.shared.b64 _, [%r10];
+exit;
+COUNT: add.u32 %r20, %r20, 1;
+setp.lt.u32 %p3, %r20, 500;
+@%p3 bra COUNT;
+st.shared.u32 [%r12], %r0;
+mbarrier.arrive.shared.b64 _, [%r10];
+"""
+    with observe(races=True, uninitialised=True) as report:
+        (out,) = run(run_ptx, body, np.zeros(96, np.uint32), block=96)
+    assert not report.findings
+    assert out[64:].tolist() == list(range(32, 64))
+
+
+def test_a_wait_may_have_a_time_limit_of_its_own(run_ptx):
+    body = INIT + """mov.u64 %rd2, %globaltimer;
+W: mov.u64 %rd3, %globaltimer;
+sub.u64 %rd3, %rd3, %rd2;
+setp.gt.u64 %p3, %rd3, 1000000000000;
+@%p3 bra LATE;
+""" + WAIT.format("W") + """exit;
+LATE: add.u64 %rd4, %rd1, %rd0;
+st.global.u32 [%rd4], 7;
+"""  # fmt: skip
+    assert run(run_ptx, body, OUT)[0][:32].tolist() == [7] * 32
+
+
+def test_a_failed_wait_hands_over_nothing(run_ptx):
+    """Warp 0 has arrived, and others are missing; in a program whose atomics and fences order threads."""
+    body = """@%p1 mbarrier.init.shared.b64 [%r10], 64;
+fence.acq_rel.cta;
+bar.sync 0;
+setp.lt.u32 %p3, %r0, 32;
+@!%p3 bra LOOK;
+st.shared.u32 [%r12], %r0;
+mbarrier.arrive.release.cta.shared.b64 _, [%r10];
+exit;
+LOOK: mbarrier.test_wait.parity.acquire.cta.shared.b64 %p2, [%r10], 0;
+ld.shared.u32 %r16, [%r12+-128];
+"""
+    for text, kinds in ((body, {"race"}), (body.replace("[%r10], 64", "[%r10], 32"), set())):
+        with observe(races=True) as report:
+            run(run_ptx, text, OUT, block=64)
+        assert {finding.kind for finding in report.findings} == kinds
+
+
+def test_an_mbarrier_made_anew_begins_anew(run_ptx):
+    """Two phases, then another mbarrier at the same place, by which words are handed over."""
+    init = "@%p1 mbarrier.init.shared.b64 [%r10], 32;\nbar.sync 0;\n"
+    body = init + 2 * "mbarrier.arrive.shared.b64 _, [%r10];\n" + "V:\n" + WAIT.format("V").replace("0;", "1;")
+    body += "bar.sync 0;\n@%p1 mbarrier.inval.shared.b64 [%r10];\n" + init
+    body += "st.shared.u32 [%r12], %r0;\nmbarrier.arrive.shared.b64 _, [%r10];\nW:\n" + WAIT.format("W")
+    body += "xor.b32 %r14, %r12, 4;\nld.shared.u32 %r16, [%r14];"
+    with observe(races=True) as report:
+        run(run_ptx, body, OUT)
+    assert not report.findings
+
+
 PING_PONG = """
 @%p1 mbarrier.init.shared.b64 [%r10], 32;
 @%p1 mbarrier.init.shared.b64 [%r11], 32;
@@ -323,6 +396,11 @@ setp.lt.u32 %p3, %r20, 10;
 add.u64 %rd2, %rd1, %rd0;
 st.global.u32 [%rd2], %r25;
 """
+
+
+def test_blocks_that_come_later_find_no_mbarriers(run_ptx):
+    (out,) = run(run_ptx, PING_PONG, OUT, block=64, lanes=1, grid=3)
+    assert out[32:].tolist() == [10 * t + 45 for t in range(32)]
 
 
 @pytest.mark.parametrize("lanes", [1, None])
@@ -364,6 +442,23 @@ def test_a_hand_over_that_is_out_of_step_hangs(run_ptx, body):
         run(run_ptx, body, OUT, block=64)
 
 
+@pytest.mark.parametrize("order", range(6))
+def test_any_order_of_execution_gives_the_same(run_ptx, order):
+    with observe(races=True, order=order) as report:
+        (out,) = run(run_ptx, PING_PONG, OUT, block=64)
+    assert not report.findings
+    assert out[32:].tolist() == [10 * t + 45 for t in range(32)]
+
+
+def test_some_order_shows_a_wait_whose_answer_nobody_looks_at(run_ptx):
+    found = set()
+    for order in range(8):
+        with contextlib.suppress(HangError), observe(races=True, order=order) as report:
+            run(run_ptx, without(PING_PONG, "@!%p2 bra CW;"), OUT, block=64)
+        found |= {finding.kind for finding in report.findings}
+    assert found == {"race"}
+
+
 def test_an_init_that_nobody_waits_for_races(run_ptx):
     body = "@%p1 mbarrier.init.shared.b64 [%r10], 32;\nmbarrier.arrive.shared.b64 _, [%r10];"
     with observe(races=True) as report:
@@ -394,7 +489,8 @@ ld.shared.u32 %r16, [%r15];
         (body, 1),
         (body.replace(".relaxed", ".release"), 0),
         (body.replace("mbarrier.arrive", "fence.acq_rel.cta;\nmbarrier.arrive"), 0),
-        (body.replace("try_wait.parity", "try_wait.parity.relaxed.cta"), 1),
+        (body.replace("arrive.relaxed", "arrive.release").replace("wait.parity", "wait.parity.relaxed.cta"), 1),
+        (body.replace("arrive.relaxed", "arrive.release").replace("wait.parity", "wait.parity.acquire.cta"), 0),
         (body.replace("mbarrier.arrive.relaxed.cta", "mbarrier.arrive"), 0),
     ):
         with observe(races=True) as report:
@@ -453,167 +549,3 @@ def test_a_copy_counts_itself_unless_told_not_to(run_ptx):
         run(run_ptx, COPY.format(count=32, noinc="", also=""), SOURCE)
     with pytest.raises(HangError, match="misses 1 of 33 arrivals"):
         run(run_ptx, COPY.format(count=33, noinc=".noinc", also=""), SOURCE)
-
-
-# -- cuda::barrier and cuda::pipeline ---------------------------------------------------------------------------------
-
-BARRIERS = r"""
-#include <cuda/barrier>
-#include <cuda/pipeline>
-#include <cooperative_groups.h>
-namespace cg = cooperative_groups;
-using barrier = cuda::barrier<cuda::thread_scope_block>;
-
-extern "C" __global__ void reverse(int* y, int arrives, int waits) {
-  __shared__ barrier b;
-  __shared__ int s[128];
-  const int t = threadIdx.x;
-  if (t == 0) init(&b, blockDim.x);
-  __syncthreads();
-  for (int round = 0; round < 3; round++) {
-    s[t] = t + round;
-    if (arrives) {
-      auto token = b.arrive();
-      if (waits) b.wait(static_cast<barrier::arrival_token&&>(token));
-    }
-    y[t] = s[blockDim.x - 1 - t];
-    b.arrive_and_wait();
-  }
-}
-
-extern "C" __global__ void half(int* y, int count) {
-  __shared__ barrier b;
-  __shared__ int s[64];
-  const int t = threadIdx.x;
-  if (t == 0) init(&b, count);
-  __syncthreads();
-  if (t < 32) { b.arrive_and_drop(); return; }
-  s[t] = t;
-  b.arrive_and_wait();
-  b.arrive_and_wait();
-  y[t] = s[95 - t];
-}
-
-extern "C" __global__ void pipeline(const int* x, int* y, int rounds, int waits) {
-  constexpr int stages = 2;
-  __shared__ cuda::pipeline_shared_state<cuda::thread_scope_block, stages> state;
-  __shared__ alignas(16) int s[stages][64];
-  auto block = cg::this_thread_block();
-  auto pipe = cuda::make_pipeline(block, &state);
-  for (int i = 0, fetch = 0; i < rounds; i++) {
-    for (; fetch < rounds && fetch < i + stages; fetch++) {
-      pipe.producer_acquire();
-      cuda::memcpy_async(block, s[fetch % stages], x + 64 * fetch, cuda::aligned_size_t<16>(256), pipe);
-      pipe.producer_commit();
-    }
-    if (waits) pipe.consumer_wait();
-    y[64 * i + threadIdx.x] = s[i % stages][63 - threadIdx.x];
-    pipe.consumer_release();
-  }
-}
-
-extern "C" __global__ void roles(const int* x, int* y, int rounds) {
-  constexpr int stages = 2;
-  __shared__ cuda::pipeline_shared_state<cuda::thread_scope_block, stages> state;
-  __shared__ int s[stages][32];
-  auto block = cg::this_thread_block();
-  const bool produces = threadIdx.x < 32;
-  auto pipe = cuda::make_pipeline(
-      block, &state, produces ? cuda::pipeline_role::producer : cuda::pipeline_role::consumer);
-  const int t = threadIdx.x % 32;
-  for (int i = 0; i < rounds; i++) {
-    if (produces) {
-      pipe.producer_acquire();
-      s[i % stages][t] = x[32 * i + t];
-      pipe.producer_commit();
-    } else {
-      pipe.consumer_wait();
-      y[32 * i + t] = s[i % stages][31 - t];
-      pipe.consumer_release();
-    }
-  }
-}
-
-extern "C" __global__ void own(const int* x, int* y, int waits) {
-  __shared__ int s[64];
-  const int t = threadIdx.x;
-  auto pipe = cuda::make_pipeline();
-  pipe.producer_acquire();
-  cuda::memcpy_async(s + t, x + t, sizeof(int), pipe);
-  pipe.producer_commit();
-  if (waits) cuda::pipeline_consumer_wait_prior<0>(pipe);
-  pipe.consumer_release();
-  y[t] = s[t];
-}
-
-extern "C" __global__ void copied(const int* x, int* y, int waits) {
-  __shared__ barrier b;
-  __shared__ alignas(16) int s[64];
-  auto block = cg::this_thread_block();
-  if (block.thread_rank() == 0) init(&b, block.size());
-  block.sync();
-  cuda::memcpy_async(block, s, x, cuda::aligned_size_t<16>(256), b);
-  if (waits) b.arrive_and_wait();
-  y[threadIdx.x] = s[63 - threadIdx.x];
-}
-"""
-
-
-@pytest.fixture(scope="module", params=["sm_80", "sm_90", pytest.param("sm_75", marks=pytest.mark.slow)])
-def barriers(request):
-    with cp.use(request.param):
-        yield cp.RawModule(code=BARRIERS)
-
-
-def observed(kernel: cp.RawKernel, threads: int, *arguments) -> set[str]:
-    with observe(races=True, uninitialised=True) as report:
-        kernel((1,), (threads,), arguments)
-    return {finding.kind for finding in report.findings}
-
-
-def test_cuda_barrier(barriers):
-    kernel, y = barriers.get_function("reverse"), cp.zeros(64, np.int32)
-    assert not observed(kernel, 64, y, 1, 1)
-    np.testing.assert_array_equal(y.get(), np.arange(64)[::-1] + 2)
-    assert observed(kernel, 64, y, 0, 0) == {"race"}
-
-
-def test_cuda_barrier_whose_threads_leave(barriers):
-    kernel, y = barriers.get_function("half"), cp.zeros(64, np.int32)
-    assert not observed(kernel, 64, y, 64)
-    assert y.get().tolist() == [0] * 32 + list(range(63, 31, -1))
-    with pytest.raises(HangError, match=r"misses 1 of 33 arrivals|shared memory, 0 bytes into"):
-        kernel((1,), (64,), (y, 65))
-
-
-def test_cuda_pipeline_of_a_block(barriers):
-    kernel, x, y = barriers.get_function("pipeline"), cp.arange(320, dtype=np.int32), cp.zeros(320, np.int32)
-    assert not observed(kernel, 64, x, y, 5, 1)
-    np.testing.assert_array_equal(y.get().reshape(5, 64), np.arange(320).reshape(5, 64)[:, ::-1])
-    if kernel.ptx_version < 80:
-        assert "race" in observed(kernel, 64, x, y, 1, 0)
-    else:
-        with pytest.raises(BarrierError, match=r"kernel.cu:.*: it waits for copies"):
-            observed(kernel, 64, x, y, 1, 0)
-
-
-def test_cuda_pipeline_with_roles(barriers):
-    kernel, x, y = barriers.get_function("roles"), cp.arange(320, dtype=np.int32), cp.zeros(320, np.int32)
-    assert not observed(kernel, 64, x, y, 10)
-    np.testing.assert_array_equal(y.get().reshape(10, 32), np.arange(320).reshape(10, 32)[:, ::-1])
-
-
-def test_cuda_pipeline_of_a_thread_and_copies_with_a_barrier(barriers):
-    x, y = cp.arange(64, dtype=np.int32), cp.zeros(64, np.int32)
-    own, copied = barriers.get_function("own"), barriers.get_function("copied")
-    if own.ptx_version >= 90:
-        with pytest.raises(UnsupportedInstruction, match=r"kernel.cu:\d+ .*`cp.async.bulk"):
-            copied((1,), (64,), (x, y, 1))
-        return
-    assert not observed(own, 64, x, y, 1)
-    np.testing.assert_array_equal(y.get(), np.arange(64))
-    assert not observed(copied, 64, x, y, 1)
-    np.testing.assert_array_equal(y.get(), np.arange(64)[::-1])
-    if own.ptx_version >= 80:  # software copies at once
-        assert observed(own, 64, x, y, 0) == {"missing wait"}
-        assert observed(copied, 64, x, y, 0) == {"missing wait", "race"}

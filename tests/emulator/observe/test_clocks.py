@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -31,6 +32,8 @@ class Detector:
         self.by_memory = by_memory
         self.found = np.zeros((3 + PADDED, shadow.FOUND), np.int64)
         self.places: dict[int, dict] = {}
+        self.phases: dict[int, int] = defaultdict(int)  # by mbarrier, which are of blocks
+        self.asked: list[tuple[int, list]] = []  # arrivals that wait for copies: mbarrier, and what they tell
 
     def access(self, lane: int, cell: int, writes: bool, strong: bool = False) -> set[int]:
         clocks = self.clocks
@@ -62,6 +65,23 @@ class Detector:
         lanes = np.array(sorted(lane for group in groups for lane in group))
         members = {lane: sum(1 << other % 32 for other in group) for group in groups for lane in group}
         self.clocks.warp_barrier(lanes, np.array([members[lane] for lane in lanes.tolist()]))
+
+    def arrival(self, lane: int, relaxed: bool = False) -> list:
+        return self.clocks.arrivals(np.array([lane]), not relaxed)
+
+    def mbarrier_arrive(self, slot: int, arrival: list) -> None:
+        self.clocks.arrive_in_phases(np.array([slot]), np.array([self.phases[slot]]), arrival)
+
+    def mbarrier_complete(self, slot: int) -> None:
+        self.phases[slot] += 1
+
+    def hand_over_by_mbarrier(self, giver: int, taker: int, slot: int, relaxed: bool) -> None:
+        self.mbarrier_arrive(slot, self.arrival(giver, relaxed))
+        self.mbarrier_complete(slot)
+        self.mbarrier_wait(taker, slot)
+
+    def mbarrier_wait(self, lane: int, slot: int) -> None:
+        self.clocks.pass_phases(np.array([lane]), np.array([slot]), np.array([self.phases[slot]]))
 
     def hand_over(self, giver: int, taker: int, cell: int) -> set[int]:
         self.clocks.fence(np.array([giver]))
@@ -147,6 +167,50 @@ def by_memory(blocks: list[list[int]]) -> Callable[[random.Random], Step]:
     return step
 
 
+def by_mbarriers(blocks: list[list[int]], inner: Callable[[random.Random], Step]) -> Callable[[random.Random], Step]:
+    """Two mbarriers of each block: threads arrive, now or when copies are complete, phases end, threads wait, or all that
+    one after the other."""
+
+    def step(pick: random.Random) -> Step:
+        chance = pick.random()
+        if chance < 0.5:
+            return inner(pick)
+        block = pick.randrange(len(blocks))
+        lane, slot = pick.choice(blocks[block]), 2 * block + pick.randrange(2)
+        relaxed = pick.random() < 0.4
+        if chance < 0.6:
+            taker = pick.choice(blocks[block])
+            return (
+                lambda r: r.hand_over_by_mbarrier(lane, taker, slot, relaxed),
+                lambda d: d.hand_over_by_mbarrier(lane, taker, slot, relaxed),
+                None,
+            )
+        if chance < 0.7:
+            return (
+                lambda r: r.mbarrier_arrive(lane, slot, relaxed),
+                lambda d: d.mbarrier_arrive(slot, d.arrival(lane, relaxed)),
+                None,
+            )
+        if chance < 0.75:
+            return lambda r: ask(r, lane, slot), lambda d: d.asked.append((slot, d.arrival(lane))), None
+        if chance < 0.8:
+            return give, lambda d: d.asked and d.mbarrier_arrive(*d.asked.pop(0)), None
+        if chance < 0.9:
+            return lambda r: r.mbarrier_complete(slot), lambda d: d.mbarrier_complete(slot), None
+        return lambda r: r.mbarrier_wait(lane, slot), lambda d: d.mbarrier_wait(lane, slot), None
+
+    return step
+
+
+def ask(reference: Reference, lane: int, slot: int) -> None:
+    reference.asked.append((dict(reference.clocks[lane]), slot))
+
+
+def give(reference: Reference) -> None:
+    if reference.asked:
+        reference.mbarrier_arrive_after(*reference.asked.pop(0))
+
+
 def compare(seed: int, step: Callable[[random.Random], Step], detector: Detector, exact: bool = True) -> int:
     """Run a random program on both; return how many races the reference has found first at their places.
 
@@ -173,6 +237,16 @@ MODES = {
     ),
     "fences and strong accesses of one block": (
         by_memory([[0, 1, 2, 33, 63]]), lambda: Detector(1, PADDED, True, True), True
+    ),
+    "mbarriers, and other barriers of a block": (
+        by_mbarriers([[0, 1, 2, 31, 32, 33, 63]], within_a_block), lambda: Detector(1, PADDED, True), True
+    ),
+    "mbarriers, fences and strong accesses of one block": (
+        by_mbarriers([[0, 1, 2, 33, 63]], by_memory([[0, 1, 2, 33, 63]])),
+        lambda: Detector(1, PADDED, True, True), True
+    ),
+    "mbarriers, fences and strong accesses of two blocks": (
+        by_mbarriers([[0, 1], [64, 65]], by_memory([[0, 1], [64, 65]])), lambda: Detector(2, PADDED, False, True), False
     ),
     "fences and strong accesses of many threads": (
         by_memory([[0, 1, 33], [64, 65], [128]]), lambda: Detector(3, PADDED, False, True), False
