@@ -83,6 +83,14 @@ for options in ({}, {"races": True, "uninitialised": True, "traffic": True}):
     assert spare.get().tolist() == list(range(32))
 cp.RawKernel('extern "C" __global__ void one(int* counts) { *counts = 5; }', "one")((1,), (1,), (counts,))
 assert counts.get()[0] == 5
+calls = r'''
+__device__ int fibonacci(int n) {
+    int all[4] = {n, n, n, n};
+    return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2) + all[n & 3] - n;
+}
+extern "C" __global__ void fibonaccis(int* counts) { *counts = fibonacci(*counts + 1); }'''
+cp.RawKernel(calls, "fibonaccis")((1,), (1,), (counts,))
+assert counts.get()[0] == 8
 print("right")
 """
 
