@@ -14,7 +14,7 @@ from gpubp.crosscheck.runner import Watch
 from gpubp.crosscheck.summary import CrossCheck
 
 TILED = "transpose_product:tiled:float32:33x17x65:-:-:1:random:0:0"
-ORDERS = (0, 1, 2)
+ORDERS = (0, 1)
 
 
 def failures(backend, chosen, watch):
@@ -32,7 +32,7 @@ def sample(primitive, number, variants=VARIANTS):
 @pytest.mark.parametrize("primitive", cases.OPTIONS)
 def test_results_are_the_same_bits_in_any_order(primitive):
     """Of the CUDA C++ kernels, with tensor cores where there are any."""
-    assert failures(backends.get("cupy", "emulator"), sample(primitive, 4), Watch(orders=ORDERS)) == []
+    assert failures(backends.get("cupy", "emulator"), sample(primitive, 3), Watch(orders=ORDERS)) == []
 
 
 @pytest.mark.slow

@@ -85,6 +85,27 @@ __global__ void half_warps(int* x) {
     }
     x[blockIdx.x * blockDim.x + t] = v;
 }
+__global__ void mixed_spaces(int* x) {
+    __shared__ int s[64];
+    int t = threadIdx.x;
+    s[t] = 5 * t;
+    x[64 + t] = 7 * t;
+    __syncthreads();
+    int* p = t % 3 ? s + (t ^ 1) : x + 64 + (t ^ 1);
+    x[t] = *p;
+}
+__global__ void copied(int* x) {  // asynchronously; every other thread copies zeros instead
+    __shared__ int s[64];
+    int t = threadIdx.x, size = t % 2 ? 4 : 0;
+    x[64 + t] = 3 + t;
+    __syncthreads();
+    unsigned to = (unsigned)__cvta_generic_to_shared(s + t);
+    if (t % 5) asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(x + 64 + (t ^ 2)), "r"(size));
+    else s[t] = -1;
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+    x[t] = s[t ^ 1];
+}
 __global__ void in_turn(int* x) {  // blocks take turns by a ticket, whichever runs first
     __shared__ int mine;
     if (threadIdx.x == 0) {
@@ -155,7 +176,7 @@ DEPENDENT = {
 INDEPENDENT = {
     "own_places": (4, 96), "sum_integers": (4, 96), "most": (3, 64), "barrier": (2, 128),
     "branches_with_syncwarp": (1, 32), "warp_sum": (7, 128), "half_warps": (1, 128), "in_turn": (9, 32),
-    "lock": (3, 40), "handed_over": (5, 64),
+    "lock": (3, 40), "handed_over": (5, 64), "mixed_spaces": (1, 64), "copied": (1, 64),
 }  # fmt: skip
 
 
