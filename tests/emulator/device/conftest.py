@@ -1,14 +1,23 @@
-"""Every test of the device runs twice: instruction by instruction, and with blocks fused at their first execution."""
+"""The tests of some modules run twice: instruction by instruction, and with blocks fused at their first execution."""
 
 import pytest
 
 from gpubp.emulator import launch
 from gpubp.emulator.device import fused
 
+TWICE = ("test_executor", "test_fused", "test_memory")
 
-@pytest.fixture(autouse=True, params=[fused.HOT, 1], ids=["bound", "fused"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rpartition(".")[2] in TWICE:
+        metafunc.parametrize("fused_after", [fused.HOT, 1], ids=["bound", "fused"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
 def fused_after(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """After how many executions blocks are fused."""
-    monkeypatch.setattr(fused, "HOT", request.param)
-    launch._WAVES.clear()  # the waves of tests before have bound their blocks otherwise
-    return request.param
+    executions: int = getattr(request, "param", fused.HOT)
+    if executions != fused.HOT:
+        monkeypatch.setattr(fused, "HOT", executions)
+        launch._WAVES.clear()  # the waves of tests before have bound their blocks otherwise
+    return executions

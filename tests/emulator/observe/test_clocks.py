@@ -168,8 +168,8 @@ def by_memory(blocks: list[list[int]]) -> Callable[[random.Random], Step]:
 
 
 def by_mbarriers(blocks: list[list[int]], inner: Callable[[random.Random], Step]) -> Callable[[random.Random], Step]:
-    """Two mbarriers of each block: threads arrive, now or when copies are complete, phases end, threads wait, or all that
-    one after the other."""
+    """Two mbarriers of each block: threads arrive, now or when copies are complete, phases end, threads wait, or all
+    that one after the other."""
 
     def step(pick: random.Random) -> Step:
         chance = pick.random()
