@@ -1,6 +1,7 @@
 """Small kernels of unusual make: the right ones are reported for nothing, the wrong ones for what they do wrong.
 
-Each is the body of a kernel over `int* y` of 256 elements, with `t` the thread's number in its block.
+Each is the body of a kernel over `int* y` of 256 elements, with `t` the thread's number in its block. More wrong ones,
+each with a right twin, are in tests/tools/planted_bugs.py.
 """
 
 from __future__ import annotations
@@ -316,16 +317,6 @@ RIGHT = {
 }
 
 WRONG = {
-    "a pair of warps reads what the other pair wrote": Small(
-        """
-        __shared__ volatile int s[128];
-        s[t] = t;
-        asm volatile("bar.sync %0, 64;" ::"r"(t / 64 + 1) : "memory");
-        y[t] = s[t ^ 64];  // wrong
-    """,
-        threads=128,
-        says="race",
-    ),
     "halves of a warp that meet apart": Small(
         """
         __shared__ volatile int s[32];
@@ -409,19 +400,6 @@ WRONG = {
         blocks=3,
         says="race",
     ),
-    "the last block adds up, without a fence": Small(
-        """
-        __shared__ bool last;
-        if (t % 32 == 0) y[1 + 2 * blockIdx.x + t / 32] = t;
-        __syncthreads();
-        if (t == 0) last = atomicAdd(y, 1) == gridDim.x - 1;
-        __syncthreads();
-        if (last) y[100 + t] = y[1 + t % 6];  // wrong
-    """,
-        threads=64,
-        blocks=3,
-        says="race",
-    ),
     "a flag, and a thread that does not wait for it": Small(
         """
         volatile int* flag = y;
@@ -452,15 +430,6 @@ WRONG = {
     """,
         says="race",
     ),
-    "no __syncwarp in a warp": Small(
-        """
-        __shared__ volatile int s[32];
-        s[t] = t;
-        y[t] = s[31 - t];  // wrong
-    """,
-        threads=32,
-        says="race",
-    ),
     "atomics and a plain read": Small(
         """
         __shared__ int count;
@@ -483,16 +452,6 @@ WRONG = {
         threads=128,
         says="race",
     ),
-    "what another block wrote in this launch": Small(
-        """
-        y[64 * blockIdx.x + t] = t;
-        __threadfence();
-        int v = ((volatile int*)y)[64 * (1 - blockIdx.x) + t];  // wrong
-        y[128 + 64 * blockIdx.x + t] = v;
-    """,
-        blocks=2,
-        says="race",
-    ),
     "a store under an asynchronous copy": Small(
         """
         __shared__ __align__(16) int s[256];
@@ -504,40 +463,6 @@ WRONG = {
         y[t] = s[t];
     """,
         says="race",
-    ),
-    "one shared array read as the next": Small(
-        """
-        __shared__ int a[8], b[8];
-        if (t < 8) {
-            a[t] = t;
-            b[t] = -t;
-        }
-        __syncthreads();
-        y[t] = a[t];  // wrong
-        y[t] += b[t % 8];
-    """,
-        threads=16,
-        says="out of bounds",
-    ),
-    "a local array's end": Small(
-        """
-        int a[16];
-        for (int i = 0; i < 16; i++) a[i] = i;
-        a[t] = 7;  // wrong
-        int v = 0;
-        for (int i = 0; i < 16; i++) v += a[(i * t) & 15];
-        y[t] = v;
-    """,
-        threads=17,
-        says="out of bounds",
-    ),
-    "a local array that is half written": Small(
-        """
-        int a[16];
-        for (int i = 0; i < t % 16; i++) a[i] = i;
-        y[t] = a[(7 * t) & 15];  // wrong
-    """,
-        says="nothing has written",
     ),
     "eight bytes at a multiple of four": Small(
         """
