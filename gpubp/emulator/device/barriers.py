@@ -112,6 +112,13 @@ class Barriers:
     def _arrive_warp(self, instruction: Instruction, active: Active, resume: int) -> bool:
         machine = self.machine
         members = self._lanes(instruction.operands[0])
+        outside = active.lanes[members[active.lanes] >> (active.lanes % WARP) & 1 == 0]
+        if outside.size:
+            lane = int(outside[0])
+            raise DivergenceError(
+                f"{machine.where(instruction, lane)}: bar.warp.sync by a thread that its mask "
+                f"({members[lane]:#010x}) leaves out"
+            )
         if active.count == int(np.count_nonzero(self.live)) or self._warps_complete(members, active.mask):
             self._warp_synchronized(active.mask, members)
             return True
