@@ -291,21 +291,16 @@ class Wave:
         return None
 
     def _branch(self, guard: Register, successors: tuple[int, ...], active: Active) -> int | None:
-        predicate = self.machine.row(guard)
-        if active.whole:
-            taken, count = predicate, int(np.count_nonzero(predicate))
-        else:
-            taken = predicate & active.mask
-            count = int(np.count_nonzero(taken))
+        taken = active.mask & self.machine.row(guard)
         if guard.negated:
-            count = active.count - count
+            taken ^= active.mask
+        count = int(np.count_nonzero(taken))
         if count == active.count:
             return self._go(successors[0], active)
         if count == 0:
             return self._go(successors[1], active)
-        mask = active.mask & ~predicate if guard.negated else active.mask & predicate
-        self._send(successors[0], mask, count)
-        self._send(successors[1], active.mask & ~mask, active.count - count)
+        self._send(successors[0], taken, count)
+        self._send(successors[1], active.mask ^ taken, active.count - count)
         return None
 
     def _indexed_branch(self, end: Instruction, successors: tuple[int, ...], active: Active) -> int | None:

@@ -48,7 +48,11 @@ def unmet_members(member_mask: np.ndarray, active: np.ndarray, exited: np.ndarra
 def first_unmet(members, mask, live):
     """The first active lane for which `unmet_members` is not 0, or -1; lanes in one dimension, or one mask for all."""
     one = members.size == 1
+    all_named = one and members[0] == np.uint32(0xFFFFFFFF)
+    active_words, live_words = mask.view(np.uint64), live.view(np.uint64)
     for first in range(0, mask.size, 32):
+        if all_named and _same_words(active_words, live_words, first >> 3):
+            continue
         absent = np.int64(0)
         for own in range(32):
             if live[first + own] and not mask[first + own]:
@@ -59,6 +63,17 @@ def first_unmet(members, mask, live):
                 if named & absent != 0 or named >> own & 1 == 0:
                     return first + own
     return -1
+
+
+@loop
+def _same_words(a, b, start):
+    """True if four words from `start` on, a warp's 32 bytes, are the same."""
+    return (
+        a[start] == b[start]
+        and a[start + 1] == b[start + 1]
+        and a[start + 2] == b[start + 2]
+        and a[start + 3] == b[start + 3]
+    )
 
 
 def _participants(member_mask: np.ndarray, active: np.ndarray) -> np.ndarray:
@@ -101,33 +116,47 @@ def shuffle(mode, value, offsets, clamps, mask, whole, result, valid):
     """
     one_offset, one_clamp = offsets.size == 1, clamps.size == 1
     before = np.empty(32, np.uint32)
+    if whole and one_offset and one_clamp:  # the usual case: each warp does the same
+        sources, inside = np.empty(32, np.int64), np.empty(32, np.bool_)
+        for own in range(32):
+            sources[own], inside[own] = _source_lane(mode, own, np.int64(offsets[0]), np.int64(clamps[0]))
+        for first in range(0, value.size, 32):
+            before[:] = value[first : first + 32]
+            for own in range(32):
+                result[first + own] = before[sources[own]]
+                valid[first + own] = inside[own]
+        return -1
     for first in range(0, value.size, 32):
         before[:] = value[first : first + 32]
         for own in range(32):
             lane = first + own
             if not whole and not mask[lane]:
                 continue
-            offset = np.int64(offsets[0 if one_offset else lane]) & 31
-            clamp = np.int64(clamps[0 if one_clamp else lane])
-            segment = clamp >> 8 & 31
-            least = own & segment
-            most = least | (clamp & 31 & ~segment)
-            if mode == SHUFFLE_UP:
-                source = own - offset
-            elif mode == SHUFFLE_DOWN:
-                source = own + offset
-            elif mode == SHUFFLE_BFLY:
-                source = own ^ offset
-            else:
-                source = least | (offset & ~segment)
-            inside = source >= most if mode == SHUFFLE_UP else source <= most
-            if not inside:
-                source = np.int64(own)
+            offset, clamp = offsets[0 if one_offset else lane], clamps[0 if one_clamp else lane]
+            source, in_range = _source_lane(mode, own, np.int64(offset), np.int64(clamp))
             if not whole and not mask[first + source]:
                 return lane
             result[lane] = before[source]
-            valid[lane] = inside
+            valid[lane] = in_range
     return -1
+
+
+@loop
+def _source_lane(mode, own, offset, clamp):
+    """The lane of the warp that a lane reads, its own if that is out of range; and whether it is in range."""
+    segment = clamp >> 8 & 31
+    least = own & segment
+    most = least | (clamp & 31 & ~segment)
+    if mode == SHUFFLE_UP:
+        source = own - (offset & 31)
+    elif mode == SHUFFLE_DOWN:
+        source = own + (offset & 31)
+    elif mode == SHUFFLE_BFLY:
+        source = own ^ (offset & 31)
+    else:
+        source = least | (offset & 31 & ~segment)
+    in_range = source >= most if mode == SHUFFLE_UP else source <= most
+    return (source if in_range else np.int64(own)), in_range
 
 
 # --- vote, match, elect

@@ -317,6 +317,11 @@ def test_a_warp_barrier_waits_for_the_lanes_it_names(run_ptx):
     np.testing.assert_array_equal(got, np.where(LANE < 16, LANE + 116, LANE + 184))
 
 
+def test_a_warp_barrier_of_a_lane_that_its_mask_leaves_out(run_ptx):
+    with pytest.raises(DivergenceError, match=re.escape("thread (16, 0, 0): bar.warp.sync by a thread that its mask")):
+        run_ptx("bar.warp.sync 0xffff;", OUT)
+
+
 def test_a_warp_barrier_that_a_named_lane_never_reaches(run_ptx):
     body = "setp.lt.u32 %p1, %r0, 16;\n@%p1 bra LOW;\nbar.sync 0;\nLOW: bar.warp.sync -1;"
     with pytest.raises((DivergenceError, DeadlockError), match=r"test.cu:[34]"):
