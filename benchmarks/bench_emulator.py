@@ -4,8 +4,8 @@ Run by `make bench ARGS=benchmarks/bench_emulator.py`. Compilation is done befor
 those of two cores: SGEMM of 512^3 within 0.5 s and of 1024^3 within 4 s, a tiled product of 64^3 at least 500 times
 faster than by Numba's simulator, elementwise kernels and reductions at least 1.5 times faster with fused blocks than
 instruction by instruction, a tiny launch within 0.05 ms, and an epoch of the digits in gpubp's own kernels within 30 s.
-Observers are held against a run instruction by instruction, as they watch it: races at most 6 times, uninitialised reads
-at most 8 times, all together at most 15 times.
+Observers are held against a run instruction by instruction, as they watch it: races at most 6 times, uninitialised
+reads at most 8 times, all together at most 15 times.
 """
 
 import contextlib

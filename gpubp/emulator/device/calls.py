@@ -22,6 +22,7 @@ from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import CallError
 from gpubp.emulator.program.inlining import KERNEL, Call, Section
 from gpubp.emulator.program.ptx import Instruction, Register, Signature, Symbol
+from gpubp.emulator.program.registers import Slot
 
 _RETURN_BYTES = 8
 _CHAIN = 3
@@ -34,15 +35,16 @@ class _Site(NamedTuple):
     """A call of the program, bound to a machine.
 
     Attributes:
-        saved: the arrays to save, and each one's place in the record.
+        slots: the registers to save.
+        saved: their arrays, and each one's place in the record.
         record: bytes of a record, whose last 8 say which site it is, and which section was called.
         extent: from the caller's frame to that of the function.
     """
 
     number: int
-    position: int
     call: Call
     resume: int
+    slots: list[Slot]
     saved: list[tuple[Array, int]]
     record: int
     extent: int
@@ -125,13 +127,14 @@ class Calls:
         if position not in self._site_of:
             machine = self.machine
             saved, place = [], 0
+            slots = [machine.slots[name] for name in self._registers[position]]
             for name in self._registers[position]:
-                for array in machine.arrays_of(Register(name)):
-                    saved.append((array, place))
-                    place += array.itemsize
+                row = machine.row(Register(name))
+                saved.append((row.view(np.uint8) if row.dtype == bool else row, place))
+                place += row.itemsize
             caller = self._first if call.section == KERNEL else self._extent(call.section)
             resume = machine.program.blocks[position].successors[0]
-            site = _Site(len(self._sites), position, call, resume, saved, place + _RETURN_BYTES, caller)
+            site = _Site(len(self._sites), call, resume, slots, saved, place + _RETURN_BYTES, caller)
             self._sites.append(site)
             self._site_of[position] = site
         return self._site_of[position]
@@ -197,6 +200,8 @@ class Calls:
         records = self._pointers(lanes)
         for array, place in site.saved:
             native.scatter(records, place, array, lanes, False, lanes.size)
+        if (followed := self._followed()) is not None:
+            followed.saved(site.slots, lanes, self._top[lanes])
         self._top[lanes] += site.record
 
     def _pointers(self, lanes: Array) -> Array:
@@ -219,9 +224,8 @@ class Calls:
         columns = (frames >> WINDOW_GRANULE_BITS)[:, None] + np.arange(granules)
         self.valid[lanes[:, None], columns] = self.frames[section.name].valid[:granules]
         native.fill_halfwords(machine.local_bases[lanes] + frames, extent, lanes.size, POISON)
-        tracker = self._tracker()
-        if tracker is not None:
-            tracker.frames_made(lanes, frames, extent)
+        if (followed := self._followed()) is not None:
+            followed.made(lanes, frames, extent)
         for given, name, nbytes in zip(
             site.call.arguments, section.parameters, section.signature.parameters, strict=True
         ):
@@ -233,12 +237,11 @@ class Calls:
         machine = self.machine
         bases = machine.local_bases[lanes]
         native.copy_bytes(bases + source, bases + target, nbytes)
-        tracker = self._tracker()
-        if tracker is not None:
-            tracker.local_copied(lanes, source, target, nbytes)
+        if (followed := self._followed()) is not None:
+            followed.copied(lanes, source, target, nbytes)
 
     def _grow_local(self, nbytes: int) -> None:
-        machine, tracker = self.machine, self._tracker()
+        machine = self.machine
         before = machine.local.shape[1]
         machine.grow_local(max(self._rounded(nbytes), before))
         valid = np.zeros((machine.lanes, machine.local.shape[1] >> WINDOW_GRANULE_BITS), np.uint16)
@@ -248,12 +251,14 @@ class Calls:
             granules = machine.local_layout.extent >> WINDOW_GRANULE_BITS
             valid[:, :granules] = machine.local_layout.valid[:granules]
         self.valid = valid
-        if tracker is not None:
-            tracker.local_grown(before)
+        if (followed := self._followed()) is not None:
+            followed.grown(before)
 
-    def _tracker(self) -> Any:
-        """Return what follows the undefined values of the machine, if an observer does."""
-        return None if self.machine.observer is None else self.machine.observer.tracker(self.machine)
+    def _followed(self) -> Any:
+        """Return what follows undefined values through the stacks, if an observer does."""
+        observer = self.machine.observer
+        tracker = None if observer is None else observer.tracker(self.machine)
+        return None if tracker is None else tracker.frames
 
     # -- coming back --------------------------------------------------------------------------------------------------
 
@@ -286,9 +291,8 @@ class Calls:
         records = self._pointers(lanes)
         for array, place in site.saved:
             native.gather(records, place, array, lanes, False, lanes.size)
-        tracker = self._tracker()
-        if tracker is not None:
-            tracker.registers_restored([Register(name) for name in self._registers[site.position]], lanes)
+        if (followed := self._followed()) is not None:
+            followed.restored(site.slots, lanes, self._top[lanes])
 
     def _mask(self, lanes: Array) -> Array:
         mask = np.zeros(self.machine.lanes, bool)

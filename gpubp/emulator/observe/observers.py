@@ -672,7 +672,7 @@ _LANEWISE_CLASSES = {
 _CLASSES = {
     **dict.fromkeys(("shfl", "vote", "match", "redux", "elect", "activemask"), "warp"),
     **dict.fromkeys(("bar", "barrier", "mbarrier", "membar", "fence"), "barrier"),
-    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "return", "trap"), "control"),
+    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "return", "trap", "brkpt"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
     **dict.fromkeys(("mma", "wmma.mma"), "tensor"),
     "movmatrix": "warp",

@@ -18,6 +18,7 @@ from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.observe.definedness import PENDING, UNWRITTEN, Definedness, Origin
+from gpubp.emulator.observe.frames import Frames
 from gpubp.emulator.observe.moves import step_of
 from gpubp.emulator.observe.undefined import CARRY, Registers, Undefined, by_warp
 from gpubp.emulator.program.cfg import Block
@@ -58,6 +59,7 @@ class Tracker:
         self.machine = machine
         self.registers = Registers(owner, machine)
         self._groups: dict[int, _Group] = {}
+        self.frames = Frames(self)
         self._begin_memories()
 
     def begin_wave(self) -> None:
@@ -65,6 +67,7 @@ class Tracker:
         self._begin_memories()
         if self.owner.follows:
             self.registers.begin_wave()
+            self.frames.begin_wave()
 
     def _begin_memories(self) -> None:
         # Without following values, all but the targets of asynchronous copies counts as defined.
@@ -72,43 +75,19 @@ class Tracker:
         self._memories: dict[str, tuple[Array, Array, int]] = {}
         for space, memory in (("shared", self.machine.shared), ("local", self.machine.local)):
             states = np.full(memory.size, fresh, np.uint8) if fresh else np.zeros(memory.size, np.uint8)
+            if space == "shared" and RESERVED in self.machine.shared_layout.addresses:
+                states.reshape(memory.shape)[:, self.machine.shared_layout.addresses[RESERVED] :] = shadow.DEFINED
             self._memories[space] = states, np.zeros(memory.size // 4, np.int32), memory.ctypes.data
-        if RESERVED in self.machine.shared_layout.addresses:
-            shared = self._memories["shared"][0].reshape(self.machine.blocks, -1)
-            shared[:, self.machine.shared_layout.addresses[RESERVED] :] = shadow.DEFINED  # the system's own
-
-    def local_grown(self, before: int) -> None:
-        """The local memory of each lane is larger than the `before` bytes that it was."""
-        lanes, nbytes = self.machine.local.shape
-        states, sources = np.zeros((lanes, nbytes), np.uint8), np.zeros((lanes, nbytes // 4), np.int32)
-        old_states, old_sources, _ = self._memories["local"]
-        states[:, :before] = old_states.reshape(lanes, before)
-        sources[:, : before // 4] = old_sources.reshape(lanes, before // 4)
-        self._memories["local"] = states.reshape(-1), sources.reshape(-1), self.machine.local.ctypes.data
-
-    def frames_made(self, lanes: Array, frames: Array, nbytes: int) -> None:
-        """Lanes have called functions, whose frames begin at these addresses of their local memory."""
-        states, _, base = self.memory("local")
-        shadow.set_state(states, base, self.machine.local_bases[lanes] + frames, nbytes, lanes.size, shadow.UNWRITTEN)
-
-    def local_copied(self, lanes: Array, source: Array, target: Array, nbytes: int) -> None:
-        """Arguments or results have been copied within local memory, their undefined bits with them."""
-        states, sources, _ = self.memory("local")
-        rows, places = lanes[:, None], np.arange(nbytes)
-        of_lanes = states.reshape(self.machine.lanes, -1)
-        of_lanes[rows, target[:, None] + places] = of_lanes[rows, source[:, None] + places]
-        words, places = sources.reshape(self.machine.lanes, -1), np.arange(-(-nbytes // 4))
-        words[rows, target[:, None] // 4 + places] = words[rows, source[:, None] // 4 + places]
-
-    def registers_restored(self, registers: Sequence[Register], lanes: Array) -> None:
-        """A function has returned, and its caller has its registers back. What of them was undefined is forgotten."""
-        self.registers.forget((self.machine.slots[register.name] for register in registers), lanes)
 
     def memory(self, space: str) -> tuple[Array, Array, int]:
         """Return the states of the bytes of a space, the origins of its words, and its host address."""
         if space in self._memories:
             return self._memories[space]
         return self.owner.states, self.owner.sources, MEMORY.host_base
+
+    def replace_memory(self, space: str, states: Array, sources: Array) -> None:
+        """Take other arrays for a space that lies elsewhere now."""
+        self._memories[space] = states, sources, getattr(self.machine, space).ctypes.data
 
     # -- binding ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +163,7 @@ class Tracker:
             if end is not None and not self.registers.dirty.isdisjoint(touched):
                 reads, writes = reads_and_writes(end)
                 barrier = end.opcode in ("bar", "barrier")
-                verb = "waits at a barrier by" if barrier else "branches on"
+                verb = "waits at a barrier by" if barrier else "calls" if end.opcode == "call" else "branches on"
                 self.registers.check(end, (self.machine.slots[name] for name in reads), verb)
                 self.registers.clear(self.machine.slots[name] for name in writes)
 
@@ -283,10 +262,11 @@ class Tracker:
         machine = self.machine
         if space == "shared":
             return machine.shared_layout.describe(pointer - int(machine.shared_bases[lane]))
-        if space == "local" and machine.calls is not None:
-            return str(machine.calls.describe(lane, pointer - int(machine.local_bases[lane])))
         if space == "local":
-            return machine.local_layout.describe(pointer - int(machine.local_bases[lane]))
+            address = pointer - int(machine.local_bases[lane])
+            if machine.calls is not None:
+                return str(machine.calls.describe(lane, address))
+            return machine.local_layout.describe(address)
         return MEMORY.describe(pointer - MEMORY.host_base + ARENA_BASE)
 
     def _is_pending(self, pointers: Array, nbytes: int) -> Array:

@@ -101,23 +101,17 @@ class Registers:
         active = self.machine.active
         np.copyto(row, mask, where=active.mask)
         np.copyto(self.origins[slot], origin, where=active.mask)
-        self._settle(slot)
+        self.settle(slot)
 
     def clear(self, slots: Iterable[Slot]) -> None:
         """Make registers of the active lanes defined."""
         for slot in slots:
             if slot in self.dirty:
                 self.row(slot)[self.machine.active.mask] = 0
-                self._settle(slot)
+                self.settle(slot)
 
-    def forget(self, slots: Iterable[Slot], lanes: Array) -> None:
-        """Make registers of some lanes defined."""
-        for slot in slots:
-            if slot in self.dirty:
-                self.row(slot)[lanes] = 0
-                self._settle(slot)
-
-    def _settle(self, slot: Slot) -> None:
+    def settle(self, slot: Slot) -> None:
+        """Note whether a register has undefined bits in a lane that lives."""
         row = self.row(slot)
         row[~self.machine.live] = 0
         (self.dirty.add if row.any() else self.dirty.discard)(slot)
@@ -156,7 +150,7 @@ class Registers:
                 lane = int(np.flatnonzero(undefined)[0])
                 self.use(instruction, lane, int(self.origins[slot][lane]), verb, share_of([row], lane))
                 row[undefined] = 0
-            self._settle(slot)
+            self.settle(slot)
 
 
 def by_warp(values: Array) -> Array:

@@ -397,7 +397,7 @@ def test_an_array_of_a_call_that_is_half_written_is_reported_and_a_full_one_is_n
         module.get_function("fills")((1,), (32,), (cp.zeros(32, np.int32), np.int32(3)))
     (finding,) = report.findings
     assert finding.kind == "uninitialised read"
-    assert f"kernel.cu:{line_of('return below + ', OUTLIVED)}" in finding.message
+    assert f"kernel fills, kernel.cu:{line_of('return below + ', OUTLIVED)}" in finding.message
     out = cp.zeros(32, np.int32)
     with observe(uninitialised=True) as report:
         module.get_function("fills")((1,), (32,), (out, np.int32(4)))
@@ -467,3 +467,28 @@ def test_a_loop_without_an_end_in_a_function(kernels):
 def test_a_barrier_that_threads_in_a_loop_of_another_function_never_reach(kernels):
     with pytest.raises(HangError, match=rf"32 threads of the block wait at kernel.cu:{line_of('void first_wait(')}"):
         wait(kernels, np.where(np.arange(64) < 32, 2, 0))
+
+
+KEPT = """
+__device__ __noinline__ int deep(int n) {
+    int a = n * 3, b = n % 5, c = n ^ 9, d = n / 3;
+    return n < 1 ? n : deep(n - 1) + a * b + c * d + (a ^ c) % (d + 1);
+}
+extern "C" __global__ void keeps(const int* x, int* out, int n) {
+    int kept = *static_cast<const volatile int*>(x + threadIdx.x);
+    int sum = deep(n);
+    out[threadIdx.x] = sum;
+    if (n > 5) out[threadIdx.x] += kept;
+}
+"""
+
+
+def test_a_register_that_holds_an_undefined_value_keeps_it_across_a_call():
+    module = cp.RawModule(code=KEPT)
+    for n, lines in ((3, []), (8, [line_of("+= kept", KEPT)])):
+        with observe(uninitialised=True) as report:
+            x, out = cp.empty(32, np.int32), cp.zeros(32, np.int32)
+            x[:16] = cp.zeros(16, np.int32)
+            module.get_function("keeps")((1,), (32,), (x, out, np.int32(n)))
+        assert [finding.location.line for finding in report.findings] == lines
+        assert all("thread (16, 0, 0)" in finding.message for finding in report.findings)

@@ -18,18 +18,20 @@ def module() -> cp.RawModule:
     return cp.RawModule(code=(Path(__file__).parents[1] / "kernels" / "object_programs.cu").read_text())
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "observed"])
+@pytest.fixture(params=["plain", "observed", 1, 2])
 def run(module, request):
-    """Launch a kernel, of one block if nothing else is said: plainly, or with every observer, which find nothing."""
+    """Launch a kernel, of one block if nothing else is said: plainly, or with every observer, which find nothing, or
+    in another order."""
 
     def launch(name, *arguments, blocks=1, threads=32):
         module.get_function(name)((blocks,), (threads,), arguments)
 
     before = HEAP.used
-    if not request.param:
+    if request.param == "plain":
         yield launch
     else:
-        with observe(races=True, uninitialised=True, traffic=True) as report:
+        order = None if request.param == "observed" else request.param
+        with observe(races=True, uninitialised=True, traffic=order is None, order=order) as report:
             yield launch
         assert not report.findings
     assert HEAP.used == before
