@@ -112,6 +112,7 @@ from gpubp.emulator.cupy.arrays import (
 )
 from gpubp.emulator.cupy.modules import RawKernel, RawModule
 from gpubp.emulator.errors import (
+    BarrierError,
     CallError,
     DeadlockError,
     DivergenceError,
@@ -127,6 +128,7 @@ from gpubp.emulator.limits import limits
 from gpubp.emulator.observe.observers import observe
 
 __all__ = [
+    "BarrierError",
     "CallError",
     "DeadlockError",
     "DivergenceError",

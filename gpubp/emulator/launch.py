@@ -346,7 +346,8 @@ def _run(
     total = grid[0] * grid[1] * grid[2]
     threads = block[0] * block[1] * block[2]
     padded = -(-threads // WARP) * WARP
-    resident = resident_blocks(kernel, block, shared_bytes, arch)
+    chip = architectures()[arch.rstrip("af")]
+    resident = chip.resident_blocks(threads, decoded.shared_layout(shared_bytes).nbytes)
     # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
     most = 1 if decoded.one_block_a_wave else max(1, min(lanes // padded, resident))
     observer = observers.current()

@@ -176,3 +176,65 @@ def test_any_order_of_execution_gives_the_same(order):
         cp.RawModule(code=BARRIERS).get_function("roles")((1,), (64,), (x, y, 10))
     np.testing.assert_array_equal(y.get().reshape(10, 32), np.arange(320).reshape(10, 32)[:, ::-1])
     assert not report.findings
+
+
+PRIMITIVES = r"""
+#include <cuda_awbarrier_primitives.h>
+#include <cuda_pipeline.h>
+
+extern "C" __global__ void reverse(int* y, int waits) {
+  __shared__ __mbarrier_t b;
+  __shared__ int s[64];
+  const int t = threadIdx.x;
+  if (t == 0) __mbarrier_init(&b, blockDim.x);
+  __syncthreads();
+  s[t] = t;
+  __mbarrier_token_t token = __mbarrier_arrive(&b);
+  while (waits && !__mbarrier_test_wait(&b, token));
+  y[t] = s[63 - t] + 1000 * __mbarrier_token_pending_count(token);
+  token = __mbarrier_arrive(&b);
+  while (!__mbarrier_test_wait(&b, token));
+  if (t == 0) __mbarrier_inval(&b);
+}
+
+extern "C" __global__ void copied(const int* x, int* y, int arrives) {
+  __shared__ __mbarrier_t b;
+  __shared__ int s[64];
+  const int t = threadIdx.x;
+  if (t == 0) __mbarrier_init(&b, blockDim.x);
+  __syncthreads();
+  __pipeline_memcpy_async(&s[t], &x[t], sizeof(int));
+  if (arrives) __pipeline_arrive_on(&b);
+  __mbarrier_token_t token = __mbarrier_arrive(&b);
+  while (!__mbarrier_test_wait(&b, token));
+  y[t] = s[63 - t];
+}
+
+extern "C" __global__ void grouped(const int* x, int* y, int newest) {
+  __shared__ int s[2][64];
+  const int t = threadIdx.x;
+  for (int i = 0; i < 2; i++) {
+    __pipeline_memcpy_async(&s[i][t], &x[64 * i + t], sizeof(int));
+    __pipeline_commit();
+  }
+  __pipeline_wait_prior(1);
+  __syncthreads();
+  y[t] = s[newest][63 - t];
+}
+"""
+
+
+def test_primitives():
+    with cp.use("sm_80"):
+        module = cp.RawModule(code=PRIMITIVES)
+        x, y = cp.arange(128, dtype=np.int32), cp.zeros(64, np.int32)
+        reverse, copied, grouped = map(module.get_function, ("reverse", "copied", "grouped"))
+        assert not observed(reverse, 64, y, 1)
+        t = np.arange(64)
+        np.testing.assert_array_equal(y.get(), 63 - t + 1000 * (64 - t))
+        assert observed(reverse, 64, y, 0) == {"race"}
+        for kernel in (copied, grouped):
+            wrong, right = (0, 1) if kernel is copied else (1, 0)
+            assert not observed(kernel, 64, x, y, right)
+            np.testing.assert_array_equal(y.get(), 63 - t)
+            assert "missing wait" in observed(kernel, 64, x, y, wrong)

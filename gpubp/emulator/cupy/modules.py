@@ -241,29 +241,23 @@ class RawKernel:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def resources(self) -> Resources:
-        """Return what the kernel needs, as ptxas reports it."""
+    def _resources(self) -> Resources:
         return self._module._load().resources[self.kernel.name]
-
-    @property
-    def cubin(self) -> bytes:
-        """Return the machine code of the kernel's module."""
-        return self._module._load().cubin
 
     @property
     def num_regs(self) -> int:
         """Return the number of registers of a thread."""
-        return self.resources.registers
+        return self._resources.registers
 
     @property
     def shared_size_bytes(self) -> int:
         """Return the static shared memory of a block in bytes."""
-        return self.resources.shared_bytes
+        return self._resources.shared_bytes
 
     @property
     def local_size_bytes(self) -> int:
         """Return the stack frame of a thread in bytes."""
-        return self.resources.local_bytes
+        return self._resources.local_bytes
 
     @property
     def const_size_bytes(self) -> int:
@@ -318,6 +312,11 @@ class RawKernel:
     @preferred_shared_memory_carveout.setter
     def preferred_shared_memory_carveout(self, fraction: int) -> None:
         self._carveout = fraction
+
+
+def assembled(kernel: RawKernel) -> tuple[bytes, Resources]:
+    """Return the machine code of a kernel's module, and what the kernel needs, as ptxas reports it."""
+    return kernel._module._load().cubin, kernel._resources
 
 
 def _check_types(options: object, **texts: object) -> None:

@@ -103,7 +103,9 @@ class Wave:
         self.happened = self.repeats = self.machine.changed = False
         before = turned = self.steps
         patience = FIRST_PATIENCE
-        alone, together, self._in_vain = _History(), _History(), _History()
+        alone, together = _History(), _History()
+        if self.mbarriers is not None:
+            self._in_vain = _History()
         while self.groups or self._open_barriers():
             if not self.groups:
                 if self.repeats:
@@ -133,7 +135,9 @@ class Wave:
         self.idle += steps
         if self.machine.changed:
             self.idle, self.happened, self.machine.changed = 0, True, False
-            self._in_vain, self._leaps = _History(), 0
+            self._leaps = 0
+            if self.mbarriers is not None:
+                self._in_vain = _History()
 
     def _leap(self) -> bool:
         """Return True if time has gone by, for which some threads may have waited."""

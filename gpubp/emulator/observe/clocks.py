@@ -380,6 +380,10 @@ class Clocks:
                 self._ready.pop(lane, None)
 
     def _take_over(self, lane: int) -> None:
-        read = self._read.pop(lane, None)
-        if read is not None:
-            self._taken[lane] = Clock(None, filter(None, (self._taken.get(lane), *read)))
+        read, taken = self._read.pop(lane, None), self._taken.get(lane)
+        if read is None:
+            return
+        # Who spins reads the same over and over.
+        new = read if taken is None else [one for one in read if one is not taken and one not in taken.before]
+        if new:
+            self._taken[lane] = Clock(None, filter(None, (taken, *new)))
