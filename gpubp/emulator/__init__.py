@@ -62,8 +62,8 @@ What it claims, and what it does not
   tolerance that the ISA states.
 - Tensor-core products (`mma.sync`) agree with the hardware within a tolerance: NVIDIA does not say in which order it
   adds or how it rounds between.
-- Threads take turns in one fixed order, or in another that a seed draws (`observe(order=seed)`). Weak memory ordering is
-  not explored; the race observer finds what depends on it by another way, from which accesses nothing orders.
+- Threads take turns in one fixed order, or in another that a seed draws (`observe(order=seed)`). Weak memory ordering
+  is not explored; the race observer finds what depends on it by another way, from which accesses nothing orders.
 - Streams do not overlap: a launch has ended when it returns. Several GPUs, clusters, cooperative grids, textures, TMA,
   `wmma` and `wgmma` (`mma.sync` is there), recursion and calls through function pointers are not there.
 - An instruction or a modifier that is not implemented raises `UnsupportedInstruction`, with its name and the line.
