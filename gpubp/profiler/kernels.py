@@ -152,7 +152,9 @@ class _Raw:
 
     def made(self, args: Sequence[Any]) -> tuple[str, Any, bytes, Any]:
         """Return name, parsed kernel, machine code and resources."""
-        return self._kernel.name, self._kernel.kernel, self._kernel.cubin, self._kernel.resources
+        from gpubp.emulator.cupy.modules import assembled
+
+        return self._kernel.name, self._kernel.kernel, *assembled(self._kernel)
 
 
 class _Numba:

@@ -94,6 +94,7 @@ __global__ void mixed_spaces(int* x) {
     int* p = t % 3 ? s + (t ^ 1) : x + 64 + (t ^ 1);
     x[t] = *p;
 }
+#if __CUDA_ARCH__ >= 800
 __global__ void copied(int* x) {  // asynchronously; every other thread copies zeros instead
     __shared__ int s[64];
     int t = threadIdx.x, size = t % 2 ? 4 : 0;
@@ -106,6 +107,7 @@ __global__ void copied(int* x) {  // asynchronously; every other thread copies z
     __syncthreads();
     x[t] = s[t ^ 1];
 }
+#endif
 __global__ void in_turn(int* x) {  // blocks take turns by a ticket, whichever runs first
     __shared__ int mine;
     if (threadIdx.x == 0) {
@@ -199,6 +201,22 @@ def test_a_seed_repeats_the_order(results, name):
     once, again = (results(name, *DEPENDENT[name], seeds=(3, 7)) for _ in range(2))
     for one, other in zip(once, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_each_launch_has_an_order_of_its_own():
+    """That of the third launch under a seed does not depend on what the first two were."""
+    kernel = cp.RawModule(code=CODE).get_function("last_block")
+    found = []
+    for first in ("last_warp", "numbered"):
+        x, launches = cp.zeros(1 << 10, np.int32), []
+        with cp.observe(order=1):
+            cp.RawModule(code=CODE).get_function(first)((4,), (64,), (cp.zeros(1 << 10, np.int32),))
+            for _ in range(6):
+                kernel((20,), (64,), (x,))
+                launches.append(int(x.get()[0]))
+        found.append(launches)
+    assert found[0] == found[1]
+    assert len(set(found[0])) > 2
 
 
 def test_observers_do_not_change_the_order_of_a_seed(results):

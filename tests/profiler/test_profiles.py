@@ -9,7 +9,7 @@ from gpubp import chips
 from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError
-from gpubp.profiler import limits, profile
+from gpubp.profiler import limits, profiles
 from gpubp.profiler import profile_tables as report
 from gpubp.profiler.counts import Access, Counts, Line
 from gpubp.profiler.machine_code import MachineCode
@@ -21,18 +21,18 @@ H100 = chips.get("H100")
 
 @pytest.fixture(scope="module")
 def naive():
-    return profile.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
+    return profiles.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
 
 
 # --- what belongs together --------------------------------------------------------------------------------------------
 def test_the_chip_and_the_architecture():
-    assert profile.target(None, None) == (H100, "sm_90")
-    assert profile.target(None, "sm_75") == (chips.get("T4"), "sm_75")
-    assert profile.target(chips.get("RTX4090"), "sm_86") == (chips.get("RTX4090"), "sm_86")
-    assert profile.target(None, "sm_86")[0] == chips.get("RTX4090")  # of the chips here, the one that runs it
+    assert profiles.target(None, None) == (H100, "sm_90")
+    assert profiles.target(None, "sm_75") == (chips.get("T4"), "sm_75")
+    assert profiles.target(chips.get("RTX4090"), "sm_86") == (chips.get("RTX4090"), "sm_86")
+    assert profiles.target(None, "sm_86")[0] == chips.get("RTX4090")  # of the chips here, the one that runs it
     for gpu, arch in ((H100, "sm_80"), (chips.get("A100"), "sm_89"), (None, "sm_120"), (H100, "90")):
         with pytest.raises(ArgumentError, match="arch was"):
-            profile.target(gpu, arch)
+            profiles.target(gpu, arch)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_workload_is_checked(options, message):
 
 def test_numba_has_no_tensor_cores():
     with pytest.raises(ArgumentError, match="float32 or float64 on backend numba"):
-        profile.profile(Workload("hidden_delta", (16, 16, 16), "bfloat16"), "numba")
+        profiles.profile(Workload("hidden_delta", (16, 16, 16), "bfloat16"), "numba")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_bytes_on_their_way_are_those_of_the_blocks_that_are_there(naive):
 def test_a_missing_disassembler_leaves_a_reason(monkeypatch):
     nvdisasm.disassemble.cache_clear()
     monkeypatch.setattr(nvdisasm, "find", lambda: None)
-    found = profile.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
+    found = profiles.profile(Workload("transpose_product", (16, 64, 32), variant="naive"))
     (kernel,) = found.kernels
     assert kernel.machine_code is None
     assert report.rows(found, found.kernels)["main loop"] == nvdisasm.MISSING
@@ -214,4 +214,4 @@ def test_numbers_for_a_reader():
         "0", "999", "9,999", "10 k", "999 k", "1.23 M", "5 T",
     ]  # fmt: skip
     assert report.amount(3.29e9, "B") == "3.29 GB"
-    assert [profile.percent(share) for share in (0.00012, 0.052, 0.5, 1)] == ["0.012 %", "5.2 %", "50 %", "100 %"]
+    assert [profiles.percent(share) for share in (0.00012, 0.052, 0.5, 1)] == ["0.012 %", "5.2 %", "50 %", "100 %"]
