@@ -5,8 +5,8 @@ A device function may be made by this `jit`, or by `numba.cuda.jit` without sign
 
 What does not work: `debug=True` (exceptions raised in kernels; the emulator checks every access by itself), `link=`
 and `declare_device` (foreign code), `extensions=`, records passed as scalars, and arrays that a kernel allocates by
-NumPy calls. On a GPU, Numba optimises once more at link time: what runs here is the code before
-that, and the registers reported are those of assembling it as it is.
+NumPy calls. On a GPU, Numba optimises once more at link time: what runs here is the code before that, and the registers
+reported are those of assembling it as it is.
 """
 
 from __future__ import annotations
