@@ -32,13 +32,16 @@ from gpubp.emulator.program.ptx import (
 from gpubp.emulator.program.registers import Slot, reads_and_writes
 
 _LOADS = ("ld", "ldu", "ldmatrix")
+_LARGEST_GAP = 16
+"""Bytes between two fields of a struct are fewer: no alignment of a type is larger."""
 _MEMORY = frozenset(("ld", "ldu", "st", "atom", "red", "cp", "ldmatrix", "stmatrix"))
 
 
 class _Group:
     """The stores of one statement in a block: together they copy a struct.
 
-    `pieces` are those of this run of the block that stored no defined bit in some lanes, and `count` how many, by lane.
+    `pieces` are those that stored no defined bit in some lanes, in this run of the block: instruction, bytes, pointers,
+    lanes and origins.
     """
 
     def __init__(self) -> None:
@@ -177,16 +180,27 @@ class Tracker:
         return frozenset(found)
 
     def _groups_of(self, block: Block) -> list[_Group]:
-        groups: dict[tuple[Any, ...], _Group] = {}
+        """Group the stores of one line that lie side by side, as those of a struct do; return the groups of several."""
+        stores: dict[tuple[Any, ...], list[tuple[int, int, Instruction]]] = {}
         for instruction in block.instructions:
-            if instruction.opcode != "st" or instruction.guard is not None or instruction.location is None:
+            address = instruction.operands[0] if instruction.operands else None
+            if instruction.opcode != "st" or instruction.guard is not None or not isinstance(address, Address):
                 continue
-            address = instruction.operands[0]
-            base = address.base if isinstance(address, Address) else None
-            group = groups.setdefault((instruction.location, base), _Group())
-            group.size += 1
-            self._groups[id(instruction)] = group
-        return [group for group in groups.values() if group.size > 1]
+            value = instruction.operands[1]
+            items = len(value.items) if isinstance(value, Vector) else 1
+            nbytes = items * TYPE_BYTES[instruction.modifiers[-1]]
+            place = (address.offset, address.offset + nbytes, instruction)
+            stores.setdefault((instruction.location, address.base), []).append(place)
+        groups: list[_Group] = []
+        for (location, _), places in stores.items():
+            reached = None
+            for start, end, instruction in sorted(places, key=lambda place: place[0]):
+                if location is None or reached is None or start - reached >= _LARGEST_GAP:
+                    groups.append(_Group())
+                reached = end
+                groups[-1].size += 1
+                self._groups[id(instruction)] = groups[-1]
+        return [group for group in groups if group.size > 1]
 
     def _step(self, instruction: Instruction) -> Action:
         if instruction.opcode in _MEMORY:
@@ -386,7 +400,12 @@ class Tracker:
         items = value.items if isinstance(value, Vector) else (value,)
         dtype = np.dtype(f"u{TYPE_BYTES[instruction.modifiers[-1]]}")
         parts = [self.registers.lanes_of(item, dtype)[lanes].reshape(-1, 1).view(np.uint8) for item in items]
-        return Undefined(np.concatenate(parts, axis=1), self.registers.origin_of(self.registers.slots(items))[lanes])
+        slots = self.registers.slots(items)
+        origins = self.registers.origin_of(slots)
+        for slot in slots if len(slots) > 1 else ():  # numbers first: those are reported
+            origin = self.registers.origin_of([slot])
+            np.copyto(origins, origin, where=self.owner.are_computed()[origin])
+        return Undefined(np.concatenate(parts, axis=1), origins[lanes])
 
     def _stored_matrix(self, instruction: Instruction) -> Undefined:
         machine = self.machine
@@ -481,7 +500,7 @@ class Tracker:
         masks, origins = undefined
         lanes = self.machine.active.lanes
         some = masks.any(axis=1)
-        computed = np.array([origin.computed is not None for origin in self.owner.origins])
+        computed = self.owner.are_computed()
         for number in np.unique(origins[some & computed[origins]]):
             here = some & (origins == number)
             self._report_result(instruction, int(lanes[int(np.flatnonzero(here)[0])]), int(number))
