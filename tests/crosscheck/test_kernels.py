@@ -1,5 +1,7 @@
 """check: a kernel of any signature against a NumPy function. Right kernels pass, each mistake is told."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -226,6 +228,31 @@ def test_functions_of_arrays():
         arrays=cp,
     )
     assert all(outcome.passed for outcome in outcomes)
+
+
+def test_on_a_gpu_guard_zones_tell_what_is_written_beside_an_array():
+    """A module with CuPy's names whose memory nobody watches: the emulator's, as one allocation an array."""
+    waited = []
+    device = SimpleNamespace(synchronize=lambda: waited.append(True))
+    gpu = SimpleNamespace(empty=cp.empty, asnumpy=cp.asnumpy, cuda=SimpleNamespace(Device=lambda: device))
+
+    def check_on_gpu(*edits):
+        return check(
+            kernel(SAXPY, "saxpy", *edits),
+            lambda a, x, y: a * x + y,
+            [50],
+            lambda n: {"n": np.int32(n), "a": np.float32(2), "x": In(n), "y": InOut(n)},
+            launch=lambda n: (1, 128),
+            arrays=gpu,
+            seeds=(0,),
+        )
+
+    assert check_on_gpu()[0].passed
+    assert len(waited) == 1  # no other orders: a GPU has its own
+    with pytest.raises(KernelError, match="y: wrote outside the array, at element 50 of 50"):
+        check_on_gpu(("i < n", "i <= n"))
+    with pytest.raises(KernelError, match="y: wrote outside the array, at element -1 of 50"):
+        check_on_gpu(("if (i < n)", "if (i == 0) y[-1] = 1; if (i < n)"))
 
 
 def test_halves_are_held_to_their_own_rounding():
