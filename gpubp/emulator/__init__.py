@@ -60,12 +60,12 @@ What it claims, and what it does not
   of the PTX ISA to the bit; fused multiply-add is fused. `ex2`, `lg2`, `sin`, `cos`, `rsqrt` and `tanh.approx` are
   computed in float64 and rounded once, which is more accurate than the hardware; they agree with it within the
   tolerance that the ISA states.
-- Tensor-core products (`mma.sync`) agree with the hardware within a tolerance: NVIDIA does not say in which order it
-  adds or how it rounds between.
+- Tensor-core products (`mma.sync`, `wmma`) of floats agree with the hardware within a tolerance: NVIDIA does not say in
+  which order it adds or how it rounds between. Those of integers and single bits are exact.
 - Threads take turns in one fixed order. Other orders, weak memory ordering and the order of atomic operations are not
   explored; the race observer finds what depends on them by another way, from which accesses nothing orders.
 - Streams do not overlap: a launch has ended when it returns. Several GPUs, clusters, cooperative grids, textures, TMA,
-  `wmma` and `wgmma` (`mma.sync` is there), recursion and calls through function pointers are not there.
+  `wgmma`, recursion and calls through function pointers are not there.
 - An instruction or a modifier that is not implemented raises `UnsupportedInstruction`, with its name and the line.
   None is ever ignored.
 """

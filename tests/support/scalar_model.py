@@ -50,7 +50,8 @@ BITS = ("b16", "b32", "b64")
 
 
 def width(type_: str) -> int:
-    return {"pred": 1, "carry": 1, "f16": 16, "bf16": 16, "tf32": 32}.get(type_) or (
+    small = {"pred": 1, "carry": 1, "e4m3": 8, "e5m2": 8, "e4m3x2": 16, "e5m2x2": 16, "f16": 16, "bf16": 16, "tf32": 32}
+    return small.get(type_) or (
         32 if type_ in ("f16x2", "bf16x2", "u16x2", "s16x2") else 64 if type_ == "f32x2" else int(type_[1:])
     )
 
@@ -916,3 +917,64 @@ for d, mode, relu, finite in product(HALVES, ("rn", "rz"), ("", "relu"), ("", "s
         return float_to_float(a, d, "f32", mode, flags) << 16 | float_to_float(b, d, "f32", mode, flags)
 
     define(joined("cvt", mode, relu, finite, f"{d}x2.f32"), f"{d}x2", ("f32", "f32"), pack)
+
+
+# e4m3 and e5m2: every byte's value by the formula, and rounding by looking for the nearest of them.
+BYTE_FORMATS = {"e4m3": (4, 3, 0x7E), "e5m2": (5, 2, 0x7B)}  # bits of exponent and fraction, the largest number's code
+
+
+BYTE_LIMIT = Fraction(2) ** 16  # beyond all of them
+
+
+def decode_byte(code: int, name: str) -> Real | None:
+    exponent_bits, fraction_bits, largest = BYTE_FORMATS[name]
+    negative, code = bool(code & 0x80), code & 0x7F
+    if code > largest:
+        return Real(negative, None) if (name, code) == ("e5m2", 0x7C) else None
+    exponent, fraction = code >> fraction_bits, cut(code, fraction_bits)
+    digits = fraction + (1 << fraction_bits if exponent else 0)
+    return Real(negative, digits * Fraction(2) ** (max(exponent, 1) - (1 << exponent_bits - 1) + 1 - fraction_bits))
+
+
+@functools.cache
+def sizes(name: str) -> list[Fraction]:
+    return [decode_byte(code, name).size for code in range(BYTE_FORMATS[name][2] + 1)]  # type: ignore[union-attr,misc]
+
+
+@functools.lru_cache(maxsize=100_000)
+def to_byte(bits: int, target: str, source: str, relu: bool) -> int:
+    real = decode(bits, source)
+    if real is None:
+        return 0x7F
+    if relu and real.negative:
+        return 0
+    size = BYTE_LIMIT if real.size is None else real.size
+    nearest = min(enumerate(sizes(target)), key=lambda one: (abs(one[1] - size), one[0] & 1))[0]
+    return nearest | real.negative << 7
+
+
+for name, relu in product(BYTE_FORMATS, ("", "relu")):
+    define(
+        joined("cvt.rn.satfinite", relu, f"{name}x2.f32"),
+        f"{name}x2",
+        ("f32", "f32"),
+        lambda a, b, t=name, r=bool(relu): to_byte(a, t, "f32", r) << 8 | to_byte(b, t, "f32", r),
+    )
+    for half in HALVES:
+        define(
+            joined("cvt.rn.satfinite", relu, f"{name}x2.{half}x2"),
+            f"{name}x2",
+            (f"{half}x2",),
+            lambda a, t=name, h=half, r=bool(relu): to_byte(a >> 16, t, h, r) << 8 | to_byte(a & 0xFFFF, t, h, r),
+        )
+
+        def widened(code: int, name: str, half: str, relu: bool) -> int:
+            bits = encode(decode_byte(code, name), half)
+            return rectify(bits, half) if relu else bits
+
+        define(
+            joined("cvt.rn", relu, f"{half}x2.{name}x2"),
+            f"{half}x2",
+            (f"{name}x2",),
+            lambda a, t=name, h=half, r=bool(relu): widened(a >> 8, t, h, r) << 16 | widened(a & 0xFF, t, h, r),
+        )

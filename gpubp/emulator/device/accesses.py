@@ -81,9 +81,19 @@ def bind_access(
     addresses, offset = machine.addresses(operand)
     pointers = machine.pointers if out is None else out
     arguments = (machine, instruction, addresses, offset, nbytes, kind, pointers)
-    if space in ("generic", "param"):
-        resolver = _resolver_generic if space == "generic" else _param_resolver(machine, operand)
-        return resolver(*arguments)
+    return _param_resolver(machine, operand)(*arguments) if space == "param" else _bind_space(space, *arguments)
+
+
+def bind_access_at(
+    machine: Machine, instruction: Instruction, addresses: Array, space: str, nbytes: int, kind: str
+) -> Access:
+    """Return what bind_access does, for addresses over lanes that the caller writes before each access."""
+    return _bind_space(space, machine, instruction, addresses, 0, nbytes, kind, machine.pointers)
+
+
+def _bind_space(space: str, *arguments: Any) -> Access:
+    if space == "generic":
+        return _resolver_generic(*arguments)
     # A const operand lies in the arena, but is no traffic of global memory.
     return _watched(_RESOLVERS["global" if space == "const" else space](*arguments), space, *arguments)
 

@@ -1,4 +1,4 @@
-"""Binding of the warp-wide instructions: shfl, vote, match, redux, elect, activemask, ldmatrix, stmatrix, mma.
+"""Binding of the warp-wide instructions: shfl, vote, match, redux, elect, activemask, and those on matrices.
 
 The functions themselves are in warp.py and matrix.py; here lanes become (warps, 32) arrays, and threads that an
 instruction needs but that do not execute it are reported.
@@ -6,18 +6,19 @@ instruction needs but that do not execute it are reported.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device import native
-from gpubp.emulator.device.accesses import bind_access
+from gpubp.emulator.device.accesses import bind_access, bind_access_at, place
 from gpubp.emulator.device.lanewise import Bound, always
 from gpubp.emulator.device.state import Active, Array, Machine
-from gpubp.emulator.errors import DivergenceError
+from gpubp.emulator.errors import DivergenceError, MemoryAccessError
 from gpubp.emulator.isa import matrix, warp
-from gpubp.emulator.program.ptx import Instruction, Operand, Pair, Register, Sink, Vector
+from gpubp.emulator.program.ptx import Immediate, Instruction, Operand, Pair, Register, Sink, Vector
 
 _U32 = np.dtype(np.uint32)
 _BOOL = np.dtype(bool)
@@ -188,11 +189,11 @@ def _bind_activemask(machine: Machine, instruction: Instruction) -> Bound:
 # -- matrices ---------------------------------------------------------------------------------------------------------
 
 
-def _fragment(machine: Machine, operand: Operand) -> Callable[[], Array]:
+def _fragment(machine: Machine, operand: Operand, dtype: np.dtype[Any] = _U32) -> Callable[[], Array]:
     """Return the registers of a vector operand as (warps, 32, registers)."""
     items = operand.items if isinstance(operand, Vector) else (operand,)
-    rows = [machine.lanes_of(item, _U32) for item in items]
-    packed = np.zeros((machine.lanes // WARP, WARP, len(rows)), np.uint32)
+    rows = [machine.lanes_of(item, dtype) for item in items]
+    packed = np.zeros((machine.lanes // WARP, WARP, len(rows)), dtype)
 
     def gather() -> Array:
         for index, row in enumerate(rows):
@@ -213,11 +214,13 @@ def _size(operand: Operand) -> int:
 
 
 def _bind_multiply(machine: Machine, instruction: Instruction) -> Bound:
-    multiply = matrix.matrix_multiply(instruction.modifiers)
+    find = matrix.matrix_multiply if instruction.opcode == "mma" else matrix.wmma_multiply
+    multiply = find(instruction.modifiers)
     target, *factors = instruction.operands
-    if [_size(factor) for factor in factors] != [multiply.a_registers, multiply.b_registers, multiply.c_registers]:
+    expected = [multiply.d_registers, multiply.a_registers, multiply.b_registers, multiply.c_registers]
+    if [_size(operand) for operand in instruction.operands] != expected:
         raise machine.unsupported(instruction, "an unexpected number of registers")
-    a, b, c = (_fragment(machine, factor) for factor in factors)
+    a, b, c = (_fragment(machine, factor, multiply.dtype) for factor in factors)
 
     def mma() -> None:
         _check_aligned(machine, instruction)
@@ -280,6 +283,116 @@ def _bind_stmatrix(machine: Machine, instruction: Instruction) -> Bound:
     return always(store)
 
 
+def _bind_movmatrix(machine: Machine, instruction: Instruction) -> Bound:
+    if instruction.modifiers != ("sync", "aligned", "m8n8", "trans", "b16"):
+        raise machine.unsupported(instruction)
+    target, value = instruction.operands
+    fragment = _fragment(machine, value)
+
+    def transpose() -> None:
+        _check_aligned(machine, instruction)
+        _write_fragment(machine, target, matrix.transposed_fragment(fragment()))
+
+    return always(transpose)
+
+
+def _bind_wmma(machine: Machine, instruction: Instruction) -> Bound:
+    bind = {"load": _bind_tile_move, "store": _bind_tile_move, "mma": _bind_multiply}.get(instruction.modifiers[0])
+    if bind is None:
+        raise machine.unsupported(instruction)
+    return bind(machine, instruction)
+
+
+def _bind_tile_move(machine: Machine, instruction: Instruction) -> Bound:
+    """Return the step of wmma.load and wmma.store."""
+    move = matrix.tile_move(instruction.modifiers)
+    first, second, *stride = instruction.operands
+    value, address = (first, second) if move.load else (second, first)
+    if _size(value) != move.registers or len(stride) > 1:
+        raise machine.unsupported(instruction, "an unexpected number of registers")
+    chunks = _tile_access(machine, instruction, move, address, stride[0] if stride else Immediate(move.stride))
+    halves = move.chunk // 2
+    fragment = None if move.load else _fragment(machine, value, move.register_dtype)
+
+    def load() -> None:
+        warps = by_warp(machine.active.mask)[:, 0]
+        data = np.empty((int(np.count_nonzero(warps)), move.turns, WARP, halves), np.uint16)
+        for turn, pointers in enumerate(chunks()):
+            part = np.empty((pointers.size, halves), np.uint16)
+            native.read_rows(pointers, part)
+            data[:, turn] = part.reshape(-1, WARP, halves)
+        whole = np.zeros((machine.lanes // WARP, WARP, move.registers), move.register_dtype)
+        whole[warps] = move.to_registers(data.view(move.element).reshape(len(data), move.lines, -1))
+        _write_fragment(machine, value, whole)
+
+    def store() -> None:
+        assert fragment is not None
+        lines = move.to_lines(fragment()[by_warp(machine.active.mask)[:, 0]])
+        data = lines.view(np.uint16).reshape(-1, move.turns, WARP, halves)
+        machine.changed = True
+        for turn, pointers in enumerate(chunks()):
+            native.write_rows(pointers, data[:, turn].reshape(-1, halves))
+
+    return always(load if move.load else store)
+
+
+def _tile_access(
+    machine: Machine, instruction: Instruction, move: matrix.TileMove, address: Operand, stride: Operand
+) -> Callable[[], Iterator[Array]]:
+    """Return a function that gives the pointers to a matrix's chunks, turn by turn, a chunk for each active lane."""
+    named = [modifier.split("::")[0] for modifier in instruction.modifiers]
+    space = next((space for space in ("global", "shared") if space in named), "generic")
+    bases, offset = machine.addresses(address)
+    strides = machine.lanes_of(stride, _U32)
+    places = np.zeros(machine.lanes, np.uint64)
+    kind = "load" if move.load else "store"
+    access = bind_access_at(machine, instruction, places, space, move.chunk, kind)
+    lines, within = (np.tile(part, machine.lanes // WARP) for part in move.chunks())
+
+    def chunks() -> Iterator[Array]:
+        _check_aligned(machine, instruction)
+        begin = bases.astype(np.int64) + offset
+        step = strides.astype(np.int64) * move.element_bits // 8
+        _check_tile(machine, instruction, move, begin, strides)
+        for turn in range(move.turns):
+            places[:] = (begin + lines[turn] * step + within[turn]).view(np.uint64)
+            yield access()[: machine.active.count]
+
+    return chunks
+
+
+def _check_tile(
+    machine: Machine, instruction: Instruction, move: matrix.TileMove, begin: Array, strides: Array
+) -> None:
+    """Check that the lanes of each warp give one address and one stride, and that both are aligned."""
+    mask = machine.active.mask
+    for what, values, form in (("addresses", begin, "#x"), ("strides", strides, "d")):
+        differ = mask & (values != np.repeat(values[::WARP], WARP))
+        if differ.any():
+            lane = int(np.flatnonzero(differ)[0])
+            raise DivergenceError(
+                f"{machine.where(instruction, lane)}: the lanes of the warp give different {what} to "
+                f"`{instruction.text}`: {values[lane]:{form}} here, {values[lane - lane % WARP]:{form}} in lane 0"
+            )
+    misaligned = mask & (begin % move.alignment != 0)
+    if misaligned.any():
+        lane = int(np.flatnonzero(misaligned)[0])
+        raise MemoryAccessError(
+            f"{machine.where(instruction, lane)}: misaligned access: the matrix of `{instruction.text}` begins at "
+            f"{int(begin[lane]):#x} ({place(machine, instruction, int(begin[lane]))}); the address must be a multiple "
+            f"of {move.alignment}"
+        )
+    bits = strides.astype(np.int64) * move.element_bits
+    misaligned = mask & (bits % (8 * move.stride_alignment) != 0)
+    if misaligned.any():
+        lane = int(np.flatnonzero(misaligned)[0])
+        raise MemoryAccessError(
+            f"{machine.where(instruction, lane)}: misaligned access: the lines of the matrix of `{instruction.text}` "
+            f"lie {int(strides[lane])} elements apart, {int(bits[lane]) / 8:g} bytes; they must be a multiple of "
+            f"{move.stride_alignment} bytes apart"
+        )
+
+
 FACTORIES: dict[str, Callable[[Machine, Instruction], Bound]] = {
     "shfl": _bind_shuffle,
     "vote": _bind_vote,
@@ -288,6 +401,8 @@ FACTORIES: dict[str, Callable[[Machine, Instruction], Bound]] = {
     "elect": _bind_elect,
     "activemask": _bind_activemask,
     "mma": _bind_multiply,
+    "wmma": _bind_wmma,
+    "movmatrix": _bind_movmatrix,
     "ldmatrix": _bind_ldmatrix,
     "stmatrix": _bind_stmatrix,
 }

@@ -109,34 +109,36 @@ def compiled(name: str) -> Any:
 
 @loop
 def multiply_fragments(a, b, c, a_order, b_order, c_order, d):
-    """D = A B + C of each warp's fragments, behind mma.
+    """D = A B + C of each warp's fragments, behind mma and wmma.
 
-    a, b, c: float32 of shape (warps, elements), a warp's elements in lane order. a_order, b_order, c_order: for each
-    place of the row-major 16 x k, k x 8 and 16 x 8 matrices, the position of its element. d: gets D in float64, in the
-    lane order of C, summed in the order of k.
+    a, b, c: float32 of shape (warps, elements), a warp's elements in lane order. a_order: for each place of the
+    row-major m x k matrix A the position of its element. b_order, c_order: the same of B and C for each block of eight
+    columns, of shapes (n / 8, 8 k) and (n / 8, 8 m). d: gets D in float64, in the lane order of C, summed in the order
+    of k.
     """
-    depth = a.shape[1] // 16
+    depth = b_order.shape[1] // 8
     rows = np.empty(8 * depth, np.float64)
     for warp in range(a.shape[0]):
-        for place in range(8 * depth):
-            rows[place] = b[warp, b_order[place]]
         sums = d[warp]
         sums[:] = c[warp]
-        for i in range(16):
-            # Eight sums in variables: in an array, each would be stored and loaded again at every step.
-            to = c_order[8 * i : 8 * i + 8]
-            s0, s1, s2, s3 = sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]]
-            s4, s5, s6, s7 = sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]]
-            for k in range(depth):
-                factor = np.float64(a[warp, a_order[depth * i + k]])
-                first = 8 * k
-                s0 += factor * rows[first]
-                s1 += factor * rows[first + 1]
-                s2 += factor * rows[first + 2]
-                s3 += factor * rows[first + 3]
-                s4 += factor * rows[first + 4]
-                s5 += factor * rows[first + 5]
-                s6 += factor * rows[first + 6]
-                s7 += factor * rows[first + 7]
-            sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]] = s0, s1, s2, s3
-            sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]] = s4, s5, s6, s7
+        for block in range(b_order.shape[0]):
+            for place in range(8 * depth):
+                rows[place] = b[warp, b_order[block, place]]
+            for i in range(c_order.shape[1] // 8):
+                # Eight sums in variables: in an array, each would be stored and loaded again at every step.
+                to = c_order[block, 8 * i : 8 * i + 8]
+                s0, s1, s2, s3 = sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]]
+                s4, s5, s6, s7 = sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]]
+                for k in range(depth):
+                    factor = np.float64(a[warp, a_order[depth * i + k]])
+                    first = 8 * k
+                    s0 += factor * rows[first]
+                    s1 += factor * rows[first + 1]
+                    s2 += factor * rows[first + 2]
+                    s3 += factor * rows[first + 3]
+                    s4 += factor * rows[first + 4]
+                    s5 += factor * rows[first + 5]
+                    s6 += factor * rows[first + 6]
+                    s7 += factor * rows[first + 7]
+                sums[to[0]], sums[to[1]], sums[to[2]], sums[to[3]] = s0, s1, s2, s3
+                sums[to[4]], sums[to[5]], sums[to[6]], sums[to[7]] = s4, s5, s6, s7

@@ -1,7 +1,7 @@
 """cvt: conversions between integers and floats of every size (PTX ISA, "Data Movement and Conversion": cvt).
 
 Float to integer saturates, and NaN gives 0. Float to a narrower float is correctly rounded in every mode. Packed
-conversions put their first operand into the upper half.
+conversions put their first operand into the upper half. Of the floats of eight bits and fewer, e4m3 and e5m2 are here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from gpubp.emulator.isa.floats import flush, rectify, saturate
 from gpubp.emulator.isa.operations import DTYPES, Modifiers, Operation, function_operation
 from gpubp.emulator.isa.rounding import (
     BF16,
+    E4M3,
+    E5M2,
     F16,
     F32,
     F64,
@@ -34,12 +36,17 @@ FLOATS = {"f16": F16, "bf16": BF16, "f32": F32, "f64": F64}
 INTEGER_ROUNDINGS = ("rni", "rzi", "rmi", "rpi")
 FLOAT_ROUNDINGS = ("rn", "rz", "rm", "rp")
 PACKED = {"f16x2": F16, "bf16x2": BF16}
+BYTES = {"e4m3x2": E4M3, "e5m2x2": E5M2}
 
 
 def convert(modifiers: Modifiers) -> Operation:
     """cvt of any kind, by the kinds of its two types."""
-    source = modifiers.type((*INTEGERS, *FLOATS, *PACKED))
-    target = modifiers.type((*INTEGERS, *FLOATS, *PACKED, "tf32"))
+    source = modifiers.type((*INTEGERS, *FLOATS, *PACKED, *BYTES))
+    target = modifiers.type((*INTEGERS, *FLOATS, *PACKED, *BYTES, "tf32"))
+    if target in BYTES:
+        return to_bytes(modifiers, target, source)
+    if source in BYTES:
+        return from_bytes(modifiers, target, source)
     if source in PACKED:
         raise modifiers.unsupported()
     if target in PACKED:
@@ -262,3 +269,38 @@ def pack_floats(modifiers: Modifiers, target: str, source: str) -> Operation:
         return (function(a).astype(np.uint32) << np.uint32(16)) | function(b)
 
     return function_operation(packed, target, (source, source), "conversion")
+
+
+def to_bytes(modifiers: Modifiers, target: str, source: str) -> Operation:
+    """Two float32, or the two halves of one register, into two bytes; what is too large becomes the largest number."""
+    modifiers.choice(("rn",))
+    relu = modifiers.flag("relu")
+    if source not in ("f32", *PACKED) or not modifiers.flag("satfinite"):
+        raise modifiers.unsupported()
+    modifiers.end()
+    function = narrowing(PACKED.get(source, F32), BYTES[target], "rn", relu=relu, satfinite=True)
+
+    def from_two(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (function(a).astype(np.uint16) << np.uint16(8)) | function(b)
+
+    def from_halves(a: np.ndarray) -> np.ndarray:
+        return function(np.atleast_1d(a).view(np.uint16)).view(np.uint16)
+
+    if source == "f32":
+        return function_operation(from_two, target, (source, source), "conversion")
+    return function_operation(from_halves, target, (source,), "conversion")
+
+
+def from_bytes(modifiers: Modifiers, target: str, source: str) -> Operation:
+    """Two bytes into two halves of a register, which hold their values exactly."""
+    if target not in PACKED:
+        raise modifiers.unsupported()
+    modifiers.choice(("rn",))
+    relu = modifiers.flag("relu")
+    modifiers.end()
+
+    def function(a: np.ndarray) -> np.ndarray:
+        values = decode(np.atleast_1d(a).view(np.uint8), BYTES[source])
+        return encode(rectify(values) if relu else values, PACKED[target]).view(np.uint32)
+
+    return function_operation(function, target, (source,), "conversion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ DTYPES = {
     "u16x2": np.dtype(np.uint32),
     "s16x2": np.dtype(np.uint32),
     "tf32": np.dtype(np.uint32),
+    "e4m3x2": np.dtype(np.uint16),
+    "e5m2x2": np.dtype(np.uint16),
 }
 
 
@@ -80,6 +83,30 @@ class Modifiers:
         if not self._left or self._left[-1] not in names:
             raise self.unsupported()
         return self._left.pop()
+
+    def flags(self, *names: str) -> None:
+        """Take modifiers that must be there."""
+        for name in names:
+            if not self.flag(name):
+                raise self.unsupported()
+
+    def take(self) -> str:
+        """The first modifier that is left."""
+        if not self._left:
+            raise self.unsupported()
+        return self._left.pop(0)
+
+    def shape(self) -> tuple[int, int, int]:
+        """The sides of the matrices in the next modifier, such as m16n8k8."""
+        match = re.fullmatch(r"m(\d+)n(\d+)k(\d+)", self.take())
+        if match is None:
+            raise self.unsupported()
+        return int(match[1]), int(match[2]), int(match[3])
+
+    def rest(self) -> tuple[str, ...]:
+        """All modifiers that are left."""
+        left, self._left = tuple(self._left), []
+        return left
 
     def end(self) -> None:
         """Every modifier must have been taken."""

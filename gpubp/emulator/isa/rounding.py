@@ -9,6 +9,7 @@ directed roundings are computed with Python's integers (directed.py).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -92,7 +93,12 @@ def round_to(values: np.ndarray, target: Format, mode: str) -> np.ndarray:
     return np.where(finite, rounded, values)
 
 
-CANONICAL_NAN = {"f16": 0x7FFF, "bf16": 0x7FFF, "tf32": 0x7FFFFFFF, "f32": 0x7FFFFFFF, "f64": 0xFFF8000000000000}
+CANONICAL_NAN = {
+    **dict.fromkeys(("e4m3", "e5m2"), 0x7F),
+    **dict.fromkeys(("f16", "bf16"), 0x7FFF),
+    **dict.fromkeys(("tf32", "f32"), 0x7FFFFFFF),
+    "f64": 0xFFF8000000000000,
+}
 
 
 def decode(register: np.ndarray, source: Format) -> np.ndarray:
@@ -107,7 +113,21 @@ def decode(register: np.ndarray, source: Format) -> np.ndarray:
         return bfloat16_to_float32(register).astype(np.float64)
     if source is TF32:
         return tf32_to_float32(register).astype(np.float64)
-    raise ValueError(source.name)
+    return byte_values(source)[register]
+
+
+@functools.cache
+def byte_values(format_: Format) -> np.ndarray:
+    """Return the float64 value of every byte in a format of eight bits."""
+    codes = np.arange(256)
+    digits = format_.precision - 1
+    exponent, fraction = codes >> digits & (127 >> digits), codes & ((1 << digits) - 1)
+    normal = exponent > 0
+    magnitude = np.ldexp(fraction + (normal << digits), np.maximum(exponent, 1) - 1 + format_.least - digits)
+    magnitude[codes & 127 > np.flatnonzero(magnitude[:128] == format_.maximum)[0]] = np.nan
+    if format_.has_infinity:
+        magnitude[(codes & 127) == (127 >> digits) << digits] = np.inf
+    return np.where(codes < 128, magnitude, -magnitude)
 
 
 def encode(values: np.ndarray, target: Format) -> np.ndarray:
@@ -117,6 +137,10 @@ def encode(values: np.ndarray, target: Format) -> np.ndarray:
         return np.where(nan, np.uint64(CANONICAL_NAN["f64"]), values.view(np.uint64)).view(np.float64)
     if target is F16:
         return np.where(nan, np.uint16(CANONICAL_NAN["f16"]), values.astype(np.float16).view(np.uint16))
+    if target in (E4M3, E5M2):
+        positive = byte_values(target)[:128]
+        codes = np.searchsorted(positive[~np.isnan(positive)], np.abs(values))
+        return np.where(nan, CANONICAL_NAN[target.name], codes | np.signbit(values) * 128).astype(np.uint8)
     bits = np.where(nan, np.uint32(CANONICAL_NAN["f32"]), values.astype(np.float32).view(np.uint32))
     if target is F32:
         return bits.view(np.float32)

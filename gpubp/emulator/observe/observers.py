@@ -138,7 +138,7 @@ def _granularity(machine: Machine, space: str) -> int:
     least = 8
     for block in machine.program.blocks:
         for instruction in block.instructions:
-            if instruction.opcode not in ("ld", "ldu", "st", "atom", "red", "cp") or instruction.opcode == "call":
+            if instruction.opcode not in ("ld", "ldu", "st", "atom", "red", "cp", "wmma"):
                 continue
             spaces = {modifier.split("::")[0] for modifier in instruction.modifiers}
             named = spaces & {"shared", "global", "local", "param", "const"}
@@ -589,17 +589,22 @@ _CLASSES = {
     **dict.fromkeys(("bar", "barrier", "membar", "fence"), "barrier"),
     **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "trap"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
-    "mma": "tensor",
+    **dict.fromkeys(("mma", "wmma.mma"), "tensor"),
+    "movmatrix": "warp",
     "ldmatrix": "load shared",
     "stmatrix": "store shared",
     "cp": "asynchronous copy",
 }
-_ACCESSES = {"ld": "load", "ldu": "load", "st": "store", "atom": "atomic", "red": "atomic"}
+_ACCESSES = {
+    **dict.fromkeys(("ld", "ldu", "wmma.load"), "load"),
+    **dict.fromkeys(("st", "wmma.store"), "store"),
+    **dict.fromkeys(("atom", "red"), "atomic"),
+}
 
 
 def instruction_class(instruction: Instruction) -> str:
     """Return the class under which an instruction is counted, such as "FMA", "integer", "load global" or "tensor"."""
-    opcode = instruction.opcode
+    opcode = _name(instruction)
     if opcode in _ACCESSES:
         spaces = ("global", "shared", "local", "param", "const")
         named = [m.split("::")[0] for m in instruction.modifiers if m.split("::")[0] in spaces]
@@ -612,12 +617,19 @@ def instruction_class(instruction: Instruction) -> str:
 
 def flops_of(instruction: Instruction) -> int:
     """Return the floating point operations of a thread; those of a matrix instruction are shared by its 32 threads."""
-    if instruction.opcode == "mma":
-        return matrix.matrix_multiply(instruction.modifiers).flops // WARP
-    if instruction.opcode in _CLASSES or instruction.opcode in _ACCESSES:
+    name = _name(instruction)
+    if name in ("mma", "wmma.mma"):
+        find = matrix.matrix_multiply if name == "mma" else matrix.wmma_multiply
+        return find(instruction.modifiers).flops // WARP
+    if name in _CLASSES or name in _ACCESSES:
         return 0
     found = operation(instruction.opcode, instruction.modifiers, _has_pair(instruction))
     return 0 if found is None else found.flops
+
+
+def _name(instruction: Instruction) -> str:
+    """Return the opcode, of wmma with what it does: "wmma.load"."""
+    return f"wmma.{instruction.modifiers[0]}" if instruction.opcode == "wmma" else instruction.opcode
 
 
 def _has_pair(instruction: Instruction) -> bool:

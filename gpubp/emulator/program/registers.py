@@ -35,6 +35,8 @@ Slot = tuple[int, int]  # bytes of the register (0 for a predicate), number
 def has_destination(instruction: Instruction) -> bool:
     if instruction.opcode in ("bar", "barrier"):
         return "red" in instruction.modifiers
+    if instruction.opcode == "wmma":
+        return instruction.modifiers[0] != "store"
     return instruction.opcode not in _WITHOUT_DESTINATION
 
 

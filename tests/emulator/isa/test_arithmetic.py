@@ -288,7 +288,7 @@ def test_three_input_logic_has_every_table() -> None:
 # --- what is supported
 
 MODIFIERS = sorted(
-    {m for text in FORMS for m in text.split()[0].split(".")[1:]} | {"oob", "rs", "noftz", "e4m3x2", "b8"}
+    {m for text in FORMS for m in text.split()[0].split(".")[1:]} | {"oob", "rs", "noftz", "e2m1x2", "b8"}
 )
 
 
