@@ -31,6 +31,8 @@ from gpubp.emulator.program.ptx import (
 from gpubp.emulator.program.registers import Slot, reads_and_writes
 
 _LOADS = ("ld", "ldu", "ldmatrix")
+_LARGEST_GAP = 16
+"""Bytes between two fields of a struct are fewer: no alignment of a type is larger."""
 _MEMORY = frozenset(("ld", "ldu", "st", "atom", "red", "cp", "ldmatrix", "stmatrix"))
 
 
@@ -158,16 +160,27 @@ class Tracker:
         return frozenset(found)
 
     def _groups_of(self, block: Block) -> list[_Group]:
-        groups: dict[tuple[Any, ...], _Group] = {}
+        """Group the stores of one line that lie side by side, as those of a struct do; return the groups of several."""
+        stores: dict[tuple[Any, ...], list[tuple[int, int, Instruction]]] = {}
         for instruction in block.instructions:
-            if instruction.opcode != "st" or instruction.guard is not None or instruction.location is None:
+            address = instruction.operands[0] if instruction.operands else None
+            if instruction.opcode != "st" or instruction.guard is not None or not isinstance(address, Address):
                 continue
-            address = instruction.operands[0]
-            base = address.base if isinstance(address, Address) else None
-            group = groups.setdefault((instruction.location, base), _Group())
-            group.size += 1
-            self._groups[id(instruction)] = group
-        return [group for group in groups.values() if group.size > 1]
+            value = instruction.operands[1]
+            items = len(value.items) if isinstance(value, Vector) else 1
+            nbytes = items * TYPE_BYTES[instruction.modifiers[-1]]
+            place = (address.offset, address.offset + nbytes, instruction)
+            stores.setdefault((instruction.location, address.base), []).append(place)
+        groups: list[_Group] = []
+        for (location, _), places in stores.items():
+            reached = None
+            for start, end, instruction in sorted(places, key=lambda place: place[0]):
+                if location is None or reached is None or start - reached >= _LARGEST_GAP:
+                    groups.append(_Group())
+                reached = end
+                groups[-1].size += 1
+                self._groups[id(instruction)] = groups[-1]
+        return [group for group in groups if group.size > 1]
 
     def _step(self, instruction: Instruction) -> Action:
         if instruction.opcode in _MEMORY or (instruction.opcode == "wmma" and instruction.modifiers[0] != "mma"):

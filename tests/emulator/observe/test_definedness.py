@@ -142,6 +142,13 @@ CUDA = {
         z[t] = p[(t + 1) % 4];  // use""",
     "a copy of global memory that the host reads": """
         y[t] = x[t];  // use""",
+    "the end of a copy in an unrolled loop": """
+        __shared__ float s[256];
+        for (int i = t; i < 250; i += 64) s[i] = i;
+        __syncthreads();
+        #pragma unroll
+        for (int i = 0; i < 4; i++)
+            y[t + 64 * i] = s[t + 64 * i];  // use""",
     "a copy by two others": """
         __shared__ float s[64];
         s[t] = x[t];

@@ -110,6 +110,9 @@ def test_moves(found, move):
         ("st.global.u32 [%rd1], %r0; st.global.u32 [%rd1+4], %r4;", False),
         ("st.global.u32 [%rd1], %r4; st.global.u32 [%rd1+4], %r0;", False),
         ("st.global.u32 [%rd1], %r4; st.global.u32 [%rd1+4], %r4;", True),
+        ("st.global.u32 [%rd1], %r0; st.global.u8 [%rd1+8], %r0; st.global.u32 [%rd1+16], %r4;", False),
+        ("st.global.u32 [%rd1], %r0; st.global.u32 [%rd1+128], %r4;", True),
+        ("st.global.u32 [%rd1], %r4; st.global.u32 [%rd9+128], %r0;", True),
     ],
 )  # fmt: skip
 def test_uses(found, use, reported):
