@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON
-from gpubp.emulator.device.state import Machine
+from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.program.ptx import Instruction, Location
 
@@ -94,6 +94,10 @@ class Definedness:
         if origin.computed is not None:
             return number
         return self.number(replace(origin, computed=instruction, share=share(), stored=None, kernel=""))
+
+    def are_computed(self) -> Array:
+        """Return by number which origins are those of computed values."""
+        return np.array([origin.computed is not None for origin in self.origins])
 
     def stored(self, number: int, instruction: Instruction, kernel: str) -> int:
         """Return the origin of a value that a kernel has copied to global memory."""

@@ -39,7 +39,8 @@ _MEMORY = frozenset(("ld", "ldu", "st", "atom", "red", "cp", "ldmatrix", "stmatr
 class _Group:
     """The stores of one statement in a block: together they copy a struct.
 
-    `pieces` are those of this run of the block that stored no defined bit in some lanes, and `count` how many, by lane.
+    `pieces` are those that stored no defined bit in some lanes, in this run of the block: instruction, bytes, pointers,
+    lanes and origins.
     """
 
     def __init__(self) -> None:
@@ -382,7 +383,12 @@ class Tracker:
         items = value.items if isinstance(value, Vector) else (value,)
         dtype = np.dtype(f"u{TYPE_BYTES[instruction.modifiers[-1]]}")
         parts = [self.registers.lanes_of(item, dtype)[lanes].reshape(-1, 1).view(np.uint8) for item in items]
-        return Undefined(np.concatenate(parts, axis=1), self.registers.origin_of(self.registers.slots(items))[lanes])
+        slots = self.registers.slots(items)
+        origins = self.registers.origin_of(slots)
+        for slot in slots if len(slots) > 1 else ():  # numbers first: those are reported
+            origin = self.registers.origin_of([slot])
+            np.copyto(origins, origin, where=self.owner.are_computed()[origin])
+        return Undefined(np.concatenate(parts, axis=1), origins[lanes])
 
     def _stored_matrix(self, instruction: Instruction) -> Undefined:
         machine = self.machine
@@ -537,7 +543,7 @@ class Tracker:
         masks, origins = undefined
         lanes = self.machine.active.lanes
         some = masks.any(axis=1)
-        computed = np.array([origin.computed is not None for origin in self.owner.origins])
+        computed = self.owner.are_computed()
         for number in np.unique(origins[some & computed[origins]]):
             here = some & (origins == number)
             self._report_result(instruction, int(lanes[int(np.flatnonzero(here)[0])]), int(number))

@@ -107,6 +107,7 @@ def test_moves(found, move):
         ("add.u32 %r5, %r4, 1; st.shared.u32 [%r2], %r5;", False),
         ("st.global.v2.u32 [%rd1], {%r0, %r4};", False),
         ("st.global.v2.u32 [%rd1], {%r4, %r4};", True),
+        ("add.u32 %r5, %r4, 1; st.global.v4.u32 [%rd1], {%r0, %r4, %r5, %r0};", True),
         ("st.global.u32 [%rd1], %r0; st.global.u32 [%rd1+4], %r4;", False),
         ("st.global.u32 [%rd1], %r4; st.global.u32 [%rd1+4], %r0;", False),
         ("st.global.u32 [%rd1], %r4; st.global.u32 [%rd1+4], %r4;", True),
