@@ -168,7 +168,7 @@ BUGS = {
         "i < TILE * STEP;",
         "i < TILE * STEP - 1;",
         "uninitialised read: ",
-        "load_matrix_sync",
+        "mma_sync",
     ),
     "the sums are stored with too large a stride": (
         "wmma_product",

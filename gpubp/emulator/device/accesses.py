@@ -328,6 +328,8 @@ def fault(
     """Return the error for the access of the active lane at `position`."""
     lane = int(machine.active.lanes[position])
     address = int(addresses[lane]) + offset
+    if addresses.itemsize == 4:
+        address %= 1 << 32
     verb = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies", "hint": "names"}[kind]
     what = f"{verb} {nbytes} bytes of {space} memory at {address:#x}"
     if address % nbytes:

@@ -206,7 +206,7 @@ class _Writer:
             b.cbranch(self._predicate(step.guard), guarded, following)
             b.position_at_end(guarded)
         memory, nbytes = step.memory, step.nbytes
-        address = b.add(self._address(step.address), ir.Constant(_LONG, (step.offset - memory.base) % (1 << 64)))
+        address = self._address(step.address, step.offset - memory.base)
         host, valid, extent = _given_of(memory)
         aligned = b.icmp_unsigned("==", b.and_(address, ir.Constant(_LONG, nbytes - 1)), ir.Constant(_LONG, 0))
         inside = b.icmp_unsigned("<", address, self._read(extent, extent.array.dtype))
@@ -244,13 +244,15 @@ class _Writer:
             b.store(b.or_(b.load(self._changed), differs), self._changed)
             b.store(value, place, align=1)
 
-    def _address(self, source: Source) -> Value:
-        """Return a lane's address, which a narrow register holds without a sign."""
+    def _address(self, source: Source, offset: int) -> Value:
+        """Return a lane's address with an offset: a narrow register holds it without a sign, and wraps around."""
         if isinstance(source, Register):
             raw = self._slot(self._slots[source.name])
-            return raw if raw.type == _LONG else self._b.zext(raw, _LONG)
-        assert isinstance(source, Given)
-        return self._read(source, source.array.dtype)
+        else:
+            assert isinstance(source, Given)
+            raw = self._read(source, source.array.dtype)
+        sum_ = self._b.add(raw, ir.Constant(raw.type, offset % (1 << raw.type.width)))
+        return sum_ if raw.type == _LONG else self._b.zext(sum_, _LONG)
 
     # -- registers and other sources ----------------------------------------------------------------------------------
 

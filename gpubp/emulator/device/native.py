@@ -52,7 +52,7 @@ def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, 
     inside = (np.int64(1) << bits) - 1
     for i in range(count):
         lane = i if whole else lanes[i]
-        address = np.int64(addresses[lane]) + offset
+        address = _in_window(addresses, lane, offset)
         if address < 0 or address >= extent or address & (nbytes - 1) != 0:
             return i
         # An access of 32 bytes is wider than a granule.
@@ -63,13 +63,20 @@ def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, 
 
 
 @loop
+def _in_window(addresses, lane, offset):
+    """The address of an access within its window; one in a 32-bit register wraps around."""
+    address = np.int64(addresses[lane]) + offset
+    return address & 0xFFFFFFFF if addresses.itemsize == 4 else address
+
+
+@loop
 def resolve_frames(addresses, offset, nbytes, bases, valid, bits, lanes, whole, count, out):
     """As resolve_window, with the valid bytes of each lane in a row of its own."""
     extent = np.int64(valid.shape[1]) << bits
     inside = (np.int64(1) << bits) - 1
     for i in range(count):
         lane = i if whole else lanes[i]
-        address = np.int64(addresses[lane]) + offset
+        address = _in_window(addresses, lane, offset)
         if address < 0 or address >= extent or address & (nbytes - 1) != 0:
             return i
         if (address & inside) + nbytes > valid[lane, address >> bits] and not _spans(

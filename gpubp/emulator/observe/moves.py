@@ -15,13 +15,12 @@ from gpubp.emulator.device.lanewise import Action
 from gpubp.emulator.device.state import Array
 from gpubp.emulator.isa import matrix, warp
 from gpubp.emulator.isa.arithmetic import operation
+from gpubp.emulator.isa.fragments import ELEMENT_BITS
 from gpubp.emulator.isa.operations import BOOL
 from gpubp.emulator.observe import propagation
 from gpubp.emulator.observe.undefined import CARRY, Registers, by_warp
 from gpubp.emulator.program.ptx import Instruction, Operand, Pair, Register, Vector
 from gpubp.emulator.program.registers import Slot, reads_and_writes
-
-_FLOAT_FACTORS = frozenset(("f16", "bf16", "tf32"))
 
 
 def step_of(registers: Registers, instruction: Instruction) -> Action:
@@ -217,37 +216,40 @@ def _redux(registers: Registers, instruction: Instruction) -> Action:
     )
 
 
-def _mma(registers: Registers, instruction: Instruction) -> Action:
+def _product(registers: Registers, instruction: Instruction) -> Action:
+    """Return the step of mma and wmma.mma."""
     machine = registers.machine
+    find = matrix.matrix_multiply if instruction.opcode == "mma" else matrix.wmma_multiply
+    multiply = find(instruction.modifiers)
     target, *factors = instruction.operands[:4]
-    kinds = instruction.modifiers[-4:]
+    kinds = [kind for kind in instruction.modifiers if kind in ELEMENT_BITS]
+    # wmma does not name halves, and names the types of D and C, or of D, A, B and C.
+    types = kinds if len(kinds) == 4 else [kinds[0], "f16", "f16", kinds[-1]]
+    floats = not any(kind[0] in "usb" and kind != "bf16" for kind in types)
     targets = registers.slots([target])
     sources = [registers.slots([factor]) for factor in factors]
-    all_floats = kinds[1] in _FLOAT_FACTORS and kinds[1] == kinds[2]
 
-    def fragment(slots: list[Slot], element: str) -> Array:
+    def fragment(slots: list[Slot], kind: str) -> Array:
         """Return the masks of registers, of whole elements, as (warps, 32, registers)."""
-        zeros = np.zeros(machine.lanes, np.uint32)
-        rows = [registers.row(slot).view(np.uint32) if slot in registers.dirty else zeros for slot in slots]
-        rows = [row.reshape(machine.lanes, -1)[:, 0] for row in rows]
+        element = np.dtype(f"u{ELEMENT_BITS[kind] // 8}")
+        rows = [registers.row(slot) if slot in registers.dirty else zeros for slot in slots]
         elements = np.stack(rows, axis=1).view(element)
-        return propagation.all_or_none(elements != 0, np.dtype(element))
+        whole = propagation.all_or_none(elements != 0, element)
+        return whole.view(multiply.dtype).reshape(machine.lanes // WARP, WARP, -1)
+
+    zeros = np.zeros(machine.lanes, multiply.dtype)
 
     def move() -> None:
         origin = registers.origin_of(slot for slots in sources for slot in slots)
         masks = [registers.row(slot) for slots in sources for slot in slots if slot in registers.dirty]
         origin = registers.computed(instruction, origin, masks)
         spread = np.repeat(by_warp(origin).max(axis=1), WARP)
-        if all_floats:
+        if floats:
             # All ones are a NaN in each of these types: a NaN reaches what depends on it, and zeros nothing.
-            sizes = ["u4" if kind in ("f32", "tf32") else "u2" for kind in (kinds[1], kinds[2], kinds[3])]
-            values = [
-                fragment(slots, size).view(np.uint32).reshape(machine.lanes // WARP, WARP, -1)
-                for slots, size in zip(sources, sizes, strict=True)
-            ]
-            product = matrix.matrix_multiply(instruction.modifiers).apply(*values)
-            parts = np.ascontiguousarray(product).view("u4" if kinds[0] == "f32" else "u2")
-            result = propagation.all_or_none(parts != 0, parts.dtype).view(np.uint32).reshape(machine.lanes, -1)
+            values = [fragment(slots, kind) for slots, kind in zip(sources, types[1:], strict=True)]
+            element = np.dtype(f"u{ELEMENT_BITS[types[0]] // 8}")
+            parts = np.ascontiguousarray(multiply.apply(*values)).view(element)
+            result = propagation.all_or_none(parts != 0, element).view(multiply.dtype).reshape(machine.lanes, -1)
             for index, slot in enumerate(targets):
                 registers.write(slot, np.ascontiguousarray(result[:, index]), spread)
             return
@@ -257,10 +259,23 @@ def _mma(registers: Registers, instruction: Instruction) -> Action:
     return move
 
 
+def _movmatrix(registers: Registers, instruction: Instruction) -> Action:
+    to, value = registers.slots(instruction.operands)
+
+    def move() -> None:
+        mask = registers.row(value).reshape(-1, WARP, 1)
+        spread = np.repeat(by_warp(registers.origin_of([value])).max(axis=1), WARP)
+        registers.write(to, np.ascontiguousarray(matrix.transposed_fragment(mask)).reshape(-1), spread)
+
+    return move
+
+
 _OF_WARPS: dict[str, Callable[[Registers, Instruction], Action]] = {
     "shfl": _shfl,
     "vote": _vote,
     "redux": _redux,
     "match": _redux,
-    "mma": _mma,
+    "mma": _product,
+    "wmma": _product,
+    "movmatrix": _movmatrix,
 }

@@ -63,11 +63,14 @@ class Tracker:
         self.registers = Registers(owner, machine)
         self._groups: dict[int, _Group] = {}
         self.frames = Frames(self)
+        self._turns: dict[int, list[Any]] = {}  # of matrices that are on their way
         self._begin_memories()
 
     def begin_wave(self) -> None:
         """New blocks: shared memory, local memory and registers are undefined."""
         self._begin_memories()
+        for turns in self._turns.values():
+            turns.clear()
         if self.owner.follows:
             self.registers.begin_wave()
             self.frames.begin_wave()
@@ -203,7 +206,7 @@ class Tracker:
         return [group for group in groups if group.size > 1]
 
     def _step(self, instruction: Instruction) -> Action:
-        if instruction.opcode in _MEMORY:
+        if instruction.opcode in _MEMORY or (instruction.opcode == "wmma" and instruction.modifiers[0] != "mma"):
             return self._access(instruction)
         return step_of(self.registers, instruction)
 
@@ -212,9 +215,12 @@ class Tracker:
     def _access(self, instruction: Instruction) -> Action:
         """Return the step of a memory instruction before it runs: its address, its bytes come after."""
         addresses = self.registers.slots(operand for operand in instruction.operands if isinstance(operand, Address))
-        writes = self.registers.slots(instruction.operands[:1]) if instruction.opcode in _LOADS else []
+        loads = instruction.opcode in _LOADS or instruction.modifiers[0] == "load"
+        writes = self.registers.slots(instruction.operands[:1]) if loads else []
         controls: list[Slot] = []
-        if instruction.opcode == "cp":
+        if instruction.opcode == "wmma":
+            controls = self.registers.slots(instruction.operands[2:])
+        elif instruction.opcode == "cp":
             controls = [slot for slot in self.registers.slots(instruction.operands) if slot not in addresses]
 
         def step() -> None:
@@ -228,6 +234,8 @@ class Tracker:
         """Return what is done with the host pointers of an access, or None."""
         if space == "const" or not (self.owner.follows or space == "shared"):
             return None
+        if instruction.opcode == "wmma":
+            return self._tile(instruction, space, nbytes, kind)
         if kind == "load":
             return None if instruction.opcode == "cp" else self._loads(instruction, space, nbytes)
         if kind == "atomic":
@@ -423,6 +431,66 @@ class Tracker:
             ]
         ).max(axis=(0, 2))
         return Undefined(masks, np.repeat(origins[warps], 8 * move.count).astype(np.int32))
+
+    def _tile(self, instruction: Instruction, space: str, nbytes: int, kind: str) -> Callable[[Array], None]:
+        """Return what is done at each turn of wmma.load or wmma.store, in which each lane accesses a part."""
+        move = matrix.tile_move(instruction.modifiers)
+        turns = self._turns[len(self._turns)] = []
+        slots = self.registers.slots([instruction.operands[0 if move.load else 1]])
+
+        def load(pointers: Array) -> None:
+            turns.append(self._read(instruction, space, pointers, nbytes))
+            if len(turns) == move.turns:
+                if any(part is not None for part in turns):
+                    self._load_tile(move, slots, turns)
+                turns.clear()
+
+        def store(pointers: Array) -> None:
+            if not turns:
+                turns.extend(self._stored_tile(move, slots))
+            undefined = turns.pop(0)
+            if undefined is not None and space == "global":
+                self._judge_results(instruction, pointers, undefined)
+            if undefined is not None:
+                self.write(space, pointers, undefined)
+            else:
+                states, _, base = self.memory(space)
+                shadow.set_state(states, base, pointers, nbytes, self.machine.active.count, shadow.DEFINED)
+
+        return load if move.load else store
+
+    def _load_tile(self, move: matrix.TileMove, slots: list[Slot], turns: list[Undefined | None]) -> None:
+        machine = self.machine
+        warps = by_warp(machine.active.mask)[:, 0]
+        count = int(np.count_nonzero(warps))
+        data = np.zeros((count, move.turns, WARP, move.chunk), np.uint8)
+        origin = np.zeros((machine.lanes // WARP, WARP), np.int32)
+        for turn, part in enumerate(turns):
+            if part is not None:
+                data[:, turn] = part.masks.reshape(count, WARP, move.chunk)
+                here = np.where(part.masks.any(axis=1), part.origins, 0).reshape(count, WARP).max(axis=1)
+                origin[warps] = np.maximum(origin[warps], here[:, np.newaxis])
+        whole = np.zeros((machine.lanes // WARP, WARP, move.registers), move.register_dtype)
+        whole[warps] = move.to_registers(data.view(move.element).reshape(count, move.lines, -1))
+        for index, slot in enumerate(slots):
+            mask = np.ascontiguousarray(whole[:, :, index]).reshape(-1)
+            self.registers.write(slot, mask, origin.reshape(-1))
+
+    def _stored_tile(self, move: matrix.TileMove, slots: list[Slot]) -> list[Undefined | None]:
+        """Return what is undefined of the active lanes' parts, turn by turn."""
+        machine = self.machine
+        if self.registers.dirty.isdisjoint(slots):
+            return [None] * move.turns
+        warps = by_warp(machine.active.mask)[:, 0]
+        zeros = np.zeros(machine.lanes, move.register_dtype)
+        rows = [self.registers.row(slot) if slot in self.registers.dirty else zeros for slot in slots]
+        lines = move.to_lines(np.stack([by_warp(row) for row in rows], axis=2)[warps])
+        masks = lines.view(np.uint8).reshape(-1, move.turns, WARP, move.chunk)
+        origins = np.repeat(by_warp(self.registers.origin_of(slots)).max(axis=1)[warps], WARP)
+        return [
+            Undefined(np.ascontiguousarray(masks[:, turn]).reshape(-1, move.chunk), origins.copy())
+            for turn in range(move.turns)
+        ]
 
     def _updates(self, instruction: Instruction, space: str, nbytes: int) -> Callable[[Array], None]:
         exchanges = "exch" in instruction.modifiers

@@ -59,6 +59,17 @@ def test_an_address_may_be_loaded_over_itself(run_ptx):
     np.testing.assert_array_equal(got, following[following[LANE].astype(int)])
 
 
+def test_an_address_in_shared_memory_wraps_around(run_ptx):
+    """What NVRTC makes of `s[i - 64]` in an unrolled loop: a register below zero, and an offset that leads back."""
+    body = """
+    .shared .b32 s[32];
+    shl.b32 %r1, %r0, 2; mov.u32 %r2, s; add.u32 %r2, %r2, %r1; sub.u32 %r2, %r2, 256;
+    st.shared.u32 [%r2+256], %r0; ld.shared.u32 %r9, [%r2+256];
+    """
+    (got,) = run_ptx(body + STORE, OUT)
+    np.testing.assert_array_equal(got, LANE)
+
+
 def test_guarded_accesses_and_computations(run_ptx):
     body = """
     mov.u32 %r9, 7; add.u64 %rd6, %rd2, %rd0; setp.lt.u32 %p1, %r0, 10;

@@ -14,6 +14,8 @@ from gpubp.emulator.observe.observers import observe
 
 PRELUDE = """
 #include <cuda_fp16.h>
+#include <mma.h>
+using namespace nvcuda;
 struct Padded { char c; double d; int i; };
 struct alignas(16) Four { float x, y, z, w; };
 struct Fields { unsigned a : 3, b : 11, c : 18; };
@@ -112,6 +114,22 @@ CUDA = {
         if (t != 40) s[t] = t;
         __syncthreads();
         atomicAdd((int*)y, s[t]);  // use""",
+    "a product of matrices": """
+        __shared__ half a[256], b[256];
+        __shared__ float c[256];
+        for (int i = t; i < 9 * 16; i += 64) a[i] = __int2half_rn(i);
+        for (int i = t; i < 256; i += 64) b[i] = __int2half_rn(i);
+        __syncthreads();
+        wmma::fragment<wmma::matrix_a, 16, 16, 16, half, wmma::row_major> fa;
+        wmma::fragment<wmma::matrix_b, 16, 16, 16, half, wmma::col_major> fb;
+        wmma::fragment<wmma::accumulator, 16, 16, 16, float> fc;
+        wmma::fill_fragment(fc, 0);
+        wmma::load_matrix_sync(fa, a, 16);
+        wmma::load_matrix_sync(fb, b, 16);
+        wmma::mma_sync(fc, fa, fb, fc);  // use
+        wmma::store_matrix_sync(c, fc, 16, wmma::mem_row_major);
+        __syncthreads();
+        for (int i = t; i < 160; i += 64) y[i] = c[i];""",
     # -- results that are copies
     "a copy of shared memory": """
         __shared__ int s[64];
@@ -246,6 +264,22 @@ CUDA = {
         unsigned v = ((unsigned*)s)[63 - t];
         if ((v & 0xFFFF) > 5) z[t] = v & 0xFFFF;
         y[t] = (v << 16) + 1;""",
+    "the rows of a product of matrices that are there": """
+        __shared__ half a[256], b[256];
+        __shared__ float c[256];
+        for (int i = t; i < 10 * 16; i += 64) a[i] = __int2half_rn(i);
+        for (int i = t; i < 256; i += 64) b[i] = __int2half_rn(i);
+        __syncthreads();
+        wmma::fragment<wmma::matrix_a, 16, 16, 16, half, wmma::row_major> fa;
+        wmma::fragment<wmma::matrix_b, 16, 16, 16, half, wmma::col_major> fb;
+        wmma::fragment<wmma::accumulator, 16, 16, 16, float> fc;
+        wmma::fill_fragment(fc, 0);
+        wmma::load_matrix_sync(fa, a, 16);
+        wmma::load_matrix_sync(fb, b, 16);
+        wmma::mma_sync(fc, fa, fb, fc);
+        wmma::store_matrix_sync(c, fc, 16, wmma::mem_row_major);
+        __syncthreads();
+        for (int i = t; i < 160; i += 64) y[i] = c[i];""",
     "an exchange": """
         __shared__ unsigned s[2];
         unsigned old = atomicExch(&s[0], 3u);

@@ -194,6 +194,25 @@ def test_a_row_of_a_product(found):
     assert found(f"{body}@!%p2 st.global.f32 [%rd9], %f2;") == [4]
 
 
+@pytest.mark.parametrize(("element", "reported"), [("%r0", []), ("%r4", [5])])
+@pytest.mark.parametrize(
+    "product",
+    [
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {{%r10, %r11, %r12, %r13}}, {{%r0, {0}, %r0, %r0}}, "
+        "{{%r0, %r0}}, {{%r0, %r0, %r0, %r0}};",
+        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {{%f2, %f3, %f4, %f5}}, {{%r0, {0}, %r0, %r0}}, "
+        "{{%r0, %r0}}, {{%f1, %f1, %f1, %f1}}; mov.b32 %r12, %f4;",
+        "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {{%fd2, %fd3}}, {{%fd4}}, {{%fd5}}, {{%fd5, %fd5}}; "
+        "mov.b64 {{%r12, %r13}}, %fd2;",
+        "movmatrix.sync.aligned.m8n8.trans.b16 %r12, {0};",
+    ],
+)
+def test_products_of_other_types(found, product, element, reported):
+    body = f"{BAD} mov.u32 %r4, %r4;\nmov.f32 %f1, 0f00000000; mov.f64 %fd5, 0d0000000000000000; "
+    body += f"cvt.u64.u32 %rd20, {element}; mov.b64 %fd4, %rd20;\n{product.format(element)}\n{branch('%r12')}"
+    assert found(body) == reported
+
+
 # -- asynchronous copies ----------------------------------------------------------------------------------------------
 
 COPY = (
