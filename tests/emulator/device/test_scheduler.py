@@ -188,6 +188,8 @@ def test_a_long_loop_in_registers_is_no_hang():
 
 
 def test_an_interruption_names_the_place_and_leaves_the_device_usable():
+    with cp.limits(total=5_000), pytest.raises(HangError):  # compiled now, and not when the interruption comes
+        outcome(CHANGING, 1, 32)
     timer = threading.Timer(0.2, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt, match=r"kernel kernel, kernel.cu:4, block \(0, 0, 0\), thread \(0, 0, 0\)"):
