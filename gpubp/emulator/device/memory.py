@@ -156,7 +156,8 @@ class DeviceMemory:
     @property
     def extent(self) -> int:
         """Return the bytes of the arena up to the end of its last allocation."""
-        end = max((a.address + a.nbytes for a in self._allocations.values()), default=ARENA_BASE)
+        last = self._allocations[self._starts[-1]] if self._starts else Allocation(ARENA_BASE, 0, "")
+        end = last.address + last.nbytes
         return -(-(end - ARENA_BASE) // GRANULE) * GRANULE + GRANULE
 
     def allocations(self) -> list[Allocation]:
