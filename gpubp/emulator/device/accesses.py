@@ -86,7 +86,7 @@ def memory_of(machine: Machine, space: str) -> Memory | None:
         base, host, valid, bits = 0, machine.local_bases, machine.local_layout.valid, WINDOW_GRANULE_BITS
     else:
         return None
-    return Memory(space, base, host, valid, np.array(valid.size << bits), bits)
+    return Memory("global" if space == "const" else space, base, host, valid, np.array(valid.size << bits), bits)
 
 
 # -- addresses to pointers --------------------------------------------------------------------------------------------

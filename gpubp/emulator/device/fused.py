@@ -5,8 +5,8 @@ accesses to memory become one loop over lanes, which keeps what is between in th
 into vector code; an access is a loop of its own, so all lanes make it before any lane goes on. A lane computes the same
 bits, and a fault is the same fault.
 
-Compiling takes some hundredths of a second, so a block is fused once it has been executed `HOT` times; the code is kept
-in gpubp's cache.
+Compiling takes from some hundredths of a second to one for the longest blocks, so a block is fused once it has been
+executed `HOT` times. The code is kept in gpubp's cache; with it, writing the text is what is left.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import functools
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from llvmlite import ir
 
 from gpubp.emulator.device import accesses
+from gpubp.emulator.device.memory import WINDOW_GRANULE_BITS
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.device.steps import Access, Computation, Given, Source, Step
 from gpubp.emulator.isa.lanecode import BIT, Value, llvm_type
@@ -33,14 +34,16 @@ from gpubp.emulator.program.ptx import Register
 from gpubp.emulator.program.registers import Slot
 from gpubp.toolchain import cache
 
-HOT = 64
+HOT = 256
 """Executions of a block after which it is fused."""
-CACHE_FORMAT = "1"
+CACHE_FORMAT = "2"
+"""Goes up with whatever changes what is made of a text, such as LLVM's options here."""
 
 _LONG = ir.IntType(64)
 _BYTE = ir.IntType(8)
 _CHANGED = 1 << 62
-"""What the function returns if a store has changed memory."""
+"""What the function returns if a store has changed memory. It returns 0 if none has, and for a fault the number of the
+step, from 1, in the upper half and the lane in the lower."""
 
 
 def fuse(machine: Machine, steps: Sequence[Step], masked: bool) -> Callable[[], None]:
@@ -95,15 +98,24 @@ def _given_of(memory: accesses.Memory) -> list[Given]:
     return [Given(memory.host, memory.host.ndim == 0), Given(memory.valid, False), Given(memory.extent, True)]
 
 
+def _operands(step: Step) -> list[Source | None]:
+    """Return the registers and other sources of a step, results included."""
+    if isinstance(step, Access):
+        return [step.address, *step.items, step.guard, *_given_of(step.memory)]
+    return [*(source for source, _ in step.sources), *(target for target, _ in step.results), step.guard]
+
+
 class _Writer:
-    """Writes a function of the number of lanes, a mask over lanes or a null pointer, and the arrays it works on.
+    """Writes a module in LLVM's language: a function for each loop, and `fused`, which calls one after the other.
+
+    A function for each, as what LLVM does to a function takes longer the more loops there are in it.
 
     Attributes:
-        arrays: registers, then other sources.
+        arrays: what the loops work on: registers, then other sources.
     """
 
     def __init__(self, machine: Machine, steps: Sequence[Step]) -> None:
-        self._slots = machine.slots
+        self.slots = machine.slots
         rows: dict[Slot, Array] = {}
         given: dict[tuple[int, int], Given] = {}
         for one in itertools.chain.from_iterable(map(_operands, steps)):
@@ -115,60 +127,100 @@ class _Writer:
         self._given = {key: len(rows) + index for index, key in enumerate(given)}
         self.arrays: list[Array] = [*rows.values(), *(one.array for one in given.values())]
 
+    def index_of(self, one: Register | Given) -> int:
+        """Return which of the arrays a register or another source is."""
+        return self._rows[self.slots[one.name]] if isinstance(one, Register) else self._given[_key(one)]
+
     def module(self, steps: Sequence[Step], masked: bool) -> str:
-        """Return a module in LLVM's language, whose `fused` takes a table of addresses apart for `body`."""
+        """Return the text of the module."""
         module = ir.Module()
-        pointers = [ir.IntType(8 * array.itemsize).as_pointer() for array in self.arrays]
-        head = [_LONG, _BYTE.as_pointer()]
-        body = ir.Function(module, ir.FunctionType(_LONG, [*head, *pointers]), "body")
-        body.attributes.add("noinline")
-        for argument in body.args[1:]:
-            argument.add_attribute("noalias")
-        self._write_body(body, steps, masked)
-        entry = ir.Function(module, ir.FunctionType(_LONG, [*head, _BYTE.as_pointer().as_pointer()]), "fused")
-        b = ir.IRBuilder(entry.append_basic_block())
+        entry = ir.Function(
+            module, ir.FunctionType(_LONG, [_LONG, _BYTE.as_pointer(), _BYTE.as_pointer().as_pointer()]), "fused"
+        )
         count, mask, table = entry.args
-        arrays = [
-            b.bitcast(b.load(b.gep(table, [ir.Constant(_LONG, index)])), pointer)
-            for index, pointer in enumerate(pointers)
-        ]
-        b.ret(b.call(body, [count, mask, *arrays]))
+        b = ir.IRBuilder(entry.append_basic_block())
+        changed: Value = ir.Constant(_LONG, 0)
+        for number, members in _groups(steps):
+            indexes = sorted(
+                {self.index_of(one) for step in members for one in _operands(step) if isinstance(one, Register | Given)}
+            )
+            types = [ir.IntType(8 * self.arrays[index].itemsize).as_pointer() for index in indexes]
+            function = ir.Function(module, ir.FunctionType(_LONG, [_LONG, _BYTE.as_pointer(), *types]), f"loop{number}")
+            _Loop(self, function, indexes).write(members, number, masked)
+            arrays = [
+                b.bitcast(b.load(b.gep(table, [ir.Constant(_LONG, index)])), type_)
+                for index, type_ in zip(indexes, types, strict=True)
+            ]
+            result = b.call(function, [count, mask, *arrays])
+            if isinstance(members[0], Access):
+                below = b.sub(result, ir.Constant(_LONG, 1))
+                with b.if_then(b.icmp_unsigned("<", below, ir.Constant(_LONG, _CHANGED - 1)), likely=False):
+                    b.ret(result)
+                changed = b.or_(changed, result)
+        b.ret(changed)
         return str(module)
 
-    def _write_body(self, body: Any, steps: Sequence[Step], masked: bool) -> None:
-        self._count, self._mask, *self._pointers = body.args
-        self._body = body
-        self._b = b = ir.IRBuilder(body.append_basic_block())
-        self._changed = b.alloca(BIT)
-        b.store(ir.Constant(BIT, 0), self._changed)
-        self._all = b.icmp_unsigned("==", self._mask, ir.Constant(self._mask.type, None))
-        number = 0
-        for computes, group in itertools.groupby(steps, lambda step: isinstance(step, Computation)):
-            members = list(group)
-            if computes:
-                self._write_loop(lambda members=members: self._compute(members, masked))  # type: ignore[misc]
-            else:
-                for index, step in enumerate(members):
-                    self._write_loop(lambda step=step, index=number + index: self._access(step, index))  # type: ignore[misc]
-            number += len(members)
-        b = self._b
-        changed = b.select(b.load(self._changed), ir.Constant(_LONG, _CHANGED), ir.Constant(_LONG, 0))
-        b.ret(changed)
 
-    def _write_loop(self, write: Callable[[], None]) -> None:
+def _groups(steps: Sequence[Step]) -> Iterator[tuple[int, list[Step]]]:
+    """Yield what becomes one function, with the number of its first step: all computations up to the next access, or
+    an access."""
+    number = 0
+    for computes, group in itertools.groupby(steps, lambda step: isinstance(step, Computation)):
+        members = list(group)
+        if computes:
+            yield number, members
+        else:
+            yield from ((number + index, [step]) for index, step in enumerate(members))
+        number += len(members)
+
+
+class _Loop:
+    """Writes a function: a loop over lanes that computes, or one that loads, or two that check a store and store."""
+
+    def __init__(self, writer: _Writer, function: Any, indexes: Sequence[int]) -> None:
+        function.attributes.add("noinline")
+        for argument in function.args[1:]:
+            argument.add_attribute("noalias")
+        self._count, self._mask, *pointers = function.args
+        self._index_of = writer.index_of
+        self._slots = writer.slots
+        self._pointers = dict(zip(indexes, pointers, strict=True))
+        self._function = function
+        self._b = ir.IRBuilder(function.append_basic_block())
+
+    def write(self, members: Sequence[Step], number: int, masked: bool) -> None:
+        first = members[0]
+        if isinstance(first, Access):
+            self._all = self._b.icmp_unsigned("==", self._mask, ir.Constant(self._mask.type, None))
+            self._changed = self._b.alloca(BIT)
+            self._b.store(ir.Constant(BIT, 0), self._changed)
+            if first.stores:  # nothing is stored if any lane may not
+                self._each_lane(lambda: self._access(first, number, moves=False))
+                self._each_lane(lambda: self._access(first, number, checks=False))
+            else:
+                self._each_lane(lambda: self._access(first, number))
+            changed = self._b.load(self._changed)
+            self._b.ret(self._b.select(changed, ir.Constant(_LONG, _CHANGED), ir.Constant(_LONG, 0)))
+            return
+        computations = [step for step in members if isinstance(step, Computation)]
+        self._each_lane(lambda: self._compute(computations, masked))
+        self._b.ret(ir.Constant(_LONG, 0))
+
+    def _each_lane(self, write: Callable[[], None]) -> None:
         """Write a loop over lanes; `write` writes what it does to each."""
         before = self._b.block
-        self._before, self._b = self._b, ir.IRBuilder(self._body.append_basic_block())
+        self._before, self._b = self._b, ir.IRBuilder(self._function.append_basic_block())
         loop = self._b.block
         self._lane = lane = self._b.phi(_LONG)
         lane.add_incoming(ir.Constant(_LONG, 0), before)
         self._loaded: dict[Slot, Value] = {}
         self._values: dict[Slot, Value] = {}
+        self._targets: dict[Slot, Register] = {}
         self._uniform: dict[int, Value] = {}
         write()
         following = self._b.add(lane, ir.Constant(_LONG, 1))
         lane.add_incoming(following, self._b.block)
-        after = self._body.append_basic_block()
+        after = self._function.append_basic_block()
         self._b.cbranch(self._b.icmp_unsigned("<", following, self._count), loop, after)
         self._before.branch(loop)
         self._b = ir.IRBuilder(after)
@@ -185,17 +237,19 @@ class _Writer:
                 if target is not None:
                     slot = self._slots[target.name]
                     raw = self._raw(value, dtype, slot)
-                    self._values[slot] = raw if chosen is None else b.select(chosen, raw, self._slot(slot))
+                    self._values[slot] = raw if chosen is None else b.select(chosen, raw, self._register(target))
+                    self._targets[slot] = target
         for slot, value in self._values.items():
-            kept = value if active is None else b.select(active, value, self._load(slot))
-            b.store(kept, self._at(self._rows[slot]))
+            target = self._targets[slot]
+            kept = value if active is None else b.select(active, value, self._load(target))
+            b.store(kept, self._at(target))
 
     # -- accesses -----------------------------------------------------------------------------------------------------
 
-    def _access(self, step: Access, number: int) -> None:
+    def _access(self, step: Access, number: int, *, checks: bool = True, moves: bool = True) -> None:
         """Write the access of one lane. It is left out if the lane takes no part, and a fault ends the function."""
-        ahead = self._body.append_basic_block
-        unknown, takes_part, resolved, within, fails, following = (ahead() for _ in range(6))
+        ahead = self._function.append_basic_block
+        unknown, takes_part, following = ahead(), ahead(), ahead()
         b = self._b
         b.cbranch(self._all, takes_part, unknown)
         b.position_at_end(unknown)
@@ -205,23 +259,31 @@ class _Writer:
             guarded = ahead()
             b.cbranch(self._predicate(step.guard), guarded, following)
             b.position_at_end(guarded)
-        memory, nbytes = step.memory, step.nbytes
-        address = self._address(step.address, step.offset - memory.base)
-        host, valid, extent = _given_of(memory)
+        address = self._address(step)
+        if checks:
+            self._check(step, address, ir.Constant(_LONG, (number + 1) << 32))
+        if moves:
+            host = _given_of(step.memory)[0]
+            self._move(step, b.add(self._read(host, host.array.dtype), address))
+        b.branch(following)
+        b.position_at_end(following)
+
+    def _check(self, step: Access, address: Value, fault: Value) -> None:
+        """Write the check of one lane's address, which ends the function by `fault` and the lane if it fails."""
+        b, memory, nbytes = self._b, step.memory, step.nbytes
+        resolved, within, fails = (self._function.append_basic_block() for _ in range(3))
+        _, valid, extent = _given_of(memory)
         aligned = b.icmp_unsigned("==", b.and_(address, ir.Constant(_LONG, nbytes - 1)), ir.Constant(_LONG, 0))
         inside = b.icmp_unsigned("<", address, self._read(extent, extent.array.dtype))
         b.cbranch(b.and_(aligned, inside), resolved, fails)
         b.position_at_end(resolved)
         granule = b.lshr(address, ir.Constant(_LONG, memory.granule_bits))
-        most = b.zext(b.load(b.gep(self._pointers[self._given[_key(valid)]], [granule])), _LONG)
+        most = b.zext(b.load(b.gep(self._pointers[self._index_of(valid)], [granule])), _LONG)
         end = b.add(b.and_(address, ir.Constant(_LONG, (1 << memory.granule_bits) - 1)), ir.Constant(_LONG, nbytes))
         b.cbranch(b.icmp_unsigned("<=", end, most), within, fails)
         b.position_at_end(fails)
-        b.ret(b.or_(ir.Constant(_LONG, number + 1 << 32), self._lane))
+        b.ret(b.or_(fault, self._lane))
         b.position_at_end(within)
-        self._move(step, b.add(self._read(host, host.array.dtype), address))
-        b.branch(following)
-        b.position_at_end(following)
 
     def _move(self, step: Access, pointer: Value) -> None:
         """Write the loads or stores of one lane's items, which lie at a pointer one after the other."""
@@ -235,7 +297,7 @@ class _Writer:
             for item, value in zip(step.items, values, strict=True):
                 if isinstance(item, Register):
                     slot = self._slots[item.name]
-                    b.store(self._raw(value, step.dtype, slot), self._at(self._rows[slot]))
+                    b.store(self._raw(value, step.dtype, slot), self._at(item))
             return
         for item, place in zip(step.items, places, strict=True):
             assert item is not None
@@ -244,21 +306,22 @@ class _Writer:
             b.store(b.or_(b.load(self._changed), differs), self._changed)
             b.store(value, place, align=1)
 
-    def _address(self, source: Source, offset: int) -> Value:
-        """Return a lane's address with an offset: a narrow register holds it without a sign, and wraps around."""
-        if isinstance(source, Register):
-            raw = self._slot(self._slots[source.name])
-        else:
-            assert isinstance(source, Given)
-            raw = self._read(source, source.array.dtype)
-        sum_ = self._b.add(raw, ir.Constant(raw.type, offset % (1 << raw.type.width)))
-        return sum_ if raw.type == _LONG else self._b.zext(sum_, _LONG)
+    def _address(self, step: Access) -> Value:
+        """Return a lane's address within its memory. A narrow register holds it without a sign; in a window, one of 32
+        bits wraps around."""
+        b, source, memory = self._b, step.address, step.memory
+        raw = self._register(source) if isinstance(source, Register) else self._read(source, np.dtype(np.uint64))
+        narrow = raw.type.width < 64
+        address = b.add(b.zext(raw, _LONG) if narrow else raw, ir.Constant(_LONG, step.offset % (1 << 64)))
+        if raw.type.width == 32 and memory.granule_bits == WINDOW_GRANULE_BITS:
+            address = b.and_(address, ir.Constant(_LONG, 0xFFFFFFFF))
+        return b.sub(address, ir.Constant(_LONG, memory.base))
 
     # -- registers and other sources ----------------------------------------------------------------------------------
 
-    def _at(self, index: int) -> Value:
-        """Return a pointer to the lane's element of an array."""
-        return self._b.gep(self._pointers[index], [self._lane])
+    def _at(self, register: Register) -> Value:
+        """Return a pointer to the lane's element of a register."""
+        return self._b.gep(self._pointers[self._index_of(register)], [self._lane])
 
     def _element(self, pointer: Value) -> Value:
         return self._b.load(self._b.gep(pointer, [self._lane]))
@@ -266,18 +329,20 @@ class _Writer:
     def _is_set(self, raw: Value) -> Value:
         return self._b.icmp_unsigned("!=", raw, ir.Constant(_BYTE, 0))
 
-    def _load(self, slot: Slot) -> Value:
+    def _load(self, register: Register) -> Value:
         """Return what a register held before the loop."""
+        slot = self._slots[register.name]
         if slot not in self._loaded:
-            self._loaded[slot] = self._element(self._pointers[self._rows[slot]])
+            self._loaded[slot] = self._b.load(self._at(register))
         return self._loaded[slot]
 
-    def _slot(self, slot: Slot) -> Value:
+    def _register(self, register: Register) -> Value:
         """Return what a register holds now."""
-        return self._values[slot] if slot in self._values else self._load(slot)
+        slot = self._slots[register.name]
+        return self._values[slot] if slot in self._values else self._load(register)
 
     def _predicate(self, register: Register) -> Value:
-        holds = self._is_set(self._slot(self._slots[register.name]))
+        holds = self._is_set(self._register(register))
         return self._b.not_(holds) if register.negated else holds
 
     def _read(self, source: Source, dtype: np.dtype[Any]) -> Value:
@@ -286,8 +351,8 @@ class _Writer:
         if isinstance(source, int):
             return self._typed(ir.Constant(ir.IntType(8 * dtype.itemsize), source), type_)
         if isinstance(source, Register):
-            return self._predicate(source) if type_ == BIT else self._typed(self._slot(self._slots[source.name]), type_)
-        index = self._given[_key(source)]
+            return self._predicate(source) if type_ == BIT else self._typed(self._register(source), type_)
+        index = self._index_of(source)
         if not source.uniform:
             return self._typed(self._element(self._pointers[index]), type_)
         if index not in self._uniform:
@@ -313,13 +378,6 @@ class _Writer:
         if value.type.width == type_.width:
             return value
         return b.sext(value, type_) if dtype.kind == "i" else b.zext(value, type_)
-
-
-def _operands(step: Step) -> list[Source | None]:
-    """Return the registers and other sources of a step, results included."""
-    if isinstance(step, Access):
-        return [step.address, *step.items, step.guard, *_given_of(step.memory)]
-    return [*(source for source, _ in step.sources), *(target for target, _ in step.results), step.guard]
 
 
 # -- compiling --------------------------------------------------------------------------------------------------------

@@ -231,12 +231,12 @@ class Machine:
         self.launched_lanes[(end_block - first_block) * self.padded :] = False
 
     def thread_state(self) -> list[Array]:
-        """Return copies of what threads know by themselves: registers, carry flags, committed copies, stacks. Without
-        registers computed from the clock."""
+        """Return copies of what living threads know by themselves: registers, carry flags, committed copies, stacks.
+        Without registers computed from the clock."""
         counting = {self.slots[name] for name in self.uses.clocked}
         rows = [row for slot, row in self._rows.items() if slot not in counting]
         stacks = [] if self.calls is None else self.calls.state()
-        return [array.copy() for array in (*rows, self.carry, self.commits)] + stacks
+        return [array[self.live] for array in (*rows, self.carry, self.commits)] + stacks
 
     # -- operands as arrays -------------------------------------------------------------------------------------------
 

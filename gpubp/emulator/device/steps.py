@@ -1,4 +1,4 @@
-"""What instructions do to each lane, in a form that loops over lanes can be written from (loops.py beside it).
+"""What instructions do to each lane, in a form that loops over lanes can be written from (fused.py).
 
 A step is an instruction on registers that has code for one lane (isa/lanecode.py), or a load or store of a known space.
 """
@@ -243,5 +243,4 @@ _DESCRIPTIONS: dict[str, Callable[[Machine, Instruction], Step | None]] = {
     "cvta": _describe_cvta,
     "ld": _describe_load,
     "st": _describe_store,
-    "isspacep": lambda machine, instruction: None,
 }

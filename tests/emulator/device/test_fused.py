@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+import gpubp.emulator as cp
 from gpubp.emulator.device import fused
 from gpubp.emulator.errors import HangError, MemoryAccessError
 
@@ -130,6 +131,35 @@ def test_the_first_instruction_with_a_fault_is_named(run_ptx):
     """
     with pytest.raises(MemoryAccessError, match=re.escape("test.cu:2, block (0, 0, 0), thread (20, 0, 0)")):
         run_ptx(body, OUT, LANE)
+
+
+def test_a_global_address_that_was_cut_to_32_bits_is_no_address(run_ptx):
+    body = "cvt.u32.u64 %r1, %rd2; ld.global.u32 %r9, [%r1];\n"
+    with pytest.raises(MemoryAccessError, match="access out of bounds: reads 4 bytes of global memory"):
+        run_ptx(body + STORE, OUT, LANE)
+
+
+def test_nothing_is_stored_if_one_thread_may_not(run_ptx):
+    out = cp.zeros(20, np.uint32)
+    body = f"mov.u64 %rd6, {out.data.ptr}; add.u64 %rd6, %rd6, %rd0; mov.u32 %r9, 7; st.global.u32 [%rd6], %r9;"
+    with pytest.raises(MemoryAccessError, match=re.escape("thread (20, 0, 0): access out of bounds: writes 4")):
+        run_ptx(body, OUT)
+    assert not out.get().any()
+
+
+def test_what_threads_that_have_ended_hold_is_no_progress(run_ptx):
+    """A guard holds for them alone."""
+    body = """
+    setp.gt.u32 %p2, %r0, 20;
+    @%p2 exit;
+    mov.u32 %r3, 0;
+    LOOP: ld.volatile.global.u32 %r1, [%rd1];
+    @%p2 add.u32 %r3, %r3, 1;
+    add.u32 %r4, %r3, 1; setp.ne.u32 %p1, %r1, 12345;
+    @%p1 bra LOOP;
+    """
+    with cp.limits(idle=30_000, total=60_000), pytest.raises(HangError, match="nobody changes what it reads there"):
+        run_ptx(body, OUT)
 
 
 def test_a_store_that_changes_nothing_is_no_progress(run_ptx):
