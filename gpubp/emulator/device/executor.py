@@ -48,7 +48,7 @@ class BoundBlock:
         everything = [*self._first, *(bound for _, bound in self._bound if bound is not None), *self._last]
         self.full = [(one.function, one.arguments) for one in everything]
         self.masked = [one.masked for one in everything]
-        self.until_full = self.until_masked = fused.HOT
+        self.until_full = self.until_masked = fused.HOT * max(1, len(block.instructions) // fused.SHORT)
 
     def fuse(self, masked: bool) -> None:
         """Compile the instructions, as far as they are steps, for one of the two cases."""

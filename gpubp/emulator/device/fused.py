@@ -5,8 +5,8 @@ accesses to memory become one loop over lanes, which keeps what is between in th
 into vector code; an access is a loop of its own, so all lanes make it before any lane goes on. A lane computes the same
 bits, and a fault is the same fault.
 
-Compiling takes from some hundredths of a second to one for the longest blocks, so a block is fused once it has been
-executed `HOT` times. The code is kept in gpubp's cache; with it, writing the text is what is left.
+Compiling takes from some hundredths of a second to a second for the longest blocks, so a block is fused once it has been
+executed often (`HOT`). The code is kept in gpubp's cache; with it, writing the text is what is left.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from gpubp.emulator.program.ptx import Register
 from gpubp.emulator.program.registers import Slot
 from gpubp.toolchain import cache
 
-HOT = 256
-"""Executions of a block after which it is fused."""
+HOT = 64
+"""Executions of a block after which it is fused, if it has no more than `SHORT` instructions; else more, in proportion:
+compiling a long block takes a second."""
+SHORT = 32
 CACHE_FORMAT = "2"
 """Goes up with whatever changes what is made of a text, such as LLVM's options here."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +11,15 @@ from gpubp.emulator.device.state import Array
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.program.registers import Slot
 
-if TYPE_CHECKING:
-    from gpubp.emulator.observe.tracking import Tracker
-
 
 class Frames:
     """Follows a machine's stacks for its tracker.
 
     Args:
-        tracker: of the machine.
+        tracker: the Tracker of the machine.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Any) -> None:
         self.tracker = tracker
         self.machine = tracker.machine
         self._saved: dict[tuple[int, int], list[tuple[Slot, int, int]]] = {}  # by lane and place in its stack
