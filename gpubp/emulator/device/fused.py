@@ -5,8 +5,8 @@ accesses to memory become one loop over lanes, which keeps what is between in th
 into vector code; an access is a loop of its own, so all lanes make it before any lane goes on. A lane computes the same
 bits, and a fault is the same fault.
 
-Compiling takes from some hundredths of a second to a second for the longest blocks, so a block is fused once it has been
-executed often (`HOT`). The code is kept in gpubp's cache; with it, writing the text is what is left.
+Compiling takes from some hundredths of a second to a second for the longest blocks, so a block is fused once it has
+been executed often (`HOT`). The code is kept in gpubp's cache; with it, writing the text is what is left.
 """
 
 from __future__ import annotations
