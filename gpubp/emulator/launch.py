@@ -25,7 +25,9 @@ from gpubp.emulator.program.inlining import Section
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
 LANES = 8192
-"""Lanes that a wave aims at: enough to make NumPy's overhead small, few enough to keep registers in the CPU's cache."""
+"""Lanes that a wave aims at: enough to make Python's overhead small, few enough for the CPU's cache to hold registers."""
+FEW_BYTES = 128
+"""Bytes of registers of a lane up to which a wave has twice as many lanes."""
 _DEVICE = threading.RLock()
 """Held by each launch: there is one device, and its machines are shared."""
 _MACHINES = 64
@@ -110,6 +112,7 @@ class _Decoded:
         self.program = cfg.build(module.parsed, function)
         self.uses = Uses(self.program)
         self.slots = registers.allocate(self.program, self.uses.clocked)
+        self.has_few_registers = sum(max(1, nbytes) for nbytes, _ in set(self.slots.values())) <= FEW_BYTES
         self.one_block_a_wave = registers.depends_on_atomic_order(self.program)
         variables = self.program.variables.values()
         named = _symbols_of(self.program)
@@ -297,7 +300,7 @@ def launch(
         params: each parameter's value as the bytes the kernel expects.
         shared_bytes: dynamic shared memory of a block.
         arch: the architecture whose limits hold, such as "sm_90".
-        lanes: threads that a wave aims at (default LANES); the result does not depend on it.
+        lanes: threads that a wave aims at (by default LANES or twice as many); the result does not depend on it.
         cooperative: all blocks must be there at once, so that the grid has a barrier.
 
     Raises:
@@ -309,7 +312,8 @@ def launch(
         if cooperative:
             _check_resident(kernel, grid, block, shared_bytes, arch)
         kernel.decoded().uses.workspace.begin(cooperative)
-        _run(kernel, grid, block, params, shared_bytes, arch, lanes or LANES)
+        usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
+        _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
 
 
 def _check_resident(
