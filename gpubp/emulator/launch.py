@@ -25,7 +25,7 @@ from gpubp.emulator.program.inlining import Section
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
 LANES = 8192
-"""Lanes that a wave aims at: enough to make Python's overhead small, few enough for the CPU's cache to hold registers."""
+"""Lanes that a wave aims at: enough to make Python's overhead small, few enough for the CPU's cache."""
 FEW_BYTES = 128
 """Bytes of registers of a lane up to which a wave has twice as many lanes."""
 _DEVICE = threading.RLock()
