@@ -31,7 +31,7 @@ extern "C" __global__ void reverse(int* y, int arrives, int waits) {
   }
 }
 
-extern "C" __global__ void half(int* y, int count) {
+extern "C" __global__ void first_half(int* y, int count) {
   __shared__ barrier b;
   __shared__ int s[64];
   const int t = threadIdx.x;
@@ -129,7 +129,7 @@ def test_cuda_barrier(barriers):
 
 
 def test_cuda_barrier_whose_threads_leave(barriers):
-    kernel, y = barriers.get_function("half"), cp.zeros(64, np.int32)
+    kernel, y = barriers.get_function("first_half"), cp.zeros(64, np.int32)
     assert not observed(kernel, 64, y, 64)
     assert y.get().tolist() == [0] * 32 + list(range(63, 31, -1))
     with pytest.raises(HangError, match=r"misses 1 of 33 arrivals|shared memory, 0 bytes into"):
