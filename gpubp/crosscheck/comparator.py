@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -88,3 +89,20 @@ def _overflow_limit(dtype: np.dtype) -> tuple[float, float]:
     info = ml_dtypes.finfo(dtype)
     largest, epsilon = float(info.max), float(info.eps)
     return largest + largest / (2 - epsilon) * epsilon / 2, epsilon  # half a unit: what is less rounds down
+
+
+class Judged:
+    """What was compared, and what else was wrong: an outcome is one of these."""
+
+    comparisons: Mapping[str, Comparison]
+    faults: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True if every output is within its bound, and nothing else was wrong."""
+        return not self.faults and bool(self.comparisons) and all(each.passed for each in self.comparisons.values())
+
+    @property
+    def share(self) -> float:
+        """Return the largest error of any output as a share of its bound; infinite where there is no output."""
+        return max((each.share for each in self.comparisons.values()), default=float("inf"))

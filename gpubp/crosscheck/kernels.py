@@ -15,7 +15,7 @@ import numpy as np
 
 from gpubp.crosscheck import bounds, buffers, running_error
 from gpubp.crosscheck.buffers import Buffer
-from gpubp.crosscheck.comparator import Comparison, compare
+from gpubp.crosscheck.comparator import Comparison, Judged, compare
 from gpubp.crosscheck.runner import Run, Watch, in_order, require_grades
 from gpubp.errors import ArgumentError, StateError, unknown_name
 
@@ -57,7 +57,7 @@ class Out:
 
 
 @dataclass(frozen=True)
-class KernelOutcome:
+class KernelOutcome(Judged):
     """One call of a kernel.
 
     Attributes:
@@ -75,16 +75,6 @@ class KernelOutcome:
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     order: int | None = None
-
-    @property
-    def passed(self) -> bool:
-        """True if every output is within its bound, and nothing else was wrong."""
-        return not self.faults and bool(self.comparisons) and all(each.passed for each in self.comparisons.values())
-
-    @property
-    def share(self) -> float:
-        """Return the largest error of any output as a share of its bound; infinite where there is no output."""
-        return max((each.share for each in self.comparisons.values()), default=float("inf"))
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"

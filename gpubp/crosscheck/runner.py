@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
@@ -21,7 +21,7 @@ from gpubp import backends
 from gpubp.backends.base import Backend
 from gpubp.crosscheck import buffers, problems
 from gpubp.crosscheck.cases import Case
-from gpubp.crosscheck.comparator import Comparison, compare
+from gpubp.crosscheck.comparator import Comparison, Judged, compare
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.toolchain import cache
 
@@ -95,7 +95,7 @@ def require_grades(fail_at: str | None, suppressions: Path | None) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Judged):
     """What became of a case.
 
     Attributes:
@@ -108,22 +108,12 @@ class Outcome:
     """
 
     case: Case
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     traffic: Traffic | None = None
     seconds: float = 0.0
     remarks: tuple[str, ...] = ()
     order: int | None = None
-
-    @property
-    def passed(self) -> bool:
-        """True if every output is within its bound, and nothing else was wrong."""
-        return not self.faults and bool(self.comparisons) and all(each.passed for each in self.comparisons.values())
-
-    @property
-    def share(self) -> float:
-        """Return the largest error of any output as a share of its bound; infinite where there is no output."""
-        return max((each.share for each in self.comparisons.values()), default=float("inf"))
 
     def complaint(self) -> str:
         """Return what was wrong, one fault a line; "" if nothing."""

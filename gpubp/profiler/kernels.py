@@ -194,7 +194,7 @@ def _rate(program: Any) -> str:
 
     float32 if it has none.
     """
-    from gpubp.emulator.observe.observers import flops_of
+    from gpubp.emulator.observe.classes import flops_of
 
     matrix: Counter[str] = Counter()
     plain: Counter[str] = Counter()

@@ -75,7 +75,7 @@ def test_what_is_written_beside_the_product_is_named(value):
 
 
 def test_the_example_runs(capsys):
-    pytest.importorskip("cuda.bindings.nvrtc")
+    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed: pip install 'gpubp[emulator]'")
     example = textwrap.dedent(inspect.getdoc(check_product).partition("as well::")[2])
     exec(example, {"np": np})
     lines = capsys.readouterr().out.splitlines()

@@ -138,7 +138,7 @@ def test_numba_kernels_emulated_and_real():
 
 
 def test_cupys_own_kernels():
-    cupy = pytest.importorskip("cupy")
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed, whose kernels are profiled here")
     arguments = np.ones(16, np.float32), np.zeros(64, np.float32)
     real = profile(cupy.RawKernel(CODE, "again"), (2,), (32,), arguments)
     assert real.kernels[0].counts == profile(kernel("again"), 2, 32, arguments).kernels[0].counts

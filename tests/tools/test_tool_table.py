@@ -88,7 +88,10 @@ def test_numbas_simulator(told: dict[str, dict[str, str]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("oclgrind-kernel"), reason="Oclgrind is not installed")
+@pytest.mark.skipif(
+    not shutil.which("oclgrind-kernel"),
+    reason="Oclgrind (Debian's package oclgrind) is not installed: its column is not run again",
+)
 @pytest.mark.parametrize("name", PLANTED)
 def test_oclgrind(told: dict[str, dict[str, str]], name: str) -> None:
     assert oclgrind_cell(PLANTED[name]) == told[OCLGRIND][name]

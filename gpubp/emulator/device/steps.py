@@ -70,7 +70,7 @@ def describe(machine: Machine, instruction: Instruction) -> Step | None:
     try:
         return make(machine, instruction)
     except UnsupportedInstruction:
-        return None
+        return None  # an operand that no step has: the instruction runs by itself, bound before
 
 
 # -- instructions on registers ----------------------------------------------------------------------------------------

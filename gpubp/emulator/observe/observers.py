@@ -23,15 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.chips import WARP
 from gpubp.emulator.device import native
 from gpubp.emulator.device.async_copies import PendingCopy
 from gpubp.emulator.device.choices import Choices
 from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED
 from gpubp.emulator.device.state import Array, Machine
-from gpubp.emulator.isa import matrix
-from gpubp.emulator.isa.arithmetic import operation
 from gpubp.emulator.observe import shadow
+from gpubp.emulator.observe.classes import flops_of, instruction_class
 from gpubp.emulator.observe.clocks import Arrival, Clock, Clocks, is_of_mbarrier, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.definedness import Definedness
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
@@ -39,7 +37,7 @@ from gpubp.emulator.observe.suppressions import Suppression, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
 from gpubp.emulator.observe.tracking import Tracker
 from gpubp.emulator.program.cfg import Block
-from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Pair, Vector
+from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Vector
 
 _KINDS = {"load": shadow.LOAD, **dict.fromkeys(("store", "atomic", "async", "free"), shadow.STORE)}
 _VERBS = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to", "free": "frees"}
@@ -655,67 +653,3 @@ def _same_values(site: _Site, stored: list[Array], pointers: Array, lanes: Array
         now = before[position]
         theirs[now >= 0] = mine[now[now >= 0]]
     return (mine[position] == theirs).all(axis=1)
-
-
-# -- classes of instructions ------------------------------------------------------------------------------------------
-
-_LANEWISE_CLASSES = {
-    "fma": "FMA",
-    "float": "other float",
-    "special": "special function",
-    "integer": "integer",
-    "logic": "integer",
-    "compare": "compare and select",
-    "conversion": "conversion",
-    "move": "move",
-}
-_CLASSES = {
-    **dict.fromkeys(("shfl", "vote", "match", "redux", "elect", "activemask"), "warp"),
-    **dict.fromkeys(("bar", "barrier", "mbarrier", "membar", "fence"), "barrier"),
-    **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "return", "trap", "brkpt"), "control"),
-    **dict.fromkeys(("cvta", "isspacep"), "integer"),
-    **dict.fromkeys(("mma", "wmma.mma"), "tensor"),
-    "movmatrix": "warp",
-    "ldmatrix": "load shared",
-    "stmatrix": "store shared",
-    "cp": "asynchronous copy",
-}
-_ACCESSES = {
-    **dict.fromkeys(("ld", "ldu", "wmma.load"), "load"),
-    **dict.fromkeys(("st", "wmma.store"), "store"),
-    **dict.fromkeys(("atom", "red"), "atomic"),
-}
-
-
-def instruction_class(instruction: Instruction) -> str:
-    """Return the class under which an instruction is counted, such as "FMA", "integer", "load global" or "tensor"."""
-    opcode = _name(instruction)
-    if opcode in _ACCESSES:
-        spaces = ("global", "shared", "local", "param", "const")
-        named = [m.split("::")[0] for m in instruction.modifiers if m.split("::")[0] in spaces]
-        return f"{_ACCESSES[opcode]} {named[0] if named else 'generic'}"
-    if opcode in _CLASSES:
-        return _CLASSES[opcode]
-    found = operation(opcode, instruction.modifiers, _has_pair(instruction))
-    return "other" if found is None else _LANEWISE_CLASSES[found.kind]
-
-
-def flops_of(instruction: Instruction) -> int:
-    """Return the floating point operations of a thread; those of a matrix instruction are shared by its 32 threads."""
-    name = _name(instruction)
-    if name in ("mma", "wmma.mma"):
-        find = matrix.matrix_multiply if name == "mma" else matrix.wmma_multiply
-        return find(instruction.modifiers).flops // WARP
-    if name in _CLASSES or name in _ACCESSES:
-        return 0
-    found = operation(instruction.opcode, instruction.modifiers, _has_pair(instruction))
-    return 0 if found is None else found.flops
-
-
-def _name(instruction: Instruction) -> str:
-    """Return the opcode, of wmma with what it does: "wmma.load"."""
-    return f"wmma.{instruction.modifiers[0]}" if instruction.opcode == "wmma" else instruction.opcode
-
-
-def _has_pair(instruction: Instruction) -> bool:
-    return bool(instruction.operands) and isinstance(instruction.operands[0], Pair)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import changed, line_of
 
 import gpubp.emulator as cp
 from gpubp.emulator import (
@@ -21,34 +22,9 @@ from gpubp.emulator import (
 SOURCE = (Path(__file__).parents[1] / "kernels" / "calls.cu").read_text()
 
 
-def line_of(text: str, source: str = SOURCE) -> int:
-    """The number of the one line of the kernels' source that holds a text."""
-    found = [number for number, line in enumerate(source.splitlines(), 1) if text in line]
-    assert len(found) == 1, found
-    return found[0]
-
-
 @pytest.fixture(scope="module")
 def kernels() -> cp.RawModule:
     return cp.RawModule(code=SOURCE)
-
-
-def changed(old: str, new: str) -> tuple[cp.RawModule, str]:
-    """The kernels with a mistake, and their source."""
-    assert SOURCE.count(old) == 1
-    source = SOURCE.replace(old, new)
-    return cp.RawModule(code=source), source
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "observed"])
-def watched(request):
-    """Run a test plainly, and with every observer, which find nothing."""
-    if not request.param:
-        yield
-        return
-    with observe(races=True, uninitialised=True, traffic=True) as report:
-        yield
-    assert not report.findings
 
 
 def ints(*shape: int, low: int = 0, high: int = 100) -> np.ndarray:
@@ -193,8 +169,8 @@ def test_the_number_of_lanes_changes_no_result(kernels):
 def test_a_function_that_stops_the_kernel_is_named_with_its_call(kernels, which, what, text):
     with pytest.raises(TrapError, match=what) as error:
         kernels.get_function("acts")((1,), (40,), (np.int32(which), cp.zeros(40, np.int32)))
-    call = line_of("actions[which](x)")
-    assert f"kernel.cu:{line_of(text)}, called at kernel.cu:{call} (inlined at" in str(error.value)
+    call = line_of("actions[which](x)", SOURCE)
+    assert f"kernel.cu:{line_of(text, SOURCE)}, called at kernel.cu:{call} (inlined at" in str(error.value)
     assert f"thread ({[3, 5, 6][which - 2]}, 0, 0)" in str(error.value)
 
 
@@ -215,7 +191,7 @@ def pointers_of(kernels: cp.RawModule) -> np.ndarray:
 def test_a_call_of_what_is_no_function(kernels, pointer, what):
     with pytest.raises(CallError, match=what) as error:
         kernels.get_function("by_argument")((2,), (40,), (np.uint64(pointer), cp.zeros(40, np.float32)))
-    at = line_of("= function(x[threadIdx.x], 3)")
+    at = line_of("= function(x[threadIdx.x], 3)", SOURCE)
     assert f"kernel by_argument, kernel.cu:{at}, block (0, 0, 0), thread (0, 0, 0)" in str(error.value)
 
 
@@ -295,7 +271,7 @@ def test_local_variables_keep_their_alignment_in_every_call():
 
 
 def test_a_pointer_of_another_module_is_no_function_of_this_one(kernels):
-    module, _ = changed("{ return a - b; }", "{ return b - a; }")
+    module, _ = changed(SOURCE, "{ return a - b; }", "{ return b - a; }")
     with pytest.raises(CallError, match="no function of this module: the function _Z8multiplyff"):
         kernels.get_function("by_argument")((1,), (40,), (pointers_of(module)[0], cp.zeros(40, np.float32)))
 
@@ -319,7 +295,7 @@ def test_code_is_no_data(kernels):
 
 
 def test_recursion_without_an_end_overflows_the_stack():
-    module, source = changed("if (n < 2) return n;", "if (n == -1) return n;")
+    module, source = changed(SOURCE, "if (n < 2) return n;", "if (n == -1) return n;")
     with pytest.raises(CallError, match="stack overflow") as error:
         module.get_function("fibonaccis")((1,), (40,), (cp.zeros(40, np.int32),))
     line = line_of("int sum = fibonacci", source)
@@ -331,7 +307,7 @@ def test_recursion_without_an_end_overflows_the_stack():
 
 
 def test_quicksort_of_equal_halves_that_never_shrink_overflows_the_stack():
-    module, source = changed("quicksort(x, low, j);", "quicksort(x, low, high);")
+    module, source = changed(SOURCE, "quicksort(x, low, j);", "quicksort(x, low, high);")
     with pytest.raises(CallError, match="a call of quicksort takes") as error:
         module.get_function("sort_rows")((1,), (32,), (cp.asarray(ints(32, 21)), np.int32(21)))
     assert f"kernel.cu:{line_of('quicksort(x, low, high)', source)}" in str(error.value)
@@ -410,7 +386,7 @@ def test_an_array_of_a_call_that_is_half_written_is_reported_and_a_full_one_is_n
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_race_within_a_function_called_through_a_pointer_is_told_with_its_call(which):
-    module, source = changed("shared[threadIdx.x]; }", "shared[63 - threadIdx.x]; }")
+    module, source = changed(SOURCE, "shared[threadIdx.x]; }", "shared[63 - threadIdx.x]; }")
     x = cp.asarray(np.arange(64, dtype=np.float32))
     with observe(races=True) as report:
         module.get_function("read")((1,), (64,), (x, np.int32(which)))
@@ -420,7 +396,7 @@ def test_a_race_within_a_function_called_through_a_pointer_is_told_with_its_call
     (finding,) = report.findings
     assert finding.kind == "race"
     assert finding.location.line == line_of("shared[63 - threadIdx.x]", source)
-    assert f"called at kernel.cu:{line_of('readers[which](shared, 64)')}" in finding.message
+    assert f"called at kernel.cu:{line_of('readers[which](shared, 64)', SOURCE)}" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -432,8 +408,8 @@ def test_a_race_for_global_memory_in_functions(kernels, which, kind, text):
             kernels.get_function("store")((1,), (64,), (cp.zeros(64, np.int32), np.int32(which), np.int32(share)))
         assert {finding.kind for finding in report.findings} == ({kind} if share == 2 else set())
         for finding in report.findings:
-            assert finding.location.line == line_of(text)
-            assert f"called at kernel.cu:{line_of('stores[which](x, ')}" in finding.message
+            assert finding.location.line == line_of(text, SOURCE)
+            assert f"called at kernel.cu:{line_of('stores[which](x, ', SOURCE)}" in finding.message
 
 
 # --- threads that wait
@@ -450,22 +426,22 @@ def test_barriers_in_two_functions_meet_if_each_warp_is_in_one(kernels):
 def test_barriers_in_two_functions_under_divergence(kernels):
     with pytest.raises(DivergenceError, match="barrier under divergence") as error:
         wait(kernels, np.arange(64) % 2)
-    lines = [line_of("void first_wait("), line_of("void second_wait(")]
+    lines = [line_of("void first_wait(", SOURCE), line_of("void second_wait(", SOURCE)]
     assert all(f"kernel.cu:{line}" in str(error.value) for line in lines)
-    assert f"called at kernel.cu:{line_of('waits[which[threadIdx.x]](x)')}" in str(error.value)
+    assert f"called at kernel.cu:{line_of('waits[which[threadIdx.x]](x)', SOURCE)}" in str(error.value)
 
 
 def test_a_loop_without_an_end_in_a_function(kernels):
     with pytest.raises(HangError, match="never ends") as error:
         wait(kernels, np.full(32, 2))
-    assert (
-        f"kernel.cu:{line_of('while (*x == 0)')}, called at kernel.cu:{line_of('waits[which[threadIdx.x]](x)')}, block"
-        in str(error.value)
-    )
+    waits, called = line_of("while (*x == 0)", SOURCE), line_of("waits[which[threadIdx.x]](x)", SOURCE)
+    assert f"kernel.cu:{waits}, called at kernel.cu:{called}, block" in str(error.value)
 
 
 def test_a_barrier_that_threads_in_a_loop_of_another_function_never_reach(kernels):
-    with pytest.raises(HangError, match=rf"32 threads of the block wait at kernel.cu:{line_of('void first_wait(')}"):
+    with pytest.raises(
+        HangError, match=rf"32 threads of the block wait at kernel.cu:{line_of('void first_wait(', SOURCE)}"
+    ):
         wait(kernels, np.where(np.arange(64) < 32, 2, 0))
 
 

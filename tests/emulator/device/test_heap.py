@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import changed, line_of
 
 import gpubp.emulator as cp
 from gpubp.emulator import EmulatorError, MemoryAccessError, UnsupportedInstruction, limits, observe
@@ -12,13 +13,6 @@ from gpubp.emulator.device.memory import ARENA_BASE
 from gpubp.emulator.observe import observers, shadow
 
 SOURCE = (Path(__file__).parents[1] / "kernels" / "heap.cu").read_text()
-
-
-def line_of(text: str, source: str = SOURCE) -> int:
-    """The number of the one line of the kernels' source that holds a text."""
-    found = [number for number, line in enumerate(source.splitlines(), 1) if text in line]
-    assert len(found) == 1, found
-    return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -36,24 +30,6 @@ def launch(kernels):
 
     yield run
     assert HEAP.used == before
-
-
-def changed(old: str, new: str) -> tuple[cp.RawModule, str]:
-    """The kernels with a mistake, and their source."""
-    assert SOURCE.count(old) == 1
-    source = SOURCE.replace(old, new)
-    return cp.RawModule(code=source), source
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "observed"])
-def watched(request):
-    """Run a test plainly, and with every observer, which find nothing."""
-    if not request.param:
-        yield
-        return
-    with observe(races=True, uninitialised=True, traffic=True) as report:
-        yield
-    assert not report.findings
 
 
 # --- right programs
@@ -117,7 +93,7 @@ def test_the_heap_has_8_mib_by_default(launch):
 
 
 def test_a_null_pointer_that_is_used_is_named():
-    module, source = changed("sizeof(Item)));", "sizeof(Item) << 40));")
+    module, source = changed(SOURCE, "sizeof(Item)));", "sizeof(Item) << 40));")
     with pytest.raises(MemoryAccessError, match="a null pointer") as error:
         module.get_function("lists")((1,), (32,), (cp.empty(32, np.int32), np.int32(5)))
     assert f"kernel.cu:{line_of('item->value = threadIdx.x + i', source)}, block (0, 0, 0), thread (0, 0, 0)" in str(
@@ -140,7 +116,7 @@ def test_a_null_pointer_that_is_used_is_named():
     ],
 )  # fmt: skip
 def test_an_access_out_of_a_block(old, new, kernel, says, at):
-    module, source = changed(old, new)
+    module, source = changed(SOURCE, old, new)
     with pytest.raises(MemoryAccessError) as error:
         module.get_function(kernel)((1,), (64,), (cp.empty(64, np.int32), np.int32(100)))
     check_message(str(error.value), says, at, source)
@@ -169,7 +145,7 @@ def check_message(message: str, says: str, at: str, source: str) -> None:
     ],
 )  # fmt: skip
 def test_an_access_to_a_block_that_was_freed(old, new, kernel, says, at):
-    module, source = changed(old, new)
+    module, source = changed(SOURCE, old, new)
     with pytest.raises(MemoryAccessError) as error:
         module.get_function(kernel)((1,), (64,), (cp.empty(64, np.int32), np.int32(100)))
     check_message(str(error.value), says, at, source)
@@ -189,7 +165,7 @@ def test_an_access_to_a_block_that_was_freed(old, new, kernel, says, at):
     ],
 )  # fmt: skip
 def test_a_free_of_what_is_no_block(old, new, kernel, says, at):
-    module, source = changed(old, new)
+    module, source = changed(SOURCE, old, new)
     with pytest.raises(MemoryAccessError) as error:
         module.get_function(kernel)((1,), (64,), (cp.empty(64, np.int32), np.int32(100)))
     check_message(str(error.value), says, at, source)
@@ -200,7 +176,9 @@ def test_a_block_freed_in_an_earlier_launch(launch, kernels):
     launch("keep", 1, 4, where, np.uint64(4))
     launch("fill", 1, 4, where, np.int32(7))
     launch("give_back", 1, 4, where)
-    with pytest.raises(MemoryAccessError, match=f"which was freed at kernel.cu:{line_of('free(reinterpret_cast')}"):
+    with pytest.raises(
+        MemoryAccessError, match=f"which was freed at kernel.cu:{line_of('free(reinterpret_cast', SOURCE)}"
+    ):
         launch("fill", 1, 4, where, np.int32(7))
     with pytest.raises(MemoryAccessError, match=r"kernel give_back.*thread \(0, 0, 0\): double free"):
         launch("give_back", 1, 4, where)
@@ -217,7 +195,7 @@ def test_a_block_freed_in_an_earlier_launch(launch, kernels):
     ],
 )
 def test_a_read_of_a_block_that_nothing_has_written(old, new):
-    module, source = changed(old, new)
+    module, source = changed(SOURCE, old, new)
     with observe(uninitialised=True) as report:
         module.get_function("lists")((1,), (64,), (cp.empty(64, np.int32), np.int32(4)))
     assert {finding.kind for finding in report.findings} == {"uninitialised read"}
@@ -234,7 +212,7 @@ def test_a_read_of_a_block_that_nothing_has_written(old, new):
     ],
 )  # fmt: skip
 def test_a_race_for_a_block_and_for_its_end(old, new, says, at):
-    module, source = changed(old, new)
+    module, source = changed(SOURCE, old, new)
     with observe(races=True) as report:
         module.get_function("shared_block")((1,), (64,), (cp.empty(64, np.int32), np.int32(100)))
     (finding,) = report.findings
