@@ -244,11 +244,6 @@ class Machine:
         """Return the whole register, in its own dtype (raw bits)."""
         return self._rows[self.slots[register.name]]
 
-    def arrays_of(self, register: Register) -> list[Array]:
-        """Return what makes up a register, as arrays of bytes or unsigned integers: what a call must save."""
-        row = self.row(register)
-        return [row.view(np.uint8) if row.dtype == bool else row]
-
     def register_bytes(self, register: Register) -> int:
         """Return the size of a register in bytes; 0 for a predicate."""
         return self.slots[register.name][0]
