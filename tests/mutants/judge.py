@@ -37,14 +37,16 @@ from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
 from gpubp.crosscheck import runner
 from gpubp.crosscheck.cases import OLDER, Case
+from gpubp.emulator import limits
 from gpubp.toolchain import cache, process
 
 BACKENDS = {"cuda": "cupy", "numba": "numba"}
 """The backend whose kernels lie in a folder of `KERNELS`."""
 
-RUN_SECONDS = 5.0
-"""Of the processor's time for one case, which takes some hundredths: more is a loop without an end."""
-WHOLE_SECONDS = 300.0
+MOST_BLOCKS = 100_000
+"""Blocks of straight-line code that a launch may execute. The kernels as they are execute up to 3,780 on these cases;
+more than this is a loop without an end, on any machine."""
+WHOLE_SECONDS = 900.0
 """On the clock for one mutant. A compiler, too, can be given a loop without an end."""
 MEMORY = 16 << 30
 """Bytes that a mutant may have beyond what this process has."""
@@ -282,7 +284,7 @@ class _Slot:
         if not last:
             return Verdict(INVALID, reason=f"the compiler did not end (status {status})", seconds=seconds)
         ended = os.WIFSIGNALED(status) and os.WTERMSIG(status)
-        reason = "it did not end" if ended in (signal.SIGPROF, signal.SIGKILL) else f"it crashed (status {status})"
+        reason = "it did not end" if ended == signal.SIGKILL else f"it crashed (status {status})"
         return Verdict(KILLED, last["instance"], last["case"], reason, last["tried"], seconds)
 
     def stop(self) -> None:
@@ -305,12 +307,11 @@ class _Slot:
         try:
             limit = _address_space() + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            signal.signal(signal.SIGPROF, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             process._running.update(self._compilers)  # a fork forgets those of its parent
             process.call = functools.partial(_without_machine_code, process.call)  # type: ignore[assignment]
             os.environ["GPUBP_CACHE_DIR"] = str(self.cache)
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), limits(total=MOST_BLOCKS):
                 verdict = self._try(edit, instances, tries, functools.partial(_tell, writing))
             _tell(writing, **verdict)
             status = 0
@@ -336,10 +337,8 @@ class _Slot:
             for case, observe in _runs(instance.cases, observed=tried <= OBSERVED or waits):
                 told = {"instance": instance.name, "case": case.name, "tried": tried}
                 tell(**told)
-                signal.setitimer(signal.ITIMER_PROF, RUN_SECONDS)
                 with runner.on_chip(case.arch):
                     outcome = runner.run_case(backend(case.arch), case, runner.Watch(observe))
-                signal.setitimer(signal.ITIMER_PROF, 0)
                 if not outcome.passed:
                     return {"outcome": KILLED, "reason": outcome.complaint()[:300], **told}
         return {"outcome": SURVIVED if tried else SAME, "tried": tried}
