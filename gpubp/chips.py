@@ -92,6 +92,15 @@ class Multiprocessor:
         taken = -(-(shared_bytes + self.shared_reserve) // self.shared_unit) * self.shared_unit
         return self.shared_bytes // taken if taken else self.blocks
 
+    def blocks_by_registers(self, threads: int, registers: int) -> int:
+        """Return how many blocks of `threads` threads with so many registers each its register file allows."""
+        warps = -(-threads // WARP)
+        each = -(-registers * WARP // self.register_unit) * self.register_unit
+        partitions = self.register_partitions
+        if each * (-(-warps // partitions) * partitions) > self.registers:
+            return 0
+        return self.registers // partitions // each * partitions // warps
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -81,7 +81,7 @@ def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes
     found = {
         "threads": limits.blocks_by_threads(threads),
         "blocks": limits.blocks,
-        "registers": _by_registers(limits, warps, registers),
+        "registers": limits.blocks_by_registers(threads, registers),
         "shared memory": limits.blocks_by_shared_memory(shared_bytes),
     }
     return Occupancy(min(found.values()), found, warps, limits.threads // WARP)
@@ -90,15 +90,3 @@ def occupancy(limits: Multiprocessor, threads: int, registers: int, shared_bytes
 def waves(gpu: Gpu, found: Occupancy, blocks: int) -> Waves | None:
     """Return the waves of a grid with this many blocks; None if no block fits a multiprocessor."""
     return Waves(blocks, found.blocks * gpu.multiprocessors) if found.blocks else None
-
-
-def _by_registers(limits: Multiprocessor, warps: int, registers: int) -> int:
-    each = _round_up(registers * WARP, limits.register_unit)
-    if each * _round_up(warps, limits.register_partitions) > limits.registers:
-        return 0
-    a_partition = limits.registers // limits.register_partitions // each
-    return a_partition * limits.register_partitions // warps
-
-
-def _round_up(number: int, unit: int) -> int:
-    return -(-number // unit) * unit

@@ -1,6 +1,7 @@
 """The memory of the emulated device: an arena for global and constant memory, and the layout of a block's own memories.
 
-The arena is one range of reserved address space, of which only touched pages cost memory. Every 256-byte granule has a
+The arena is one range of reserved address space, of which only touched pages cost memory. It lies at the addresses that
+programs see, if the process has those free: then a device pointer is a host pointer too. Every 256-byte granule has a
 count of its valid bytes, so one look-up checks an access; the rest of an allocation's last granule and the granules
 between two allocations are red zones. Freed ranges stay invalid for as long as fresh address space lasts.
 """
@@ -8,6 +9,7 @@ between two allocations are red zones. Freed ranges stay invalid for as long as 
 from __future__ import annotations
 
 import bisect
+import ctypes
 import mmap
 import sys
 from collections.abc import Callable, Sequence
@@ -68,12 +70,11 @@ class DeviceMemory:
     """Global memory: allocation, freeing, host views, and what lies where."""
 
     def __init__(self, reserve: int = 1 << 36) -> None:
-        self._map, self.capacity = _reserve(reserve)
-        self.bytes = np.frombuffer(self._map, np.uint8)
-        self._valid_map, _ = _reserve(self.capacity // GRANULE * 2)
+        self.host_base, self.capacity = _reserve(reserve, ARENA_BASE)
+        self.bytes = _array_at(self.host_base, self.capacity)
+        table, nbytes = _reserve(self.capacity // GRANULE * 2)
         #: Valid bytes of each granule, from its start.
-        self.valid = np.frombuffer(self._valid_map, np.uint16)
-        self.host_base = int(self.bytes.ctypes.data)
+        self.valid = _array_at(table, nbytes).view(np.uint16)
         self._next = GRANULE
         self._limit = self.capacity
         self._starts: list[int] = []
@@ -124,7 +125,7 @@ class DeviceMemory:
         page = mmap.PAGESIZE
         first, last = -(-offset // page) * page, (offset + allocation.nbytes) // page * page
         if last > first:
-            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+            _libc.madvise(self.host_base + first, last - first, mmap.MADV_DONTNEED)
 
     def view(self, address: int, nbytes: int) -> np.ndarray:
         """Return the bytes at an address as a writable uint8 array, without a copy.
@@ -216,17 +217,40 @@ def _at(allocation: Allocation) -> str:
     return f" at {allocation.freed_at}" if allocation.freed_at else ""
 
 
-def _reserve(nbytes: int) -> tuple[mmap.mmap, int]:
-    """Return zeroed address space, which costs memory only where it is touched; less if the system gives less."""
-    # Python names this flag from 3.13 on; the number is Linux's.
-    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_NO_RESERVE, _FIXED_NO_REPLACE = (0x4000, 0x100000) if sys.platform == "linux" else (0, 0)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+def _reserve(nbytes: int, wanted: int = 0) -> tuple[int, int]:
+    """Return where zeroed address space begins, which costs memory only where it is touched, and its bytes.
+
+    There are fewer than `nbytes` if the system gives less. It begins at `wanted` if that is free.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
     while True:
-        try:
-            return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve), nbytes
-        except (OSError, ValueError):
-            if nbytes <= 1 << 28:
-                raise
-            nbytes //= 2
+        for address, fixed in ((wanted, _FIXED_NO_REPLACE), (0, 0)) if wanted else ((0, 0),):
+            found = _libc.mmap(address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags | fixed, -1, 0)
+            if found not in (_FAILED, None):
+                return found, nbytes
+        if nbytes <= 1 << 28:
+            raise OSError(ctypes.get_errno(), f"the system gives no {nbytes:,} bytes of address space")
+        nbytes //= 2
+
+
+def _array_at(address: int, nbytes: int) -> np.ndarray:
+    """Return the bytes at an address of this process as an array."""
+    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
 
 
 #: Global memory of the one emulated device of this process.

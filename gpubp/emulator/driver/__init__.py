@@ -1,0 +1,20 @@
+"""A virtual CUDA device: a driver library `libcuda.so.1` for this process, whose kernels the emulator executes.
+
+Real programs run on it unmodified: CuPy, numba-cuda, cuda.core and whatever else calls the public CUDA driver API.
+"""
+
+from __future__ import annotations
+
+
+def install() -> None:
+    """Give this process the virtual device, before it loads a CUDA driver.
+
+    Raises:
+        EmulatorError: a driver is loaded already, or the system cannot load this one.
+    """
+    from gpubp.emulator.driver import functions, library  # noqa: F401 - the functions note themselves
+
+    library.load()
+
+
+__all__ = ["install"]

@@ -1,0 +1,61 @@
+"""The library `libcuda.so.1` of this process: loaded once, its functions filled with Python's."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+
+from gpubp.emulator.driver import calls, elf
+from gpubp.emulator.errors import EmulatorError
+
+SONAME = "libcuda.so.1"
+
+_loaded: list[ctypes.CDLL] = []
+_callbacks: list[object] = []
+
+
+def load() -> None:
+    """Load the library, so that every later dlopen("libcuda.so.1") of this process finds it.
+
+    Raises:
+        EmulatorError: a libcuda.so.1 is loaded already, or the system cannot load ours.
+    """
+    if _loaded:
+        return
+    if _has_driver():
+        raise EmulatorError(f"this process has loaded a {SONAME} already: the virtual device must come first")
+    names = list(calls.EXPORTS)
+    file = os.memfd_create(SONAME)
+    try:
+        os.write(file, elf.shared_library(SONAME, names))
+        library = ctypes.CDLL(f"/proc/self/fd/{file}", mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise EmulatorError(f"the virtual device's {SONAME} cannot be loaded: {error}") from error
+    finally:
+        os.close(file)
+    slots = (ctypes.c_uint64 * len(names)).in_dll(library, elf.SLOTS)
+    for index, name in enumerate(names):
+        _callbacks.append(calls.callback(calls.EXPORTS[name]))
+        slots[index] = ctypes.cast(_callbacks[-1], ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+    _loaded.append(library)
+    atexit.register(_end, slots, address(elf.STUB))
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(SONAME, mode=os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
+
+
+def _end(slots: ctypes.Array[ctypes.c_uint64], stub: int) -> None:
+    """Let every function return an error: threads may still call when Python is gone."""
+    for index in range(len(slots)):
+        slots[index] = stub  # type: ignore[call-overload]
+
+
+def address(name: str) -> int:
+    """Return the address of a function of the library."""
+    return ctypes.cast(getattr(_loaded[0], name), ctypes.c_void_p).value or 0
