@@ -262,7 +262,7 @@ def _(context: int) -> None:
 
 @export("cuCtxPushCurrent_v2", 4000, HANDLE)
 def _(context: int) -> None:
-    _contexts[context]  # noqa: B018 - an unknown handle is an error
+    _contexts[context]
     _stack().append(context)
 
 
@@ -276,7 +276,7 @@ def _(context: int) -> None:
 @export("cuCtxSetCurrent", 4000, HANDLE)
 def _(context: int) -> None:
     if context:
-        _contexts[context]  # noqa: B018
+        _contexts[context]
     if _stack():
         _stack().pop()
     if context:
@@ -314,7 +314,7 @@ def _(context: int, number: Any) -> None:
 
 @export("cuCtxGetApiVersion", 3020, HANDLE, to(UINT))
 def _(context: int, version: Any) -> None:
-    _contexts[context or _current()]  # noqa: B018
+    _contexts[context or _current()]
     version[0] = 3020
 
 
@@ -830,7 +830,7 @@ def _(pool: Any, device: int) -> None:
 
 @export("cuDeviceSetMemPool", 11020, INT, HANDLE)
 def _(device: int, pool: int) -> None:
-    _pools[pool]  # noqa: B018
+    _pools[pool]
     _pool_in_use[0] = pool
 
 
@@ -846,7 +846,7 @@ def _(pool: int) -> None:
 
 @export("cuMemPoolTrimTo", 11020, HANDLE, SIZE)
 def _(pool: int, nbytes: int) -> None:
-    _pools[pool]  # noqa: B018
+    _pools[pool]
 
 
 _INT_POOL_ATTRIBUTES = (1, 2, 3)
@@ -867,7 +867,7 @@ def _(pool: int, attribute: int, value: int) -> None:
 
 @export("cuMemAllocFromPoolAsync", 11020, to(UINT64), SIZE, HANDLE, HANDLE)
 def _(address: Any, nbytes: int, pool: int, stream: int) -> None:
-    _pools[pool]  # noqa: B018
+    _pools[pool]
     streams.stream(stream)
     address[0] = allocations.allocate(nbytes)
 
