@@ -28,6 +28,7 @@ class Image:
     Attributes:
         ptx: as text.
         target: 10 * major + minor of what it was compiled for.
+        suffix: "a" if it runs on that architecture alone, "f" if on its family, as in sm_90a.
         resources: what ptxas said of each kernel, if that is known.
         source: the name and the text that it was made of, if that is in no file.
         addresses: of variables that other modules define, by name.
@@ -35,6 +36,7 @@ class Image:
 
     ptx: str
     target: int
+    suffix: str = ""
     resources: Mapping[str, Resources] = field(default_factory=dict)
     source: tuple[str, str] = ("", "")
     addresses: Mapping[str, int] = field(default_factory=dict)
@@ -53,12 +55,13 @@ def of_ptx(text: str) -> Image:
     target = int(match[1])
     major, minor = compute_capability(current_arch())
     present = 10 * major + minor
-    if target > present or (match[2] and target // 10 != present // 10):
+    bound = {"a": target != present, "f": target // 10 != present // 10}
+    if target > present or bound.get(match[2], False):
         raise DriverError(
             "CUDA_ERROR_NO_BINARY_FOR_GPU",
             f"the module was built for sm_{target}{match[2]} and cannot be loaded on {current_arch()}",
         )
-    return Image(text, target)
+    return Image(text, target, match[2])
 
 
 def of_bytes(data: bytes) -> Image:
@@ -86,7 +89,7 @@ def of_bytes(data: bytes) -> Image:
 
 
 def at(address: int) -> Image:
-    """Return the image at an address, which has no length: a text ends with a null byte, machine code says how long it is.
+    """Return the image at an address. It has no length: a text ends with a null byte, machine code says how long it is.
 
     Raises:
         DriverError: as in `of_bytes`.
@@ -126,7 +129,7 @@ def _of_compiled(compiled: Compiled) -> Image:
         raise DriverError(
             "CUDA_ERROR_NO_BINARY_FOR_GPU", f"the module was built for {compiled.arch}, and this is {current_arch()}"
         )
-    return Image(compiled.ptx, 10 * major + minor, compiled.resources)
+    return Image(compiled.ptx, 10 * major + minor, resources=compiled.resources)
 
 
 def _known(cubin: bytes) -> Compiled | None:

@@ -46,8 +46,9 @@ class Function:
     @functools.cached_property
     def resources(self) -> Resources:
         """Return what ptxas makes of the kernel."""
-        known = self.module.image.resources.get(self.kernel.name)
-        return known or assemble(self.module.image.ptx, current_arch()).resources[self.kernel.name]
+        image = self.module.image
+        known = image.resources.get(self.kernel.name)
+        return known or assemble(image.ptx, current_arch() + image.suffix).resources[self.kernel.name]
 
 
 _modules: Handles[Module] = Handles("module")
@@ -224,7 +225,7 @@ def run(
         if shared_bytes > allowed:
             raise DriverError(
                 "CUDA_ERROR_INVALID_VALUE",
-                f"kernel {found.kernel.name}: {shared_bytes} bytes of dynamic shared memory, and it may have {allowed}: "
+                f"kernel {found.kernel.name}: {shared_bytes} bytes of dynamic shared memory; it may have {allowed}: "
                 "set CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
             )
         work = functools.partial(
