@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import os
+import weakref
 
 from gpubp.emulator.driver import calls, elf
 from gpubp.emulator.errors import EmulatorError
@@ -39,7 +39,8 @@ def load() -> None:
         _callbacks.append(calls.callback(calls.EXPORTS[name]))
         slots[index] = ctypes.cast(_callbacks[-1], ctypes.c_void_p).value or 0  # type: ignore[arg-type]
     _loaded.append(library)
-    atexit.register(_end, slots, address(elf.STUB))
+    # Among finalizers the last one made goes first: what a program frees at its end still finds the functions.
+    weakref.finalize(library, _end, slots, address(elf.STUB))
 
 
 def _has_driver() -> bool:
