@@ -7,8 +7,12 @@ from importlib import import_module
 from gpubp.backends.base import Backend
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 
-BACKENDS = {"numpy": ("cpu",), "cupy": ("gpu", "emulator"), "numba": ("gpu", "emulator")}
+BACKENDS = {"numpy": ("cpu",), "cupy": ("gpu", "emulator", "virtual"), "numba": ("gpu", "emulator", "virtual")}
 """Every backend by its name, with the devices that it can run on, the usual one first."""
+
+EMULATED = ("emulator", "virtual")
+"""The devices whose kernels the emulator executes: through its own interface, and through a driver library of its own,
+which the real CuPy and numba-cuda call."""
 
 _HOMES = {
     "numpy": "numpy_backend:NumpyBackend",

@@ -109,6 +109,7 @@ def _probe_numpy() -> str:
 
 
 EMULATED = "the emulated device"
+VIRTUAL = "the virtual device"
 INSTALL_EMULATOR = "pip install 'gpubp[emulator]'"
 
 
@@ -127,6 +128,19 @@ def _probe_emulated_numba() -> str:
     cuda = _import("gpubp.emulator.cuda", EMULATED, INSTALL_EMULATOR)
     _run_tiny_kernel(lambda: _tiny_numba(cuda), EMULATED, INSTALL_EMULATOR)
     return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
+
+
+def _probe_virtual(probe: Callable[[], str]) -> str:
+    """Give this process the virtual device's driver, then do what is done for a GPU."""
+    _import("numba", "what runs the emulated device", INSTALL_EMULATOR)
+    _require_unset("DISABLE_JIT")
+    virtual = _import("gpubp.emulator.driver", VIRTUAL, INSTALL_EMULATOR)
+    try:
+        virtual.install()
+    except RuntimeError as error:
+        raise _Missing(str(error), "") from error
+    driver.cache_clear()
+    return f"{VIRTUAL}: {probe()}"
 
 
 def _probe_cupy() -> str:
@@ -187,6 +201,8 @@ _PROBES: dict[tuple[str, str], Callable[[], str]] = {
     ("numba", "gpu"): _probe_numba,
     ("cupy", "emulator"): _probe_emulated_cupy,
     ("numba", "emulator"): _probe_emulated_numba,
+    ("cupy", "virtual"): functools.partial(_probe_virtual, _probe_cupy),
+    ("numba", "virtual"): functools.partial(_probe_virtual, _probe_numba),
 }
 
 
