@@ -1,0 +1,28 @@
+"""Packages that link PTX by nvJitLink, which makes machine code of it, are led to the driver's linker: it keeps PTX."""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+
+from gpubp.emulator.driver.imports import after_import
+
+
+def install() -> None:
+    """Let numba-cuda and cuda.core take the driver's cuLink functions, as where nvJitLink is missing."""
+    after_import("cuda.bindings._internal.nvjitlink", _hide)
+    after_import("cuda.core._linker", _decide)
+
+
+def _hide(module: ModuleType) -> None:
+    """Let the library look as if it had no functions, by the means that packages ask for them."""
+    module._inspect_function_pointer = lambda name: 0
+
+
+def _decide(module: ModuleType) -> None:
+    """Let cuda.core find out now, without its warning that nvJitLink is too old."""
+    decide = getattr(module, "_decide_nvjitlink_or_driver", None)
+    if decide is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decide()
