@@ -18,4 +18,11 @@ def install() -> None:
     linkers.install()
 
 
-__all__ = ["install"]
+def is_installed() -> bool:
+    """Return True if this process has the virtual device."""
+    from gpubp.emulator.driver import library
+
+    return library.is_loaded()
+
+
+__all__ = ["install", "is_installed"]
