@@ -7,8 +7,12 @@ from importlib import import_module
 from gpubp.backends.base import Backend
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 
-BACKENDS = {"numpy": ("cpu",), "cupy": ("gpu", "emulator"), "numba": ("gpu", "emulator")}
+BACKENDS = {"numpy": ("cpu",), "cupy": ("gpu", "emulator", "virtual"), "numba": ("gpu", "emulator", "virtual")}
 """Every backend by its name, with the devices that it can run on, the usual one first."""
+
+EMULATED = ("emulator", "virtual")
+"""The devices whose kernels the emulator executes: through its own interface, and through a driver library of its own,
+which the real CuPy and numba-cuda call."""
 
 _HOMES = {
     "numpy": "numpy_backend:NumpyBackend",
@@ -22,6 +26,8 @@ def get(name: str = "auto", device: str | None = None) -> Backend:
 
     "auto" is `cupy` on a GPU that has run a tiny kernel, else `numba` likewise, else `numpy`; never the emulated
     device.
+
+    Device "virtual" gives this process a driver library of its own, for good.
 
     Raises:
         ArgumentError: the name is unknown, or the backend does not run on such a device.
@@ -38,6 +44,8 @@ def get(name: str = "auto", device: str | None = None) -> Backend:
     device = device or devices[0]
     if device not in devices:
         raise ArgumentError("device", device, f"one of {', '.join(devices)} with backend {name!r}")
+    if device == "virtual":
+        detection.use_virtual_device()
     found = detection.probe(name, device)
     if not found.works:
         without = "; without a GPU there is device 'emulator'" if device == "gpu" else ""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends import plans
+from gpubp.backends import BACKENDS, plans
 from gpubp.backends.arguments import ArgumentChecker
 from gpubp.backends.base import Array
 from gpubp.backends.gpu_backend import GpuBackend, Launch, check_grid, optimizer_numbers
@@ -39,7 +39,7 @@ class CupyBackend(GpuBackend):
     """See `GpuBackend`.
 
     Args:
-        device: "gpu" or "emulator".
+        device: "gpu", "emulator" or "virtual".
         kernels: the folder with the kernels' sources.
     """
 
@@ -48,8 +48,8 @@ class CupyBackend(GpuBackend):
     captures = True
 
     def __init__(self, device: str = "gpu", kernels: Path = KERNEL_DIRECTORY) -> None:
-        if device not in ("gpu", "emulator"):
-            raise unknown_name("device", device, ("gpu", "emulator"))
+        if device not in BACKENDS[self.name]:
+            raise unknown_name("device", device, BACKENDS[self.name])
         self._cp = _array_module(device)
         self._kernels = kernels
         self._stream = self._cp.cuda.Stream(non_blocking=True)
@@ -197,13 +197,17 @@ def _replay(graph: Any, stream: Any, workspace: Any) -> None:
 def _array_module(device: str) -> Any:
     """Return CuPy, or the emulated device's own module of that interface."""
     try:
-        if device == "gpu":
-            import cupy
+        if device == "emulator":
+            from gpubp import emulator
 
-            return cupy
-        from gpubp import emulator
+            return emulator
+        if device == "virtual":
+            from gpubp.emulator import driver
 
-        return emulator
+            driver.install()
+        import cupy
+
+        return cupy
     except ImportError as error:
         extra = "cuda13" if device == "gpu" else "emulator"
         raise BackendError(

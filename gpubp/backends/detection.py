@@ -8,14 +8,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import json
 import os
+import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from gpubp.errors import CacheError, shown
+from gpubp.errors import BackendError, CacheError, shown
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -109,6 +112,7 @@ def _probe_numpy() -> str:
 
 
 EMULATED = "the emulated device"
+VIRTUAL = "the virtual device"
 INSTALL_EMULATOR = "pip install 'gpubp[emulator]'"
 
 
@@ -127,6 +131,49 @@ def _probe_emulated_numba() -> str:
     cuda = _import("gpubp.emulator.cuda", EMULATED, INSTALL_EMULATOR)
     _run_tiny_kernel(lambda: _tiny_numba(cuda), EMULATED, INSTALL_EMULATOR)
     return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
+
+
+def use_virtual_device() -> None:
+    """Give this process the virtual device's driver library, for good.
+
+    Raises:
+        BackendError: what runs it is missing, or the process has a driver already.
+    """
+    try:
+        _install_virtual_device()
+    except _Missing as missing:
+        raise BackendError(str(Availability("", "virtual", False, missing.detail, missing.remedy))) from missing
+    driver.cache_clear()
+    probe.cache_clear()
+
+
+def _install_virtual_device() -> None:
+    _import("numba", "what runs the emulated device", INSTALL_EMULATOR)
+    _require_unset("DISABLE_JIT")
+    virtual = _import("gpubp.emulator.driver", VIRTUAL, INSTALL_EMULATOR)
+    try:
+        virtual.install()
+    except RuntimeError as error:
+        raise _Missing(str(error), "") from error
+
+
+def _probe_virtual(backend: str) -> str:
+    """Do what is done for a GPU, in a process that has the virtual device: this one, if it has it already."""
+    virtual = sys.modules.get("gpubp.emulator.driver")
+    if virtual is not None and virtual.is_installed():
+        return f"{VIRTUAL}: {_PROBES[backend, 'gpu']()}"
+    code = (
+        "import dataclasses, json\nfrom gpubp.backends import detection\ndetection.use_virtual_device()\n"
+        f"print(json.dumps(dataclasses.asdict(detection.probe({backend!r}, 'virtual'))))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    try:
+        found = Availability(**json.loads(ended.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        raise _Missing(f"{VIRTUAL} does not start ({_last_line(ended.stderr)})", INSTALL_EMULATOR) from None
+    if not found.works:
+        raise _Missing(found.detail, found.remedy)
+    return found.detail
 
 
 def _probe_cupy() -> str:
@@ -177,7 +224,9 @@ def _tiny_numba(cuda: Any) -> bool:
         x[i] = 3 * i
 
     x = cuda.device_array(32, np.int32)
-    fill[1, 32](x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the grid is small
+        fill[1, 32](x)
     return x.copy_to_host().tolist() == list(range(0, 96, 3))
 
 
@@ -187,6 +236,8 @@ _PROBES: dict[tuple[str, str], Callable[[], str]] = {
     ("numba", "gpu"): _probe_numba,
     ("cupy", "emulator"): _probe_emulated_cupy,
     ("numba", "emulator"): _probe_emulated_numba,
+    ("cupy", "virtual"): functools.partial(_probe_virtual, "cupy"),
+    ("numba", "virtual"): functools.partial(_probe_virtual, "numba"),
 }
 
 
@@ -273,6 +324,10 @@ def _run_tiny_kernel(run: Callable[[], bool], device: str, remedy: str) -> None:
     if not right:
         what_to_do = remedy if device == EMULATED else "see what nvidia-smi says"
         raise _Missing(f"a tiny kernel gives wrong results on {device}", what_to_do)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else "it said nothing"
 
 
 def _first_line(error: BaseException) -> str:

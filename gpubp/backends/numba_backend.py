@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numba.cuda.core.errors import NumbaPerformanceWarning
 
+from gpubp.backends import BACKENDS
 from gpubp.backends.arguments import MOST_REMEMBERED, ArgumentChecker, Product
 from gpubp.backends.base import FORMS, Array
 from gpubp.backends.gpu_backend import (
@@ -110,7 +111,7 @@ class NumbaBackend(GpuBackend):
     one of the current device.
 
     Args:
-        device: "gpu" or "emulator".
+        device: "gpu", "emulator" or "virtual".
     """
 
     name = "numba"
@@ -120,8 +121,8 @@ class NumbaBackend(GpuBackend):
     captures = False
 
     def __init__(self, device: str = "gpu") -> None:
-        if device not in ("gpu", "emulator"):
-            raise unknown_name("device", device, ("gpu", "emulator"))
+        if device not in BACKENDS[self.name]:
+            raise unknown_name("device", device, BACKENDS[self.name])
         self._cuda = _cuda_module(device)
         self._stream = self._cuda.stream()
         self._made: dict[tuple[Any, ...], Any] = {}
@@ -315,13 +316,17 @@ def _present(launch: Launch) -> tuple[bool, ...]:
 
 def _cuda_module(device: str) -> Any:
     """Return `numba.cuda`, or the emulated device's own module of that interface."""
-    if device == "gpu":
-        from numba import cuda
+    if device == "emulator":
+        from gpubp.emulator import cuda as emulated
 
-        return cuda
-    from gpubp.emulator import cuda as emulated
+        return emulated
+    if device == "virtual":
+        from gpubp.emulator import driver
 
-    return emulated
+        driver.install()
+    from numba import cuda
+
+    return cuda
 
 
 def _keeps_kernels(cuda: Any) -> bool:

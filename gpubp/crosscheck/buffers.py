@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from gpubp.backends import EMULATED
 from gpubp.backends.base import Array, Backend
 from gpubp.crosscheck.cases import Case
 from gpubp.crosscheck.problems import Problem
@@ -96,7 +97,7 @@ def filled(backend: Backend, name: str, values: np.ndarray, offset: int, written
     stop = start + values.size
     host = _guards(name, stop + GUARD, values.dtype, written)
     host[start:stop] = values.ravel()
-    ends = (0, GUARD, stop, host.size) if backend.device == "emulator" else (0, host.size)
+    ends = (0, GUARD, stop, host.size) if backend.device in EMULATED else (0, host.size)
     pieces = []
     for first, last in pairwise(ends):
         piece = backend.empty((last - first,), host.dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpubp import backends
+from gpubp.backends import EMULATED
 from gpubp.backends.base import Backend
 from gpubp.crosscheck.cases import PRODUCTS, Case, Selection, older_cases, parse, require_arch, require_dtype
 from gpubp.crosscheck.compilation import ARCHITECTURES, compile_cases
@@ -53,9 +54,9 @@ def check(
     if report is not None:
         check_path("report", report, *SUFFIXES, replace=force)
     made = backends.get(backend, device)
-    if watch.observe and made.device != "emulator":
+    if watch.observe and made.device not in EMULATED:
         raise StateError("--observe", "was given", f"be left out on device {made.device!r}: the emulator has observers")
-    if watch.orders and made.device != "emulator":
+    if watch.orders and made.device not in EMULATED:
         raise StateError("--orders", "was given", f"be left out on device {made.device!r}: the emulator has orders")
     if archs and made.device != "emulator":
         raise StateError("--arch", "was given", f"be left out on device {made.device!r}: the emulator can be any chip")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import backends
+from gpubp.backends import EMULATED
 from gpubp.backends.base import Backend
 from gpubp.crosscheck import buffers, problems
 from gpubp.crosscheck.cases import Case
@@ -200,7 +201,7 @@ def _bits(x: np.ndarray) -> np.ndarray:
 
 def _run(backend: Any, problem: problems.Problem, case: Case, watch: Watch, order: int | None = None) -> Run:
     """Run a problem once, in the usual order or in that of a seed."""
-    emulated = backend.device == "emulator"
+    emulated = backend.device in EMULATED
     if emulated:
         backend.release_workspace()  # so that working memory, too, ends where this case needs no more
     arrays = buffers.placed(backend, problem, case)
@@ -333,7 +334,7 @@ class _Worker:
         everything else that the process asks for.
         """
         _, device, _ = self._settings
-        return device != "emulator" and not outcome.comparisons
+        return device not in EMULATED and not outcome.comparisons
 
     def _end(self) -> str:
         """Return how the process ended; one that has closed its connection and lives on is killed."""

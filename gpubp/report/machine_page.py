@@ -23,7 +23,7 @@ VERSION = 1
 PARTS = ("check", "bench", "profile")
 """What a report has besides the machine."""
 
-DEVICES = {"cpu": "the CPU", "gpu": "the GPU", "emulator": "the emulated device"}
+DEVICES = {"cpu": "the CPU", "gpu": "the GPU", "emulator": "the emulated device", "virtual": "the virtual device"}
 
 SHOWN_FAILURES = 20
 """Failed cases whose complaint is shown, the worst ones; all are in the JSON."""

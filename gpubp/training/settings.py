@@ -108,7 +108,7 @@ class Settings:
     seed: int = _training("Of everything random.", 0)
 
     backend: str = _where("auto, numpy, cupy or numba.", "auto")
-    device: str | None = _where("cpu, gpu or emulator. Default: the backend's first.")
+    device: str | None = _where("cpu, gpu, emulator or virtual. Default: the backend's first.")
 
     def hidden_widths(self) -> list[int]:
         """Return `layers` as numbers, none of them for "none". Raises ArgumentError for other text."""
