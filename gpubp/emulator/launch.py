@@ -327,7 +327,7 @@ def launch(
             raise
         finally:
             for listener in listeners:
-                listener(kernel.name, fault)
+                listener(kernel.decoded().program.name, fault)
 
 
 def _check_resident(
