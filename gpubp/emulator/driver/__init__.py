@@ -12,7 +12,7 @@ def install() -> None:
     Raises:
         EmulatorError: a driver is loaded already, or the system cannot load this one.
     """
-    from gpubp.emulator.driver import functions, library, lines, linkers, messages  # noqa: F401 - functions note themselves
+    from gpubp.emulator.driver import functions, library, lines, linkers, messages  # noqa: F401 - they note themselves
 
     library.load()
     linkers.install()
