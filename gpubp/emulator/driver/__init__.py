@@ -12,10 +12,11 @@ def install() -> None:
     Raises:
         EmulatorError: a driver is loaded already, or the system cannot load this one.
     """
-    from gpubp.emulator.driver import functions, library, linkers  # noqa: F401 - the functions note themselves
+    from gpubp.emulator.driver import cupy, functions, library, linkers  # noqa: F401 - the functions note themselves
 
     library.load()
     linkers.install()
+    cupy.install()
 
 
 __all__ = ["install"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,11 +20,12 @@ DEVICE, HOST, MANAGED = "device memory", "pinned memory", "managed memory"
 """The kinds of allocations, as messages call them."""
 
 _kinds: dict[int, str] = {}
+_when_freed: dict[int, Callable[[], None]] = {}
 _registered: dict[int, int] = {}
 
 
-def allocate(nbytes: int, kind: str = DEVICE) -> int:
-    """Return the address of new memory.
+def allocate(nbytes: int, kind: str = DEVICE, when_freed: Callable[[], None] | None = None) -> int:
+    """Return the address of new memory; `when_freed` is called when it is freed.
 
     Raises:
         DriverError: CUDA_ERROR_INVALID_VALUE: nbytes is 0. CUDA_ERROR_OUT_OF_MEMORY. While a stream is capturing:
@@ -37,6 +39,8 @@ def allocate(nbytes: int, kind: str = DEVICE) -> int:
     except (EmulatorError, MemoryError) as error:
         raise DriverError("CUDA_ERROR_OUT_OF_MEMORY", str(error)) from None
     _kinds[address] = kind
+    if when_freed is not None:
+        _when_freed[address] = when_freed
     if kind != DEVICE:
         MEMORY.mark_written(address, nbytes)  # the host writes there, which nobody sees
     return address
@@ -55,11 +59,13 @@ def free(address: int, kinds: tuple[str, ...] = (DEVICE, MANAGED)) -> None:
                           f"{MEMORY.describe(address)}")  # fmt: skip
     del _kinds[address]
     MEMORY.free(address)
+    if address in _when_freed:
+        _when_freed.pop(address)()
 
 
 def owner(address: int) -> Allocation | None:
     """Return the live allocation that an address is in."""
-    found = MEMORY.find(address) if ARENA_BASE <= address < ARENA_BASE + MEMORY.capacity else None
+    found = MEMORY.find(address) if is_device(address) else None
     if found is None or found.freed or address >= found.address + max(1, found.nbytes):
         return None
     return found
@@ -119,7 +125,7 @@ def device_pointer(address: int) -> int:
 # --- copies -----------------------------------------------------------------------------------------------------------
 def _place(address: int, nbytes: int, name: str) -> int:
     """Return where bytes lie in this process, after a check of those in the arena."""
-    if ARENA_BASE <= address < ARENA_BASE + MEMORY.capacity:
+    if is_device(address):
         try:
             MEMORY.view(address, nbytes)
         except EmulatorError as error:
@@ -130,15 +136,16 @@ def _place(address: int, nbytes: int, name: str) -> int:
     return address
 
 
-def _is_device(address: int) -> bool:
+def is_device(address: int) -> bool:
+    """Return True if kernels can reach an address."""
     return ARENA_BASE <= address < ARENA_BASE + MEMORY.capacity
 
 
 def _copy_now(target: int, source: int, nbytes: int) -> None:
     ctypes.memmove(_place(target, nbytes, "dst"), _place(source, nbytes, "src"), nbytes)
-    if _is_device(source):
+    if is_device(source):
         MEMORY.mark_read(source, nbytes)
-    if _is_device(target):
+    if is_device(target):
         MEMORY.mark_written(target, nbytes)
 
 

@@ -88,6 +88,7 @@ def _attributes() -> dict[int, int]:
         97: limits.shared_per_block,
         106: limits.blocks,
         111: limits.shared_reserve,
+        115: 1,  # MEMORY_POOLS_SUPPORTED
     }
 
 

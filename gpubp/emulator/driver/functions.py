@@ -12,7 +12,18 @@ import threading
 from typing import Any
 
 from gpubp.emulator import limits
-from gpubp.emulator.driver import allocations, devices, images, library, linking, modules, results, streams
+from gpubp.emulator.driver import (
+    allocations,
+    contexts,
+    devices,
+    images,
+    library,
+    linking,
+    modules,
+    pools,
+    results,
+    streams,
+)
 from gpubp.emulator.driver.calls import (
     ENUM,
     FLOAT,
@@ -29,7 +40,6 @@ from gpubp.emulator.driver.calls import (
     find,
     to,
 )
-from gpubp.emulator.driver.handles import Handles
 from gpubp.emulator.driver.results import DriverError
 
 
@@ -181,29 +191,15 @@ def _(can: Any, device: int, peer: int) -> None:
 
 
 # --- contexts ---------------------------------------------------------------------------------------------------------
-_contexts: Handles[str] = Handles("context")
-PRIMARY = _contexts.add("primary")
 _primary = {"retained": 0, "flags": 0}
 _thread_state = threading.local()
-
-
-def _stack() -> list[int]:
-    if not hasattr(_thread_state, "stack"):
-        _thread_state.stack = []
-    return _thread_state.stack
-
-
-def _current() -> int:
-    if not _stack():
-        raise DriverError("CUDA_ERROR_INVALID_CONTEXT", "no context is current in this thread")
-    return _stack()[-1]
 
 
 @export("cuDevicePrimaryCtxRetain", 7000, to(HANDLE), INT)
 def _(context: Any, device: int) -> None:
     devices.check_ordinal(device)
     _primary["retained"] += 1
-    context[0] = PRIMARY
+    context[0] = contexts.PRIMARY
 
 
 @export("cuDevicePrimaryCtxRelease", 7000, INT)
@@ -237,8 +233,8 @@ def _(device: int, flags: int) -> None:
 @export("cuCtxCreate_v2", 3020, to(HANDLE), UINT, INT)
 def _create_context(context: Any, flags: int, device: int) -> None:
     devices.check_ordinal(device)
-    context[0] = _contexts.add("context")
-    _stack().append(context[0])
+    context[0] = contexts.create()
+    contexts.stack().append(context[0])
 
 
 @export("cuCtxCreate_v3", 11040, to(HANDLE), POINTER, INT, UINT, INT)
@@ -253,74 +249,70 @@ def _(context: Any, params: int, flags: int, device: int) -> None:
 
 @export("cuCtxDestroy_v2", 4000, HANDLE)
 def _(context: int) -> None:
-    if context == PRIMARY:
-        raise DriverError("CUDA_ERROR_INVALID_CONTEXT", "ctx is the primary context: it is released, not destroyed")
-    _contexts.remove(context)
-    if _stack() and _stack()[-1] == context:
-        _stack().pop()
+    contexts.destroy(context)
 
 
 @export("cuCtxPushCurrent_v2", 4000, HANDLE)
 def _(context: int) -> None:
-    _contexts[context]
-    _stack().append(context)
+    contexts.stack().append(contexts.check(context))
 
 
 @export("cuCtxPopCurrent_v2", 4000, POINTER)
 def _(context: int) -> None:
-    popped = _current()
-    _stack().pop()
+    popped = contexts.current()
+    contexts.stack().pop()
     _write(context, HANDLE, popped)
 
 
 @export("cuCtxSetCurrent", 4000, HANDLE)
 def _(context: int) -> None:
     if context:
-        _contexts[context]
-    if _stack():
-        _stack().pop()
+        contexts.check(context)
+    stack = contexts.stack()
+    if stack:
+        stack.pop()
     if context:
-        _stack().append(context)
+        stack.append(context)
 
 
 @export("cuCtxGetCurrent", 4000, to(HANDLE))
 def _(context: Any) -> None:
-    context[0] = _stack()[-1] if _stack() else 0
+    context[0] = contexts.stack()[-1] if contexts.stack() else 0
 
 
 @export("cuCtxGetDevice", 2000, to(INT))
 def _(device: Any) -> None:
-    _current()
+    contexts.current()
     device[0] = 0
 
 
 @export("cuCtxGetDevice_v2", 13000, to(INT), HANDLE)
 def _(device: Any, context: int) -> None:
     if not context:
-        _current()
+        contexts.current()
     device[0] = 0
 
 
 @export("cuCtxGetFlags", 7000, to(UINT))
 def _(flags: Any) -> None:
-    _current()
+    contexts.current()
     flags[0] = 0
 
 
 @export("cuCtxGetId", 12000, HANDLE, to(UINT64))
 def _(context: int, number: Any) -> None:
-    number[0] = context or _current()
+    number[0] = context or contexts.current()
 
 
 @export("cuCtxGetApiVersion", 3020, HANDLE, to(UINT))
 def _(context: int, version: Any) -> None:
-    _contexts[context or _current()]
+    contexts.check(context or contexts.current())
     version[0] = 3020
 
 
 @export("cuCtxSynchronize", 2000)
 def _synchronize_all() -> None:
-    _current()
+    contexts.current()
     streams.check_not_capturing("the device is synchronized")
 
 
@@ -608,8 +600,7 @@ def _(address: Any, nbytes: int, flags: int) -> None:
 
 @export("cuMemAllocAsync", 11020, to(UINT64), SIZE, HANDLE)
 def _(address: Any, nbytes: int, stream: int) -> None:
-    streams.stream(stream)
-    address[0] = allocations.allocate(nbytes)
+    address[0] = pools.allocate(nbytes, pools.current(), stream)
 
 
 @export("cuMemFree_v2", 3020, UINT64)
@@ -682,7 +673,7 @@ def _pointer_attribute(attribute: int, address: int) -> tuple[Any, int]:
     start, size = allocations.extent(address)
     is_host = kind == allocations.HOST
     values = {
-        _CONTEXT: (HANDLE, PRIMARY),
+        _CONTEXT: (HANDLE, contexts.PRIMARY),
         _MEMORY_TYPE: (UINT, _HOST_TYPE if is_host else _DEVICE_TYPE),
         _DEVICE_POINTER: (UINT64, address),
         _HOST_POINTER: (UINT64, 0 if kind == allocations.DEVICE else address),
@@ -813,40 +804,34 @@ _fills()
 
 
 # --- pools of memory --------------------------------------------------------------------------------------------------
-_pools: Handles[dict[int, int]] = Handles("memory pool")
-_DEFAULT_POOL = _pools.add({})
-_pool_in_use = [_DEFAULT_POOL]
-
-
 @export("cuDeviceGetDefaultMemPool", 11020, to(HANDLE), INT)
 def _(pool: Any, device: int) -> None:
-    pool[0] = _DEFAULT_POOL
+    pool[0] = pools.DEFAULT
 
 
 @export("cuDeviceGetMemPool", 11020, to(HANDLE), INT)
 def _(pool: Any, device: int) -> None:
-    pool[0] = _pool_in_use[0]
+    pool[0] = pools.current()
 
 
 @export("cuDeviceSetMemPool", 11020, INT, HANDLE)
 def _(device: int, pool: int) -> None:
-    _pools[pool]
-    _pool_in_use[0] = pool
+    pools.set_current(pool)
 
 
 @export("cuMemPoolCreate", 11020, to(HANDLE), POINTER)
 def _(pool: Any, properties: int) -> None:
-    pool[0] = _pools.add({})
+    pool[0] = pools.create()
 
 
 @export("cuMemPoolDestroy", 11020, HANDLE)
 def _(pool: int) -> None:
-    _pools.remove(pool)
+    pools.destroy(pool)
 
 
 @export("cuMemPoolTrimTo", 11020, HANDLE, SIZE)
 def _(pool: int, nbytes: int) -> None:
-    _pools[pool]
+    pools.pool(pool)
 
 
 _INT_POOL_ATTRIBUTES = (1, 2, 3)
@@ -856,20 +841,18 @@ _INT_POOL_ATTRIBUTES = (1, 2, 3)
 @export("cuMemPoolGetAttribute", 11020, HANDLE, ENUM, POINTER)
 def _(pool: int, attribute: int, value: int) -> None:
     kind = INT if attribute in _INT_POOL_ATTRIBUTES else UINT64
-    _write(value, kind, _pools[pool].get(attribute, 0))
+    _write(value, kind, pools.attribute(pool, attribute))
 
 
 @export("cuMemPoolSetAttribute", 11020, HANDLE, ENUM, POINTER)
 def _(pool: int, attribute: int, value: int) -> None:
     kind = INT if attribute in _INT_POOL_ATTRIBUTES else UINT64
-    _pools[pool][attribute] = kind.from_address(value).value
+    pools.set_attribute(pool, attribute, kind.from_address(value).value)
 
 
 @export("cuMemAllocFromPoolAsync", 11020, to(UINT64), SIZE, HANDLE, HANDLE)
 def _(address: Any, nbytes: int, pool: int, stream: int) -> None:
-    _pools[pool]
-    streams.stream(stream)
-    address[0] = allocations.allocate(nbytes)
+    address[0] = pools.allocate(nbytes, pool, stream)
 
 
 # --- streams and events -----------------------------------------------------------------------------------------------
@@ -917,7 +900,7 @@ def _(stream: int, number: Any) -> None:
 @export("cuStreamGetCtx", 9020, HANDLE, to(HANDLE))
 def _(stream: int, context: Any) -> None:
     streams.stream(stream)
-    context[0] = _stack()[-1] if _stack() else PRIMARY
+    context[0] = contexts.stack()[-1] if contexts.stack() else contexts.PRIMARY
 
 
 @export("cuStreamGetDevice", 12080, HANDLE, to(INT))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import re
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,20 @@ class Image:
     resources: Mapping[str, Resources] = field(default_factory=dict)
     source: tuple[str, str] = ("", "")
     addresses: Mapping[str, int] = field(default_factory=dict)
+
+
+_given = threading.local()
+_SOURCE = "kernel.cu"
+
+
+@contextlib.contextmanager
+def made_of(source: str) -> Iterator[None]:
+    """Say from what text the images were compiled that this thread loads meanwhile, for the lines in messages."""
+    _given.source = source
+    try:
+        yield
+    finally:
+        _given.source = ""
 
 
 def of_ptx(text: str) -> Image:

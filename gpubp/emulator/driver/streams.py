@@ -18,10 +18,11 @@ Work = Callable[[], None]
 
 @dataclass(eq=False)
 class Graph:
-    """Work in an order in which it may be done."""
+    """Work in an order in which it may be done; `kept` lives as long as the graph."""
 
     work: list[Work] = field(default_factory=list)
     nodes: list[object] = field(default_factory=list)
+    kept: list[object] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -134,6 +135,12 @@ def check_not_capturing(what: str, mode: int = CAPTURE_MODE_GLOBAL) -> None:
         if capture.mode != CAPTURE_MODE_RELAXED:
             capture.fault = capture.fault or f"{what} was called"
             raise DriverError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", f"{what} while a stream is capturing")
+
+
+def keep(thing: object) -> None:
+    """Keep something as long as the graphs of the captures that are going on."""
+    for capture in list(_capturing):
+        capture.graph.kept.append(thing)
 
 
 def synchronize(handle: int) -> None:
@@ -305,7 +312,7 @@ def destroy_graph(handle: int) -> None:
 def instantiate(handle: int) -> int:
     """Return the handle of an executable copy of a graph."""
     source = _graphs[handle]
-    return _executables.add(Graph(list(source.work), list(source.nodes)))
+    return _executables.add(Graph(list(source.work), list(source.nodes), list(source.kept)))
 
 
 def launch_graph(handle: int, stream_handle: int) -> None:
@@ -333,4 +340,4 @@ def destroy_executable(handle: int) -> None:
 def update_executable(handle: int, graph_handle: int) -> None:
     """Give an executable graph the work of another graph."""
     source, target = _graphs[graph_handle], _executables[handle]
-    target.work, target.nodes = list(source.work), list(source.nodes)
+    target.work, target.nodes, target.kept = list(source.work), list(source.nodes), list(source.kept)
