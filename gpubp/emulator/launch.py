@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -30,8 +31,13 @@ FEW_BYTES = 128
 """Bytes of registers of a lane up to which a wave has twice as many lanes."""
 _DEVICE = threading.RLock()
 """Held by each launch: there is one device, and its machines are shared."""
+os.register_at_fork(  # a fork in the midst of a launch would leave the device half way, and locked
+    before=_DEVICE.acquire, after_in_parent=_DEVICE.release, after_in_child=_DEVICE.release
+)
 _MACHINES = 64
 """Machines that are kept for the next launches of their kernels, over all kernels: enough for a training step."""
+listeners: list[Callable[[str, BaseException | None], None]] = []
+"""Called at the end of each launch with the kernel's name, and with the error if it did not run to its end."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +319,15 @@ def launch(
             _check_resident(kernel, grid, block, shared_bytes, arch)
         kernel.decoded().uses.workspace.begin(cooperative)
         usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
-        _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
+        fault: BaseException | None = None
+        try:
+            _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
+        except BaseException as error:
+            fault = error
+            raise
+        finally:
+            for listener in listeners:
+                listener(kernel.name, fault)
 
 
 def _check_resident(

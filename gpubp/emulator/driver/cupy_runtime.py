@@ -395,26 +395,26 @@ def malloc(size: int) -> int:
 def mallocManaged(size: int, flags: int = 1) -> int:
     """Return the address of new managed memory."""
     contexts.make_primary_current()
-    return allocations.allocate(size, allocations.MANAGED)
+    return allocations.allocate_managed(size, flags)
 
 
 @serve()
 def hostAlloc(size: int, flags: int) -> int:
     """Return the address of new pinned memory; 0 for no bytes."""
     contexts.make_primary_current()
-    return allocations.allocate(size, allocations.HOST) if size else 0
+    return allocations.allocate_host(size, flags) if size else 0
 
 
 @serve()
 def mallocAsync(size: int, stream: int) -> int:
     """Return the address of new memory of the device's pool."""
-    return pools.allocate(size, pools.current(), stream)
+    return pools.allocate(pools.current(), size, stream)
 
 
 @serve()
 def mallocFromPoolAsync(size: int, pool: int, stream: int) -> int:
     """Return the address of new memory of a pool."""
-    return pools.allocate(size, pool, stream)
+    return pools.allocate(pool, size, stream)
 
 
 @serve()
@@ -426,8 +426,7 @@ def free(ptr: int) -> None:
 @serve()
 def freeAsync(ptr: int, stream: int) -> None:
     """Free memory in a stream, whose work so far is done."""
-    streams.stream(stream)
-    allocations.free(ptr)
+    allocations.free_in(stream, ptr)
 
 
 @serve()
@@ -439,7 +438,7 @@ def freeHost(ptr: int) -> None:
 @serve()
 def hostRegister(ptr: int, size: int, flags: int) -> None:
     """Note memory of the host as page-locked."""
-    allocations.register(ptr, size)
+    allocations.register(ptr, size, flags)
 
 
 @serve()
@@ -604,7 +603,7 @@ def memPoolDestroy(pool: int) -> None:
 @serve()
 def memPoolTrimTo(pool: int, size: int) -> None:
     """Do nothing to a pool that there is: freed memory is given back at once."""
-    pools.pool(pool)
+    pools.attribute(pool, pools.USED)
 
 
 @serve()
@@ -682,7 +681,7 @@ def streamQuery(stream: int) -> int:
 @serve()
 def streamWaitEvent(stream: int, event: int, flags: int = 0) -> None:
     """Let a stream wait for an event."""
-    streams.wait_event(stream, event)
+    streams.wait_event(stream, event, flags)
 
 
 def _call_back(function: Callable[..., Any], *arguments: Any) -> None:
