@@ -10,10 +10,10 @@ and the thunk returns the value that tells Cython to look for one (`except? -1`,
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +37,12 @@ _KINDS = {
 }
 _TYPES = {OBJECT: "ptr", INT: "i32", UINT: "i32", LONG: "i64", ULONG: "i64", FLOAT: "float", STRUCT: "ptr"}
 """How LLVM calls them. A structure is written where the caller says: such functions only raise, and return that."""
-_SENTINELS = {INT: "-1", UINT: "0", LONG: "0", ULONG: "0", FLOAT: "0.0"}
+_SENTINELS = {OBJECT: "null", INT: "-1", UINT: "0", LONG: "0", ULONG: "0", FLOAT: "0.0", STRUCT: "%a0"}
 """What CuPy's functions of a kind return if they raise, apart from those that say otherwise."""
+
+
+_ended = ctypes.c_uint8(0)
+"""Set when Python ends: objects may be given back after all modules are gone, and there is nothing to do for it."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def replace(capsules: dict[str, Any], served: Mapping[str, Served], of: str) -> 
 
 _kept: list[object] = []
 """Code and functions whose addresses were given away."""
+weakref.finalize(replace, setattr, _ended, "value", 1)  # when Python ends; among finalizers the last one made goes first
 
 
 def _signature(capsules: Mapping[str, Any], name: str, served: Served, of: str) -> Signature:
@@ -156,9 +161,8 @@ def _new_capsule(address: int, name: str) -> Any:
 
 
 # --- machine code -----------------------------------------------------------------------------------------------------
-_ended = ctypes.c_uint8(0)
-"""Set when Python ends: objects may be released after all modules are gone, and nothing needs to be done any more."""
-atexit.register(setattr, _ended, "value", 1)
+_GIVES_BACK = re.compile("free|[dD]estroy|[uU]nregister")
+_LATE = ctypes.create_string_buffer(b"the virtual device is gone: Python is ending")
 
 _PYTHON = {
     "PyLong_FromLongLong": "ptr (i64)",
@@ -170,6 +174,7 @@ _PYTHON = {
     "Py_IncRef": "void (ptr)",
     "Py_DecRef": "void (ptr)",
     "PyErr_Occurred": "ptr ()",
+    "PyErr_SetString": "void (ptr, ptr)",
 }
 """What is used of Python's C API."""
 
@@ -251,7 +256,7 @@ def _emit(name: str, signature: Signature, served: Served) -> str:
         parameters.append("ptr %optional")
     given = () if signature.result == STRUCT else signature.arguments
     result = _TYPES[signature.result]
-    ended = {OBJECT: _pointer(id(None)), STRUCT: "%a0", FLOAT: "0.0"}.get(signature.result, "0")
+    sentinel = served.sentinel or _SENTINELS[signature.result]
     lines = [
         f"define {result} @{name}({', '.join(parameters)}) {{",
         "entry:",
@@ -260,8 +265,7 @@ def _emit(name: str, signature: Signature, served: Served) -> str:
         "%over = icmp ne i8 %flag, 0",
         "br i1 %over, label %ended, label %begin",
         "ended:",
-        *([_call("Py_IncRef", ended)] if signature.result == OBJECT else []),
-        f"ret {result} {ended}",
+        *_ended_result(name, signature.result, sentinel),
         "begin:",
     ]
     for i, kind in enumerate(given):
@@ -288,8 +292,16 @@ def _emit(name: str, signature: Signature, served: Served) -> str:
         ]
         count = "%count"
     lines.append(f"%found = call ptr @invoke(ptr {_pointer(id(served.function))}, ptr %arguments, i64 {count})")
-    lines += _from_python(signature.result, served.sentinel or _SENTINELS.get(signature.result, ""))
+    lines += _from_python(signature.result, sentinel)
     return "\n".join([*lines, "}"])
+
+
+def _ended_result(name: str, kind: str, sentinel: str) -> list[str]:
+    """Return the instructions of a call after Python has ended: nothing is done, or an error is set."""
+    if kind == OBJECT and _GIVES_BACK.search(name):
+        return [_call("Py_IncRef", _pointer(id(None))), f"ret ptr {_pointer(id(None))}"]
+    text = _pointer(ctypes.addressof(_LATE))
+    return [_call("PyErr_SetString", _pointer(id(RuntimeError)), text), f"ret {_TYPES[kind]} {sentinel}"]
 
 
 def _from_python(kind: str, sentinel: str) -> list[str]:

@@ -46,6 +46,8 @@ class Image:
 
 _given = threading.local()
 _SOURCE = "kernel.cu"
+_CUPY_FILE = re.compile(r'^(\s*\.file\s+\d+ )"(?:[^"]*/)?[0-9a-f]{40}\.cubin\.cu"', re.MULTILINE)
+"""The file that CuPy writes a source to, for NVRTC: its name is a hash, and it is gone."""
 
 
 @contextlib.contextmanager
@@ -77,7 +79,10 @@ def of_ptx(text: str) -> Image:
             "CUDA_ERROR_NO_BINARY_FOR_GPU",
             f"the module was built for sm_{target}{match[2]} and cannot be loaded on {current_arch()}",
         )
-    return Image(text, target, match[2])
+    source = getattr(_given, "source", "")
+    if not source:
+        return Image(text, target, match[2])
+    return Image(_CUPY_FILE.sub(rf'\1"{_SOURCE}"', text), target, match[2], source=(_SOURCE, source))
 
 
 def of_bytes(data: bytes) -> Image:
