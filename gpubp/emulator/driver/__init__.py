@@ -12,12 +12,13 @@ def install() -> None:
     Raises:
         EmulatorError: a driver is loaded already, or the system cannot load this one.
     """
-    from gpubp.emulator.driver import functions, library, lines, linkers, messages  # noqa: F401 - they note themselves
+    from gpubp.emulator.driver import cupy, functions, library, lines, linkers, messages  # noqa: F401 - noted as loaded
 
     library.load()
     linkers.install()
     lines.install()
     messages.install()
+    cupy.install()
 
 
 def is_installed() -> bool:
