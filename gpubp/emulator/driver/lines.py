@@ -8,11 +8,22 @@ from types import ModuleType
 from typing import Any
 
 from gpubp.emulator.driver.imports import after_import
+from gpubp.emulator.numba.lines import line_of, location_of
 
 
 def install() -> None:
     """Let numba-cuda compile each function with its lines, as with `lineinfo=True`, which changes no instruction."""
+    after_import("numba.cuda.lowering", _name_lines)
+    after_import("numba.cuda.debuginfo", _name_files)
     after_import("numba.cuda.dispatcher", _ask_for_lines)
+
+
+def _name_lines(module: ModuleType) -> None:
+    module.Lower._adjust_line_if_prologue = line_of
+
+
+def _name_files(module: ModuleType) -> None:
+    module.DIBuilder._di_location = location_of
 
 
 def _ask_for_lines(module: ModuleType) -> None:

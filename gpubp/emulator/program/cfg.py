@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 
 from gpubp.emulator.errors import EmulatorError, PTXSyntaxError, UnsupportedInstruction
 from gpubp.emulator.program.inlining import Call, Section, inline
-from gpubp.emulator.program.names import kernel_name
 from gpubp.emulator.program.ptx import Function, Instruction, Module, Symbol, Variable
 
 EXIT = -1
@@ -70,9 +69,7 @@ def build(module: Module, kernel: Function) -> Program:
     ordered = [blocks[old] for old in order]
     for block in ordered:
         block.successors = tuple(position[successor] for successor in block.successors)
-    return Program(
-        kernel_name(kernel.name), ordered, flat.registers, kernel.parameters, flat.variables, sections, entry
-    )
+    return Program(kernel.label, ordered, flat.registers, kernel.parameters, flat.variables, sections, entry)
 
 
 def ends_block(instruction: Instruction) -> bool:
