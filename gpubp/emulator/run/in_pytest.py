@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 from gpubp.emulator import driver
-from gpubp.emulator.chip import DEFAULT_ARCH, current_arch, use
+from gpubp.emulator.chip import current_arch, use
 from gpubp.emulator.errors import EmulatorError
 from gpubp.emulator.observe import observers
 from gpubp.emulator.observe.findings import GRADES
@@ -37,31 +38,37 @@ def begin(
     try:
         if fail_at not in (None, *GRADES):
             raise unknown_name("--gpubp-fail-at", fail_at, GRADES)
-        use(arch or DEFAULT_ARCH)
-        if races or uninitialised or order is not None:
-            # It ends with the process.
-            observers.observe(
-                races, uninitialised, suppressions=suppressions, order=None if order is None else int(order)
-            ).__enter__()
-        driver.install()
+        use(arch or current_arch())
+        seed = None if order is None else int(order)
+        with contextlib.ExitStack() as context:
+            if races or uninitialised or order is not None:
+                context.enter_context(observers.observe(races, uninitialised, suppressions=suppressions, order=seed))
+            driver.install()
+            whole_run = context.pop_all()
     except (ArgumentError, EmulatorError, OSError, ValueError) as error:
         raise pytest.UsageError(f"gpubp: {error}") from None
     wanted = [name for name, chosen in (("races", races), ("uninitialised memory", uninitialised)) if chosen]
-    return Watch(fail_at or "error", " and ".join(wanted))
+    return Watch(whole_run, fail_at or "error", " and ".join(wanted))
 
 
 class Watch:
     """Fails tests, and the collection of modules, by what their launches did wrong.
 
     Args:
+        context: ends the observation.
         fail_at: the least grade of a finding that fails a test.
         wanted: what is looked for, as the header of pytest's output names it.
     """
 
-    def __init__(self, fail_at: str, wanted: str) -> None:
+    def __init__(self, context: contextlib.ExitStack, fail_at: str, wanted: str) -> None:
+        self._context = context
         self._observer = observers.current()
         self._fail_at = fail_at
         self._wanted = wanted
+
+    def pytest_unconfigure(self) -> None:
+        """End the observation."""
+        self._context.close()
 
     def pytest_report_header(self) -> str:
         """Return what pytest's output says of the device."""
