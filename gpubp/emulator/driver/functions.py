@@ -1005,9 +1005,8 @@ def _context_of(stream: int, context: Any) -> None:
 @export("cuStreamGetCtx_v2", 12050, HANDLE, POINTER, POINTER)
 def _(stream: int, context: int, green: int) -> None:
     """No stream belongs to a green context here."""
+    _context_of(stream, ctypes.pointer(HANDLE.from_address(_required(context, "pCtx"))))
     _write(green, HANDLE, 0)
-    if context:
-        _context_of(stream, ctypes.pointer(HANDLE.from_address(context)))
 
 
 @export("cuStreamGetDevice", 12080, HANDLE, to(INT))
