@@ -27,6 +27,8 @@ def get(name: str = "auto", device: str | None = None) -> Backend:
     "auto" is `cupy` on a GPU that has run a tiny kernel, else `numba` likewise, else `numpy`; never the emulated
     device.
 
+    Device "virtual" gives this process a driver library of its own, for good.
+
     Raises:
         ArgumentError: the name is unknown, or the backend does not run on such a device.
         BackendError: the backend cannot run, with what is missing and how to install it. Nothing else is taken in its
@@ -42,6 +44,8 @@ def get(name: str = "auto", device: str | None = None) -> Backend:
     device = device or devices[0]
     if device not in devices:
         raise ArgumentError("device", device, f"one of {', '.join(devices)} with backend {name!r}")
+    if device == "virtual":
+        detection.use_virtual_device()
     found = detection.probe(name, device)
     if not found.works:
         without = "; without a GPU there is device 'emulator'" if device == "gpu" else ""

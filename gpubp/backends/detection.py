@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import json
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from gpubp.errors import CacheError, shown
+from gpubp.errors import BackendError, CacheError, shown
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -131,8 +133,21 @@ def _probe_emulated_numba() -> str:
     return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
 
 
-def _probe_virtual(probe: Callable[[], str]) -> str:
-    """Give this process the virtual device's driver, then do what is done for a GPU."""
+def use_virtual_device() -> None:
+    """Give this process the virtual device's driver library, for good.
+
+    Raises:
+        BackendError: what runs it is missing, or the process has a driver already.
+    """
+    try:
+        _install_virtual_device()
+    except _Missing as missing:
+        raise BackendError(str(Availability("", "virtual", False, missing.detail, missing.remedy))) from missing
+    driver.cache_clear()
+    probe.cache_clear()
+
+
+def _install_virtual_device() -> None:
     _import("numba", "what runs the emulated device", INSTALL_EMULATOR)
     _require_unset("DISABLE_JIT")
     virtual = _import("gpubp.emulator.driver", VIRTUAL, INSTALL_EMULATOR)
@@ -140,8 +155,25 @@ def _probe_virtual(probe: Callable[[], str]) -> str:
         virtual.install()
     except RuntimeError as error:
         raise _Missing(str(error), "") from error
-    driver.cache_clear()
-    return f"{VIRTUAL}: {probe()}"
+
+
+def _probe_virtual(backend: str) -> str:
+    """Do what is done for a GPU, in a process that has the virtual device: this one, if it has it already."""
+    virtual = sys.modules.get("gpubp.emulator.driver")
+    if virtual is not None and virtual.is_installed():
+        return f"{VIRTUAL}: {_PROBES[backend, 'gpu']()}"
+    code = (
+        "import dataclasses, json\nfrom gpubp.backends import detection\ndetection.use_virtual_device()\n"
+        f"print(json.dumps(dataclasses.asdict(detection.probe({backend!r}, 'virtual'))))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    try:
+        found = Availability(**json.loads(ended.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        raise _Missing(f"{VIRTUAL} does not start ({_last_line(ended.stderr)})", INSTALL_EMULATOR) from None
+    if not found.works:
+        raise _Missing(found.detail, found.remedy)
+    return found.detail
 
 
 def _probe_cupy() -> str:
@@ -204,8 +236,8 @@ _PROBES: dict[tuple[str, str], Callable[[], str]] = {
     ("numba", "gpu"): _probe_numba,
     ("cupy", "emulator"): _probe_emulated_cupy,
     ("numba", "emulator"): _probe_emulated_numba,
-    ("cupy", "virtual"): functools.partial(_probe_virtual, _probe_cupy),
-    ("numba", "virtual"): functools.partial(_probe_virtual, _probe_numba),
+    ("cupy", "virtual"): functools.partial(_probe_virtual, "cupy"),
+    ("numba", "virtual"): functools.partial(_probe_virtual, "numba"),
 }
 
 
@@ -292,6 +324,10 @@ def _run_tiny_kernel(run: Callable[[], bool], device: str, remedy: str) -> None:
     if not right:
         what_to_do = remedy if device == EMULATED else "see what nvidia-smi says"
         raise _Missing(f"a tiny kernel gives wrong results on {device}", what_to_do)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else "it said nothing"
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp.backends import arguments
 from gpubp.backends.arguments import ArgumentChecker
@@ -15,7 +16,7 @@ RELU = activations.get("relu")
 
 @pytest.fixture(params=[CupyBackend, NumbaBackend], ids=lambda kind: kind.name)
 def backend(request):
-    return request.param("emulator")
+    return request.param(DEVICE)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_strides_and_overlap_are_facts(backend):
 
 
 def test_facts_that_are_set_in_place_are_new():
-    backend = CupyBackend("emulator")
+    backend = CupyBackend(DEVICE)
     given = forward(backend)
     backend.dense_forward(*given)
     given[1].shape, given[1].strides = (3, 5), (20, 4)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
@@ -30,8 +31,8 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda chosen: chosen["name"])
 def test_replays_equal_steps(optimizer):
-    plain, plain_feed = make("cupy", "emulator", optimizer)
-    captured, captured_feed = make("cupy", "emulator", optimizer)
+    plain, plain_feed = make("cupy", DEVICE, optimizer)
+    captured, captured_feed = make("cupy", DEVICE, optimizer)
     before = captured.state()
     whole = captured.capture(captured_feed, BATCH)
     ragged = captured.capture(captured_feed, ROWS % BATCH)
@@ -47,7 +48,7 @@ def test_replays_equal_steps(optimizer):
 
 
 def test_a_captured_step_refuses_what_it_was_not_made_for():
-    trainer, feed = make("cupy", "emulator")
+    trainer, feed = make("cupy", DEVICE)
     step = trainer.capture(feed, BATCH)
     with pytest.raises(ArgumentError, match="rows"):
         step(ROWS - BATCH + 1)
@@ -76,7 +77,7 @@ def test_a_run_that_replays_equals_one_that_does_not(precision):
     scaling = None if precision is None else LossScaling(2.0**18, 3)  # too large at first, and again and again
     ends = []
     for captures in (False, True):
-        backend = CupyBackend("emulator")
+        backend = CupyBackend(DEVICE)
         backend.captures = captures
         net = Network(
             [5, 4, 3], hidden_activation="tanh", backend=backend, precision=precision, loss_scaling=scaling, seed=1

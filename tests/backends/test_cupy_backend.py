@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp import emulator
 from gpubp.backends.cupy_backend import CupyBackend
@@ -28,7 +29,7 @@ NUMPY = NumpyBackend()
 
 @pytest.fixture(scope="module")
 def backend():
-    return CupyBackend("emulator")
+    return CupyBackend(DEVICE)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp import Network, Trainer, backends
 from gpubp.data import Scaler, load
@@ -35,7 +36,7 @@ def train(digits, backend, steps, optimizer, **settings):
 )
 def test_the_digits_are_learnt(digits, backend):
     one_epoch = len(digits[0]) // BATCH
-    emulated = backends.get(backend, "emulator")
+    emulated = backends.get(backend, DEVICE)
     net = train(digits, emulated, one_epoch, {"name": "nesterov", "learning_rate": 0.1})
     _, _, x, y = digits
     # in batches of the size trained with: another one would get other tiles, which take Numba seconds to compile
@@ -56,7 +57,7 @@ def test_the_digits_are_learnt(digits, backend):
     ],
 )
 def test_the_weights_follow_the_reference(digits, backend, dtype, variant, tolerance):
-    emulated = backends.get(backend, "emulator")
+    emulated = backends.get(backend, DEVICE)
     emulated.variant = variant
     sgd = {"name": "sgd", "learning_rate": 0.01}
     expected = train(digits, "numpy", 20, sgd, dtype=dtype).weights()

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
@@ -21,7 +22,7 @@ NUMPY = NumpyBackend().for_precision("bf16")
 
 @pytest.fixture(scope="module")
 def backend():
-    return CupyBackend("emulator")
+    return CupyBackend(DEVICE)
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def digits():
 def train(digits, backend, steps, **settings):
     """A [64, 32, 10] network after so many steps on the digits, the same batches for every backend and precision."""
     x, y, _, _ = digits
-    device = "emulator" if backend == "cupy" else None
+    device = DEVICE if backend == "cupy" else None
     net = Network([64, 32, 10], backend=backend, device=device, **settings)
     trainer = Trainer(net, {"name": "nesterov", "learning_rate": 0.1})
     feed = trainer.feed(x, y)
@@ -229,7 +230,7 @@ def test_the_weights_follow_the_reference(digits, precision, tolerance):
 
 
 def small(**options):
-    net = Network([5, 4, 3], hidden_activation="tanh", backend="cupy", device="emulator", **options)
+    net = Network([5, 4, 3], hidden_activation="tanh", backend="cupy", device=DEVICE, **options)
     return Trainer(net, "adam")
 
 

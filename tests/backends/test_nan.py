@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp import backends
 from gpubp.backends.numpy_backend import NumpyBackend
@@ -82,13 +83,13 @@ def outputs(backend, case, problem, arrays):
 
 @pytest.fixture(scope="module", params=["cupy", "numba"])
 def backend(request):
-    return backends.get(request.param, "emulator")
+    return backends.get(request.param, DEVICE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", list(mixed()), ids=lambda each: f"{each.primitive}-{each.dtype}-{each.option}")
 def test_nan_goes_through_mixed_precision_as_in_numpy(case):
-    check(backends.get("cupy", "emulator"), case)
+    check(backends.get("cupy", DEVICE), case)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numba.cuda
 import numpy as np
 import pytest
+from devices import DEVICE
 from numba.cuda.dispatcher import CUDACacheImpl
 
 import gpubp.emulator as cp
@@ -26,7 +27,7 @@ SPLIT = Plan("pipelined", "float32", 16, 16, 32, 2, 2, 2, split_k=2)
 
 @pytest.fixture(scope="module")
 def backend():
-    return NumbaBackend("emulator")
+    return NumbaBackend(DEVICE)
 
 
 def normal(*shape, dtype="float32"):

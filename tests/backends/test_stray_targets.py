@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import DEVICE
 
 from gpubp import backends
 from gpubp.errors import ArgumentError
@@ -9,7 +10,7 @@ from gpubp.nn.losses import BinaryCrossEntropy, SoftmaxCrossEntropy
 from gpubp.nn.network import Network
 from gpubp.nn.trainer import Trainer
 
-PLACES = [("numpy", "cpu"), ("cupy", "emulator"), ("numba", "emulator")]
+PLACES = [("numpy", "cpu"), ("cupy", DEVICE), ("numba", DEVICE)]
 X = np.random.default_rng(0).normal(size=(4, 3))
 LABELS = np.array([0, 1, 2, 1])
 STRAY = {
@@ -59,7 +60,7 @@ def test_on_the_device_they_make_loss_and_weights_nan(place, kind):
 
 @pytest.mark.slow
 def test_with_loss_scaling_such_a_step_is_skipped_and_its_loss_is_nan():
-    made = trainer(("cupy", "emulator"), SoftmaxCrossEntropy, precision="float16")
+    made = trainer(("cupy", DEVICE), SoftmaxCrossEntropy, precision="float16")
     before = made.network.weights()
     made.step(X, made.network.backend.asarray(strayed(LABELS, 7), "int64"))
     assert np.isnan(made.last_loss())

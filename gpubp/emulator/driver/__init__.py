@@ -12,10 +12,19 @@ def install() -> None:
     Raises:
         EmulatorError: a driver is loaded already, or the system cannot load this one.
     """
-    from gpubp.emulator.driver import functions, library, linkers  # noqa: F401 - the functions note themselves
+    from gpubp.emulator.driver import functions, library, lines, linkers, messages  # noqa: F401 - functions note themselves
 
     library.load()
     linkers.install()
+    lines.install()
+    messages.install()
 
 
-__all__ = ["install"]
+def is_installed() -> bool:
+    """Return True if this process has the virtual device."""
+    from gpubp.emulator.driver import library
+
+    return library.is_loaded()
+
+
+__all__ = ["install", "is_installed"]

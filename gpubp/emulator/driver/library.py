@@ -43,6 +43,11 @@ def load() -> None:
     weakref.finalize(library, _end, slots, address(elf.STUB))
 
 
+def is_loaded() -> bool:
+    """Return True if the library is there."""
+    return bool(_loaded)
+
+
 def _has_driver() -> bool:
     try:
         ctypes.CDLL(SONAME, mode=os.RTLD_NOLOAD)

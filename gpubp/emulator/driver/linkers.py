@@ -1,4 +1,7 @@
-"""Packages that link PTX by nvJitLink, which makes machine code of it, are led to the driver's linker: it keeps PTX."""
+"""What numba-cuda and cuda.core must be told, so that they find the virtual driver and give it PTX.
+
+They link PTX by nvJitLink, which makes machine code of it, unless that is missing: then by the driver, which keeps PTX.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ def install() -> None:
     """Let numba-cuda and cuda.core take the driver's cuLink functions, as where nvJitLink is missing."""
     after_import("cuda.bindings._internal.nvjitlink", _hide)
     after_import("cuda.core._linker", _decide)
+    after_import("numba.cuda.cudadrv.driver", _look_again)
 
 
 def _hide(module: ModuleType) -> None:
@@ -26,3 +30,9 @@ def _decide(module: ModuleType) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             decide()
+
+
+def _look_again(module: ModuleType) -> None:
+    """Let a numba-cuda that was imported before, and found no driver, look for one again."""
+    if module.driver.initialization_error is not None:
+        module.driver.__init__()

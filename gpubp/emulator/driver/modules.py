@@ -186,7 +186,7 @@ def set_attribute(handle: int, number: int, value: int) -> None:
         if not 0 <= value <= limit:
             raise DriverError(
                 "CUDA_ERROR_INVALID_VALUE",
-                f"kernel {found.kernel.name}: {value} bytes of dynamic shared memory; on {current_arch()} it may have "
+                f"kernel {found.kernel.label}: {value} bytes of dynamic shared memory; on {current_arch()} it may have "
                 f"{limit}",
             )
         found.dynamic_limit = value
@@ -238,7 +238,7 @@ def run(
         if shared_bytes > allowed:
             raise DriverError(
                 "CUDA_ERROR_INVALID_VALUE",
-                f"kernel {found.kernel.name}: {shared_bytes} bytes of dynamic shared memory; it may have {allowed}: "
+                f"kernel {found.kernel.label}: {shared_bytes} bytes of dynamic shared memory; it may have {allowed}: "
                 "set CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
             )
         if cooperative:

@@ -118,10 +118,13 @@ def remember(error: DriverError) -> None:
     _last.error = error
 
 
+def message_of(number: int) -> str:
+    """Return the whole message of this thread's last error, "" if that had another result."""
+    error: DriverError | None = getattr(_last, "error", None)
+    return "" if error is None or error.number != number else error.message
+
+
 def explain(number: int) -> str:
     """Return what is said of a result: of the last error of this thread, the whole message."""
-    known = RESULTS[NAMES[number]][1]
-    error: DriverError | None = getattr(_last, "error", None)
-    if error is None or error.number != number or not error.message:
-        return known
-    return f"{known}: {error.message}"
+    known, message = RESULTS[NAMES[number]][1], message_of(number)
+    return f"{known}: {message}" if message else known
