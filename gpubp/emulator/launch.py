@@ -328,7 +328,7 @@ def launch(
             raise
         finally:
             for listener in listeners:
-                listener(kernel.name, fault)
+                listener(kernel.label, fault)
 
 
 def check_resident(

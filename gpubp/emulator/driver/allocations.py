@@ -245,15 +245,16 @@ def _place(address: int, nbytes: int, name: str) -> int:
     return address
 
 
-def _is_device(address: int) -> bool:
+def is_device(address: int) -> bool:
+    """Return True if kernels can reach an address."""
     return ARENA_BASE <= address < ARENA_BASE + MEMORY.capacity
 
 
 def _copy_now(target: int, source: int, nbytes: int) -> None:
     ctypes.memmove(_place(target, nbytes, "dst"), _place(source, nbytes, "src"), nbytes)
-    if _is_device(source):
+    if is_device(source):
         MEMORY.mark_read(source, nbytes)
-    if _is_device(target):
+    if is_device(target):
         MEMORY.mark_written(target, nbytes)
 
 
@@ -263,7 +264,7 @@ def check_device(address: int, name: str) -> None:
     Raises:
         DriverError: CUDA_ERROR_INVALID_VALUE: it is none.
     """
-    if not _is_device(address) and not any(start <= address < start + n for start, n in _registered.items()):
+    if not is_device(address) and not any(start <= address < start + n for start, n in _registered.items()):
         raise DriverError(
             "CUDA_ERROR_INVALID_VALUE", f"{name} is {address:#x}: it is no address of the device's memory"
         )

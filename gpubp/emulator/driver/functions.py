@@ -36,7 +36,9 @@ from gpubp.emulator.driver.calls import (
     is_known,
     to,
 )
-from gpubp.emulator.driver.handles import Handles
+from gpubp.emulator.driver.contexts import CONTEXTS as _contexts
+from gpubp.emulator.driver.contexts import PRIMARY
+from gpubp.emulator.driver.contexts import stack as _stack
 from gpubp.emulator.driver.results import DriverError
 from gpubp.emulator.limits import current as current_limits
 from gpubp.emulator.limits import limits as set_limits
@@ -205,17 +207,7 @@ def _(can: Any, device: int, peer: int) -> None:
 
 
 # --- contexts ---------------------------------------------------------------------------------------------------------
-_contexts: Handles[int] = Handles("context", "CUDA_ERROR_INVALID_CONTEXT")
-"""The flags of each."""
-PRIMARY = _contexts.add(0)
 _primary = {"retained": 0, "flags": 0}
-_thread_state = threading.local()
-
-
-def _stack() -> list[int]:
-    if not hasattr(_thread_state, "stack"):
-        _thread_state.stack = []
-    return _thread_state.stack
 
 
 def _current() -> int:

@@ -1,7 +1,9 @@
-"""Source lines in what numba-cuda compiles, so that the emulator can name them."""
+"""Source lines for the kernels of numba-cuda, which leaves them out unless a program asks: messages name them."""
 
 from __future__ import annotations
 
+import linecache
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +12,7 @@ from gpubp.emulator.numba.lines import line_of, location_of
 
 
 def install() -> None:
-    """Let numba-cuda compile every kernel with its lines, as with `jit(lineinfo=True)`."""
+    """Let numba-cuda compile each function with its lines, as with `lineinfo=True`, which changes no instruction."""
     after_import("numba.cuda.lowering", _name_lines)
     after_import("numba.cuda.debuginfo", _name_files)
     after_import("numba.cuda.dispatcher", _ask_for_lines)
@@ -27,9 +29,12 @@ def _name_files(module: ModuleType) -> None:
 def _ask_for_lines(module: ModuleType) -> None:
     plain = module.CUDADispatcher.__init__
 
-    def __init__(self: Any, py_func: Any, targetoptions: dict[str, Any], *arguments: Any, **options: Any) -> None:
-        if not targetoptions.get("debug"):  # which has the lines too, and excludes this
+    def __init__(
+        self: Any, py_func: Callable[..., Any], targetoptions: dict[str, Any], *others: Any, **more: Any
+    ) -> None:
+        # Numba warns of functions whose file is not there; with `debug` there are lines anyway.
+        if not targetoptions.get("debug") and linecache.getline(py_func.__code__.co_filename, 1):
             targetoptions = {**targetoptions, "lineinfo": True}
-        plain(self, py_func, targetoptions, *arguments, **options)
+        plain(self, py_func, targetoptions, *others, **more)
 
     module.CUDADispatcher.__init__ = __init__

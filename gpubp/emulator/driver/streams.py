@@ -24,10 +24,11 @@ Work = Callable[[], None]
 
 @dataclass(eq=False)
 class Graph:
-    """Work in an order in which it may be done."""
+    """Work in an order in which it may be done; `kept` lives as long as the graph."""
 
     work: list[Work] = field(default_factory=list)
     nodes: list[object] = field(default_factory=list)
+    kept: list[object] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -204,6 +205,12 @@ def exchange_mode(mode: int) -> int:
 def _check_mode(mode: int) -> None:
     if mode not in (CAPTURE_MODE_GLOBAL, CAPTURE_MODE_THREAD_LOCAL, CAPTURE_MODE_RELAXED):
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"mode is {mode}: it must be 0, 1 or 2")
+
+
+def keep(thing: object) -> None:
+    """Keep something as long as the graphs of the captures that are going on."""
+    for capture in list(_capturing):
+        capture.graph.kept.append(thing)
 
 
 def synchronize(handle: int) -> None:
@@ -424,7 +431,7 @@ def instantiate(handle: int, flags: int = 0) -> int:
     """Return the handle of an executable copy of a graph."""
     source = _graphs[handle]
     _check_instantiation(flags)
-    return _executables.add(Graph(list(source.work), list(source.nodes)))
+    return _executables.add(Graph(list(source.work), list(source.nodes), list(source.kept)))
 
 
 _INSTANTIATE_FLAGS, _DEVICE_LAUNCH = 0b1111, 4
@@ -472,4 +479,4 @@ def update_executable(handle: int, graph_handle: int) -> None:
             "CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE",
             f"hGraph has {len(source.work)} nodes, and hGraphExec {len(target.work)}",
         )
-    target.work, target.nodes = list(source.work), list(source.nodes)
+    target.work, target.nodes, target.kept = list(source.work), list(source.nodes), list(source.kept)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpubp.emulator.errors import PTXSyntaxError
+from gpubp.emulator.program.names import kernel_name
 
 TYPE_BYTES = {
     **{kind + bits: int(bits) // 8 for kind in "bus" for bits in ("8", "16", "32", "64")},
@@ -198,30 +199,11 @@ class Function:
     @property
     def label(self) -> str:
         """Return what messages call it: of a function of Numba its name in Python, without the types."""
-        return plain_name(self.name)
+        return kernel_name(self.name)
 
     @property
     def signature(self) -> Signature:
         return Signature(tuple(p.nbytes for p in self.parameters), tuple(r.nbytes for r in self.returns))
-
-
-_OF_NUMBA = re.compile(r"B\d+v\d+")
-"""What follows the names in a name that Numba has mangled: an ABI tag with the function's number."""
-
-
-def plain_name(name: str) -> str:
-    """Return the name in Python of a function that Numba has mangled: "rev" for "_ZN8__main__3revB2v1…"; else the name.
-
-    A nested name is, as in the Itanium C++ ABI, a series of identifiers, each behind its length.
-    """
-    if not name.startswith("_ZN"):
-        return name
-    at, found = 3, name
-    while (match := re.compile(r"\d+").match(name, at)) is not None:
-        start = match.end()
-        at = start + int(match[0])
-        found = name[start:at]
-    return found if _OF_NUMBA.match(name, at) else name
 
 
 @dataclass

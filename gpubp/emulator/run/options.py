@@ -37,7 +37,11 @@ class Options:
     def environment(self, home: str) -> dict[str, str]:
         """Return the variables for the program's process; `home` is the folder of the sitecustomize."""
         path = os.environ.get("PYTHONPATH")
-        return {VARIABLE: json.dumps(asdict(self)), "PYTHONPATH": f"{home}{os.pathsep}{path}" if path else home}
+        return {
+            VARIABLE: json.dumps(asdict(self)),
+            "PYTHONPATH": f"{home}{os.pathsep}{path}" if path else home,
+            "CUPY_COMPILE_WITH_PTX": "1",  # else CuPy gives machine code
+        }
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Options:

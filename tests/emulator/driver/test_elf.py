@@ -57,6 +57,16 @@ def test_the_stub_returns_that_the_driver_is_gone(library):
     assert library.function_3(1, 2, 3) == elf.ENDED == 4
 
 
+def test_the_stubs_for_what_is_given_back_and_for_the_names_of_errors(library):
+    slots = (ctypes.c_uint64 * len(NAMES)).in_dll(library, elf.SLOTS)
+    slots[4] = ctypes.cast(getattr(library, elf.DONE), ctypes.c_void_p).value
+    assert library.function_4(1, 2, 3) == 0
+    slots[5] = ctypes.cast(getattr(library, elf.NAMED), ctypes.c_void_p).value
+    text = ctypes.c_char_p(b"nothing yet")
+    assert library.function_5(4, ctypes.byref(text)) == 0
+    assert text.value == b"CUDA_ERROR_DEINITIALIZED"
+
+
 def test_a_name_that_the_library_lacks(library):
     with pytest.raises(AttributeError, match="function_300"):
         library.function_300  # noqa: B018
@@ -121,6 +131,11 @@ def test_the_trampolines_of_aarch64():
     move, ret = struct.unpack_from("<2I", file, symbols[elf.STUB])
     assert (move >> 23, move >> 21 & 3, move >> 5 & 0xFFFF, move & 31) == (0b010100101, 0, elf.ENDED, 0)  # movz w0
     assert ret == 0xD65F03C0
+    adr, store, move, ret = struct.unpack_from("<4I", file, symbols[elf.NAMED])
+    assert (adr >> 31, adr >> 24 & 0x1F, adr & 31) == (0, 0b10000, 2)  # adr x2
+    assert file[symbols[elf.NAMED] + ((adr >> 5 & 0x7FFFF) << 2 | adr >> 29 & 3) :].startswith(elf.NAME)
+    assert (store >> 22, store >> 10 & 0xFFF, store >> 5 & 31, store & 31) == (0b1111100100, 0, 1, 2)  # str x2, [x1]
+    assert (move, ret) == (0x52800000, 0xD65F03C0)
 
 
 @pytest.mark.parametrize(

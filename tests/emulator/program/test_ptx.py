@@ -15,7 +15,6 @@ from gpubp.emulator.program.ptx import (
     Special,
     Symbol,
     Vector,
-    plain_name,
 )
 
 
@@ -188,18 +187,3 @@ def test_parameters_and_performance_directives():
 def test_what_is_not_understood_raises(body):
     with pytest.raises(PTXSyntaxError, match="PTX line"):
         parse_body(body)
-
-
-@pytest.mark.parametrize(
-    ("name", "plain"),
-    [
-        ("_ZN8__main__3revB2v1B92cw51cXTLSUwv1sDUaKthqaNgoKmjgE5ArrayIfLi1E1C7mutable7alignedE", "rev"),
-        ("_ZN6module5Outer12_3clocals_3e5innerB3v12B2cwE", "inner"),
-        ("_ZN3abc6kernelEPf", "_ZN3abc6kernelEPf"),  # a C++ function in a namespace
-        ("_Z4axpyIfEvPT_", "_Z4axpyIfEvPT_"),
-        ("saxpy", "saxpy"),
-        ("_ZN", "_ZN"),
-    ],
-)
-def test_a_function_of_numba_is_called_by_its_name_in_python(name, plain):
-    assert plain_name(name) == plain
