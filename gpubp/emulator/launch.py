@@ -317,7 +317,7 @@ def launch(
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
         if cooperative:
-            _check_resident(kernel, grid, block, shared_bytes, arch)
+            check_resident(kernel, grid, block, shared_bytes, arch)
         kernel.decoded().uses.workspace.begin(cooperative)
         usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
         try:
@@ -333,9 +333,10 @@ def _tell(kernel: Kernel, error: BaseException | None = None) -> None:
         listener(kernel.label, error)
 
 
-def _check_resident(
+def check_resident(
     kernel: Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int, arch: str
 ) -> None:
+    """Raise LaunchError if the chip cannot hold all blocks of a cooperative launch at once."""
     total, held = math.prod(grid), resident_blocks(kernel, block, shared_bytes, arch)
     if total > held:
         raise LaunchError(
