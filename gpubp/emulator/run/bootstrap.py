@@ -6,7 +6,7 @@ else can ask for one. So a program's environment variables are set by then, and 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -60,9 +60,7 @@ def begin() -> None:
     sys.meta_path.remove(_finder)
     if not os.environ.get("GPUBP_EMULATOR"):
         return
-    try:
-        import gpubp  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("gpubp") is None:
         print(f"gpubp is not installed for {sys.executable}: it has no virtual device", file=sys.stderr)
         return
     try:
