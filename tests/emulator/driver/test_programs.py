@@ -2,7 +2,7 @@
 
 Each is a file of `programs/` that checks its own result. Where a line ends in `planted: X`, a mistake takes its place:
 the line X. Where one ends in `found`, it is the line that the mistake is reported at; `found in K` names the kernel
-alone, as the lines of what CuPy generates are no lines of the program.
+alone, as the lines of what CuPy and Numba generate are no lines of the program.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "programs"
-USUAL = ("numba_reduction", "cupy_template", "numba_and_cupy", "cuda_core_program")
+USUAL = ("numba_reduction", "numba_and_cupy", "cuda_core_program")
 """Those that run in every test run; each takes seconds of the CPU."""
 WITHOUT_MEMORY = ("numba_vectorize", "numba_reduce")
 """Programs whose functions see no memory: they can neither race nor overrun."""
@@ -27,7 +27,7 @@ def names():
     """Return the names of the programs, as parameters that run when they should."""
     known = sorted(path.stem for path in FOLDER.glob("*.py"))
     assert set(USUAL) <= set(known)
-    return [pytest.param(name, marks=[] if name in USUAL else pytest.mark.exhaustive) for name in known]
+    return [pytest.param(name, marks=pytest.mark.slow if name in USUAL else pytest.mark.exhaustive) for name in known]
 
 
 def run(path: Path, *options: str) -> subprocess.CompletedProcess:

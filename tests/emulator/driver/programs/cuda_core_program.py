@@ -12,7 +12,7 @@ template <typename T> __global__ void saxpy(T a, const T* x, T* out, size_t n) {
 device = Device()
 device.set_current()
 stream = device.create_stream()
-options = ProgramOptions(std="c++17", arch=f"compute_{''.join(map(str, device.compute_capability))}")
+options = ProgramOptions(std="c++17", lineinfo=True, arch=f"compute_{''.join(map(str, device.compute_capability))}")
 program = Program(CODE, code_type="c++", options=options)
 kernel = program.compile("ptx", name_expressions=("saxpy<float>",)).get_kernel("saxpy<float>")
 

@@ -12,7 +12,7 @@ def outer(x, y, out):
         out[row, column] = x[row] * y[column]  # found
 
 
-x, y = cp.arange(5, dtype=cp.float32), cp.arange(7, dtype=cp.float32)[::-1]
+x, y = cp.arange(5, dtype=cp.float32), cp.arange(14, dtype=cp.float32)[::2]
 out = cp.empty((5, 7), dtype=cp.float32)
 outer[(1, 1), (8, 8)](x, y, out)
 cp.testing.assert_array_equal(out, cp.outer(x, y))

@@ -7,8 +7,8 @@ from numba import guvectorize
 @guvectorize(["void(float64[:], float64[:])"], "(n)->(n)", target="cuda")
 def running_sum(x, result):
     total = 0.0
-    for i in range(x.shape[0]):  # planted: for i in range(x.shape[0] + 1):
-        total += x[i]  # found
+    for i in range(x.shape[0]):  # planted: for i in range(x.shape[0] + 1):  # found in __gufunc_running_sum
+        total += x[i]
         result[i] = total
 
 

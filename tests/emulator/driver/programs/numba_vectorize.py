@@ -12,7 +12,7 @@ def distance(x, y):
 
 
 for dtype in (np.float32, np.float64):
-    x, y = np.arange(5, dtype=dtype), np.arange(3, dtype=dtype)[:, None]
+    x, y = np.arange(5, dtype=dtype)[None, :], np.arange(3, dtype=dtype)[:, None]
     got = distance(x, y)
     assert got.dtype == dtype
     np.testing.assert_allclose(got, np.hypot(x, y), rtol=1e-6)
