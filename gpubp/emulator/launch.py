@@ -320,15 +320,17 @@ def launch(
             check_resident(kernel, grid, block, shared_bytes, arch)
         kernel.decoded().uses.workspace.begin(cooperative)
         usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
-        fault: BaseException | None = None
         try:
             _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
         except BaseException as error:
-            fault = error
+            _tell(kernel, error)
             raise
-        finally:
-            for listener in listeners:
-                listener(kernel.label, fault)
+        _tell(kernel)
+
+
+def _tell(kernel: Kernel, error: BaseException | None = None) -> None:
+    for listener in listeners:
+        listener(kernel.label, error)
 
 
 def check_resident(
