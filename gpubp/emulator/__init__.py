@@ -72,60 +72,66 @@ What it claims, and what it does not
 
 from __future__ import annotations
 
-from numpy import (
-    bool_,
-    complex64,
-    complex128,
-    dtype,
-    float16,
-    float32,
-    float64,
-    int8,
-    int16,
-    int32,
-    int64,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-)
+import sys
 
-from gpubp.emulator import cuda
-from gpubp.emulator.chip import current_arch, use
-from gpubp.emulator.cupy.arrays import (
-    arange,
-    array,
-    asarray,
-    ascontiguousarray,
-    asnumpy,
-    copyto,
-    empty,
-    empty_like,
-    from_dlpack,
-    full,
-    full_like,
-    ndarray,
-    ones,
-    ones_like,
-    zeros,
-    zeros_like,
-)
-from gpubp.emulator.cupy.modules import RawKernel, RawModule
-from gpubp.emulator.errors import (
-    BarrierError,
-    CallError,
-    DeadlockError,
-    DivergenceError,
-    EmulatorError,
-    HangError,
-    LaunchError,
-    MemoryAccessError,
-    PTXSyntaxError,
-    TrapError,
-    UnsupportedInstruction,
-)
-from gpubp.emulator.limits import limits
-from gpubp.emulator.observe.observers import observe
+_words = sys.orig_argv
+# `python -m gpubp.emulator` runs a program in a process of its own (__main__.py), so that here all of this would be
+# loaded in vain. While Python locates what is behind its -m, sys.argv[0] is "-m".
+if not (sys.argv[:1] == ["-m"] and "-m" in _words and _words[_words.index("-m") + 1] == __name__):
+    from numpy import (
+        bool_,
+        complex64,
+        complex128,
+        dtype,
+        float16,
+        float32,
+        float64,
+        int8,
+        int16,
+        int32,
+        int64,
+        uint8,
+        uint16,
+        uint32,
+        uint64,
+    )
+
+    from gpubp.emulator import cuda
+    from gpubp.emulator.chip import current_arch, use
+    from gpubp.emulator.cupy.arrays import (
+        arange,
+        array,
+        asarray,
+        ascontiguousarray,
+        asnumpy,
+        copyto,
+        empty,
+        empty_like,
+        from_dlpack,
+        full,
+        full_like,
+        ndarray,
+        ones,
+        ones_like,
+        zeros,
+        zeros_like,
+    )
+    from gpubp.emulator.cupy.modules import RawKernel, RawModule
+    from gpubp.emulator.errors import (
+        BarrierError,
+        CallError,
+        DeadlockError,
+        DivergenceError,
+        EmulatorError,
+        HangError,
+        LaunchError,
+        MemoryAccessError,
+        PTXSyntaxError,
+        TrapError,
+        UnsupportedInstruction,
+    )
+    from gpubp.emulator.limits import limits
+    from gpubp.emulator.observe.observers import observe
 
 __all__ = [
     "BarrierError",

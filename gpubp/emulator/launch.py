@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -30,8 +31,13 @@ FEW_BYTES = 128
 """Bytes of registers of a lane up to which a wave has twice as many lanes."""
 _DEVICE = threading.RLock()
 """Held by each launch: there is one device, and its machines are shared."""
+os.register_at_fork(  # a fork in the midst of a launch would leave the device half way, and locked
+    before=_DEVICE.acquire, after_in_parent=_DEVICE.release, after_in_child=_DEVICE.release
+)
 _MACHINES = 64
 """Machines that are kept for the next launches of their kernels, over all kernels: enough for a training step."""
+listeners: list[Callable[[str, BaseException | None], None]] = []
+"""Called at the end of each launch with the kernel's name, and with the error if it did not run to its end."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Kernel:
     def __init__(self, module: LoadedModule, function: Function) -> None:
         self.module = module
         self.name = function.name
+        self.label = function.label
         self.max_threads = function.max_threads
         self.required_block = function.required_block
         self.parameters = tuple(
@@ -130,7 +137,7 @@ class _Decoded:
         self.frames = {name: _frame(section) for name, section in self.program.sections.items()}
         self.saved = registers.saved(self.program)
         self.parameter_offsets, size = _parameter_offsets(function.parameters)
-        self.parameter_address = MEMORY.allocate(size, f"parameters of {function.name}", internal=True)
+        self.parameter_address = MEMORY.allocate(size, f"parameters of {function.label}", internal=True)
         self.parameter_bytes = MEMORY.view(self.parameter_address, size)
 
     def shared_layout(self, dynamic_bytes: int) -> SpaceLayout:
@@ -310,19 +317,30 @@ def launch(
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
         if cooperative:
-            _check_resident(kernel, grid, block, shared_bytes, arch)
+            check_resident(kernel, grid, block, shared_bytes, arch)
         kernel.decoded().uses.workspace.begin(cooperative)
         usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
-        _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
+        try:
+            _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
+        except BaseException as error:
+            _tell(kernel, error)
+            raise
+        _tell(kernel)
 
 
-def _check_resident(
+def _tell(kernel: Kernel, error: BaseException | None = None) -> None:
+    for listener in listeners:
+        listener(kernel.label, error)
+
+
+def check_resident(
     kernel: Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int, arch: str
 ) -> None:
+    """Raise LaunchError if the chip cannot hold all blocks of a cooperative launch at once."""
     total, held = math.prod(grid), resident_blocks(kernel, block, shared_bytes, arch)
     if total > held:
         raise LaunchError(
-            f"kernel {kernel.name}: a cooperative launch of {total:,} blocks of {math.prod(block):,} threads; {arch} "
+            f"kernel {kernel.label}: a cooperative launch of {total:,} blocks of {math.prod(block):,} threads; {arch} "
             f"holds {held:,} of them at once"
         )
 
@@ -472,7 +490,7 @@ def check_launch(
     """Raise LaunchError if a driver would refuse the launch."""
 
     def refuse(what: str) -> LaunchError:
-        return LaunchError(f"kernel {kernel.name}: {what}")
+        return LaunchError(f"kernel {kernel.label}: {what}")
 
     for name, sides, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
         if len(sides) != 3:
@@ -504,14 +522,14 @@ def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:
     limit = known[arch.rstrip("af")].multiprocessor.shared_per_block
     static = kernel.static_shared_bytes
     if shared_bytes < 0:
-        raise LaunchError(f"kernel {kernel.name}: shared_bytes is {shared_bytes}; it must not be negative")
+        raise LaunchError(f"kernel {kernel.label}: shared_bytes is {shared_bytes}; it must not be negative")
     if static > STATIC_SHARED:
         raise LaunchError(
-            f"kernel {kernel.name}: {static:,} bytes of static shared memory; at most {STATIC_SHARED:,} are allowed"
+            f"kernel {kernel.label}: {static:,} bytes of static shared memory; at most {STATIC_SHARED:,} are allowed"
         )
     needed = kernel.decoded().shared_layout(shared_bytes).nbytes
     if needed > limit:
         raise LaunchError(
-            f"kernel {kernel.name}: {needed:,} bytes of shared memory ({static:,} static); a block on {arch} has at "
+            f"kernel {kernel.label}: {needed:,} bytes of shared memory ({static:,} static); a block on {arch} has at "
             f"most {limit:,}"
         )

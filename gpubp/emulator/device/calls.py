@@ -21,6 +21,7 @@ from gpubp.emulator.device.memory import MEMORY, POISON, WINDOW_GRANULE_BITS, Sp
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import CallError
 from gpubp.emulator.program.inlining import KERNEL, Call, Section
+from gpubp.emulator.program.names import readable
 from gpubp.emulator.program.ptx import Instruction, Register, Signature, Symbol
 from gpubp.emulator.program.registers import Slot
 
@@ -336,26 +337,6 @@ class Calls:
 
 _COPY = re.compile(r"[@#]\d+")
 """What tells the copies of a variable apart (inlining.py)."""
-_MANGLED = re.compile(r"_ZN?[VK]*(?=\d)")
-_DESTRUCTOR = re.compile(r"D\d+E")
-
-
-def readable(name: str) -> str:
-    """Return the qualified name of a mangled C++ function, without its parameters; other names as they are.
-
-    It reads plain names (Itanium C++ ABI, <nested-name> and <source-name>), which most functions have.
-    """
-    match = _MANGLED.match(name)
-    parts: list[str] = []
-    place = match.end() if match else len(name)
-    while (size := re.compile(r"\d+").match(name, place)) is not None:
-        place = size.end() + int(size[0])
-        parts.append(name[size.end() : place])
-        if name[:3] != "_ZN":
-            break
-    if parts and _DESTRUCTOR.match(name, place):
-        parts.append(f"~{parts[-1]}")
-    return "::".join(parts) or name
 
 
 def _sizes(signature: Signature) -> str:

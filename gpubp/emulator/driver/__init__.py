@@ -7,15 +7,20 @@ from __future__ import annotations
 
 
 def install() -> None:
-    """Give this process the virtual device, before it loads a CUDA driver.
+    """Give this process the virtual device, before it loads a CUDA driver or CuPy; once it has it, do nothing.
 
     Raises:
-        EmulatorError: a driver is loaded already, or the system cannot load this one.
+        EmulatorError: a driver or CuPy is loaded already, or the system cannot load this one.
     """
-    from gpubp.emulator.driver import functions, library, linkers  # noqa: F401 - the functions note themselves
+    from gpubp.emulator.driver import cupy, functions, library, lines, linkers, messages  # noqa: F401 - noted as loaded
 
+    if library.is_loaded():
+        return
     library.load()
     linkers.install()
+    lines.install()
+    messages.install()
+    cupy.install()
 
 
 def is_installed() -> bool:

@@ -19,6 +19,8 @@ DEVICE, HOST, MANAGED = "device memory", "pinned memory", "managed memory"
 """The kinds of allocations, as messages call them."""
 
 _kinds: dict[int, str] = {}
+_host_flags: dict[int, int] = {}
+"""The flags that pinned memory was allocated or registered with, by its address."""
 _registered: dict[int, int] = {}
 
 
@@ -29,9 +31,13 @@ def allocate(nbytes: int, kind: str = DEVICE) -> int:
         DriverError: CUDA_ERROR_INVALID_VALUE: nbytes is 0. CUDA_ERROR_OUT_OF_MEMORY. While a stream is capturing:
             CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED.
     """
+    streams.check_not_capturing("an allocation")
+    return _allocate(nbytes, kind)
+
+
+def _allocate(nbytes: int, kind: str) -> int:
     if nbytes <= 0:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"bytesize is {nbytes}: it must be at least 1")
-    streams.check_not_capturing("an allocation")
     try:
         address = MEMORY.allocate(nbytes, "" if kind == DEVICE else kind)
     except (EmulatorError, MemoryError) as error:
@@ -42,19 +48,85 @@ def allocate(nbytes: int, kind: str = DEVICE) -> int:
     return address
 
 
+def allocate_host(nbytes: int, flags: int = 0) -> int:
+    """Return the address of new pinned memory, which kernels reach by the same address.
+
+    Raises:
+        DriverError: as in `allocate`; CUDA_ERROR_INVALID_VALUE: a flag is unknown.
+    """
+    if flags & ~_HOST_ALLOC_FLAGS:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"Flags is {flags:#x}: it must be of {_HOST_ALLOC_FLAGS:#x}")
+    address = allocate(nbytes, HOST)
+    _host_flags[address] = flags | _DEVICEMAP
+    return address
+
+
+_HOST_ALLOC_FLAGS, _DEVICEMAP = 0b111, 2  # portable, mapped, write-combined
+
+
+def allocate_managed(nbytes: int, flags: int) -> int:
+    """Return the address of new managed memory.
+
+    Raises:
+        DriverError: as in `allocate`; CUDA_ERROR_INVALID_VALUE: flags is neither 1 (all streams) nor 2 (the host).
+    """
+    if flags not in (1, 2):
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"flags is {flags}: it must be 1 (global) or 2 (host)")
+    return allocate(nbytes, MANAGED)
+
+
 def free(address: int, kinds: tuple[str, ...] = (DEVICE, MANAGED)) -> None:
     """Free an allocation of one of these kinds; 0 is taken, and nothing is done.
 
     Raises:
-        DriverError: CUDA_ERROR_INVALID_VALUE: it is no such allocation.
+        DriverError: CUDA_ERROR_INVALID_VALUE: it is no such allocation. While a stream is capturing:
+            CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED.
     """
-    if not address:
-        return
+    if address:
+        _check_can_be_freed(address, kinds)
+        streams.check_not_capturing("a free")
+        _free(address)
+
+
+def _check_can_be_freed(address: int, kinds: tuple[str, ...]) -> None:
     if _kinds.get(address) not in kinds:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"{address:#x} is no allocation that can be freed so: it is "
                           f"{MEMORY.describe(address)}")  # fmt: skip
+
+
+def _free(address: int) -> None:
     del _kinds[address]
+    _host_flags.pop(address, None)
     MEMORY.free(address)
+
+
+def allocate_in(stream: int, nbytes: int) -> int:
+    """Return the address of new device memory, in the order of a stream: there at once, as the stream's work is done.
+
+    Raises:
+        DriverError: as in `allocate`; CUDA_ERROR_NOT_SUPPORTED: the stream is capturing.
+    """
+    _refuse_nodes(stream, "an allocation")
+    return _allocate(nbytes, DEVICE)
+
+
+def free_in(stream: int, address: int) -> None:
+    """Free device memory in the order of a stream: now, as the stream's work is done.
+
+    Raises:
+        DriverError: as in `free`; CUDA_ERROR_NOT_SUPPORTED: the stream is capturing.
+    """
+    _refuse_nodes(stream, "a free")
+    if address:
+        _check_can_be_freed(address, (DEVICE,))
+        _free(address)
+
+
+def _refuse_nodes(stream: int, what: str) -> None:
+    """Refuse what would become a node of a graph that owns memory."""
+    if streams.stream(stream).capture is not None:
+        raise DriverError("CUDA_ERROR_NOT_SUPPORTED", f"{what} in a capturing stream: the virtual device's graphs "
+                          "own no memory")  # fmt: skip
 
 
 def owner(address: int) -> Allocation | None:
@@ -88,32 +160,75 @@ def free_and_total() -> tuple[int, int]:
     return MEMORY.capacity - MEMORY.live_bytes, MEMORY.capacity
 
 
-def register(address: int, nbytes: int) -> None:
-    """Note memory of the host as page-locked; nothing is done to it."""
-    if address in _registered or not address or nbytes <= 0:
-        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"p is {address:#x}: null, or registered already")
+_REGISTER_FLAGS, _IO_MEMORY, _READ_ONLY = 0b1111, 4, 8
+
+
+def register(address: int, nbytes: int, flags: int = 0) -> None:
+    """Note memory of the host as page-locked; nothing is done to it.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: a null pointer, no bytes, or an unknown flag.
+            CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED: a part of it is. CUDA_ERROR_NOT_SUPPORTED: it is to be read-only
+            or memory of a device.
+    """
+    if not address or nbytes <= 0 or flags & ~_REGISTER_FLAGS:
+        raise DriverError(
+            "CUDA_ERROR_INVALID_VALUE",
+            f"p is {address:#x}, bytesize is {nbytes}, Flags is {flags:#x}: p must not be null, bytesize at least 1, "
+            f"Flags of {_REGISTER_FLAGS:#x}",
+        )
+    if flags & (_IO_MEMORY | _READ_ONLY):
+        raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device has no I/O memory and no read-only memory")
+    if any(start < address + nbytes and address < start + size for start, size in _registered.items()) or (
+        kind_of(address)
+    ):
+        raise DriverError(
+            "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", f"p is {address:#x}: a part of it is pinned already"
+        )
     _registered[address] = nbytes
+    _host_flags[address] = flags
 
 
 def unregister(address: int) -> None:
-    """Forget that memory of the host was registered."""
+    """Forget that memory of the host was registered.
+
+    Raises:
+        DriverError: CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED.
+    """
     if _registered.pop(address, None) is None:
-        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"p is {address:#x}: it is not registered")
+        raise DriverError("CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED", f"p is {address:#x}: it is not registered")
+    del _host_flags[address]
+
+
+def host_flags(address: int) -> int:
+    """Return the flags that pinned memory was allocated or registered with.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: it is no pinned memory.
+    """
+    found = owner(address)
+    start = found.address if found is not None else address
+    if start not in _host_flags:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"p is {address:#x}: it is no pinned memory")
+    return _host_flags[start]
 
 
 def device_pointer(address: int) -> int:
     """Return the address by which kernels reach memory of the host: the same.
 
     Raises:
-        DriverError: the memory was not allocated by the driver, so kernels cannot reach it.
+        DriverError: CUDA_ERROR_NOT_SUPPORTED: the memory was registered, and kernels cannot reach it.
+            CUDA_ERROR_INVALID_VALUE: it is no pinned memory.
     """
-    if owner(address) is None:
+    if kind_of(address) in (HOST, MANAGED):
+        return address
+    if any(start <= address < start + size for start, size in _registered.items()):
         raise DriverError(
             "CUDA_ERROR_NOT_SUPPORTED",
             "kernels on the virtual device reach memory that the driver allocated (cuMemHostAlloc, cuMemAllocManaged), "
             "and none that was registered later",
         )
-    return address
+    raise DriverError("CUDA_ERROR_INVALID_VALUE", f"p is {address:#x}: it is no pinned memory")
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
@@ -130,16 +245,29 @@ def _place(address: int, nbytes: int, name: str) -> int:
     return address
 
 
-def _is_device(address: int) -> bool:
+def is_device(address: int) -> bool:
+    """Return True if kernels can reach an address."""
     return ARENA_BASE <= address < ARENA_BASE + MEMORY.capacity
 
 
 def _copy_now(target: int, source: int, nbytes: int) -> None:
     ctypes.memmove(_place(target, nbytes, "dst"), _place(source, nbytes, "src"), nbytes)
-    if _is_device(source):
+    if is_device(source):
         MEMORY.mark_read(source, nbytes)
-    if _is_device(target):
+    if is_device(target):
         MEMORY.mark_written(target, nbytes)
+
+
+def check_device(address: int, name: str) -> None:
+    """Check that an address is one of the device's, or of pinned memory, that a program may take for one.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: it is none.
+    """
+    if not is_device(address) and not any(start <= address < start + n for start, n in _registered.items()):
+        raise DriverError(
+            "CUDA_ERROR_INVALID_VALUE", f"{name} is {address:#x}: it is no address of the device's memory"
+        )
 
 
 def copy(target: int, source: int, nbytes: int, stream: int = 0) -> None:
@@ -187,11 +315,22 @@ def fill(address: int, value: int, itemsize: int, count: int, stream: int = 0) -
 
 
 def fill_rows(address: int, pitch: int, value: int, itemsize: int, width: int, height: int, stream: int = 0) -> None:
-    """Set `height` rows of `width` items each to a value; rows begin `pitch` bytes apart."""
+    """Set `height` rows of `width` items each to a value; rows begin `pitch` bytes apart.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: as in `fill`; the pitch is below a row's bytes, or no
+            multiple of an item's.
+    """
     if address % itemsize:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"dstDevice is {address:#x}: it must be a multiple of {itemsize}")
     if not width or not height:
         return
+    if height > 1 and (pitch < width * itemsize or pitch % itemsize):
+        raise DriverError(
+            "CUDA_ERROR_INVALID_VALUE",
+            f"dstPitch is {pitch}: it must be a multiple of {itemsize}, and at least {width * itemsize}",
+        )
+    check_device(address, "dstDevice")
     nbytes = (height - 1) * pitch + width * itemsize
     _place(address, nbytes, "dstDevice")
     item = np.dtype(f"u{itemsize}").type(value & ((1 << 8 * itemsize) - 1))

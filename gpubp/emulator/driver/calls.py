@@ -3,13 +3,21 @@
 `export` notes a function under its name in the library, with the CUDA version that its interface is of and its
 arguments' types, as the CUDA Driver API's documentation states them. Each returns a CUresult: 0 if the function
 returns, else what the exception says.
+
+One call is served at a time: a thread that calls while another one's kernel runs waits for it, as it would for one GPU.
 """
 
 from __future__ import annotations
 
 import _thread
 import ctypes
+import functools
+import operator
+import os
 import re
+import signal
+import threading
+import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_float, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_ushort
 from dataclasses import dataclass
@@ -18,10 +26,14 @@ from typing import Any
 from gpubp.emulator.driver import results
 from gpubp.emulator.driver.results import DriverError, driver_error
 
-INT, UINT, SIZE, FLOAT, TEXT = c_int, c_uint, c_size_t, c_float, c_char_p
+INT, UINT, SIZE, FLOAT = c_int, c_uint, c_size_t, c_float
+TEXT = c_char_p
+"""A text, which must not be null; one that may be is a POINTER."""
 UINT8, UINT16, UINT64 = c_ubyte, c_ushort, c_uint64
-POINTER = HANDLE = ENUM_SET = c_uint64
+POINTER = HANDLE = c_uint64
 """Pointers to what only some functions read, device pointers and handles are numbers here: 0 is null."""
+LOCATION = c_uint64
+"""CUmemLocation, a kind and a number of 4 bytes each, which is passed as one of 8 bytes on x86-64 and AArch64."""
 ENUM = c_int
 
 
@@ -48,48 +60,121 @@ class Export:
     @property
     def base(self) -> str:
         """Return the name without its version."""
-        return re.sub(r"_v\d+$", "", self.name)
+        return re.sub(r"(_v\d+)?(_ptsz|_ptds)?$", "", self.name)
+
+    @property
+    def is_per_thread(self) -> bool:
+        """True if stream 0 is the thread's own default stream, and not the one of all threads."""
+        return self.name.endswith(("_ptsz", "_ptds"))
 
 
 EXPORTS: dict[str, Export] = {}
 """All functions, by their names."""
+_versions: dict[str, list[Export]] = {}
+"""The functions of each name without its version."""
+
+
+def add(new: Export) -> None:
+    """Note a function of the library."""
+    EXPORTS[new.name] = new
+    _versions.setdefault(new.base, []).append(new)
 
 
 def export(name: str, since: int, *types: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Note a function of the library; see `Export`."""
 
     def note(function: Callable[..., None]) -> Callable[..., None]:
-        EXPORTS[name] = Export(name, since, types, function)
+        add(Export(name, since, types, function))
         return function
 
     return note
 
 
+_LOCK = threading.RLock()
+"""Held by the thread whose call is served. A function of the host that a stream calls may call the driver in turn."""
+# A fork in the midst of another thread's call would leave the driver half way, and locked.
+os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+
 def callback(exported: Export) -> Any:
     """Return what C code can call: a function that takes the arguments and returns a CUresult."""
     function = exported.function
+    texts = [index for index, kind in enumerate(exported.types) if kind is TEXT]
 
     def call(*arguments: Any) -> int:
         try:
-            function(*arguments)
+            for index in texts:
+                if arguments[index] is None:
+                    raise DriverError(
+                        "CUDA_ERROR_INVALID_VALUE", f"{exported.name}: argument {index} is a null pointer"
+                    )
+            with _LOCK:
+                function(*arguments)
         except DriverError as error:
             results.remember(error)
             return error.number
         except KeyboardInterrupt as interrupt:  # no exception passes through C code
-            _thread.interrupt_main()
-            error = DriverError("CUDA_ERROR_LAUNCH_FAILED", str(interrupt))
-            results.remember(error)
-            return error.number
+            _interrupts.append(_Interrupt(interrupt))
+            ended = DriverError("CUDA_ERROR_LAUNCH_FAILED", str(interrupt))
+            results.remember(ended)
+            return ended.number
         except BaseException as other:
-            error = driver_error(other)
-            results.remember(error)
-            return error.number
+            found = driver_error(other)
+            results.remember(found)
+            return found.number
         return 0
 
-    return ctypes.CFUNCTYPE(c_int, *exported.types)(call)
+    def call_and_interrupt(*arguments: Any) -> int:
+        result = call(*arguments)
+        interrupt = _interrupts.pop() if _interrupts else None  # noqa: F841 - it ends with this function
+        return result
+
+    return ctypes.CFUNCTYPE(c_int, *exported.types)(call_and_interrupt)
 
 
-def find(base: str, version: int) -> Export | None:
-    """Return the newest function of a name that is not of a later CUDA version, None if there is none."""
-    fitting = [each for each in EXPORTS.values() if each.base == base and each.since <= version]
-    return max(fitting, key=lambda each: each.since, default=None)
+class _Interrupt:
+    """Interrupts the main thread when it ceases to be.
+
+    A KeyboardInterrupt must not be raised before the driver's function has returned to C, and Python looks for one
+    after every call. So this is no call: a local variable ends with its function, and all that follows is C code.
+    """
+
+    def __init__(self, interrupt: KeyboardInterrupt) -> None:
+        _references[:] = [_Reference(self, operator.methodcaller("interrupt"))]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, functools.partial(_raise_again, str(interrupt)))
+
+
+def _raise_again(message: str, *signalled: object) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise KeyboardInterrupt(message)
+
+
+class _Reference(weakref.ref):  # type: ignore[type-arg]
+    """A reference to an interrupt, with a method that takes no argument."""
+
+    interrupt = staticmethod(_thread.interrupt_main)
+
+
+_interrupts: list[_Interrupt] = []
+_references: list[_Reference] = []
+
+
+def find(base: str, version: int, per_thread: bool = False) -> Export | None:
+    """Return the newest function of a name that is not of a later CUDA version, None if there is none.
+
+    Args:
+        base: the name without its version.
+        version: the CUDA version whose interface the program knows.
+        per_thread: if stream 0 shall be the thread's own, and this makes a difference to the function.
+    """
+    fitting = [each for each in _versions.get(base, ()) if each.since <= version]
+    wanted = [each for each in fitting if each.is_per_thread] if per_thread else []
+    return max(
+        wanted or [each for each in fitting if not each.is_per_thread], key=lambda each: each.since, default=None
+    )
+
+
+def is_known(base: str) -> bool:
+    """True if there is a function of a name, of whatever version."""
+    return base in _versions

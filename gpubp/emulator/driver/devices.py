@@ -41,7 +41,7 @@ def attribute(number: int) -> int:
         DriverError: CUDA_ERROR_INVALID_VALUE: the number is none.
     """
     values = _attributes()
-    if number not in values and not 1 <= number < 160:
+    if number not in values and not 1 <= number < 162:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"attrib is {number}: it is no device attribute")
     return values.get(number, 0)  # what the device does not have
 
@@ -83,11 +83,12 @@ def _attributes() -> dict[int, int]:
         83: 1,  # MANAGED_MEMORY
         89: 1,  # CONCURRENT_MANAGED_ACCESS
         90: 1,  # COMPUTE_PREEMPTION_SUPPORTED
-        91: 1,  # CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM
         95: 1,  # COOPERATIVE_LAUNCH
         97: limits.shared_per_block,
+        99: 1,  # HOST_REGISTER_SUPPORTED
         106: limits.blocks,
         111: limits.shared_reserve,
+        115: 1,  # MEMORY_POOLS_SUPPORTED
     }
 
 

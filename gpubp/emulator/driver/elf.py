@@ -1,7 +1,7 @@
 """A shared library without a compiler: an ELF file whose functions jump to addresses that are filled in later.
 
-Each exported function is a trampoline, one indirect jump through a slot of its own in writable memory. Two symbols more
-say where the slots are and where a function lies that does nothing but return `ENDED`.
+Each exported function is a trampoline, one indirect jump through a slot of its own in writable memory. Four symbols more
+say where the slots are, and where functions lie that need no Python: they are for calls after it has ended.
 
 The layout is that of the System V ABI's chapters 4 and 5, with the supplements for x86-64 and AArch64.
 """
@@ -13,10 +13,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-SLOTS, STUB = "gpubp_slots", "gpubp_ended"
-"""The names of the two symbols: the first slot, and the function that only returns."""
-ENDED = 4
-"""What that function returns: CUDA_ERROR_DEINITIALIZED."""
+SLOTS, STUB, DONE, NAMED = "gpubp_slots", "gpubp_ended", "gpubp_done", "gpubp_named"
+"""The names of the symbols: the first slot; a function that returns `ENDED`; one that returns 0; and one that writes the
+address of `NAME` where its second argument points, and returns 0."""
+ENDED, NAME = 4, b"CUDA_ERROR_DEINITIALIZED\0"
 
 _PAGE = 0x10000  # the largest page of the two architectures
 _TRAMPOLINE = 16
@@ -27,11 +27,11 @@ _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = 4, 5, 6, 1
 
 class Machine(NamedTuple):
     """An instruction set: its number in the header, a trampoline from one address through a slot at another, and the
-    function that returns `ENDED`."""
+    functions STUB, DONE and NAMED."""
 
     number: int
     jump: Callable[[int, int], bytes]
-    stub: bytes
+    stubs: tuple[bytes, bytes, bytes]
 
 
 def _x86_64(here: int, slot: int) -> bytes:
@@ -47,16 +47,30 @@ def _aarch64(here: int, slot: int) -> bytes:
 
 
 MACHINES = {
-    # mov eax, 4; ret
-    "x86_64": Machine(62, _x86_64, b"\xb8" + struct.pack("<I", ENDED) + b"\xc3"),
-    # mov w0, #4; ret
-    "aarch64": Machine(183, _aarch64, struct.pack("<2I", 0x52800000 | ENDED << 5, 0xD65F03C0)),
+    "x86_64": Machine(
+        62,
+        _x86_64,
+        (
+            b"\xb8" + struct.pack("<I", ENDED) + b"\xc3",  # mov eax, 4; ret
+            b"\x31\xc0\xc3",  # xor eax, eax; ret
+            b"\x48\x8d\x05\x06\0\0\0\x48\x89\x06\x31\xc0\xc3" + NAME,  # lea rax, [rip + 6]; mov [rsi], rax; as above
+        ),
+    ),
+    "aarch64": Machine(
+        183,
+        _aarch64,
+        (
+            struct.pack("<2I", 0x52800000 | ENDED << 5, 0xD65F03C0),  # mov w0, #4; ret
+            struct.pack("<2I", 0x52800000, 0xD65F03C0),  # mov w0, #0; ret
+            struct.pack("<4I", 0x10000082, 0xF9000022, 0x52800000, 0xD65F03C0) + NAME,  # adr x2, 16 on; str x2, [x1]
+        ),
+    ),
 }
 """By what `platform.machine()` calls them."""
 
 
 def shared_library(name: str, functions: Sequence[str], machine: str = "") -> bytes:
-    """Return an ELF file that exports `functions`, and the symbols SLOTS and STUB.
+    """Return an ELF file that exports `functions`, and the symbols SLOTS, STUB, DONE and NAMED.
 
     Args:
         name: the library's SONAME, by which a later dlopen finds it.
@@ -70,15 +84,17 @@ def shared_library(name: str, functions: Sequence[str], machine: str = "") -> by
     if wanted not in MACHINES:
         raise OSError(f"machine is {wanted!r}: the virtual device needs one of {', '.join(MACHINES)}")
     isa = MACHINES[wanted]
-    strings, offsets = _strings([name, *functions, SLOTS, STUB])
+    extra = (SLOTS, STUB, DONE, NAMED)
+    strings, offsets = _strings([name, *functions, *extra])
     symbols_at = _HEADER + 4 * _SEGMENT
-    count = len(functions) + 3  # the first symbol is none
+    count = 1 + len(functions) + len(extra)  # the first symbol is none
     strings_at = symbols_at + count * _SYMBOL
     hash_at = _aligned(strings_at + len(strings), 8)
-    table = _hash_table(["", *functions, SLOTS, STUB])
+    table = _hash_table(["", *functions, *extra])
     text_at = _aligned(hash_at + len(table), _TRAMPOLINE)
     stub_at = text_at + len(functions) * _TRAMPOLINE
-    dynamic_at = _aligned(stub_at + len(isa.stub), _PAGE)
+    stubs = b"".join(stub.ljust(_TRAMPOLINE, b"\0") for stub in isa.stubs)
+    dynamic_at = _aligned(stub_at + len(stubs), _PAGE)
     dynamic = _dynamic(
         [
             (_DT_SONAME, offsets[name]),
@@ -98,13 +114,13 @@ def shared_library(name: str, functions: Sequence[str], machine: str = "") -> by
         [
             *(_symbol(offsets[each], True, text_at + i * _TRAMPOLINE) for i, each in enumerate(functions)),
             _symbol(offsets[SLOTS], False, slots_at),
-            _symbol(offsets[STUB], True, stub_at),
+            *(_symbol(offsets[each], True, stub_at + i * _TRAMPOLINE) for i, each in enumerate(extra[1:])),
         ]
     )
     read, write, execute = 4, 2, 1
     segments = b"".join(
         [
-            _segment(_LOAD, read | execute, 0, stub_at + len(isa.stub), _PAGE),
+            _segment(_LOAD, read | execute, 0, stub_at + len(stubs), _PAGE),
             _segment(_LOAD, read | write, dynamic_at, end - dynamic_at, _PAGE),
             _segment(_DYN, read | write, dynamic_at, len(dynamic), 8),
             _segment(_STACK, read | write, 0, 0, 16),
@@ -116,7 +132,7 @@ def shared_library(name: str, functions: Sequence[str], machine: str = "") -> by
         (symbols_at, symbols),
         (strings_at, strings),
         (hash_at, table),
-        (text_at, text + isa.stub),
+        (text_at, text + stubs),
         (dynamic_at, dynamic),
     ]
     made = bytearray(end)

@@ -7,17 +7,22 @@ time that matters: contexts are told apart only by their handles.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import itertools
+import re
 import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from gpubp.emulator import limits
-from gpubp.emulator.driver import allocations, devices, images, library, linking, modules, results, streams
+from gpubp.emulator.driver import allocations, devices, images, library, linking, modules, pools, results, streams
 from gpubp.emulator.driver.calls import (
     ENUM,
+    EXPORTS,
     FLOAT,
     HANDLE,
     INT,
+    LOCATION,
     POINTER,
     SIZE,
     TEXT,
@@ -25,16 +30,29 @@ from gpubp.emulator.driver.calls import (
     UINT8,
     UINT16,
     UINT64,
+    add,
     export,
     find,
+    is_known,
     to,
 )
-from gpubp.emulator.driver.handles import Handles
+from gpubp.emulator.driver.contexts import CONTEXTS as _contexts
+from gpubp.emulator.driver.contexts import PRIMARY
+from gpubp.emulator.driver.contexts import stack as _stack
 from gpubp.emulator.driver.results import DriverError
+from gpubp.emulator.limits import current as current_limits
+from gpubp.emulator.limits import limits as set_limits
 
 
 def _text(address: int) -> str:
     return ctypes.string_at(address).decode()
+
+
+def _required(address: int, name: str) -> int:
+    """Return an address that must not be null."""
+    if not address:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"{name} is a null pointer")
+    return address
 
 
 def _write(address: int, kind: Any, value: Any) -> None:
@@ -83,27 +101,33 @@ def _(version: Any) -> None:
 
 
 _FOUND, _NOT_FOUND, _TOO_OLD = 0, 1, 2
+_LEGACY_STREAM, _PER_THREAD_STREAM = 1, 2
 
 
-def _procedure(name: bytes, address: Any, version: int) -> int:
+def _procedure(name: bytes, address: Any, version: int, flags: int) -> int:
+    address[0] = 0
+    if version > devices.DRIVER_VERSION:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"cudaVersion is {version}: it is {devices.DRIVER_VERSION} here")
+    if flags not in (0, _LEGACY_STREAM, _PER_THREAD_STREAM):
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"flags is {flags}: it must be 0, 1 or 2")
     base = name.decode()
-    found = find(base, version)
-    address[0] = library.address(found.name) if found else 0
-    return _FOUND if found else _NOT_FOUND
+    found = find(base, version, flags == _PER_THREAD_STREAM)
+    if found is None:
+        return _TOO_OLD if is_known(base) else _NOT_FOUND
+    address[0] = library.address(found.name)
+    return _FOUND
 
 
 @export("cuGetProcAddress", 11030, TEXT, to(POINTER), INT, UINT64)
 def _(name: bytes, address: Any, version: int, flags: int) -> None:
-    if _procedure(name, address, version) != _FOUND:
-        raise DriverError("CUDA_ERROR_NOT_FOUND", f"the virtual device has no {name.decode()}")
+    if _procedure(name, address, version, flags) != _FOUND:
+        raise DriverError("CUDA_ERROR_NOT_FOUND", f"the virtual device has no {name.decode()} of CUDA {version}")
 
 
 @export("cuGetProcAddress_v2", 12000, TEXT, to(POINTER), INT, UINT64, POINTER)
 def _(name: bytes, address: Any, version: int, flags: int, status: int) -> None:
-    found = _procedure(name, address, version)
-    _write(status, INT, found)
-    if found != _FOUND:
-        raise DriverError("CUDA_ERROR_NOT_FOUND", f"the virtual device has no {name.decode()}")
+    """As documented, a name that is not found is no error of this one: the address is null, and the status says so."""
+    _write(status, INT, _procedure(name, address, version, flags))
 
 
 @export("cuGetExportTable", 3000, to(POINTER), POINTER)
@@ -125,8 +149,10 @@ def _(count: Any) -> None:
 
 
 def _write_text(text: str, address: int, nbytes: int) -> None:
-    data = text.encode()[: max(0, nbytes - 1)] + b"\0"
-    ctypes.memmove(address, data, len(data))
+    if nbytes < 1:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"len is {nbytes}: it must be at least 1")
+    data = text.encode()[: nbytes - 1] + b"\0"
+    ctypes.memmove(_required(address, "the text"), data, len(data))
 
 
 @export("cuDeviceGetName", 2000, POINTER, INT, INT)
@@ -139,7 +165,7 @@ def _(name: int, length: int, device: int) -> None:
 @export("cuDeviceGetUuid_v2", 11040, POINTER, INT)
 def _(uuid: int, device: int) -> None:
     devices.check_ordinal(device)
-    ctypes.memmove(uuid, devices.UUID, 16)
+    ctypes.memmove(_required(uuid, "uuid"), devices.UUID, 16)
 
 
 @export("cuDeviceTotalMem_v2", 3020, to(SIZE), INT)
@@ -181,16 +207,7 @@ def _(can: Any, device: int, peer: int) -> None:
 
 
 # --- contexts ---------------------------------------------------------------------------------------------------------
-_contexts: Handles[str] = Handles("context")
-PRIMARY = _contexts.add("primary")
 _primary = {"retained": 0, "flags": 0}
-_thread_state = threading.local()
-
-
-def _stack() -> list[int]:
-    if not hasattr(_thread_state, "stack"):
-        _thread_state.stack = []
-    return _thread_state.stack
 
 
 def _current() -> int:
@@ -234,20 +251,38 @@ def _(device: int, flags: int) -> None:
     _primary["flags"] = flags
 
 
+_CONTEXT_FLAGS = 0xFF
+
+
 @export("cuCtxCreate_v2", 3020, to(HANDLE), UINT, INT)
 def _create_context(context: Any, flags: int, device: int) -> None:
     devices.check_ordinal(device)
-    context[0] = _contexts.add("context")
+    if flags & ~_CONTEXT_FLAGS:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"flags is {flags:#x}: it must be of {_CONTEXT_FLAGS:#x}")
+    context[0] = _contexts.add(flags)
     _stack().append(context[0])
 
 
 @export("cuCtxCreate_v3", 11040, to(HANDLE), POINTER, INT, UINT, INT)
 def _(context: Any, affinities: int, count: int, flags: int, device: int) -> None:
+    if count:
+        raise DriverError("CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY", "a context of the virtual device has all of it")
     _create_context(context, flags, device)
+
+
+class ContextParams(ctypes.Structure):
+    """CUctxCreateParams of the documentation."""
+
+    _fields_ = (("execAffinityParams", POINTER), ("numExecAffinityParams", INT), ("cigParams", POINTER))
 
 
 @export("cuCtxCreate_v4", 12050, to(HANDLE), POINTER, UINT, INT)
 def _(context: Any, params: int, flags: int, device: int) -> None:
+    given = ContextParams.from_address(params) if params else ContextParams()
+    if given.execAffinityParams or given.numExecAffinityParams:
+        raise DriverError("CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY", "a context of the virtual device has all of it")
+    if given.cigParams:
+        raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device shares no context with a graphics API")
     _create_context(context, flags, device)
 
 
@@ -296,19 +331,18 @@ def _(device: Any) -> None:
 
 @export("cuCtxGetDevice_v2", 13000, to(INT), HANDLE)
 def _(device: Any, context: int) -> None:
-    if not context:
-        _current()
+    _contexts[context or _current()]
     device[0] = 0
 
 
 @export("cuCtxGetFlags", 7000, to(UINT))
 def _(flags: Any) -> None:
-    _current()
-    flags[0] = 0
+    flags[0] = _primary["flags"] if _current() == PRIMARY else _contexts[_current()]
 
 
 @export("cuCtxGetId", 12000, HANDLE, to(UINT64))
 def _(context: int, number: Any) -> None:
+    _contexts[context or _current()]
     number[0] = context or _current()
 
 
@@ -326,31 +360,32 @@ def _synchronize_all() -> None:
 
 @export("cuCtxSynchronize_v2", 13000, HANDLE)
 def _(context: int) -> None:
+    _contexts[context or _current()]
     streams.check_not_capturing("the device is synchronized")
 
 
 _LIMIT_NAMES = {0: "stack", 2: "heap"}  # CU_LIMIT_STACK_SIZE, CU_LIMIT_MALLOC_HEAP_SIZE
-_PRINTF_BYTES = 1 << 20
+_hints = {1: 1 << 20, 4: 2048, 5: 64, 6: 0}
+"""Limits that change nothing here: the buffer of printf, launches that wait, and two of caches."""
 
 
 @export("cuCtxGetLimit", 3010, to(SIZE), ENUM)
 def _(value: Any, limit: int) -> None:
-    if limit == 1:  # CU_LIMIT_PRINTF_FIFO_SIZE: there is no bound
-        value[0] = _PRINTF_BYTES
-        return
-    value[0] = getattr(limits.current(), _limit_name(limit))
+    value[0] = _hints[limit] if limit in _hints else getattr(current_limits(), _limit_name(limit))
 
 
 @export("cuCtxSetLimit", 3010, ENUM, SIZE)
 def _(limit: int, value: int) -> None:
-    if limit != 1:
-        limits.limits(**{_limit_name(limit): value})
+    if limit in _hints:
+        _hints[limit] = value
+    else:
+        set_limits(**{_limit_name(limit): value})
 
 
 def _limit_name(limit: int) -> str:
     if limit not in _LIMIT_NAMES:
         raise DriverError(
-            "CUDA_ERROR_NOT_SUPPORTED", f"limit is {limit}: the virtual device has those of stack and heap"
+            "CUDA_ERROR_UNSUPPORTED_LIMIT", f"limit is {limit}: the virtual device has those of stack and heap"
         )
     return _LIMIT_NAMES[limit]
 
@@ -386,7 +421,11 @@ def _() -> None:
 
 
 # --- modules, libraries, kernels --------------------------------------------------------------------------------------
-_ERROR_LOG, _ERROR_LOG_BYTES = 5, 6
+def _log_error(options: Mapping[int, int], error: DriverError) -> None:
+    """Write what went wrong to the buffer that the options of a loading or linking name."""
+    buffer, nbytes = options.get(linking.ERROR_LOG), options.get(linking.ERROR_LOG_BYTES, 0) & 0xFFFF_FFFF
+    if buffer and nbytes:
+        _write_text(str(error), buffer, nbytes)
 
 
 def _load(make: Any, source: Any, count: int = 0, options: Any = None, values: Any = None) -> int:
@@ -394,9 +433,7 @@ def _load(make: Any, source: Any, count: int = 0, options: Any = None, values: A
     try:
         return modules.load(make(source))
     except DriverError as error:
-        given = {options[i]: values[i] for i in range(count)} if count else {}
-        if given.get(_ERROR_LOG) and given.get(_ERROR_LOG_BYTES):
-            _write_text(str(error), given[_ERROR_LOG], given[_ERROR_LOG_BYTES] & 0xFFFFFFFF)
+        _log_error({options[i]: values[i] for i in range(count)}, error)
         raise
 
 
@@ -496,8 +533,8 @@ def _(function: int, index: int, offset: Any, nbytes: int) -> None:
     _write(nbytes, SIZE, size)
 
 
-@export("cuKernelGetParamCount", 12060, HANDLE, to(SIZE))
-@export("cuFuncGetParamCount", 12060, HANDLE, to(SIZE))
+@export("cuKernelGetParamCount", 13020, HANDLE, to(SIZE))
+@export("cuFuncGetParamCount", 13020, HANDLE, to(SIZE))
 def _(function: int, count: Any) -> None:
     count[0] = len(modules.parameters(function))
 
@@ -550,19 +587,32 @@ def _(count: int, options: Any, values: Any, state: Any) -> None:
     state[0] = linking.create({options[i]: values[i] for i in range(count)})
 
 
-@export("cuLinkAddData_v2", 6050, HANDLE, ENUM, POINTER, SIZE, TEXT, UINT, to(INT), to(POINTER))
-def _(state: int, kind: int, data: int, nbytes: int, name: bytes, count: int, options: Any, values: Any) -> None:
-    linking.add(state, kind, ctypes.string_at(data, nbytes), (name or b"").decode())
+@contextmanager
+def _logged(state: int) -> Iterator[None]:
+    """Write what goes wrong to the buffer that the linking's options name."""
+    try:
+        yield
+    except DriverError as error:
+        _log_error(linking.options(state), error)
+        raise
+
+
+@export("cuLinkAddData_v2", 6050, HANDLE, ENUM, POINTER, SIZE, POINTER, UINT, to(INT), to(POINTER))
+def _(state: int, kind: int, data: int, nbytes: int, name: int, count: int, options: Any, values: Any) -> None:
+    with _logged(state):
+        linking.add(state, kind, ctypes.string_at(_required(data, "data"), nbytes), _text(name) if name else "")
 
 
 @export("cuLinkAddFile_v2", 6050, HANDLE, ENUM, TEXT, UINT, to(INT), to(POINTER))
 def _(state: int, kind: int, path: bytes, count: int, options: Any, values: Any) -> None:
-    linking.add_file(state, kind, path.decode())
+    with _logged(state):
+        linking.add_file(state, kind, path.decode())
 
 
 @export("cuLinkComplete", 5050, HANDLE, to(POINTER), POINTER)
 def _(state: int, code: Any, nbytes: int) -> None:
-    code[0], size = linking.complete(state)
+    with _logged(state):
+        code[0], size = linking.complete(state)
     _write(nbytes, SIZE, size)
 
 
@@ -587,39 +637,29 @@ _PITCH = 512
 
 @export("cuMemAllocPitch_v2", 3020, to(UINT64), to(SIZE), SIZE, SIZE, UINT)
 def _(address: Any, pitch: Any, width: int, height: int, itemsize: int) -> None:
+    if itemsize not in (4, 8, 16):
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"ElementSizeBytes is {itemsize}: it must be 4, 8 or 16")
     pitch[0] = -(-width // _PITCH) * _PITCH
     address[0] = allocations.allocate(pitch[0] * height)
 
 
 @export("cuMemAllocManaged", 6000, to(UINT64), SIZE, UINT)
 def _(address: Any, nbytes: int, flags: int) -> None:
-    address[0] = allocations.allocate(nbytes, allocations.MANAGED)
+    address[0] = allocations.allocate_managed(nbytes, flags)
 
 
 @export("cuMemAllocHost_v2", 3020, to(UINT64), SIZE)
 def _(address: Any, nbytes: int) -> None:
-    address[0] = allocations.allocate(nbytes, allocations.HOST)
+    address[0] = allocations.allocate_host(nbytes)
 
 
 @export("cuMemHostAlloc", 2020, to(UINT64), SIZE, UINT)
 def _(address: Any, nbytes: int, flags: int) -> None:
-    address[0] = allocations.allocate(nbytes, allocations.HOST)
-
-
-@export("cuMemAllocAsync", 11020, to(UINT64), SIZE, HANDLE)
-def _(address: Any, nbytes: int, stream: int) -> None:
-    streams.stream(stream)
-    address[0] = allocations.allocate(nbytes)
+    address[0] = allocations.allocate_host(nbytes, flags)
 
 
 @export("cuMemFree_v2", 3020, UINT64)
 def _(address: int) -> None:
-    allocations.free(address)
-
-
-@export("cuMemFreeAsync", 11020, UINT64, HANDLE)
-def _(address: int, stream: int) -> None:
-    streams.stream(stream)
     allocations.free(address)
 
 
@@ -630,7 +670,7 @@ def _(address: int) -> None:
 
 @export("cuMemHostRegister_v2", 6050, UINT64, SIZE, UINT)
 def _(address: int, nbytes: int, flags: int) -> None:
-    allocations.register(address, nbytes)
+    allocations.register(address, nbytes, flags)
 
 
 @export("cuMemHostUnregister", 4000, UINT64)
@@ -640,12 +680,14 @@ def _(address: int) -> None:
 
 @export("cuMemHostGetDevicePointer_v2", 3020, to(UINT64), UINT64, UINT)
 def _(device: Any, host: int, flags: int) -> None:
+    if flags:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"Flags is {flags}: it must be 0")
     device[0] = allocations.device_pointer(host)
 
 
 @export("cuMemHostGetFlags", 2030, to(UINT), UINT64)
 def _(flags: Any, host: int) -> None:
-    flags[0] = 0
+    flags[0] = allocations.host_flags(host)
 
 
 @export("cuMemGetAddressRange_v2", 3020, POINTER, POINTER, UINT64)
@@ -655,22 +697,35 @@ def _(base: int, nbytes: int, address: int) -> None:
     _write(nbytes, SIZE, size)
 
 
+def _check_managed(address: int, nbytes: int) -> None:
+    """Check that bytes are managed memory: to say where it should lie changes nothing here."""
+    start, size = allocations.extent(address)
+    if allocations.kind_of(address) != allocations.MANAGED or address + nbytes > start + size:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"devPtr is {address:#x}: {nbytes} bytes there must be managed")
+
+
 @export("cuMemAdvise", 8000, UINT64, SIZE, ENUM, INT)
+@export("cuMemAdvise_v2", 12020, UINT64, SIZE, ENUM, LOCATION)
+def _(address: int, nbytes: int, advice: int, location: int) -> None:
+    _check_managed(address, nbytes)
+
+
 @export("cuMemPrefetchAsync", 8000, UINT64, SIZE, INT, HANDLE)
-def _(address: int, nbytes: int, *_rest: int) -> None:
-    allocations.extent(address)
+def _(address: int, nbytes: int, device: int, stream: int) -> None:
+    _check_managed(address, nbytes)
+    streams.stream(stream)
 
 
-_CONTEXT, _MEMORY_TYPE, _DEVICE_POINTER, _HOST_POINTER, _SYNC, _BUFFER_ID, _IS_MANAGED, _ORDINAL = (
-    1,
-    2,
-    3,
-    4,
-    6,
-    7,
-    8,
-    9,
-)
+@export("cuMemPrefetchAsync_v2", 12020, UINT64, SIZE, LOCATION, UINT, HANDLE)
+def _(address: int, nbytes: int, location: int, flags: int, stream: int) -> None:
+    if flags:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"flags is {flags}: it must be 0")
+    _check_managed(address, nbytes)
+    streams.stream(stream)
+
+
+_CONTEXT, _MEMORY_TYPE, _DEVICE_POINTER, _HOST_POINTER = 1, 2, 3, 4
+_SYNC, _BUFFER_ID, _IS_MANAGED, _ORDINAL = 6, 7, 8, 9
 _START, _RANGE_SIZE, _MAPPED = 11, 12, 13
 _HOST_TYPE, _DEVICE_TYPE = 1, 2
 
@@ -702,7 +757,7 @@ def _pointer_attribute(attribute: int, address: int) -> tuple[Any, int]:
 @export("cuPointerGetAttribute", 4000, POINTER, ENUM, UINT64)
 def _(data: int, attribute: int, address: int) -> None:
     kind, value = _pointer_attribute(attribute, address)
-    _write(data, kind, value)
+    _write(_required(data, "data"), kind, value)
 
 
 @export("cuPointerGetAttributes", 7000, UINT, to(INT), to(POINTER), UINT64)
@@ -725,12 +780,17 @@ def _(count: int, attributes: Any, data: Any, address: int) -> None:
         _write(data[index], kind, value)
 
 
-def _copy(name: str, since: int) -> None:
-    """Export a copy and its asynchronous twin, whose last argument is a stream."""
+def _copy(name: str, since: int, *devices: str) -> None:
+    """Export a copy and its asynchronous twin, whose last argument is a stream; `devices`: which sides must be."""
 
     @export(name, since, UINT64, UINT64, SIZE)
     @export(_async(name), since, UINT64, UINT64, SIZE, HANDLE)
     def _(target: int, source: int, nbytes: int, stream: int = 0) -> None:
+        if nbytes:
+            if "dst" in devices:
+                allocations.check_device(target, "dstDevice")
+            if "src" in devices:
+                allocations.check_device(source, "srcDevice")
         allocations.copy(target, source, nbytes, stream)
 
 
@@ -741,9 +801,9 @@ def _async(name: str) -> str:
 
 
 _copy("cuMemcpy", 4000)
-_copy("cuMemcpyHtoD_v2", 3020)
-_copy("cuMemcpyDtoH_v2", 3020)
-_copy("cuMemcpyDtoD_v2", 3020)
+_copy("cuMemcpyHtoD_v2", 3020, "dst")
+_copy("cuMemcpyDtoH_v2", 3020, "src")
+_copy("cuMemcpyDtoD_v2", 3020, "dst", "src")
 
 
 @export("cuMemcpyPeer", 4000, UINT64, HANDLE, UINT64, HANDLE, SIZE)
@@ -786,8 +846,15 @@ def _(what: Any, stream: int = 0) -> None:
         if kind == 3:  # CU_MEMORYTYPE_ARRAY
             raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device has no CUDA arrays")
         base = getattr(given, f"{side}Host" if kind == _HOST_TYPE else f"{side}Device")
+        column = getattr(given, f"{side}XInBytes")
         pitch = getattr(given, f"{side}Pitch") or given.WidthInBytes
-        return base + getattr(given, f"{side}Y") * pitch + getattr(given, f"{side}XInBytes"), pitch
+        if given.Height > 1 and pitch < given.WidthInBytes + column:
+            raise DriverError(
+                "CUDA_ERROR_INVALID_VALUE",
+                f"{side}Pitch is {pitch}: it must be at least {side}XInBytes + WidthInBytes, "
+                f"{given.WidthInBytes + column}",
+            )
+        return base + getattr(given, f"{side}Y") * pitch + column, pitch
 
     allocations.copy_rows(*place("dst"), *place("src"), given.WidthInBytes, given.Height, stream)
 
@@ -813,63 +880,86 @@ _fills()
 
 
 # --- pools of memory --------------------------------------------------------------------------------------------------
-_pools: Handles[dict[int, int]] = Handles("memory pool")
-_DEFAULT_POOL = _pools.add({})
-_pool_in_use = [_DEFAULT_POOL]
-
-
 @export("cuDeviceGetDefaultMemPool", 11020, to(HANDLE), INT)
 def _(pool: Any, device: int) -> None:
-    pool[0] = _DEFAULT_POOL
+    devices.check_ordinal(device)
+    pool[0] = pools.DEFAULT
 
 
 @export("cuDeviceGetMemPool", 11020, to(HANDLE), INT)
 def _(pool: Any, device: int) -> None:
-    pool[0] = _pool_in_use[0]
+    devices.check_ordinal(device)
+    pool[0] = pools.current()
 
 
 @export("cuDeviceSetMemPool", 11020, INT, HANDLE)
 def _(device: int, pool: int) -> None:
-    _pools[pool]
-    _pool_in_use[0] = pool
+    devices.check_ordinal(device)
+    pools.set_current(pool)
 
 
-@export("cuMemPoolCreate", 11020, to(HANDLE), POINTER)
-def _(pool: Any, properties: int) -> None:
-    pool[0] = _pools.add({})
+class PoolProperties(ctypes.Structure):
+    """CUmemPoolProps of the documentation, without what is reserved."""
+
+    _fields_ = (
+        ("allocType", INT),
+        ("handleTypes", INT),
+        ("locationType", INT),
+        ("locationId", INT),
+        ("win32SecurityAttributes", POINTER),
+        ("maxSize", SIZE),
+    )
+
+
+@export("cuMemPoolCreate", 11020, to(HANDLE), to(PoolProperties))
+def _(pool: Any, properties: Any) -> None:
+    given = properties[0]
+    if given.handleTypes:
+        raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device shares no memory with other processes")
+    pool[0] = pools.create(given.locationType, given.locationId, given.maxSize)
 
 
 @export("cuMemPoolDestroy", 11020, HANDLE)
 def _(pool: int) -> None:
-    _pools.remove(pool)
+    pools.destroy(pool)
 
 
 @export("cuMemPoolTrimTo", 11020, HANDLE, SIZE)
 def _(pool: int, nbytes: int) -> None:
-    _pools[pool]
-
-
-_INT_POOL_ATTRIBUTES = (1, 2, 3)
-"""Whether memory may be used again in three ways; the others are numbers of 64 bits."""
+    pools.attribute(pool, pools.USED)
 
 
 @export("cuMemPoolGetAttribute", 11020, HANDLE, ENUM, POINTER)
 def _(pool: int, attribute: int, value: int) -> None:
-    kind = INT if attribute in _INT_POOL_ATTRIBUTES else UINT64
-    _write(value, kind, _pools[pool].get(attribute, 0))
+    kind = UINT64 if attribute in pools.LONG else INT
+    _write(_required(value, "value"), kind, pools.attribute(pool, attribute))
 
 
 @export("cuMemPoolSetAttribute", 11020, HANDLE, ENUM, POINTER)
 def _(pool: int, attribute: int, value: int) -> None:
-    kind = INT if attribute in _INT_POOL_ATTRIBUTES else UINT64
-    _pools[pool][attribute] = kind.from_address(value).value
+    kind = UINT64 if attribute in pools.LONG else INT
+    pools.set_attribute(pool, attribute, kind.from_address(_required(value, "value")).value)
+
+
+@export("cuMemPoolSetAccess", 11020, HANDLE, POINTER, SIZE)
+def _(pool: int, descriptors: int, count: int) -> None:
+    """There is one device, and it can always reach its own memory."""
+    pools.attribute(pool, pools.USED)
+
+
+@export("cuMemAllocAsync", 11020, to(UINT64), SIZE, HANDLE)
+def _(address: Any, nbytes: int, stream: int) -> None:
+    address[0] = pools.allocate(pools.current(), nbytes, stream)
 
 
 @export("cuMemAllocFromPoolAsync", 11020, to(UINT64), SIZE, HANDLE, HANDLE)
 def _(address: Any, nbytes: int, pool: int, stream: int) -> None:
-    _pools[pool]
-    streams.stream(stream)
-    address[0] = allocations.allocate(nbytes)
+    address[0] = pools.allocate(pool, nbytes, stream)
+
+
+@export("cuMemFreeAsync", 11020, UINT64, HANDLE)
+def _(address: int, stream: int) -> None:
+    allocations.free_in(stream, address)
 
 
 # --- streams and events -----------------------------------------------------------------------------------------------
@@ -915,9 +1005,16 @@ def _(stream: int, number: Any) -> None:
 
 
 @export("cuStreamGetCtx", 9020, HANDLE, to(HANDLE))
-def _(stream: int, context: Any) -> None:
+def _context_of(stream: int, context: Any) -> None:
     streams.stream(stream)
     context[0] = _stack()[-1] if _stack() else PRIMARY
+
+
+@export("cuStreamGetCtx_v2", 12050, HANDLE, POINTER, POINTER)
+def _(stream: int, context: int, green: int) -> None:
+    """No stream belongs to a green context here."""
+    _context_of(stream, ctypes.pointer(HANDLE.from_address(_required(context, "pCtx"))))
+    _write(green, HANDLE, 0)
 
 
 @export("cuStreamGetDevice", 12080, HANDLE, to(INT))
@@ -928,7 +1025,7 @@ def _(stream: int, device: Any) -> None:
 
 @export("cuStreamWaitEvent", 3020, HANDLE, HANDLE, UINT)
 def _(stream: int, event: int, flags: int) -> None:
-    streams.wait_event(stream, event)
+    streams.wait_event(stream, event, flags)
 
 
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -936,12 +1033,20 @@ _STREAM_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.
 
 
 @export("cuLaunchHostFunc", 10000, HANDLE, POINTER, POINTER)
-def _(stream: int, function: int, data: int) -> None:
+def _call_host(stream: int, function: int, data: int) -> None:
+    _required(function, "fn")
     streams.call_host(stream, lambda: _HOST_FUNCTION(function)(data))
+
+
+@export("cuLaunchHostFunc_v2", 13010, HANDLE, POINTER, POINTER, UINT)
+def _(stream: int, function: int, data: int, mode: int) -> None:
+    """How the device waits for the function, the last argument, changes nothing here."""
+    _call_host(stream, function, data)
 
 
 @export("cuStreamAddCallback", 5000, HANDLE, POINTER, POINTER, UINT)
 def _(stream: int, function: int, data: int, flags: int) -> None:
+    _required(function, "callback")
     streams.call_host(stream, lambda: _STREAM_CALLBACK(function)(stream, 0, data))
 
 
@@ -962,7 +1067,7 @@ def _(event: int, stream: int) -> None:
 
 @export("cuEventRecordWithFlags", 11010, HANDLE, HANDLE, UINT)
 def _(event: int, stream: int, flags: int) -> None:
-    streams.record_event(event, stream)
+    streams.record_event(event, stream, flags)
 
 
 @export("cuEventQuery", 2000, HANDLE)
@@ -1014,8 +1119,7 @@ def _(stream: int, status: Any, number: int, graph: int = 0, *rest: int) -> None
 
 @export("cuThreadExchangeStreamCaptureMode", 10010, to(INT))
 def _(mode: Any) -> None:
-    before = getattr(_thread_state, "capture_mode", 0)
-    _thread_state.capture_mode, mode[0] = mode[0], before
+    mode[0] = streams.exchange_mode(mode[0])
 
 
 @export("cuGraphCreate", 10000, to(HANDLE), UINT)
@@ -1037,7 +1141,7 @@ def _(graph: int, nodes: int, count: Any) -> None:
 
 @export("cuGraphInstantiateWithFlags", 11040, to(HANDLE), HANDLE, UINT64)
 def _(executable: Any, graph: int, flags: int) -> None:
-    executable[0] = streams.instantiate(graph)
+    executable[0] = streams.instantiate(graph, flags)
 
 
 class InstantiateParams(ctypes.Structure):
@@ -1048,7 +1152,7 @@ class InstantiateParams(ctypes.Structure):
 
 @export("cuGraphInstantiateWithParams", 12000, to(HANDLE), HANDLE, to(InstantiateParams))
 def _(executable: Any, graph: int, params: Any) -> None:
-    executable[0] = streams.instantiate(graph)
+    executable[0] = streams.instantiate(graph, params[0].flags)
     params[0].hErrNode_out, params[0].result_out = 0, 0
 
 
@@ -1069,8 +1173,15 @@ def _(executable: int) -> None:
 
 @export("cuGraphExecUpdate_v2", 12000, HANDLE, HANDLE, POINTER)
 def _(executable: int, graph: int, info: int) -> None:
-    streams.update_executable(executable, graph)
-    _write(info, INT, 0)  # CU_GRAPH_EXEC_UPDATE_SUCCESS
+    success, error, topology_changed = 0, 1, 2
+    _write(_required(info, "resultInfo"), INT, error)
+    try:
+        streams.update_executable(executable, graph)
+    except DriverError as failure:
+        if failure.result == "CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE":
+            _write(info, INT, topology_changed)
+        raise
+    _write(info, INT, success)
 
 
 # --- launches ---------------------------------------------------------------------------------------------------------
@@ -1082,7 +1193,10 @@ def _params(function: int, pointers: int, extra: int) -> list[bytes]:
     wanted = modules.parameters(function)
     if pointers:
         array = (UINT64 * len(wanted)).from_address(pointers) if wanted else ()
-        return [ctypes.string_at(address, each.size) for address, each in zip(array, wanted, strict=True)]
+        return [
+            ctypes.string_at(_required(address, f"kernelParams[{index}]"), each.size)
+            for index, (address, each) in enumerate(zip(array, wanted, strict=True))
+        ]
     if not extra:
         return []
     pairs: dict[int, int] = {}
@@ -1091,6 +1205,9 @@ def _params(function: int, pointers: int, extra: int) -> list[bytes]:
         if not key:
             break
         pairs[key] = value
+    for key in (_BUFFER_POINTER, _BUFFER_SIZE):
+        if not pairs.get(key):
+            raise DriverError("CUDA_ERROR_INVALID_VALUE", "extra has no buffer: pairs 1, its address, and 2, its bytes")
     data = ctypes.string_at(pairs[_BUFFER_POINTER], SIZE.from_address(pairs[_BUFFER_SIZE]).value)
     places = [modules.parameter(function, index) for index in range(len(wanted))]
     return [data[at : at + size] for at, size in places]
@@ -1140,9 +1257,9 @@ class LaunchConfig(ctypes.Structure):
 
 _ATTRIBUTE_BYTES, _VALUE_AT = 72, 8
 _COOPERATIVE, _CLUSTER = 2, 4
-_HINTS = (0, 1, 3, 6, 8, 11)
-"""Attributes of a launch that change no result here: access policies, priorities, and the order of a stream's launches,
-of which each has ended before the next begins."""
+_HINTS = (0, 1, 3, 5, 6, 8, 9, 10, 11, 14, 16)
+"""Attributes of a launch that change no result here: policies of access and of scheduling, priorities, domains of
+synchronization, the carveout, and the order of a stream's launches, of which each has ended before the next begins."""
 
 
 @export("cuLaunchKernelEx", 11060, to(LaunchConfig), HANDLE, POINTER, POINTER)
@@ -1187,3 +1304,30 @@ def _(blocks: Any, threads: Any, function: int, shared_of: int, shared: int, mos
             best, threads[0], blocks[0] = resident * size, size, resident * devices.attribute(16)
     if not best:
         raise DriverError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "no block of the kernel fits a multiprocessor")
+
+
+# --- the default stream of each thread --------------------------------------------------------------------------------
+_TAKE_A_STREAM = re.compile(
+    r"cu(Mem(cpy|set)\w*|Mem\w*Async(_v2)?|Launch\w+|EventRecord\w*|Graph(Launch|Upload)"
+    r"|GraphInstantiateWithParams|Stream(?!Create|Destroy)\w+)"
+)
+
+
+def _per_thread_twins() -> None:
+    """Export the functions that use a stream once more, under the names of those to which stream 0 is the thread's."""
+    for each in list(EXPORTS.values()):
+        if _TAKE_A_STREAM.fullmatch(each.name):
+            waits = "Async" not in each.name and re.match("cuMem(cpy|set)", each.name)
+            name = each.name + ("_ptds" if waits else "_ptsz")
+            add(dataclasses.replace(each, name=name, function=_per_thread(each.function)))
+
+
+def _per_thread(function: Callable[..., None]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        with streams.per_thread_default():
+            function(*arguments)
+
+    return call
+
+
+_per_thread_twins()

@@ -13,10 +13,11 @@ _numbers = itertools.count(0x6000_0000_0000, 0x100)
 
 
 class Handles(Generic[T]):
-    """What handles of one kind stand for."""
+    """What handles of one kind stand for; `result` is the error that an unknown one gives."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, result: str = "CUDA_ERROR_INVALID_HANDLE") -> None:
         self.kind = kind
+        self.result = result
         self._things: dict[int, T] = {}
 
     def add(self, thing: T) -> int:
@@ -29,12 +30,12 @@ class Handles(Generic[T]):
         """Return what a handle stands for.
 
         Raises:
-            DriverError: CUDA_ERROR_INVALID_HANDLE.
+            DriverError: the handle is unknown, or was destroyed.
         """
         try:
             return self._things[handle or 0]
         except KeyError:
-            raise DriverError("CUDA_ERROR_INVALID_HANDLE", f"{handle or 0:#x} is no {self.kind}") from None
+            raise DriverError(self.result, f"{handle or 0:#x} is no {self.kind}") from None
 
     def __contains__(self, handle: int) -> bool:
         return handle in self._things

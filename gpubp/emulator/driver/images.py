@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import re
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +44,22 @@ class Image:
     addresses: Mapping[str, int] = field(default_factory=dict)
 
 
+_given = threading.local()
+_SOURCE = "kernel.cu"
+_CUPY_FILE = re.compile(r'^(\s*\.file\s+\d+ )"(?:[^"]*/)?[0-9a-f]{40}\.cubin\.cu"', re.MULTILINE)
+"""The file that CuPy writes a source to, for NVRTC: its name is a hash, and it is gone."""
+
+
+@contextlib.contextmanager
+def made_of(source: str) -> Iterator[None]:
+    """Say from what text the images were compiled that this thread loads meanwhile, for the lines in messages."""
+    _given.source = source
+    try:
+        yield
+    finally:
+        _given.source = ""
+
+
 def of_ptx(text: str) -> Image:
     """Return the image of a PTX text.
 
@@ -61,7 +79,10 @@ def of_ptx(text: str) -> Image:
             "CUDA_ERROR_NO_BINARY_FOR_GPU",
             f"the module was built for sm_{target}{match[2]} and cannot be loaded on {current_arch()}",
         )
-    return Image(text, target, match[2])
+    source = getattr(_given, "source", "")
+    if not source:
+        return Image(text, target, match[2])
+    return Image(_CUPY_FILE.sub(rf'\1"{_SOURCE}"', text), target, match[2], source=(_SOURCE, source))
 
 
 def of_bytes(data: bytes) -> Image:

@@ -12,6 +12,7 @@ from types import ModuleType
 Action = Callable[[ModuleType], None]
 
 _actions: dict[str, list[Action]] = {}
+_stand_ins: dict[str, Action] = {}
 
 
 def after_import(name: str, action: Action) -> None:
@@ -20,10 +21,23 @@ def after_import(name: str, action: Action) -> None:
     An exception of the action is one of the import.
     """
     _actions.setdefault(name, []).append(action)
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    _look_first()
     if name in sys.modules:
         action(sys.modules[name])
+
+
+def in_place_of(name: str, fill: Action) -> None:
+    """Let an import of a module, whether it is installed or not, give an empty module that `fill(module)` fills.
+
+    An exception of `fill` is one of the import.
+    """
+    _stand_ins[name] = fill
+    _look_first()
+
+
+def _look_first() -> None:
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
@@ -36,6 +50,8 @@ class _Finder(MetaPathFinder):
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what the other finders find, with a loader that calls the actions."""
+        if name in _stand_ins:
+            return ModuleSpec(name, _StandIn())
         searching: set[str] = self._searching.__dict__.setdefault("names", set())
         if name not in _actions or name in searching:  # the latter where another finder asks all finders as well
             return None
@@ -68,3 +84,11 @@ class _Loader(Loader):
         self._loader.exec_module(module)
         for action in _actions[module.__name__]:
             action(module)
+
+
+class _StandIn(Loader):
+    """Fills a module that stands in for another."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module."""
+        _stand_ins[module.__name__](module)

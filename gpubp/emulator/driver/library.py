@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import weakref
 
 from gpubp.emulator.driver import calls, elf
@@ -40,7 +41,7 @@ def load() -> None:
         slots[index] = ctypes.cast(_callbacks[-1], ctypes.c_void_p).value or 0  # type: ignore[arg-type]
     _loaded.append(library)
     # Among finalizers the last one made goes first: what a program frees at its end still finds the functions.
-    weakref.finalize(library, _end, slots, address(elf.STUB))
+    weakref.finalize(library, _end, slots, [address(_last(name)) for name in names])
 
 
 def is_loaded() -> bool:
@@ -56,9 +57,17 @@ def _has_driver() -> bool:
     return True
 
 
-def _end(slots: ctypes.Array[ctypes.c_uint64], stub: int) -> None:
-    """Let every function return an error: threads may still call when Python is gone."""
-    for index in range(len(slots)):
+def _last(name: str) -> str:
+    """Return what a function does when Python is gone, and threads or what is left of a program still call: what gives
+    something back succeeds, the names of errors are told, and all else is an error."""
+    if re.search("Destroy|Free|Unload|Release|Unregister|PopCurrent", name):
+        return elf.DONE
+    return elf.NAMED if name in ("cuGetErrorName", "cuGetErrorString") else elf.STUB
+
+
+def _end(slots: ctypes.Array[ctypes.c_uint64], stubs: list[int]) -> None:
+    """Let every function do without Python."""
+    for index, stub in enumerate(stubs):
         slots[index] = stub  # type: ignore[call-overload]
 
 

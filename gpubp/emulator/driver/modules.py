@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from gpubp.chips import MAX_THREADS, STATIC_SHARED
 from gpubp.emulator import launch
 from gpubp.emulator.chip import current_arch, current_chip
-from gpubp.emulator.driver import devices, images, streams
+from gpubp.emulator.device.memory import MEMORY
+from gpubp.emulator.driver import allocations, devices, images, streams
 from gpubp.emulator.driver.handles import Handles
 from gpubp.emulator.driver.results import DriverError, driver_error
-from gpubp.emulator.errors import EmulatorError
+from gpubp.emulator.errors import EmulatorError, LaunchError
 from gpubp.toolchain.nvjitlink import assemble
 from gpubp.toolchain.ptxas import Resources
 
 MAX_THREADS_PER_BLOCK, SHARED_BYTES, CONST_BYTES, LOCAL_BYTES, REGISTERS, PTX_VERSION, BINARY_VERSION = range(7)
 CACHE_MODE, MAX_DYNAMIC_SHARED, CARVEOUT = 7, 8, 9
+CLUSTER_SIDES = (11, 12, 13)
+LARGE_CLUSTERS, CLUSTER_ORDER = 14, 15
+_COUNT = 18
 """The attributes of a function, by the numbers of the documentation's enum CUfunction_attribute."""
 
 
@@ -71,10 +75,13 @@ def load(image: images.Image) -> int:
 
 
 def unload(handle: int) -> None:
-    """Forget a module and its functions."""
+    """Forget a module and its functions, and free its variables."""
     module = _modules.remove(handle)
     for function in module.functions.values():
         _functions.remove(function)
+    for address in set(module.loaded.addresses.values()) - set(module.image.addresses.values()):
+        if allocations.kind_of(address):
+            MEMORY.free(address)
 
 
 def function(handle: int, name: str) -> int:
@@ -155,12 +162,14 @@ def attribute(handle: int, number: int) -> int:
         return found.resources.local_bytes
     if number == REGISTERS:
         return found.resources.registers
-    if number in (PTX_VERSION, BINARY_VERSION):
+    if number == PTX_VERSION or (number == BINARY_VERSION and found.module.image.resources):
+        return found.module.image.target
+    if number == BINARY_VERSION:  # the driver compiles PTX for the device
         major, minor = devices.capability()
-        return found.module.image.target or 10 * major + minor
+        return 10 * major + minor
     if number == MAX_DYNAMIC_SHARED:
         return STATIC_SHARED - kernel.static_shared_bytes if found.dynamic_limit is None else found.dynamic_limit
-    if number in (CACHE_MODE, *range(CARVEOUT, 16)):
+    if number in (CACHE_MODE, *range(CARVEOUT, _COUNT)):
         return found.settings.get(number, -1 if number == CARVEOUT else 0)
     raise DriverError("CUDA_ERROR_INVALID_VALUE", f"attrib is {number}: a function has no such attribute")
 
@@ -169,7 +178,7 @@ def set_attribute(handle: int, number: int, value: int) -> None:
     """Set an attribute of a kernel.
 
     Raises:
-        DriverError: CUDA_ERROR_INVALID_VALUE: it cannot be set, or not to this.
+        DriverError: CUDA_ERROR_INVALID_VALUE: it cannot be set, or not to this. CUDA_ERROR_NOT_SUPPORTED: clusters.
     """
     found = _functions[handle]
     if number == MAX_DYNAMIC_SHARED:
@@ -177,11 +186,15 @@ def set_attribute(handle: int, number: int, value: int) -> None:
         if not 0 <= value <= limit:
             raise DriverError(
                 "CUDA_ERROR_INVALID_VALUE",
-                f"kernel {found.kernel.name}: {value} bytes of dynamic shared memory; on {current_arch()} it may have "
+                f"kernel {found.kernel.label}: {value} bytes of dynamic shared memory; on {current_arch()} it may have "
                 f"{limit}",
             )
         found.dynamic_limit = value
-    elif CARVEOUT <= number < 16:
+    elif number == CARVEOUT and not -1 <= value <= 100:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"the carveout is {value}: it must be -1, or 0 to 100 percent")
+    elif number in CLUSTER_SIDES and value > 1:
+        raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device has no clusters of blocks")
+    elif number in (CARVEOUT, *CLUSTER_SIDES, LARGE_CLUSTERS, CLUSTER_ORDER):
         found.settings[number] = value
     else:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"attrib is {number}: it cannot be set")
@@ -225,12 +238,23 @@ def run(
         if shared_bytes > allowed:
             raise DriverError(
                 "CUDA_ERROR_INVALID_VALUE",
-                f"kernel {found.kernel.name}: {shared_bytes} bytes of dynamic shared memory; it may have {allowed}: "
+                f"kernel {found.kernel.label}: {shared_bytes} bytes of dynamic shared memory; it may have {allowed}: "
                 "set CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
             )
+        if cooperative:
+            _check_resident(found.kernel, grid, block, shared_bytes)
         work = functools.partial(
             launch.launch, found.kernel, grid, block, params, shared_bytes, current_arch(), cooperative=cooperative
         )
         streams.submit(stream, work, found.kernel.name)
     except EmulatorError as error:
         raise driver_error(error) from None
+
+
+def _check_resident(
+    kernel: launch.Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int
+) -> None:
+    try:
+        launch.check_resident(kernel, grid, block, shared_bytes, current_arch())
+    except LaunchError as error:
+        raise DriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", str(error)) from None

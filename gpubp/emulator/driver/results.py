@@ -25,7 +25,9 @@ RESULTS = {
     "CUDA_ERROR_INVALID_IMAGE": (200, "device kernel image is invalid"),
     "CUDA_ERROR_INVALID_CONTEXT": (201, "invalid device context"),
     "CUDA_ERROR_NO_BINARY_FOR_GPU": (209, "no kernel image is available for execution on the device"),
+    "CUDA_ERROR_UNSUPPORTED_LIMIT": (215, "limit is not supported on this architecture"),
     "CUDA_ERROR_INVALID_PTX": (218, "a PTX JIT compilation failed"),
+    "CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY": (224, "exec affinity type is not supported on this device"),
     "CUDA_ERROR_FILE_NOT_FOUND": (301, "file not found"),
     "CUDA_ERROR_INVALID_HANDLE": (400, "invalid resource handle"),
     "CUDA_ERROR_NOT_FOUND": (500, "named symbol not found"),
@@ -35,6 +37,8 @@ RESULTS = {
     "CUDA_ERROR_LAUNCH_TIMEOUT": (702, "the launch timed out and was terminated"),
     "CUDA_ERROR_PEER_ACCESS_UNSUPPORTED": (217, "peer access is not supported between these two devices"),
     "CUDA_ERROR_CONTEXT_IS_DESTROYED": (709, "context is destroyed"),
+    "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED": (712, "part or all of the requested memory range is already mapped"),
+    "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED": (713, "pointer does not correspond to a registered memory region"),
     "CUDA_ERROR_ASSERT": (710, "device-side assert triggered"),
     "CUDA_ERROR_LAUNCH_FAILED": (719, "unspecified launch failure"),
     "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE": (720, "too many blocks in cooperative launch"),
@@ -43,6 +47,13 @@ RESULTS = {
     "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED": (901, "operation failed due to a previous error during capture"),
     "CUDA_ERROR_STREAM_CAPTURE_MERGE": (902, "operation would result in a merge of separate capture sequences"),
     "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED": (903, "capture was not ended in the same stream as it began"),
+    "CUDA_ERROR_STREAM_CAPTURE_UNJOINED": (904, "capturing stream has unjoined work"),
+    "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD": (908, "attempt to terminate a thread-local capture from another thread"),
+    "CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE": (
+        910,
+        "the graph update was not performed because it included changes "
+        "which violated constraints specific to instantiated graph update",
+    ),
     "CUDA_ERROR_STREAM_CAPTURE_ISOLATION": (905, "dependency created on uncaptured work in another stream"),
     "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT": (
         906,
@@ -107,10 +118,13 @@ def remember(error: DriverError) -> None:
     _last.error = error
 
 
+def message_of(number: int) -> str:
+    """Return the whole message of this thread's last error, "" if that had another result."""
+    error: DriverError | None = getattr(_last, "error", None)
+    return "" if error is None or error.number != number else error.message
+
+
 def explain(number: int) -> str:
     """Return what is said of a result: of the last error of this thread, the whole message."""
-    known = RESULTS[NAMES[number]][1]
-    error: DriverError | None = getattr(_last, "error", None)
-    if error is None or error.number != number or not error.message:
-        return known
-    return f"{known}: {error.message}"
+    known, message = RESULTS[NAMES[number]][1], message_of(number)
+    return f"{known}: {message}" if message else known

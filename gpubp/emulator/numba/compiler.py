@@ -30,9 +30,11 @@ from numba.cuda.debuginfo import DIBuilder
 from numba.cuda.lowering import Lower
 from numba.cuda.types import ext_types
 
+from gpubp.emulator import grid_groups
 from gpubp.emulator.chip import compute_capability, current_arch
 from gpubp.emulator.loops import without_garbage_collection
 from gpubp.emulator.numba.fingerprint import fingerprint
+from gpubp.emulator.numba.lines import line_of, location_of
 from gpubp.toolchain import nvvm
 from gpubp.toolchain.nvrtc import compile_source
 
@@ -84,40 +86,10 @@ def target(arch: str) -> Iterator[None]:
         mock.patch.object(numba_dispatcher, "get_current_device", return_value=device),
         mock.patch.object(numba_nvrtc, "compile", functools.partial(_compile_foreign, arch)),
         mock.patch.object(numba_nvvm, "CompilationUnit", _CompilationUnit),
-        mock.patch.object(Lower, "_adjust_line_if_prologue", _line),
-        mock.patch.object(DIBuilder, "_di_location", _location),
+        mock.patch.object(Lower, "_adjust_line_if_prologue", line_of),
+        mock.patch.object(DIBuilder, "_di_location", location_of),
     ):
         yield
-
-
-def _line(lower: Lower, line: int) -> int:
-    """Return the line of the next statement, and note its file for `_location`.
-
-    A kernel's decorators stand for its prologue, which Numba puts on the line of its "def". Numba takes every line
-    above for one of them, also those of functions that it inlines.
-    """
-    own, here = lower.func_ir.loc, lower.loc
-    lower.debuginfo.file_of_statement = here.filename
-    in_prologue = here.filename == own.filename and own.line <= line < lower.defn_loc.line
-    return lower.defn_loc.line if in_prologue else line
-
-
-def _location(builder: DIBuilder, line: int) -> Any:
-    """Return a line in the file that it belongs to: Numba puts the lines of inlined code into the caller's file.
-
-    Each is kept, because to add one again, as for every statement, llvmlite spells it out to find it among the others.
-    """
-    scope = builder.subprograms[-1]
-    file_name = getattr(builder, "file_of_statement", builder.filepath)
-    known = vars(builder).setdefault("known_locations", {})
-    key = scope.name, file_name, line
-    if key not in known:
-        add, path = builder.module.add_debug_info, Path(file_name)
-        if path != Path(builder.filepath):
-            file = add("DIFile", {"directory": str(path.parent), "filename": path.name})
-            scope = add("DILexicalBlockFile", {"scope": scope, "file": file, "discriminator": 0})
-        known[key] = add("DILocation", {"line": line, "column": 1, "scope": scope})
-    return known[key]
 
 
 class _CompilationUnit(numba_nvvm.CompilationUnit):
@@ -268,24 +240,8 @@ def _compile_all(
         source = Path(numba_dispatcher.__file__).with_name("reshape_funcs.cu")
         foreign.append(_compile_foreign(arch, source.read_text(), source.name, None)[0])
     if "cudaCG" in ptx:
-        foreign.append(_compile_foreign(arch, _GRID_GROUPS, "grid_groups.cu", None)[0])
+        foreign.append(_compile_foreign(arch, grid_groups.SOURCE, "grid_groups.cu", None)[0])
     return [ptx, *foreign]
-
-
-_GRID_GROUPS = """
-#include <cooperative_groups.h>
-namespace groups = cooperative_groups;
-
-extern "C" __device__ unsigned long long cudaCGGetIntrinsicHandle(cudaCGScope scope) {
-  return groups::this_grid().is_valid();
-}
-
-extern "C" __device__ cudaError_t cudaCGSynchronize(unsigned long long handle, unsigned flags) {
-  groups::this_grid().sync();
-  return cudaSuccess;
-}
-"""
-"""What a grid group calls; where there is a driver, Numba links CUDA's device runtime, which has it."""
 
 
 def _merge(ptx: str, foreign: str) -> str:

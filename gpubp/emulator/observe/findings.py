@@ -31,6 +31,7 @@ class Finding:
     message: str
     count: int = 1
     reason: str = ""  # why it is suppressed
+    code: str = ""  # the text of the line, if its file is there
 
     @property
     def grade(self) -> str:
@@ -139,7 +140,7 @@ class Report:
     def __rich__(self) -> Any:
         from rich.console import Group
 
-        return Group(*self._tables())
+        return Group(*self.tables())
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -149,7 +150,8 @@ class Report:
             console.print(self)
         return capture.get()
 
-    def _tables(self) -> Iterator[Table]:
+    def tables(self) -> Iterator[Table]:
+        """Return the tables of what was found and counted, the findings first."""
         yield _table(
             f"Findings: {len(self.findings)}" + ("" if self.order is None else f", in order {self.order}"),
             ("grade", "kind", "times", "what"),

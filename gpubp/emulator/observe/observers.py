@@ -33,7 +33,7 @@ from gpubp.emulator.observe.classes import flops_of, instruction_class
 from gpubp.emulator.observe.clocks import Arrival, Clock, Clocks, is_of_mbarrier, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.definedness import Definedness
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
-from gpubp.emulator.observe.suppressions import Suppression, reason_in
+from gpubp.emulator.observe.suppressions import Suppression, line_of, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
 from gpubp.emulator.observe.tracking import Tracker
 from gpubp.emulator.program.cfg import Block
@@ -185,6 +185,14 @@ class Observer:
         self._touched = {name: np.zeros(0, np.uint8) for name in ("read", "written")}  # sectors of global memory
         self.memory = Definedness(self._found, uninitialised)
         self._global_bits = 0  # log2 of the bytes that a cell stands for
+
+    def take_report(self) -> Report:
+        """Return the report so far and begin another, in which what was found before may be found again."""
+        taken = self.report
+        self.report = Report(order=taken.order)
+        self._findings, self._lines = {}, {}
+        self._touched = {name: np.zeros(0, np.uint8) for name in self._touched}
+        return taken
 
     def release(self) -> None:
         """Let go of all but the report: machines and observer refer to each other, and their arrays are large."""
@@ -581,9 +589,10 @@ class Observer:
 
     def _add_finding(self, machine: Machine | None, key: tuple[Any, ...], finding: Finding) -> None:
         """Add a finding, with the reason if it is suppressed."""
-        finding.reason = next((one.reason for one in self.suppressions if one.covers(finding)), "")
-        if not finding.reason and machine is not None and finding.location is not None:
-            finding.reason = reason_in(machine.source_of(finding.location.own.file), finding) or ""
+        source = "" if machine is None or finding.location is None else machine.source_of(finding.location.own.file)
+        finding.code = line_of(source, finding)
+        reasons = (one.reason for one in self.suppressions if one.covers(finding))
+        finding.reason = next(reasons, "") or reason_in(source, finding) or ""
         self._findings[key] = finding
 
     def tracker(self, machine: Machine) -> Tracker | None:

@@ -88,6 +88,12 @@ def _suppression(table: Mapping[str, object], number: int) -> Suppression:
     return Suppression(**table)  # type: ignore[arg-type]
 
 
+def line_of(source: str, finding: Finding) -> str:
+    """Return the source's line that a finding is at, "" if there is none."""
+    lines = source.splitlines()
+    return lines[finding.line - 1].strip() if finding.line is not None and 1 <= finding.line <= len(lines) else ""
+
+
 def reason_in(source: str, finding: Finding) -> str | None:
     """Return the reason that the source's comments give for a finding, "intended" if they give none, or None."""
     lines = source.splitlines()

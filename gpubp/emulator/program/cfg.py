@@ -69,7 +69,7 @@ def build(module: Module, kernel: Function) -> Program:
     ordered = [blocks[old] for old in order]
     for block in ordered:
         block.successors = tuple(position[successor] for successor in block.successors)
-    return Program(kernel.name, ordered, flat.registers, kernel.parameters, flat.variables, sections, entry)
+    return Program(kernel.label, ordered, flat.registers, kernel.parameters, flat.variables, sections, entry)
 
 
 def ends_block(instruction: Instruction) -> bool:

@@ -86,7 +86,7 @@ class _Inliner:
     def __init__(self, module: Module, kernel: Function) -> None:
         self.module = module
         self.kernel = kernel
-        self.flat = Function(kernel.name, True, kernel.parameters, [], defined=True)
+        self.flat = Function(kernel.label, True, kernel.parameters, [], defined=True)
         self.sections: dict[str, Section] = {}  # callees before their callers, as far as that goes
         self.section = KERNEL
         self.copies = 0
@@ -279,7 +279,7 @@ class _Inliner:
 
     def _unsupported(self, call: Instruction, what: str) -> UnsupportedInstruction:
         return UnsupportedInstruction(
-            f"kernel {self.kernel.name}, {call.location}: {what} is not supported: {call.text}"
+            f"kernel {self.kernel.label}, {call.location}: {what} is not supported: {call.text}"
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpubp.emulator.errors import PTXSyntaxError
+from gpubp.emulator.program.names import kernel_name
 
 TYPE_BYTES = {
     **{kind + bits: int(bits) // 8 for kind in "bus" for bits in ("8", "16", "32", "64")},
@@ -194,6 +195,11 @@ class Function:
     max_threads: int | None = None
     required_block: tuple[int, int, int] | None = None
     defined: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return what messages call it: of a function of Numba its name in Python, without the types."""
+        return kernel_name(self.name)
 
     @property
     def signature(self) -> Signature:

@@ -1,0 +1,69 @@
+"""What the real CuPy needs to run on the virtual device; nothing is done before a program imports CuPy.
+
+CuPy's compiled kernels reach the device through its driver module, which calls our libcuda.so.1 as any program does.
+What else CuPy consists of is told the difference when it is imported: its runtime module (`cupy_runtime`), its memory
+pools (`cupy_memory`), and the libraries that bring machine code for a GPU (`cupy_libraries`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from gpubp.emulator.driver import images
+from gpubp.emulator.driver.imports import after_import
+from gpubp.emulator.errors import EmulatorError
+
+_RUNTIME = "cupy_backends.cuda.api.runtime"
+
+
+def install() -> None:
+    """Let CuPy be served when it is imported.
+
+    Raises:
+        EmulatorError: CuPy is imported already.
+    """
+    if _RUNTIME in sys.modules:
+        raise EmulatorError("this process has imported CuPy already: the virtual device must come first")
+    os.environ["CUPY_COMPILE_WITH_PTX"] = "1"  # it gives the driver PTX, and no machine code
+    os.environ["CUPY_ACCELERATORS"] = ""  # it takes its own kernels, and not those of CUB's library
+    after_import(_RUNTIME, _serve_runtime)
+    after_import("cupy.cuda.memory", _serve_memory)
+    after_import("cupy.cuda.pinned_memory", _serve_pinned_memory)
+    after_import("cupy.cuda.compiler", _keep_lines)
+    from gpubp.emulator.driver import cupy_libraries
+
+    cupy_libraries.install()
+
+
+def _keep_lines(module: ModuleType) -> None:
+    """Let CuPy compile with line information, and tell the driver what a kernel's source is: messages name lines."""
+    compile_cached = module._compile_with_cache_cuda
+
+    @functools.wraps(compile_cached)
+    def compile_with_lines(source: str, options: tuple[str, ...], *arguments: Any, **named: Any) -> Any:
+        with images.made_of(source):
+            return compile_cached(source, (*options, "-lineinfo"), *arguments, **named)
+
+    module._compile_with_cache_cuda = compile_with_lines
+
+
+def _serve_runtime(module: ModuleType) -> None:
+    from gpubp.emulator.driver import cupy_runtime
+
+    cupy_runtime.install(module)
+
+
+def _serve_memory(module: ModuleType) -> None:
+    from gpubp.emulator.driver import cupy_memory
+
+    cupy_memory.install(module)
+
+
+def _serve_pinned_memory(module: ModuleType) -> None:
+    from gpubp.emulator.driver import cupy_memory
+
+    cupy_memory.install_pinned(module)

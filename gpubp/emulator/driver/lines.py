@@ -1,0 +1,40 @@
+"""Source lines for the kernels of numba-cuda, which leaves them out unless a program asks: messages name them."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from gpubp.emulator.driver.imports import after_import
+from gpubp.emulator.numba.lines import line_of, location_of
+
+
+def install() -> None:
+    """Let numba-cuda compile each function with its lines, as with `lineinfo=True`, which changes no instruction."""
+    after_import("numba.cuda.lowering", _name_lines)
+    after_import("numba.cuda.debuginfo", _name_files)
+    after_import("numba.cuda.dispatcher", _ask_for_lines)
+
+
+def _name_lines(module: ModuleType) -> None:
+    module.Lower._adjust_line_if_prologue = line_of
+
+
+def _name_files(module: ModuleType) -> None:
+    module.DIBuilder._di_location = location_of
+
+
+def _ask_for_lines(module: ModuleType) -> None:
+    plain = module.CUDADispatcher.__init__
+
+    def __init__(
+        self: Any, py_func: Callable[..., Any], targetoptions: dict[str, Any], *others: Any, **more: Any
+    ) -> None:
+        # Numba warns of functions whose file is not there; with `debug` there are lines anyway.
+        if not targetoptions.get("debug") and linecache.getline(py_func.__code__.co_filename, 1):
+            targetoptions = {**targetoptions, "lineinfo": True}
+        plain(self, py_func, targetoptions, *others, **more)
+
+    module.CUDADispatcher.__init__ = __init__
