@@ -689,8 +689,8 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="An .html file for the page; its results, with which a later run goes on, are beside it in a .json file. "
-            "Default: report.html."
+            help="An .html file for the page. Beside it, in a .json file, are the results, with which a later run goes "
+            "on. Default: report.html."
         ),
     ] = None,
     device: Annotated[

@@ -32,12 +32,12 @@ UNSEEN = (
 """What a result of a device that is emulated cannot say; it stands beside each such claim."""
 
 WHAT_EMULATED_MEANS = (
-    "The emulated device executes, on the CPU, the PTX that NVIDIA's compilers make of the kernels. It proves what they "
-    f"compute, not how fast: none of its times is shown. {UNSEEN}"
+    "The emulated device executes, on the CPU, the PTX that NVIDIA's compilers make of the kernels. It proves what "
+    f"they compute, not how fast: none of its times is shown. {UNSEEN}"
 )
 WHAT_VIRTUAL_MEANS = (
     "The virtual device is a CUDA driver library of gpubp's own, which the real CuPy and the real numba-cuda call; the "
-    "emulator executes the kernels' PTX on the CPU. So the host code is what a GPU will meet too, and it is proved what "
+    "emulator executes the kernels' PTX on the CPU. So the host code is that which a GPU will meet. This proves what "
     f"the kernels compute, not how fast: none of its times is shown. {UNSEEN}"
 )
 

@@ -13,8 +13,8 @@ from typing import Any
 from gpubp.errors import DataError, listed, shown
 
 STATUSES = ("done", "partial", "failed", "timeout", "crashed", "absent", "left out")
-"""What became of a part: it did all; it did what fitted into its time; it raised an error; it was ended at its limit; its
-process died; it cannot run here; or the command does not ask for it."""
+"""What became of a part: it did all; it did what fitted into its time; it raised an error; it was ended at its limit;
+its process died; it cannot run here; or the command does not ask for it."""
 
 UNITS = {
     "seconds": "s",
