@@ -3,9 +3,9 @@
 CuPy rounds sizes up to 512 bytes, cuts arrays out of larger blocks, and keeps blocks that were freed for the next array.
 An access past the end of an array, or to one that is gone, would then hit memory that is valid.
 
-What the pools' figures mean here: `used_bytes` is what it is on a GPU, the sizes rounded up. Freed memory is given back at
-once, so there are never free blocks: `free_bytes` and `n_free_blocks` are 0, and `total_bytes` equals `used_bytes`. Limits
-hold as on a GPU. Memory that is freed while a stream is capturing stays as long as the graph, for a pool would not give
+What the pools' figures mean here: `used_bytes` is what it is on a GPU, the sizes rounded up; so are the sizes that memory
+hooks are told. Freed memory is given back at once, so there are never free blocks: `free_bytes` and `n_free_blocks` are
+0, `total_bytes` equals `used_bytes`, and hooks see each array allocated. Limits hold as on a GPU. Memory that is freed while a stream is capturing stays as long as the graph, for a pool would not give
 it back either.
 """
 
@@ -53,7 +53,7 @@ def install(memory: ModuleType) -> None:
             self.ptr, self._mem = 0, None
             pool = self.pool()
             hooks = list(memory_hook.get_memory_hooks().values()) if pool is not None else []
-            about = {"device_id": self.device_id, "mem_size": self.size, "mem_ptr": ptr, "pmem_id": id(self)}
+            about = {"device_id": self.device_id, "mem_size": _rounded(self.size), "mem_ptr": ptr, "pmem_id": id(self)}
             for hook in hooks:
                 hook.free_preprocess(**about)
             try:
@@ -83,13 +83,13 @@ def install(memory: ModuleType) -> None:
                 return self._malloc(size, hooks)
             made = None
             for hook in hooks:
-                hook.malloc_preprocess(device_id=0, size=size, mem_size=size)
+                hook.malloc_preprocess(device_id=0, size=size, mem_size=_rounded(size))
             try:
                 made = self._malloc(size, hooks)
             finally:
                 ptr, number = (0, 0) if made is None else (made.ptr, id(made.mem))
                 for hook in hooks:
-                    hook.malloc_postprocess(device_id=0, size=size, mem_size=size, mem_ptr=ptr, pmem_id=number)
+                    hook.malloc_postprocess(device_id=0, size=size, mem_size=_rounded(size), mem_ptr=ptr, pmem_id=number)
             return made
 
         def _malloc(self, size: int, hooks: list[Any]) -> Any:
@@ -105,30 +105,34 @@ def install(memory: ModuleType) -> None:
             return memory.MemoryPointer(PooledMemory(mem, size, self), 0)
 
         def _allocated(self, size: int, hooks: list[Any]) -> Any:
+            # A pool that has a free block allocates nothing, whatever is capturing.
+            mode = streams.exchange_mode(streams.CAPTURE_MODE_RELAXED)
             try:
-                return self._new(size, hooks)
-            except memory.CUDARuntimeError as error:
-                if error.status != _OUT_OF_MEMORY:
-                    raise
-            gc.collect()
-            try:
-                return self._new(size, hooks)
-            except memory.CUDARuntimeError as error:
-                if error.status != _OUT_OF_MEMORY:
-                    raise
-                raise memory.OutOfMemoryError(size, self.used - _rounded(size), self.limit) from error
+                for last in (False, True):
+                    try:
+                        return self._new(size, hooks)
+                    except memory.CUDARuntimeError as error:
+                        if error.status != _OUT_OF_MEMORY:
+                            raise
+                        if last:
+                            used = self.used - _rounded(size)
+                            raise memory.OutOfMemoryError(size, used, self.limit) from error
+                    gc.collect()
+            finally:
+                streams.exchange_mode(mode)
 
         def _new(self, size: int, hooks: list[Any]) -> Any:
             if not hooks:
                 return self._allocate(size).mem
             made = None
             for hook in hooks:
-                hook.alloc_preprocess(device_id=0, mem_size=size)
+                hook.alloc_preprocess(device_id=0, mem_size=_rounded(size))
             try:
                 made = self._allocate(size)
             finally:
+                ptr = 0 if made is None else made.ptr
                 for hook in hooks:
-                    hook.alloc_postprocess(device_id=0, mem_size=size, mem_ptr=0 if made is None else made.ptr)
+                    hook.alloc_postprocess(device_id=0, mem_size=_rounded(size), mem_ptr=ptr)
             return made.mem
 
         def _take(self, size: int) -> None:
@@ -223,6 +227,20 @@ def install(memory: ModuleType) -> None:
 def install_pinned(pinned: ModuleType) -> None:
     """Replace the pool of CuPy's module `cupy.cuda.pinned_memory`."""
 
+    class PooledPinnedMemory(pinned.PinnedMemory):  # type: ignore[misc,name-defined]
+        """Pinned memory of one array of a pool."""
+
+        def __init__(self, mem: Any, pool: Any) -> None:
+            self.ptr, self.size, self.mem, self.pool = mem.ptr, mem.size, mem, pool
+
+        def free(self) -> None:
+            """Give the memory back."""
+            self.ptr = self.size = 0
+            self.mem = None
+
+        def __del__(self) -> None:
+            """Do nothing: `mem` gives the memory back."""
+
     class PinnedMemoryPool(pinned.PinnedMemoryPool):  # type: ignore[misc,name-defined]
         """CuPy's pool of pinned memory, with an allocation of its own for each array."""
 
@@ -232,9 +250,12 @@ def install_pinned(pinned: ModuleType) -> None:
 
         def malloc(self, size: int) -> Any:
             """Return a pointer to `size` new bytes."""
-            return self._allocate(size)
+            if not size:
+                return pinned.PinnedMemoryPointer(pinned.PinnedMemory(0), 0)
+            return pinned.PinnedMemoryPointer(PooledPinnedMemory(self._allocate(size).mem, weakref.ref(self)), 0)
 
-    _put(pinned, PinnedMemoryPool)
+    for replaced in (PooledPinnedMemory, PinnedMemoryPool):
+        _put(pinned, replaced)
 
 
 def _put(module: ModuleType, replaced: type) -> None:

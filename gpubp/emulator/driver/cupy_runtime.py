@@ -532,16 +532,29 @@ def memsetAsync(ptr: int, value: int, size: int, stream: int) -> None:
     allocations.fill(ptr, value, 1, size, stream)
 
 
+_CPU = -1  # cudaCpuDeviceId
+
+
 @serve()
 def memPrefetchAsync(devPtr: int, count: int, dstDevice: int, stream: int) -> None:
-    """Do nothing to memory that there is."""
+    """Do nothing to memory that there is: it is where it is used."""
+    _check_place(dstDevice)
+    streams.stream(stream)
     allocations.extent(devPtr)
 
 
 @serve()
 def memAdvise(devPtr: int, count: int, advice: int, device: int) -> None:
     """Do nothing to memory that there is."""
+    _check_place(device)
+    if not 1 <= advice <= 6:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"advice is {advice}: it must be 1 to 6")
     allocations.extent(devPtr)
+
+
+def _check_place(device: int) -> None:
+    if device != _CPU:
+        devices.check_ordinal(device)
 
 
 _UNREGISTERED, _HOST_MEMORY, _DEVICE_MEMORY, _MANAGED_MEMORY = range(4)

@@ -273,12 +273,12 @@ def check_memory_hooks():
     with Hook():
         x = cp.empty(10, np.float32)
         del x
-    assert seen == [("malloc", 40), ("alloc", 40), ("free", 40)], seen
+    assert seen == [("malloc", 40), ("alloc", 512), ("free", 512)], seen
     with cp.cuda.memory_hooks.LineProfileHook() as profile:
         cp.empty(10, np.float32)
     printed = io.StringIO()
     profile.print_report(printed)
-    assert "check_memory_hooks (40.00B, 40.00B)" in printed.getvalue(), printed.getvalue()
+    assert "check_memory_hooks (512.00B, 512.00B)" in printed.getvalue(), printed.getvalue()
 
 
 def check_other_allocators():
@@ -305,6 +305,8 @@ def check_managed_memory_is_the_hosts_too():
     same(host, np.arange(5) + 1.0)
     memory.mem.prefetch(cp.cuda.Stream())
     memory.mem.advise(runtime.cudaMemAdviseSetReadMostly, cp.cuda.Device())
+    raises(runtime.CUDARuntimeError, "advice is 0", memory.mem.advise, 0, cp.cuda.Device())
+    raises(runtime.CUDARuntimeError, "device is 3", lambda: memory.mem.prefetch(cp.cuda.Stream.null, device_id=3))
 
 
 def check_pinned_memory():
@@ -323,6 +325,8 @@ def check_pinned_memory():
     z = cupyx.zeros_like_pinned(host)
     assert z.sum() == 0
     assert cp.get_default_pinned_memory_pool().n_free_blocks() == 0
+    memory.mem.free()
+    assert runtime.pointerGetMemoryType(host.ctypes.data) == runtime.memoryTypeUnregistered
 
 
 def check_what_is_known_of_pointers():
@@ -401,6 +405,11 @@ def check_what_spoils_a_capture():
         raises(runtime.CUDARuntimeError, "cudaErrorStreamCaptureUnsupported", stream.synchronize)
         raises(runtime.CUDARuntimeError, "cudaErrorStreamCaptureInvalidated", stream.end_capture)
     raises(RuntimeError, "default", cp.cuda.Stream.null.begin_capture)
+    with cp.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture(runtime.streamCaptureModeGlobal)
+        y = x * 2
+        stream.end_capture().launch()
+    same(y, np.zeros(4))
     same(x, np.zeros(4))
 
 
