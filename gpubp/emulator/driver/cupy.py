@@ -39,7 +39,7 @@ def install() -> None:
     cupy_libraries.install()
 
 
-def _keep_lines(module: ModuleType) -> None:
+def _keep_lines(module: Any) -> None:
     """Let CuPy compile with line information, and tell the driver what a kernel's source is: messages name lines."""
     compile_cached = module._compile_with_cache_cuda
 

@@ -1,12 +1,12 @@
 """CuPy's memory pools on the virtual device: each array is an allocation of its own, of exactly its size.
 
-CuPy rounds sizes up to 512 bytes, cuts arrays out of larger blocks, and keeps blocks that were freed for the next array.
-An access past the end of an array, or to one that is gone, would then hit memory that is valid.
+CuPy rounds sizes up to 512 bytes, cuts arrays out of larger blocks, and keeps blocks that were freed for the next
+array. An access past the end of an array, or to one that is gone, would then hit memory that is valid.
 
-What the pools' figures mean here: `used_bytes` is what it is on a GPU, the sizes rounded up; so are the sizes that memory
-hooks are told. Freed memory is given back at once, so there are never free blocks: `free_bytes` and `n_free_blocks` are
-0, `total_bytes` equals `used_bytes`, and hooks see each array allocated. Limits hold as on a GPU. Memory that is freed while a stream is capturing stays as long as the graph, for a pool would not give
-it back either.
+What the pools' figures mean here: `used_bytes` is what it is on a GPU, the sizes rounded up; so are the sizes that
+memory hooks are told. Freed memory is given back at once, so there are never free blocks: `free_bytes` and
+`n_free_blocks` are 0, `total_bytes` equals `used_bytes`, and hooks see each array allocated. Limits hold as on a GPU.
+Memory that is freed while a stream is capturing stays as long as the graph, for a pool would not give it back either.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def install(memory: ModuleType) -> None:
     """Replace the pools of CuPy's module `cupy.cuda.memory`."""
     from cupy.cuda import memory_hook
 
-    class PooledMemory(memory.BaseMemory):  # type: ignore[misc,name-defined]
+    class PooledMemory(memory.BaseMemory):  # type: ignore[name-defined]
         """Memory of one array of a pool."""
 
         def __init__(self, mem: Any, size: int, pool: Any) -> None:
@@ -89,7 +89,9 @@ def install(memory: ModuleType) -> None:
             finally:
                 ptr, number = (0, 0) if made is None else (made.ptr, id(made.mem))
                 for hook in hooks:
-                    hook.malloc_postprocess(device_id=0, size=size, mem_size=_rounded(size), mem_ptr=ptr, pmem_id=number)
+                    hook.malloc_postprocess(
+                        device_id=0, size=size, mem_size=_rounded(size), mem_ptr=ptr, pmem_id=number
+                    )
             return made
 
         def _malloc(self, size: int, hooks: list[Any]) -> Any:
@@ -165,7 +167,7 @@ def install(memory: ModuleType) -> None:
 
     pools: dict[int, Pool] = {}
 
-    class MemoryPool(memory.MemoryPool):  # type: ignore[misc,name-defined]
+    class MemoryPool(memory.MemoryPool):  # type: ignore[name-defined]
         """CuPy's memory pool, with an allocation of its own for each array."""
 
         __slots__ = ()
@@ -208,7 +210,7 @@ def install(memory: ModuleType) -> None:
             """Return the most bytes that may be in use, 0 for no limit."""
             return pools[id(self)].limit
 
-    class MemoryAsyncPool(memory.MemoryAsyncPool):  # type: ignore[misc,name-defined]
+    class MemoryAsyncPool(memory.MemoryAsyncPool):  # type: ignore[name-defined]
         """CuPy's pool of the driver, with sizes that are not rounded up."""
 
         def malloc(self, size: int) -> Any:
@@ -227,7 +229,7 @@ def install(memory: ModuleType) -> None:
 def install_pinned(pinned: ModuleType) -> None:
     """Replace the pool of CuPy's module `cupy.cuda.pinned_memory`."""
 
-    class PooledPinnedMemory(pinned.PinnedMemory):  # type: ignore[misc,name-defined]
+    class PooledPinnedMemory(pinned.PinnedMemory):  # type: ignore[name-defined]
         """Pinned memory of one array of a pool."""
 
         def __init__(self, mem: Any, pool: Any) -> None:
@@ -241,7 +243,7 @@ def install_pinned(pinned: ModuleType) -> None:
         def __del__(self) -> None:
             """Do nothing: `mem` gives the memory back."""
 
-    class PinnedMemoryPool(pinned.PinnedMemoryPool):  # type: ignore[misc,name-defined]
+    class PinnedMemoryPool(pinned.PinnedMemoryPool):  # type: ignore[name-defined]
         """CuPy's pool of pinned memory, with an allocation of its own for each array."""
 
         def __init__(self, allocator: Callable[[int], Any] = pinned._malloc) -> None:

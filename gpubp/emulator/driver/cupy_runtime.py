@@ -1,8 +1,8 @@
 """CuPy's runtime module, `cupy_backends.cuda.api.runtime`, on the virtual device.
 
-That module has NVIDIA's CUDA runtime inside, which accepts no driver but NVIDIA's. So its functions are replaced by those
-below, of the same names and arguments, which do the work as the driver does it. CuPy's compiled modules find them where
-Cython keeps C functions for others, Python code as attributes of the module.
+That module has NVIDIA's CUDA runtime inside, which accepts no driver but NVIDIA's. So its functions are replaced by
+those below, of the same names and arguments, which do the work as the driver does it. CuPy's compiled modules find them
+where Cython keeps C functions for others, Python code as attributes of the module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _cupy: list[ModuleType] = []
 """CuPy's module, once it is there."""
 
 
-def install(module: ModuleType) -> None:
+def install(module: Any) -> None:
     """Serve CuPy's runtime module, which nobody has imported yet.
 
     Raises:
@@ -50,9 +50,9 @@ def install(module: ModuleType) -> None:
     unknown = sorted(name for name in capsules if name not in known and name_of(capsules[name]) != "int")
     if unknown:
         raise EmulatorError(f"{of}: the virtual device does not know the functions {', '.join(unknown)}")
-    _cupy[:] = [module]
-    module.CUDARuntimeError = _error_class(module.CUDARuntimeError)
     replace(capsules, _SERVED, of)
+    module.CUDARuntimeError = _error_class(module.CUDARuntimeError)
+    _cupy[:] = [module]
     for name, function in {**{name: each.function for name, each in _SERVED.items()}, **_PYTHON_ONLY}.items():
         if hasattr(module, name):  # not the functions that only C code calls
             setattr(module, name, function)
@@ -703,7 +703,7 @@ def _call_back(function: Callable[..., Any], *arguments: Any) -> None:
     try:
         function(*arguments)
     except Exception:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
 
 
 @serve()
