@@ -57,8 +57,8 @@ def _serve_compiler(module: Any) -> None:
     ) -> Any:
         if named.get("separate_compilation"):
             raise NotServedError(
-                f"the options {options!r} ask nvcc for separate compilation, which gives machine code: the virtual device "
-                "executes PTX"
+                f"the options {options!r} ask nvcc for separate compilation, which gives machine code: the virtual "
+                "device executes PTX"
             )
         return compile_by_nvcc(source, options, arch, filename, **{**named, "code_type": "ptx"})
 

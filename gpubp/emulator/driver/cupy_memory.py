@@ -15,6 +15,7 @@ import gc
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -72,8 +73,9 @@ def install(memory: ModuleType) -> None:
 
         def __init__(self, allocator: Callable[[int], Any] | None) -> None:
             self._allocate = allocator or memory._malloc
-            self._lock = threading.Lock()
-            self.used = self.limit = 0
+            self._lock = threading.RLock()
+            self._used = self.limit = 0
+            self._given_back: deque[int] = deque()
             self.set_limit(**memory._parse_limit_string())
 
         def malloc(self, size: int) -> Any:
@@ -142,16 +144,23 @@ def install(memory: ModuleType) -> None:
             for last in (False, True):
                 with self._lock:
                     if not self.limit or self.used + _rounded(size) <= self.limit:
-                        self.used += _rounded(size)
+                        self._used += _rounded(size)
                         return
                 if not last:
                     gc.collect()
             raise memory.OutOfMemoryError(_rounded(size), self.used, self.limit)
 
         def give_back(self, size: int) -> None:
-            """Count bytes as used no longer."""
+            """Count bytes as used no longer, at the next look: this must not wait, as Python calls it at any time."""
+            self._given_back.append(_rounded(size))
+
+        @property
+        def used(self) -> int:
+            """Return the bytes that are used."""
             with self._lock:
-                self.used -= _rounded(size)
+                while self._given_back:
+                    self._used -= self._given_back.popleft()
+                return self._used
 
         def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
             """Set the most bytes that may be in use, or the share of the device's memory; 0 for no limit."""

@@ -463,6 +463,41 @@ def check_threads():
         same(found[number], np.full(1000, number + 20))
 
 
+def check_memory_of_threads():
+    """Each makes arrays that only a search for garbage frees, whichever thread it happens in."""
+    errors = []
+
+    def run(number):
+        try:
+            for _ in range(50):
+                pointers = [cp.cuda.alloc(size) for size in range(1, 1500, 100)]
+                ring = [pointers]
+                ring.append(ring)
+                assert len({each.ptr for each in pointers}) == len(pointers)
+                for each in pointers:
+                    each.memset(number, each.mem.size)
+                for each in pointers:
+                    host = ctypes.string_at(each.ptr, each.mem.size)
+                    assert host == bytes([number]) * len(host)
+        except Exception as error:
+            errors.append(error)
+
+    gc.collect()
+    before, threshold = cp.get_default_memory_pool().used_bytes(), gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert not errors, errors
+    assert cp.get_default_memory_pool().used_bytes() == before
+
+
 # --- exchange ---------------------------------------------------------------------------------------------------------
 def check_exchange_of_arrays():
     x = cp.arange(6, dtype=np.float32).reshape(2, 3)
