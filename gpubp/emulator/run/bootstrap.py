@@ -6,7 +6,7 @@ else can ask for one. So a program's environment variables are set by then, and 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -16,20 +16,19 @@ from typing import Any
 
 
 class Finder:
-    """Sets up the device at the first import that matters; finds what that has loaded, and else what others find."""
+    """Sets up the device at the first import that matters; finds only what has been loaded by that."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """Set up the device, if there is such a module and it may ask for a driver."""
         if name.partition(".")[0] in sys.stdlib_module_names:
             return None
-        others = [finder.find_spec for finder in sys.meta_path if finder is not self]
-        spec = next(filter(None, (find(name, path, target) for find in others)), None)
-        if spec is None:  # as in a module of Python that asks whether it is Jython
-            return None
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        if not any(finder.find_spec(name, path, target) for finder in others):
+            return None  # as in a module of Python's library that asks whether it is Jython
         begin()
         module = sys.modules.get(name)
         if module is None:
-            return spec
+            return None
         # Python takes the spec of a module that has appeared during the search, so the module gets this one meanwhile.
         module.__spec__ = ModuleSpec(name, Loaded(module))  # type: ignore[arg-type]
         return module.__spec__
@@ -60,9 +59,7 @@ def begin() -> None:
     sys.meta_path.remove(_finder)
     if not os.environ.get("GPUBP_EMULATOR"):
         return
-    try:
-        import gpubp  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("gpubp") is None:
         print(f"gpubp is not installed for {sys.executable}: it has no virtual device", file=sys.stderr)
         return
     try:

@@ -139,7 +139,7 @@ def _run(program: Sequence[str], options: Options, folder: Path) -> int:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # it goes with this process, also if that is killed
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    flags = sys.orig_argv[1 : sys.orig_argv.index("-m")] if "-m" in sys.orig_argv else []
     process = subprocess.Popen([sys.executable, *flags, *program], env=environment, preexec_fn=become_program)
     while process.poll() is None:
         told = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})

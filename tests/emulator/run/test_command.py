@@ -125,7 +125,7 @@ def test_threads_and_a_fork_in_the_midst_of_a_launch(emulated):
         "assert os.waitpid(child, 0)[1] == 0\n"
         "[thread.join() for thread in threads]\n",
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_interrupt_in_a_kernel_reaches_the_program(emulated):
@@ -230,6 +230,12 @@ def test_a_wrong_option_is_told_before_anything_runs(arguments, message, tmp_pat
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not os.path.exists("run")
+
+
+def test_python_s_own_options_are_the_program_s_too():
+    code = "import sys; print(sys.flags.optimize, sys.flags.utf8_mode, sys.warnoptions)"
+    command = [sys.executable, "-OO", "-X", "utf8", "-W", "error", "-m", "gpubp.emulator", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "2 1 ['error']\n"
 
 
 def test_an_unknown_option(capsys):

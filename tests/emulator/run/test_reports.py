@@ -1,8 +1,8 @@
 """What processes leave is merged, and shown as text, JSON and a page."""
 
 import json
-import re
 
+import pages
 import pytest
 
 from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
@@ -65,16 +65,19 @@ def test_traffic_adds_up():
 
 
 def test_the_page_is_whole_and_escapes(outcome):
-    text = page(outcome)
-    body, data = re.fullmatch(
-        r'(.*)<script type="application/json" id="data">\n(.*)</script>.*', text, re.DOTALL
-    ).groups()
-    assert json.loads(data) == json.loads(outcome.json())
-    assert "<pre>x[i] &lt; y;</pre>" in body
-    assert "reads &lt;x&gt;" in body
-    assert "<code>p.py &lt;&amp;&gt;</code>" in body
-    assert "so it is" in body
-    assert not re.search(r"\b(src|href)=", text)
+    root = pages.parse(page(outcome))
+    assert json.loads(root.one("script", id="data").raw) == json.loads(outcome.json())
+    findings, suppressed, processes = root.all("table")
+    assert findings.cells == [
+        ["grade", "kind", "times", "what"],
+        ["error", "race", "5", "thread (5, 0, 0) reads <x>x[i] < y;"],
+        ["warning", "same-value race", "1", "both write"],
+    ]
+    assert "so it is" in suppressed.text
+    assert processes.cells[1:] == [["1", "sm_90", "2", "python p.py"], ["2", "sm_80", "4", "python p.py"]]
+    assert root.one("h1").text == outcome.summary()
+    assert next(root.all("code")).text == "p.py <&>"
+    assert not [each for each in root.all() if {"src", "href"} & set(each.attributes)]
 
 
 def test_a_script_s_end_in_a_message_does_not_end_the_data(outcome):
