@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runners import FAILED, PASSED, REFUSED, SKIPPED
@@ -69,7 +69,7 @@ class Outcome:
         return "".join(f"{count[each]:7,} " for each in COLUMNS) + f" {self.module}{note}"
 
 
-FILECHECK = "filecheck==1.0.6"
+NEEDED = ("filecheck==1.0.6", "cffi==2.1.1")
 """What numba-cuda's tests need beside numba-cuda."""
 
 
@@ -89,8 +89,8 @@ def numba_cuda() -> Suite:
         "benchmarks.test_kernel_launch": "a benchmark",
     }
     packages = CACHE / "packages"
-    if not (packages / "filecheck").exists():
-        subprocess.run([*PIP, "install", "-q", "--no-deps", "--target", str(packages), FILECHECK], check=True)
+    if not all((packages / need.partition("==")[0]).exists() for need in NEEDED):
+        subprocess.run([*PIP, "install", "-q", "--upgrade", "--target", str(packages), *NEEDED], check=True)
     return Suite(
         "unittest",
         modules,
@@ -199,7 +199,10 @@ def run(suite: Suite, module: str, folder: Path, timeout: float) -> Outcome:
             process.wait()
             note = f"was ended after {timeout:.0f} s"
     lines = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    done = Outcome(module, lines, note or ("" if lines else "ran no test"))
+    note = note or ("" if lines else "ran no test")
+    if note:
+        lines.append({"test": module, "outcome": FAILED, "reason": f"the module {note}"})
+    done = Outcome(module, lines, note)
     print(done, flush=True)
     return done
 
@@ -240,14 +243,18 @@ def main() -> None:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", choices=list(SUITES))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
+    parser.add_argument("--jobs", default="auto", help="processes at once; auto: one for each core")
+    parser.add_argument("--most", type=int, default=0, help="tests of a module, evenly chosen")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a module")
     parser.add_argument("--modules", default="", help="a pattern of modules to run; all by default")
     given = parser.parse_args()
     suite = SUITES[given.suite]()
+    if given.most:
+        suite = replace(suite, most=given.most)
+    jobs = (os.cpu_count() or 1) if given.jobs == "auto" else int(given.jobs)
     chosen = [each for each in suite.modules if each not in suite.excluded and re.search(given.modules, each)]
     print("".join(f"{each:>7} " for each in COLUMNS) + " module", flush=True)
-    with tempfile.TemporaryDirectory(prefix="gpubp-suites-") as folder, ThreadPoolExecutor(given.jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="gpubp-suites-") as folder, ThreadPoolExecutor(jobs) as pool:
         outcomes = list(pool.map(lambda module: run(suite, module, Path(folder), given.timeout), chosen))
     sys.exit(0 if report(suite, outcomes) else 1)
 
