@@ -150,7 +150,7 @@ def _raise_again(message: str, *signalled: object) -> None:
     raise KeyboardInterrupt(message)
 
 
-class _Reference(weakref.ref):  # type: ignore[type-arg]
+class _Reference(weakref.ref):
     """A reference to an interrupt, with a method that takes no argument."""
 
     interrupt = staticmethod(_thread.interrupt_main)

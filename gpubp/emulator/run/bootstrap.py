@@ -6,6 +6,7 @@ else can ask for one. So a program's environment variables are set by then, and 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def install() -> None:
     sys.path[:] = [folder for folder in sys.path if folder != here]
     this = sys.modules.pop("sitecustomize")
     try:
-        import sitecustomize  # noqa: F401
+        importlib.import_module("sitecustomize")
     except ImportError as error:
         if error.name != "sitecustomize":
             raise

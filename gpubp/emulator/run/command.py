@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpubp.emulator.observe.findings import GRADES
+from gpubp.emulator.observe.findings import GRADES, Report
 from gpubp.emulator.run.options import Options
 from gpubp.emulator.run.reports import Outcome
 from gpubp.errors import ArgumentError, CheckpointError, StateError, unknown_name
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         parser.exit(USAGE_ERROR, f"error: {error}\n")
     with tempfile.TemporaryDirectory(prefix="gpubp-emulator-") as folder:
         code = _run(program, options, Path(folder))
-        outcome = _collect(program, code, Path(folder))
+        outcome = _collect(Outcome(program, code, Report(order=options.order)), Path(folder))
     failed = _tell(outcome, given, options)
     if code < 0:
         _end_by(-code)
@@ -155,14 +155,14 @@ def _end_by(number: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL, which is as it is
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
-def _collect(program: Sequence[str], code: int, folder: Path) -> Outcome:
-    """Return what the program's processes have left."""
-    outcome = Outcome(list(program), code)
+def _collect(outcome: Outcome, folder: Path) -> Outcome:
+    """Return the outcome with what the program's processes have left."""
     for file in sorted((folder / "found").glob("*.json"), key=lambda each: each.stat().st_mtime_ns):
         outcome.add(json.loads(file.read_text(encoding="utf-8")))
     return outcome

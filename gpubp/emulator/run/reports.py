@@ -128,12 +128,14 @@ class Outcome:
 
     def json(self) -> str:
         """Return the report as JSON."""
+        found = to_json(self.report)
         content = {
             "summary": self.summary(),
             "command": self.command,
             "exit_code": self.exit_code,
             "launches": dict(self.report.launches),
-            **to_json(self.report),
+            **found,
+            "traffic": found["traffic"] if self.report.instructions else None,
             "processes": [vars(process) for process in self.processes],
         }
         return json.dumps(content, indent=1) + "\n"
