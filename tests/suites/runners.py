@@ -110,7 +110,7 @@ def main() -> None:
     if kind == "pytest":
         import pytest
 
-        options = ["-c", "/dev/null", "--rootdir", ".", "-p", "no:cacheprovider", "-q"]
+        options = ["-c", "/dev/null", "--rootdir", ".", "-p", "no:cacheprovider", "-q", "-m", "not slow"]
         pytest.main([*options, name], plugins=[Plugin(output, most)])
         return
     tests = list(_flat(unittest.defaultTestLoader.loadTestsFromName(name)))
