@@ -95,7 +95,10 @@ class Plugin:
         if report.when == "call" or not report.passed:
             outcome = PASSED if report.passed or hasattr(report, "wasxfail") else SKIPPED if report.skipped else FAILED
             crash = getattr(report.longrepr, "reprcrash", None)
-            said = crash.message.splitlines()[0] if crash is not None and crash.message else str(report.longrepr or "")
+            text = str(report.longrepr or "")
+            refused = [line for line in text.splitlines() if "NotServedError: " in line]
+            said = crash.message.splitlines()[0] if crash is not None and crash.message else text
+            said = refused[-1] if refused else said
             note(self.output, report.nodeid, outcome, said)
 
     def pytest_collectreport(self, report) -> None:
