@@ -10,7 +10,6 @@ import ctypes
 import dataclasses
 import itertools
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
