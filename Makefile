@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
+.PHONY: help train test quick long suites mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -72,7 +72,11 @@ first-steps: $(test)  ## run the first commands after an installation, as differ
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
 # Of the mutants a fixed sample: all of them take about an hour.
-exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps and forty mutants
+suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
+	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) $(ARGS)
+	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
+
+exhaustive: long suites fuzz pythons oldest first-steps  ## run long, suites, fuzz, pythons, oldest, first-steps and forty mutants
 	$(MAKE) mutants ARGS="--sample 40"
 
 lint: $(test) types  ## check style and types
