@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
+.PHONY: help train test quick long mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -99,7 +99,10 @@ profiles: $(test)  ## store the kernels' profiles anew, and say what changed
 pictures: $(core)  ## draw the README's picture of a training step anew
 	$(python) .github/images/training_step.py
 
-gpu-report: $(gpu)  ## check, measure and profile the kernels on this machine, its GPU if it has one: report.html
+readme-tables: $(core)  ## write the README's figures of GPUs anew, from the results in .github/gpu
+	@$(python) .github/gpu/readme_tables.py $(ARGS)
+
+gpu-report: $(gpu)  ## check, train, measure and profile on this machine, its GPU if it has one: report.html and report.json
 	@$(VENV)/bin/gpubp report $(ARGS)
 
 clean:  ## remove what the other targets made, but not runs/

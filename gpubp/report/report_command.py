@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 USUAL = Path("report.html")
 """The page if none is named."""
 
+EMULATED_NAME = "emulated "
+"""What the name of a virtual device begins with."""
+
 Places = dict[str, tuple[str, str]]
 """Of each backend the device that its kernels run on, "" for none, and why not on the one that was asked for."""
 
@@ -54,6 +57,7 @@ def report(
     with terminal.progress(console, "looking at the machine") as progress:
         info = _run(PARTS["info"], choice, {}, "", "", progress)
         machine = Report("", "", {}, {"info": info}).machine
+        _require_own_process(machine)
         places = _places(choice, machine)
         _require_places(choice, places)
         device = _main_device(choice, places)
@@ -97,6 +101,15 @@ def _continued(console: Console, before: Report, now: Report) -> Report:
 
 def _stays(part: PartResult | None) -> bool:
     return part is not None and part.status == "done"
+
+
+def _require_own_process(machine: MachineInfo | None) -> None:
+    """Raise BackendError if the GPU is none: no emulated device's figures may stand in a report as a GPU's."""
+    if machine is not None and any(name.startswith(EMULATED_NAME) for name in machine.gpus):
+        raise BackendError(
+            f"the GPU {machine.gpus[0]!r} is the virtual device, which this process was given: run gpubp report by "
+            "itself, with --device virtual"
+        )
 
 
 def _places(choice: Choice, machine: MachineInfo | None) -> Places:

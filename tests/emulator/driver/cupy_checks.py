@@ -150,7 +150,10 @@ template <typename T, int N> __global__ void scale(T* x) {
     cp.ndarray(1, np.float32, pointer)[0] = 3
     calls = cp.ndarray(1, np.int32, module.get_global("calls"))
     calls[...] = 0
-    for name, dtype, expected in (("scale<float, 3>", np.float32, [3, 3, 3, 1]), ("scale<int, 2>", np.int32, [3, 3, 1, 1])):
+    for name, dtype, expected in (
+        ("scale<float, 3>", np.float32, [3, 3, 3, 1]),
+        ("scale<int, 2>", np.int32, [3, 3, 1, 1]),
+    ):
         x = cp.ones(4, dtype)
         module.get_function(name)((1,), (4,), (x,))
         same(x, expected)
@@ -174,7 +177,9 @@ extern "C" __global__ void shift(int* x, int* y) {
     x, y = cp.arange(64, dtype=np.int32), cp.empty(64, np.int32)
     kernel((2,), (32,), (x, y), shared_mem=128)
     same(y, np.arange(64) + np.roll(np.arange(64), -1))
-    raises(cp.cuda.driver.CUDADriverError, "dynamic shared memory", lambda: kernel((2,), (32,), (x, y), shared_mem=60_000))
+    raises(
+        cp.cuda.driver.CUDADriverError, "dynamic shared memory", lambda: kernel((2,), (32,), (x, y), shared_mem=60_000)
+    )
     kernel.max_dynamic_shared_size_bytes = 60_000
     assert kernel.max_dynamic_shared_size_bytes == 60_000
     kernel((2,), (32,), (x, y), shared_mem=60_000)
@@ -211,7 +216,11 @@ def check_overrun_is_named_at_its_line():
 
 
 def check_error_of_compiler():
-    raises(cp.cuda.compiler.CompileException, "undefined", lambda: cp.RawKernel(ADD.replace("+ y[i]", "+ w[i]"), "add").compile())
+    raises(
+        cp.cuda.compiler.CompileException,
+        "undefined",
+        lambda: cp.RawKernel(ADD.replace("+ y[i]", "+ w[i]"), "add").compile(),
+    )
 
 
 def check_wrong_launches():
@@ -340,8 +349,24 @@ def check_what_is_known_of_pointers():
         8,
         runtime.memcpyHostToDevice,
     )
-    raises(runtime.CUDARuntimeError, "is device memory", runtime.memcpy, x.data.ptr, x.data.ptr, 8, runtime.memcpyHostToDevice)
-    raises(runtime.CUDARuntimeError, "24 bytes", runtime.memcpy, x.data.ptr, host.ctypes.data, 32, runtime.memcpyHostToDevice)
+    raises(
+        runtime.CUDARuntimeError,
+        "is device memory",
+        runtime.memcpy,
+        x.data.ptr,
+        x.data.ptr,
+        8,
+        runtime.memcpyHostToDevice,
+    )
+    raises(
+        runtime.CUDARuntimeError,
+        "24 bytes",
+        runtime.memcpy,
+        x.data.ptr,
+        host.ctypes.data,
+        32,
+        runtime.memcpyHostToDevice,
+    )
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -507,9 +532,7 @@ def check_what_the_device_does_not_have():
     resource = texture.ResourceDescriptor(
         runtime.cudaResourceTypeLinear, arr=memory, chDesc=channel, sizeInBytes=memory.nbytes
     )
-    raises(
-        runtime.CUDARuntimeError, "no textures", texture.TextureObject, resource, texture.TextureDescriptor()
-    )
+    raises(runtime.CUDARuntimeError, "no textures", texture.TextureObject, resource, texture.TextureDescriptor())
     raises(runtime.CUDARuntimeError, "between processes", runtime.ipcGetMemHandle, memory.data.ptr)
 
 
