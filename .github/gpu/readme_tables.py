@@ -2,8 +2,8 @@
 
     python .github/gpu/readme_tables.py [FILE ...]
 
-Each file is a report.json; without any, all .json files of this folder are taken. The text between the markers in README.md
-is replaced. A file of a device that is emulated is refused: its times say nothing of a GPU.
+Each file is a report.json; without any, all .json files of this folder are taken. The text between the markers in
+README.md is replaced. A file of a device that is emulated is refused: its times say nothing of a GPU.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ README = HERE.parents[1] / "README.md"
 BEGIN, END = "<!-- gpu-figures -->", "<!-- /gpu-figures -->"
 
 NONE_YET = """\
-There are no figures of a GPU yet: no part of gpubp has run on one. If you have a GPU, `make gpu-report` makes them, in ten
-minutes at most; or open [this notebook](.github/notebooks/gpu_report.ipynb) in a hosted session with a GPU. Then put
-`report.json` into `.github/gpu` and run `make readme-tables`, which writes the tables to this place, or send the file to
+There are no figures of a GPU yet: no part of gpubp has run on one. If you have a GPU, `make gpu-report` makes them, in
+ten minutes at most; or open [this notebook](.github/notebooks/gpu_report.ipynb) in a hosted session with a GPU. Then put
+`report.json` into `.github/gpu` and run `make readme-tables`, which writes the tables to this place; or send the file to
 whoever you have gpubp from. Results of an emulated device are refused here: they have no times.
 """
 
