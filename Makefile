@@ -24,7 +24,7 @@ virtual := $(VENV)/.installed-virtual
 .PHONY: help train test quick long mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 train: $(core)  ## train a network on the bundled handwritten digits
 	@$(VENV)/bin/gpubp train $(ARGS)

@@ -29,9 +29,9 @@ BEGIN, END = "<!-- gpu-figures -->", "<!-- /gpu-figures -->"
 
 NONE_YET = """\
 There are no figures of a GPU yet: no part of gpubp has run on one. If you have a GPU, `make gpu-report` makes them, in
-ten minutes at most; or open [this notebook](.github/notebooks/gpu_report.ipynb) in a hosted session with a GPU. Then put
-`report.json` into `.github/gpu` and run `make readme-tables`, which writes the tables to this place; or send the file to
-whoever you have gpubp from. Results of an emulated device are refused here: they have no times.
+ten minutes at most; or open [this notebook](.github/notebooks/gpu_report.ipynb) in a hosted session that has one. Then
+put `report.json` into `.github/gpu` and run `make readme-tables`, which writes the tables to this place; or send the file
+to whoever you have gpubp from. Results of an emulated device are refused here: they have no times.
 """
 
 

@@ -146,10 +146,11 @@ def _without_running(part: Part, choice: Choice, places: Places) -> PartResult |
     """Return what becomes of a part that does not run; None if it runs."""
     if (reason := choice.left_out().get(part.name)) is not None:
         return PartResult("left out", made=_now(), message=reason)
-    needed = [part.backend] if part.backend else list(places) if part.name == "profile" else []
-    if needed and not any(places[backend][0] for backend in needed):
-        lacks = dict.fromkeys(f"{backend}: {places[backend][1]}" for backend in needed)
-        return PartResult("absent", made=_now(), message="; ".join(lacks))
+    if part.backend and not places[part.backend][0]:
+        return PartResult("absent", made=_now(), message=places[part.backend][1])
+    if part.name == "profile" and not any(device for device, _ in places.values()):
+        lacks = "; ".join(f"{backend}: {lacks}" for backend, (_, lacks) in places.items())
+        return PartResult("absent", made=_now(), message=lacks)
     return None
 
 

@@ -222,7 +222,7 @@ def _bench(task: Task, ledger: Ledger, progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"measured": None, "rehearsed": []}
     if names:
         measured = bench_command.run(
-            bench_command.Choice(contenders=names, dtypes=tuple(dict.fromkeys(work.dtype for work in works))),
+            bench_command.Choice(contenders=tuple(names), dtypes=tuple(dict.fromkeys(work.dtype for work in works))),
             effort,
             chosen_works=works,
             progress=progress,
