@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.control import Losses
 from gpubp.kernels.numba import losses, reductions

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 SUM_THREADS = 256
 EVERY_LANE = 0xFFFFFFFF
