@@ -1,4 +1,7 @@
-"""Fully connected networks trained by backpropagation, every step of the algorithm its own GPU kernel."""
+"""Fully connected networks trained by backpropagation, every step of the algorithm its own GPU kernel.
+
+PYTEST_DONT_REWRITE: pytest, for which gpubp has a plugin, may find it imported, and would warn of it.
+"""
 
 from __future__ import annotations
 

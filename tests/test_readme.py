@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,9 +44,24 @@ def blocks(text, language):
 
 
 def commands(text):
-    """The lines of the shell blocks, without comments, continued lines joined."""
+    """The lines of the shell blocks, continued lines joined: each without its comment, and the exit code that this
+    promises."""
     lines = "".join(blocks(text, "bash")).replace("\\\n", "").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    parts = [line.partition("  #") for line in lines if line.strip() and not line.startswith("#")]
+    return [(command.strip(), int("exit code 1" in comment)) for command, _, comment in parts]
+
+
+def files(text):
+    """The examples that are files: those that begin with their name, as in "# reverse.py"."""
+    named = (re.match(r"# (\w+\.py)\n", content) for content in blocks(text, "python"))
+    return {match[1]: match.string for match in named if match}
+
+
+def with_files(folder, text):
+    """The folder, with the files of a README in it."""
+    for name, content in files(text).items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture
@@ -82,7 +98,8 @@ def test_every_command_runs(readme, clone):
         "OMP_NUM_THREADS": "1",
         "GPUBP_CACHE_DIR": str(cache.directory()),
     }
-    for command in commands(readme):
+    with_files(clone, readme)
+    for command, expected in commands(readme):
         # These would install from the network or start this test again: make itself says what they would run.
         command = re.sub(r"^make (?!train|help)", "make -n ", command)
         command = re.sub(r"^(pip install|git clone|cd) .*", "true", command)
@@ -90,7 +107,7 @@ def test_every_command_runs(readme, clone):
         result = subprocess.run(
             command, shell=True, cwd=clone, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        assert result.returncode == expected, f"{command}\n{result.stdout}\n{result.stderr}"
 
 
 @pytest.mark.slow
@@ -98,7 +115,7 @@ def test_every_python_example_runs_and_prints_what_is_shown(readme, tmp_path):
     """A block of text behind an example is its output."""
     shown = [(name, content) for name, content in BLOCK.findall(readme) if name in ("python", "text")]
     for (name, example), (following, output) in itertools.pairwise([*shown, ("", "")]):
-        if name != "python":
+        if name != "python" or example in files(readme).values():
             continue
         command = [sys.executable, "-W", "error", "-c", example]
         environment = os.environ | {"COLUMNS": WIDTH}
@@ -109,9 +126,16 @@ def test_every_python_example_runs_and_prints_what_is_shown(readme, tmp_path):
             assert lines == output.splitlines()
 
 
-def test_the_first_example_names_the_race(main_readme):
+def test_the_first_example_prints_what_is_shown_and_names_the_race(main_readme, tmp_path):
     """The two lines of the kernel that the report names are the two without a barrier between them."""
-    (_, example), (_, output) = BLOCK.findall(main_readme)[:2]
+    (_, example), (_, command), (_, output) = BLOCK.findall(main_readme)[:3]
+    command = [sys.executable, *shlex.split(command, comments=True)[1:]]
+    environment = os.environ | {"COLUMNS": WIDTH}
+    result = subprocess.run(
+        command, cwd=with_files(tmp_path, main_readme), capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 1
+    assert [line.rstrip() for line in (result.stdout + result.stderr).strip().splitlines()] == output.splitlines()
     source = re.search(r'r"""(.*?)"""', example, re.DOTALL)[1].splitlines()
     reader, writer = (source[int(number) - 1] for number in re.findall(r"kernel\.cu:(\d+)", output))
     assert "= s[63 - threadIdx.x]" in reader

@@ -317,23 +317,26 @@ def launch(
     with _DEVICE:
         check_launch(kernel, grid, block, params, shared_bytes, arch)
         if cooperative:
-            _check_resident(kernel, grid, block, shared_bytes, arch)
+            check_resident(kernel, grid, block, shared_bytes, arch)
         kernel.decoded().uses.workspace.begin(cooperative)
         usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
-        fault: BaseException | None = None
         try:
             _run(kernel, grid, block, params, shared_bytes, arch, lanes or usual)
         except BaseException as error:
-            fault = error
+            _tell(kernel, error)
             raise
-        finally:
-            for listener in listeners:
-                listener(kernel.label, fault)
+        _tell(kernel)
 
 
-def _check_resident(
+def _tell(kernel: Kernel, error: BaseException | None = None) -> None:
+    for listener in listeners:
+        listener(kernel.label, error)
+
+
+def check_resident(
     kernel: Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int, arch: str
 ) -> None:
+    """Raise LaunchError if the chip cannot hold all blocks of a cooperative launch at once."""
     total, held = math.prod(grid), resident_blocks(kernel, block, shared_bytes, arch)
     if total > held:
         raise LaunchError(

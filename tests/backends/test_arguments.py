@@ -49,6 +49,7 @@ def test_arrays_that_have_passed_are_not_looked_at_again(backend, looked_at):
     assert looked_at
 
 
+@pytest.mark.filterwarnings("ignore:Grid size")  # Numba transposes by a kernel of its own
 @pytest.mark.parametrize(
     ("place", "change", "message"),
     [
@@ -87,7 +88,7 @@ def test_facts_that_are_set_in_place_are_new():
     backend = CupyBackend(DEVICE)
     given = forward(backend)
     backend.dense_forward(*given)
-    given[1].shape, given[1].strides = (3, 5), (20, 4)
+    given[1].shape = 3, 5
     with pytest.raises(ArgumentError, match=r"w\.shape"):
         backend.dense_forward(*given)
 

@@ -9,4 +9,4 @@ import os
 import pytest
 
 DEVICE = os.environ.get("GPUBP_TEST_DEVICE", "emulator")
-emulator_only = pytest.mark.skipif(DEVICE != "emulator", reason="looks into the emulator's own interface")
+emulator_only = pytest.mark.skipif(DEVICE != "emulator", reason="replaces parts of the emulator's own interface")

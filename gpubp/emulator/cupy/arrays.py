@@ -101,7 +101,7 @@ class ndarray:
         self.dtype = np.dtype(dtype)
         if memptr is None and not _is_supported(self.dtype):
             raise ValueError(f"dtype is {self.dtype}: a device array cannot hold it")
-        self.shape = _as_shape(shape)
+        self._shape = _as_shape(shape)
         self.strides = _contiguous_strides(self.shape, self.itemsize, order) if strides is None else tuple(strides)
         if len(self.strides) != self.ndim:
             raise ValueError(f"strides has {len(self.strides)} entries: it must have one for each of {self.ndim} sides")
@@ -113,6 +113,20 @@ class ndarray:
         self.base: ndarray | None = None
 
     # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @shape.setter
+    def shape(self, shape: int | Sequence[int]) -> None:
+        """Give the same elements another shape, as `reshape` does.
+
+        Raises:
+            ValueError: they do not fit it, or it would need a copy.
+        """
+        other = self.reshape(shape, copy=False)
+        self._shape, self.strides = other.shape, other.strides
 
     @property
     def ndim(self) -> int:

@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import _thread
 import ctypes
+import functools
+import operator
+import os
 import re
+import signal
 import threading
+import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_float, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_ushort
 from dataclasses import dataclass
@@ -87,6 +92,8 @@ def export(name: str, since: int, *types: Any) -> Callable[[Callable[..., None]]
 
 _LOCK = threading.RLock()
 """Held by the thread whose call is served. A function of the host that a stream calls may call the driver in turn."""
+# A fork in the midst of another thread's call would leave the driver half way, and locked.
+os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
 
 def callback(exported: Export) -> Any:
@@ -107,7 +114,7 @@ def callback(exported: Export) -> Any:
             results.remember(error)
             return error.number
         except KeyboardInterrupt as interrupt:  # no exception passes through C code
-            _thread.interrupt_main()
+            _interrupts.append(_Interrupt(interrupt))
             ended = DriverError("CUDA_ERROR_LAUNCH_FAILED", str(interrupt))
             results.remember(ended)
             return ended.number
@@ -117,7 +124,40 @@ def callback(exported: Export) -> Any:
             return found.number
         return 0
 
-    return ctypes.CFUNCTYPE(c_int, *exported.types)(call)
+    def call_and_interrupt(*arguments: Any) -> int:
+        result = call(*arguments)
+        interrupt = _interrupts.pop() if _interrupts else None  # noqa: F841 - it ends with this function
+        return result
+
+    return ctypes.CFUNCTYPE(c_int, *exported.types)(call_and_interrupt)
+
+
+class _Interrupt:
+    """Interrupts the main thread when it ceases to be.
+
+    A KeyboardInterrupt must not be raised before the driver's function has returned to C, and Python looks for one
+    after every call. So this is no call: a local variable ends with its function, and all that follows is C code.
+    """
+
+    def __init__(self, interrupt: KeyboardInterrupt) -> None:
+        _references[:] = [_Reference(self, operator.methodcaller("interrupt"))]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, functools.partial(_raise_again, str(interrupt)))
+
+
+def _raise_again(message: str, *signalled: object) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise KeyboardInterrupt(message)
+
+
+class _Reference(weakref.ref):  # type: ignore[type-arg]
+    """A reference to an interrupt, with a method that takes no argument."""
+
+    interrupt = staticmethod(_thread.interrupt_main)
+
+
+_interrupts: list[_Interrupt] = []
+_references: list[_Reference] = []
 
 
 def find(base: str, version: int, per_thread: bool = False) -> Export | None:

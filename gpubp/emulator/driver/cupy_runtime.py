@@ -14,11 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gpubp.emulator import limits
 from gpubp.emulator.driver import allocations, contexts, devices, pools, results, streams
 from gpubp.emulator.driver.cupy_thunks import INT, Served, name_of, replace
 from gpubp.emulator.driver.results import DriverError, driver_error
 from gpubp.emulator.errors import EmulatorError
+from gpubp.emulator.limits import current as current_limits
+from gpubp.emulator.limits import limits
 
 TESTED = "14.2."
 """The CuPy versions that this was tested with: what their functions are and take is no interface for others."""
@@ -259,13 +260,13 @@ def _limit(number: int) -> str:
 @serve(sentinel="-1")
 def deviceGetLimit(limit: int) -> int:
     """Return a limit, in bytes."""
-    return int(getattr(limits.current(), _limit(limit)))
+    return int(getattr(current_limits(), _limit(limit)))
 
 
 @serve()
 def deviceSetLimit(limit: int, value: int) -> None:
     """Set a limit, in bytes."""
-    limits.limits(**{_limit(limit): value})
+    limits(**{_limit(limit): value})
 
 
 @serve()

@@ -122,7 +122,9 @@ def replace(capsules: dict[str, Any], served: Mapping[str, Served], of: str) -> 
 
 _kept: list[object] = []
 """Code and functions whose addresses were given away."""
-weakref.finalize(replace, setattr, _ended, "value", 1)  # when Python ends; among finalizers the last one made goes first
+weakref.finalize(
+    replace, setattr, _ended, "value", 1
+)  # when Python ends; among finalizers the last one made goes first
 
 
 def _signature(capsules: Mapping[str, Any], name: str, served: Served, of: str) -> Signature:

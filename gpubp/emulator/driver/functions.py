@@ -11,7 +11,8 @@ import dataclasses
 import itertools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from gpubp.emulator.driver import allocations, devices, images, library, linking, modules, pools, results, streams
@@ -420,7 +421,11 @@ def _() -> None:
 
 
 # --- modules, libraries, kernels --------------------------------------------------------------------------------------
-_ERROR_LOG, _ERROR_LOG_BYTES = 5, 6
+def _log_error(options: Mapping[int, int], error: DriverError) -> None:
+    """Write what went wrong to the buffer that the options of a loading or linking name."""
+    buffer, nbytes = options.get(linking.ERROR_LOG), options.get(linking.ERROR_LOG_BYTES, 0) & 0xFFFF_FFFF
+    if buffer and nbytes:
+        _write_text(str(error), buffer, nbytes)
 
 
 def _load(make: Any, source: Any, count: int = 0, options: Any = None, values: Any = None) -> int:
@@ -428,9 +433,7 @@ def _load(make: Any, source: Any, count: int = 0, options: Any = None, values: A
     try:
         return modules.load(make(source))
     except DriverError as error:
-        given = {options[i]: values[i] for i in range(count)} if count else {}
-        if given.get(_ERROR_LOG) and given.get(_ERROR_LOG_BYTES):
-            _write_text(str(error), given[_ERROR_LOG], given[_ERROR_LOG_BYTES] & 0xFFFFFFFF)
+        _log_error({options[i]: values[i] for i in range(count)}, error)
         raise
 
 
@@ -584,19 +587,32 @@ def _(count: int, options: Any, values: Any, state: Any) -> None:
     state[0] = linking.create({options[i]: values[i] for i in range(count)})
 
 
+@contextmanager
+def _logged(state: int) -> Iterator[None]:
+    """Write what goes wrong to the buffer that the linking's options name."""
+    try:
+        yield
+    except DriverError as error:
+        _log_error(linking.options(state), error)
+        raise
+
+
 @export("cuLinkAddData_v2", 6050, HANDLE, ENUM, POINTER, SIZE, POINTER, UINT, to(INT), to(POINTER))
 def _(state: int, kind: int, data: int, nbytes: int, name: int, count: int, options: Any, values: Any) -> None:
-    linking.add(state, kind, ctypes.string_at(_required(data, "data"), nbytes), _text(name) if name else "")
+    with _logged(state):
+        linking.add(state, kind, ctypes.string_at(_required(data, "data"), nbytes), _text(name) if name else "")
 
 
 @export("cuLinkAddFile_v2", 6050, HANDLE, ENUM, TEXT, UINT, to(INT), to(POINTER))
 def _(state: int, kind: int, path: bytes, count: int, options: Any, values: Any) -> None:
-    linking.add_file(state, kind, path.decode())
+    with _logged(state):
+        linking.add_file(state, kind, path.decode())
 
 
 @export("cuLinkComplete", 5050, HANDLE, to(POINTER), POINTER)
 def _(state: int, code: Any, nbytes: int) -> None:
-    code[0], size = linking.complete(state)
+    with _logged(state):
+        code[0], size = linking.complete(state)
     _write(nbytes, SIZE, size)
 
 
@@ -997,9 +1013,8 @@ def _context_of(stream: int, context: Any) -> None:
 @export("cuStreamGetCtx_v2", 12050, HANDLE, POINTER, POINTER)
 def _(stream: int, context: int, green: int) -> None:
     """No stream belongs to a green context here."""
+    _context_of(stream, ctypes.pointer(HANDLE.from_address(_required(context, "pCtx"))))
     _write(green, HANDLE, 0)
-    if context:
-        _context_of(stream, ctypes.pointer(HANDLE.from_address(context)))
 
 
 @export("cuStreamGetDevice", 12080, HANDLE, to(INT))

@@ -12,7 +12,7 @@ from gpubp.emulator.device.memory import MEMORY
 from gpubp.emulator.driver import allocations, devices, images, streams
 from gpubp.emulator.driver.handles import Handles
 from gpubp.emulator.driver.results import DriverError, driver_error
-from gpubp.emulator.errors import EmulatorError
+from gpubp.emulator.errors import EmulatorError, LaunchError
 from gpubp.toolchain.nvjitlink import assemble
 from gpubp.toolchain.ptxas import Resources
 
@@ -241,9 +241,20 @@ def run(
                 f"kernel {found.kernel.label}: {shared_bytes} bytes of dynamic shared memory; it may have {allowed}: "
                 "set CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
             )
+        if cooperative:
+            _check_resident(found.kernel, grid, block, shared_bytes)
         work = functools.partial(
             launch.launch, found.kernel, grid, block, params, shared_bytes, current_arch(), cooperative=cooperative
         )
         streams.submit(stream, work, found.kernel.name)
     except EmulatorError as error:
         raise driver_error(error) from None
+
+
+def _check_resident(
+    kernel: launch.Kernel, grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int
+) -> None:
+    try:
+        launch.check_resident(kernel, grid, block, shared_bytes, current_arch())
+    except LaunchError as error:
+        raise DriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", str(error)) from None

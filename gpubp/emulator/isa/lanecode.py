@@ -35,6 +35,8 @@ def lane_code(opcode: str, modifiers: tuple[str, ...], pair: bool = False) -> Em
     """
     if not modifiers:
         return None
+    if opcode in _FLUSHING and modifiers[-1] == "f32" and "ftz" in modifiers and not {"approx", "full"} & {*modifiers}:
+        return _flushing(lane_code(opcode, tuple(m for m in modifiers if m != "ftz"), pair))
     if opcode == "setp":
         return _set_predicate(modifiers, pair)
     if opcode == "cvt":
@@ -46,6 +48,22 @@ def lane_code(opcode: str, modifiers: tuple[str, ...], pair: bool = False) -> Em
         return None
     emit = make(opcode, tuple(flags), type_)
     return None if emit is None else lambda builder, *sources: (emit(builder, *sources),)
+
+
+_FLUSHING = ("add", "sub", "mul", "fma", "mad", "div", "rcp", "sqrt", "min", "max", "abs", "neg", "setp")
+"""Instructions whose .ftz in float32 means the same: zeros for subnormal sources, and for subnormal results. That of
+the approximate ones is a part of their code."""
+
+
+def _flushing(emit: Emit | None) -> Emit | None:
+    """Return an instruction with .ftz, given the one without."""
+    if emit is None:
+        return None
+
+    def flushed(b: Any, value: Value) -> Value:
+        return _flushed(b, value) if value.type == ir.FloatType() else value
+
+    return lambda b, *sources: tuple(flushed(b, each) for each in emit(b, *(flushed(b, each) for each in sources)))
 
 
 def llvm_type(dtype: np.dtype[Any]) -> Any:

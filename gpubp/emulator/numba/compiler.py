@@ -30,6 +30,7 @@ from numba.cuda.debuginfo import DIBuilder
 from numba.cuda.lowering import Lower
 from numba.cuda.types import ext_types
 
+from gpubp.emulator import grid_groups
 from gpubp.emulator.chip import compute_capability, current_arch
 from gpubp.emulator.cupy.arrays import ndarray
 from gpubp.emulator.loops import without_garbage_collection
@@ -220,24 +221,8 @@ def _compile_all(
         source = Path(numba_dispatcher.__file__).with_name("reshape_funcs.cu")
         foreign.append(_compile_foreign(arch, source.read_text(), source.name, None)[0])
     if "cudaCG" in ptx:
-        foreign.append(_compile_foreign(arch, _GRID_GROUPS, "grid_groups.cu", None)[0])
+        foreign.append(_compile_foreign(arch, grid_groups.SOURCE, "grid_groups.cu", None)[0])
     return [ptx, *foreign]
-
-
-_GRID_GROUPS = """
-#include <cooperative_groups.h>
-namespace groups = cooperative_groups;
-
-extern "C" __device__ unsigned long long cudaCGGetIntrinsicHandle(cudaCGScope scope) {
-  return groups::this_grid().is_valid();
-}
-
-extern "C" __device__ cudaError_t cudaCGSynchronize(unsigned long long handle, unsigned flags) {
-  groups::this_grid().sync();
-  return cudaSuccess;
-}
-"""
-"""What a grid group calls; where there is a driver, Numba links CUDA's device runtime, which has it."""
 
 
 def array_parameters(array: ndarray) -> list[int]:

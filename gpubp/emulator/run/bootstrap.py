@@ -1,7 +1,7 @@
 """Gives a process the virtual device. The runner copies this file, as the `sitecustomize` of the program's processes.
 
-The device comes with the first import of something beside Python's own library, or of ctypes: nothing else can ask for
-a driver. So a program's environment variables are set by then, and a process that does without pays nothing.
+The device comes with the first import of something beside Python's own library, or when ctypes loads a driver: nothing
+else can ask for one. So a program's environment variables are set by then, and a process that needs none pays nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 class Finder:
-    """Sets up the device at the first search that matters; finds only what that has loaded."""
+    """Sets up the device at the first import that matters; finds what that has loaded, and else what others find."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        """Set up the device if the module may ask for it. Return the module's spec if it has been loaded meanwhile."""
-        if name not in ("ctypes", "_ctypes") and name.partition(".")[0] in sys.stdlib_module_names:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """Set up the device, if there is such a module and it may ask for a driver."""
+        if name.partition(".")[0] in sys.stdlib_module_names:
             return None
-        begin(self)
+        others = [finder.find_spec for finder in sys.meta_path if finder is not self]
+        spec = next(filter(None, (find(name, path, target) for find in others)), None)
+        if spec is None:  # as in a module of Python that asks whether it is Jython
+            return None
+        begin()
         module = sys.modules.get(name)
         if module is None:
-            return None
+            return spec
         # Python takes the spec of a module that has appeared during the search, so the module gets this one meanwhile.
         module.__spec__ = ModuleSpec(name, Loaded(module))  # type: ignore[arg-type]
         return module.__spec__
@@ -44,19 +49,36 @@ class Loaded:
         module.__spec__ = self._spec
 
 
-def begin(finder: Finder) -> None:
-    """Set up the device, once."""
-    if finder not in sys.meta_path:
-        return
-    sys.meta_path.remove(finder)
-    if os.environ.get("GPUBP_EMULATOR"):
-        from gpubp.emulator.run import process
+_finder = Finder()
 
-        process.begin()
+
+def begin() -> None:
+    """Set up the device, once."""
+    if _finder not in sys.meta_path:
+        return
+    sys.meta_path.remove(_finder)
+    if not os.environ.get("GPUBP_EMULATOR"):
+        return
+    try:
+        import gpubp  # noqa: F401
+    except ImportError:
+        print(f"gpubp is not installed for {sys.executable}: it has no virtual device", file=sys.stderr)
+        return
+    try:
+        from gpubp.emulator.run import process
+    except ImportError as error:  # which programs may take for that of the module that they look for
+        raise RuntimeError(f"the virtual device cannot be set up: {error}") from error
+    process.begin()
+
+
+def listen(event: str, arguments: tuple[Any, ...]) -> None:
+    """Set up the device if ctypes is about to load a driver."""
+    if event == "ctypes.dlopen" and "libcuda.so" in str(arguments[0]):
+        begin()
 
 
 def install() -> None:
-    """Wait for the first import; before, run the sitecustomize that this one hides, if there is one."""
+    """Wait until the device is needed; before, run the sitecustomize that this one hides, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [folder for folder in sys.path if folder != here]
     this = sys.modules.pop("sitecustomize")
@@ -67,10 +89,8 @@ def install() -> None:
             raise
     finally:
         sys.modules.setdefault("sitecustomize", this)
-    finder = Finder()
-    sys.meta_path.insert(0, finder)
-    if "ctypes" in sys.modules:
-        begin(finder)
+    sys.meta_path.insert(0, _finder)
+    sys.addaudithook(listen)
 
 
 if __name__ == "sitecustomize":

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from gpubp.emulator import driver, launch
-from gpubp.emulator.chip import DEFAULT_ARCH, current_arch, use
+from gpubp.emulator.chip import current_arch, use
 from gpubp.emulator.errors import (
     BarrierError,
     CallError,
@@ -48,7 +48,7 @@ def begin() -> None:
     """Give this process the virtual device, as its environment says."""
     options = Options.of(os.environ)
     driver.install()
-    use(options.arch or DEFAULT_ARCH)
+    use(options.arch or current_arch())
     _Recorder(options).begin()
 
 

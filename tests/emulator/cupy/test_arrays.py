@@ -160,6 +160,19 @@ def test_reshape_and_ravel_are_views_where_they_can():
         device.reshape(5, 5)
 
 
+def test_a_shape_can_be_set():
+    device = cp.asarray(counting((3, 4)))
+    device.shape = 2, -1
+    assert (device.shape, device.strides) == ((2, 6), (24, 4))
+    np.testing.assert_array_equal(device.get(), counting((2, 6)))
+    with pytest.raises(ValueError, match="reshape"):
+        device.shape = (5, 5)
+    turned = device.T
+    with pytest.raises(ValueError, match="no view"):
+        turned.shape = 12
+    assert (device.shape, turned.shape) == ((2, 6), (6, 2))
+
+
 def test_view_as_another_dtype():
     device = cp.asarray(np.array([1.0, 2.0], np.float32))
     np.testing.assert_array_equal(device.view(np.uint32).get(), np.array([1.0, 2.0], np.float32).view(np.uint32))

@@ -1,4 +1,4 @@
-"""The library that is written without a compiler: loaded and called here, its instructions read back for both machines."""
+"""The library that is written without a compiler: loaded and called, its instructions read back for both machines."""
 
 import ctypes
 import os
@@ -110,8 +110,8 @@ def test_the_trampolines_of_x86_64():
 
 
 def test_the_trampolines_of_aarch64():
-    """The manual of the Arm architecture: adrp adds 4096 times a signed number of 21 bits, in two fields, to the page of
-    the instruction; ldr adds 8 times an unsigned one of 12 bits."""
+    """The manual of the Arm architecture: adrp adds 4096 times a signed number of 21 bits, in two fields, to the page
+    of the instruction; ldr adds 8 times an unsigned one of 12 bits."""
     file = elf.shared_library("libcuda.so.1", NAMES, "aarch64")
     machine, symbols = sections(file)
     assert machine == 183

@@ -1,4 +1,4 @@
-"""The driver's functions against NVIDIA's declarations of them: the header of the toolkit, and what cuda.bindings asks for."""
+"""The driver's functions against NVIDIA's declarations: the toolkit's header, and what cuda.bindings asks for."""
 
 import ctypes
 import importlib.util
@@ -74,7 +74,7 @@ NUMBERS = {
 
 @pytest.fixture(scope="module")
 def sizes(cuda_h) -> dict[str, int]:
-    """The bytes of each named type of the header: numbers, enums, handles, functions, and the structs that count here."""
+    """The bytes of each named type of the header: numbers, enums, handles, functions, some structs."""
     found = {name: ctypes.sizeof(kind) for name, kind in NUMBERS.items()}
     found.update(dict.fromkeys(re.findall(r"typedef enum \w+\s*\{[^}]*\}\s*(\w+);", cuda_h), 4))
     found.update(dict.fromkeys(re.findall(r"typedef struct \w+\s*\*\s*(\w+);", cuda_h), 8))
@@ -362,7 +362,7 @@ print(json.dumps(asked))
 
 @pytest.mark.parametrize("flags", [0, 2], ids=["legacy", "per thread"])
 def test_what_cuda_bindings_asks_for(flags, declared, monkeypatch):
-    """Each name, with the version whose interface it will call: it gets that one or none, and its per-thread twin."""
+    """Each name with the version whose interface it will call: it gets that one or none, and its twin."""
     monkeypatch.setenv("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", str(flags // 2))
     run = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
     asked = json.loads(run.stdout)
