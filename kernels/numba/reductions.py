@@ -5,6 +5,7 @@ A team is one warp, or one whole block of several warps; a block of warps that a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ def maximum(jit: Callable) -> Any:
 
     @jit(device=True, inline="always")
     def combine(x, y):
-        return x if x > y or x != x else y
+        return x if x > y or math.isnan(x) else y
 
     return combine
 
