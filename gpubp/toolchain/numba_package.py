@@ -33,6 +33,7 @@ class NumbaPackage:
         inside: the package that holds what both share: types, errors, the driver, each in a module of the same name.
         own: the top-level module that is there if the package is. numba has a `numba.cuda` of its own, an old one.
         shuffles_64_bits: if `cuda.shfl_sync` and the like take a value of 64 bits whole.
+        views_planes: if x[i] of a shared array of three dimensions compiles.
     """
 
     name: str
@@ -40,19 +41,21 @@ class NumbaPackage:
     inside: str
     own: str
     shuffles_64_bits: bool
+    views_planes: bool
 
     @property
     def version(self) -> str:
         return metadata.version(self.name)
 
 
-NUMBA_CUDA = NumbaPackage("numba-cuda", "numba.cuda", "numba.cuda", "numba_cuda", shuffles_64_bits=True)
+NUMBA_CUDA = NumbaPackage("numba-cuda", "numba.cuda", "numba.cuda", "numba_cuda", shuffles_64_bits=True, views_planes=True)
 NUMBA_CUDA_MLIR = NumbaPackage(
     "numba-cuda-mlir",
     "numba_cuda_mlir.cuda",
     "numba_cuda_mlir.numba_cuda",
     "numba_cuda_mlir",
     shuffles_64_bits=False,
+    views_planes=False,
 )
 PACKAGES = {package.name: package for package in (NUMBA_CUDA, NUMBA_CUDA_MLIR)}
 """Both, by name, in the order in which they are taken."""
