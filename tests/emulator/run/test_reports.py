@@ -43,6 +43,17 @@ def test_the_same_finding_of_two_processes_counts_once(outcome):
     assert outcome.summary() == "gpubp: 2 findings in 6 launches of 2 kernels on sm_90, sm_80, in 2 processes"
 
 
+def test_equal_faults_count_once_whatever_the_thread_and_the_memory():
+    known = []
+    for line, thread, size in ((3, 1, 256), (3, 2, 512), (4, 1, 256)):
+        message = f"kernel k, user.cu:{line}, block (0, 0, 0), thread ({thread}, 0, 0): past the end of {size} bytes"
+        reports.add_findings(known, [Finding("invalid access", "k", None, message)])
+    assert [(each.message.partition(", block")[0], each.count) for each in known] == [
+        ("kernel k, user.cu:3", 2),
+        ("kernel k, user.cu:4", 1),
+    ]
+
+
 def test_the_json_has_the_user_s_own_line(outcome):
     found = json.loads(outcome.json())
     assert (found["findings"][0]["file"], found["findings"][0]["line"]) == ("user.cu", 7)
