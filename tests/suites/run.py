@@ -137,7 +137,7 @@ CUPY_FILES = [
     "core_tests/test_scan.py",
     "core_tests/test_ufunc_methods.py",
     "core_tests/test_userkernel.py",
-    "core_tests/fusion_tests/test_kernel.py",
+    "core_tests/fusion_tests/test_ufunc.py",
     "creation_tests/test_basic.py",
     "creation_tests/test_from_data.py",
     "creation_tests/test_matrix.py",

@@ -70,7 +70,7 @@ class Result(unittest.TestResult):
 
 
 def _said(text: str) -> str:
-    """Return the line of a traceback that names the exception: what follows may be an explanation, or compare values."""
+    """Return the line of a traceback that names the exception: what follows may explain it, or compare values."""
     lines = [line for line in text.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return lines[-1] if lines else text
 
