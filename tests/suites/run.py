@@ -88,6 +88,10 @@ def numba_cuda() -> Suite:
         "cudasim.test_cudasim_issues": "tests of Numba's own simulator",
         "benchmarks.test_kernel_launch": "a benchmark",
     }
+    tests = {
+        "test_struct_model_type_arr": "writes ten numbers to arrays of one, which the emulator reports",
+        "test_fork": "a GPU's driver refuses processes that were forked; the virtual device serves them",
+    }
     packages = CACHE / "packages"
     if not all((packages / need.partition("==")[0]).exists() for need in NEEDED):
         subprocess.run([*PIP, "install", "-q", "--upgrade", "--target", str(packages), *NEEDED], check=True)
@@ -95,7 +99,7 @@ def numba_cuda() -> Suite:
         "unittest",
         modules,
         {prefix + name: why for name, why in excluded.items()},
-        {},
+        tests,
         0.90,
         environment={"PYTHONPATH": str(packages)},
     )
@@ -133,7 +137,7 @@ CUPY_FILES = [
     "core_tests/test_scan.py",
     "core_tests/test_ufunc_methods.py",
     "core_tests/test_userkernel.py",
-    "core_tests/fusion_tests/test_kernel.py",
+    "core_tests/fusion_tests/test_ufunc.py",
     "creation_tests/test_basic.py",
     "creation_tests/test_from_data.py",
     "creation_tests/test_matrix.py",

@@ -7,6 +7,7 @@ chosen, or all if there are no more.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unittest
 from pathlib import Path
@@ -42,7 +43,7 @@ class Result(unittest.TestResult):
 
     def addError(self, test, err) -> None:
         super().addError(test, err)
-        note(self.output, test.id(), FAILED, self.errors[-1][1])
+        note(self.output, test.id(), FAILED, _said(self.errors[-1][1]))
 
     def addFailure(self, test, err) -> None:
         super().addFailure(test, err)
@@ -69,8 +70,8 @@ class Result(unittest.TestResult):
 
 
 def _said(text: str) -> str:
-    """Return the line of an assertion that begins with its name: what follows compares values."""
-    lines = [line for line in text.splitlines() if line.startswith("AssertionError")]
+    """Return the line of a traceback that names the exception: what follows may explain it, or compare values."""
+    lines = [line for line in text.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return lines[-1] if lines else text
 
 
