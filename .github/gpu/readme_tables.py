@@ -30,8 +30,8 @@ BEGIN, END = "<!-- gpu-figures -->", "<!-- /gpu-figures -->"
 NONE_YET = """\
 There are no figures of a GPU yet: no part of gpubp has run on one. If you have a GPU, `make gpu-report` makes them, in
 ten minutes at most; or open [this notebook](.github/notebooks/gpu_report.ipynb) in a hosted session that has one. Then
-put `report.json` into `.github/gpu` and run `make readme-tables`, which writes the tables to this place; or send the file
-to whoever you have gpubp from. Results of an emulated device are refused here: they have no times.
+put `report.json` into `.github/gpu` and run `make readme-tables`, which writes the tables to this place; or send it to
+whoever you have gpubp from. Results of an emulated device are refused here: they have no times.
 """
 
 
@@ -141,7 +141,7 @@ def _line(cells: Iterable[str]) -> str:
 
 def _text(text: str) -> str:
     """Return text that Markdown shows as it is, in one line."""
-    return re.sub(r"([|<>*_\[\]])", r"\\\1", " ".join(text.split())) if "`" not in text else text
+    return re.sub(r"([|<>*\[\]])", r"\\\1", " ".join(text.split())) if "`" not in text else text
 
 
 def written(readme: str, text: str) -> str:

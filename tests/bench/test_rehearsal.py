@@ -1,5 +1,7 @@
 """What would be measured on a GPU is done once on a device that is emulated, and judged; it is never timed."""
 
+from typing import ClassVar
+
 import pytest
 
 from gpubp.bench import rehearsal, turns
@@ -14,8 +16,8 @@ SMALL = Primitive("bias_gradient", (8, 4))
 class Scripted:
     """A process that answers as told."""
 
-    asked: list = []
-    answers: dict = {}
+    asked: ClassVar[list] = []
+    answers: ClassVar[dict] = {}
 
     def __init__(self, contender, threads):
         self.contender = contender
@@ -61,7 +63,6 @@ def test_a_wrong_result_and_an_error_are_faults_and_the_next_work_has_its_turn(s
 
 
 def test_a_work_that_a_contender_does_not_do_is_passed_over(scripted):
-    assert rehearse(Primitive("update", (4,), "float16")) == [] or scripted.asked == ["start", "make", "fault", "end"]
     tiled = REHEARSED["numba-tiled-on-virtual"]
     assert list(rehearsal.rehearse(tiled, [SMALL])) == []
 

@@ -2,17 +2,19 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from gpubp.bench.contenders import CONTENDERS, LIMITS
 from gpubp.bench.works import Primitive, TrainingStep
-from gpubp.crosscheck.cases import DTYPES, covering_cases
+from gpubp.crosscheck.cases import DTYPES, Selection, covering_cases
 from gpubp.report import worker
 from gpubp.report.parts import Choice, Task
 from gpubp.report.schema import BENCH, CHECK, PROFILE, TRAIN, validate
 from gpubp.report.worker import Ledger
+from gpubp.training.settings import Settings
 
 RUNGS = ("naive", "tiled", "blocked", "pipelined", "tensorcore")
 
@@ -40,8 +42,8 @@ def test_how_much_is_checked(choice, device, each, dtypes):
     found = kernels(cases)
     assert max(found.values()) == each
     assert len({dtype for _, _, dtype in found}) == dtypes
-    everything = kernels(worker.cases_of(Choice(full=True), backend(device)))
-    assert {kernel for kernel in everything if dtypes == 5 or kernel[2] == "float32"} == set(found)
+    covering = kernels(Selection().cases(RUNGS, True))
+    assert {kernel for kernel in covering if dtypes == 5 or kernel[2] == "float32"} == set(found)
     # a check that is cut short has had one of each kernel first
     assert set(kernels(cases[: len(found)]).values()) == {1}
 
@@ -214,16 +216,32 @@ def test_a_check_that_is_cut_short_keeps_what_it_had(monkeypatch):
     assert failure["command"].startswith("gpubp check --backend cupy --device emulator --case ")
 
 
-@pytest.mark.slow
-def test_a_training_is_compared_with_numpy():
-    """Both runs on the CPU: what is tested is the part, not a kernel."""
-    found = worker._train(
-        Task("train-numba", "emulator", {"numba": "emulator"}, Choice()), Clock(None), lambda line: None
-    )
-    validate(json.loads(json.dumps(found)), TRAIN)
-    assert found["matches"]
-    assert found["accuracy"] > 0.3
-    assert found["examples_per_second"] is None
+def test_a_training_says_what_it_reached_and_how_fast():
+    settings = Settings(data="digits", layers="16", epochs=worker.EPOCHS, batch_size=128, lr=0.02, backend="numpy")
+    said = []
+    row, rate = worker._trained(settings, said.append)
+    assert row.epoch == worker.EPOCHS
+    assert row.test_accuracy > 0.5
+    assert rate > 0
+    assert [line.split(",")[0] for line in said] == ["epoch 1 of 2", "epoch 2 of 2"]
+
+
+@pytest.mark.parametrize(("device", "loss", "matches"), [("gpu", 0.5001, True), ("virtual", 0.51, False)])
+def test_a_training_is_compared_with_numpy(monkeypatch, device, loss, matches):
+    asked = []
+
+    def trained(settings, progress):
+        asked.append(settings)
+        return SimpleNamespace(test_loss=0.5 if settings.backend == "numpy" else loss, test_accuracy=0.9), 1234.5
+
+    monkeypatch.setattr(worker, "_trained", trained)
+    found = worker.perform(task("train-cupy", device), Clock(None), print)
+    validate(found, TRAIN)
+    assert found["matches"] is matches
+    assert found["examples_per_second"] == (1234.5 if device == "gpu" else None)
+    own, reference = asked
+    assert (own.backend, own.device) == ("cupy", device)
+    assert replace(own, backend="numpy", device="cpu") == reference
 
 
 @pytest.mark.slow
