@@ -15,10 +15,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from gpubp.errors import BackendError, CacheError, shown
+from gpubp.toolchain import numba_package
+from gpubp.toolchain.numba_package import NumbaPackage
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -203,7 +204,8 @@ def _tiny_cupy(cupy: Any) -> bool:
 
 def _probe_numba() -> str:
     found = _require_gpu()
-    cuda: Any = _import("numba.cuda", "the compiler of this backend", _install(found))
+    package = _numba_package(_install(found))
+    cuda: Any = _import(package.cuda, "the compiler of this backend", _install(found))
     _require_unset("ENABLE_CUDASIM", "DISABLE_CUDA", "DISABLE_JIT")
     try:
         runtime = cuda.runtime.get_version()
@@ -211,8 +213,14 @@ def _probe_numba() -> str:
         raise _Missing(f"Numba does not load its CUDA libraries ({_first_line(error)})", _install(found)) from error
     _require_version("Numba's CUDA toolkit", runtime[0], found)
     _run_tiny_kernel(lambda: _tiny_numba(cuda), found.devices[0], _install(found))
-    # numba.cuda has no __version__
-    return f"{found.devices[0]}, numba-cuda {metadata.version('numba-cuda')}, CUDA {runtime[0]}.{runtime[1]}"
+    return f"{found.devices[0]}, {package.name} {package.version}, CUDA {runtime[0]}.{runtime[1]}"
+
+
+def _numba_package(remedy: str) -> NumbaPackage:
+    try:
+        return numba_package.chosen()
+    except BackendError as error:
+        raise _Missing(str(error), remedy) from error
 
 
 def _tiny_numba(cuda: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.control import Control
 from gpubp.kernels.numba.activations import Sigma

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.numba import epilogues, forms
 from gpubp.kernels.numba.forms import Form

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.numba.forms import Form
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.numba.signatures import array, kernel
 

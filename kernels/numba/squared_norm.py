@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.reductions import SUM_THREADS

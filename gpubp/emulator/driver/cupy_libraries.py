@@ -37,8 +37,15 @@ _FUNCTIONS = {
     "cupy.cuda.thrust": ("Thrust", ("sort", "lexsort", "argsort")),
     "cupy.cuda.cub": (
         "CUB",
-        ("cub_reduction", "cub_scan", "cub_histogram", "device_reduce", "device_segmented_reduce", "device_scan")
-        + ("device_histogram",),
+        (
+            "cub_reduction",
+            "cub_scan",
+            "cub_histogram",
+            "device_reduce",
+            "device_segmented_reduce",
+            "device_scan",
+            "device_histogram",
+        ),
     ),
     "cupy.random._generator_api": ("cuRAND", ("init_curand", "random_raw")),
 }
@@ -63,8 +70,8 @@ def install() -> None:
 
 def _message(name: str, library: str) -> str:
     return (
-        f"{name}: {library} is not served on the virtual device, which executes kernels that programs bring as source or "
-        "PTX; the library starts machine code of its own. That needs a GPU"
+        f"{name}: {library} is not served on the virtual device, which executes kernels that programs bring as source "
+        "or PTX; the library starts machine code of its own. That needs a GPU"
     )
 
 
@@ -89,7 +96,7 @@ _numbers = itertools.count(1 << 30)
 
 
 def _stand_in(module: ModuleType) -> None:
-    """Give a module every name that it is asked for: constants that differ, exceptions, and classes that cannot be made."""
+    """Give a module every name that it is asked for: numbers that differ, exceptions, classes that cannot be made."""
     library = _LIBRARIES[module.__name__]
 
     def find(name: str) -> Any:

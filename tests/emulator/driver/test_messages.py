@@ -39,7 +39,7 @@ def test_numba_and_cuda_core_and_the_driver_itself():
         print(cuda.cuGetErrorString(cuda.CUresult.CUDA_ERROR_NOT_FOUND)[1].decode())
         """
     )
-    full = "the emulated device is out of memory: 1,152,921,504,606,84"
+    full = "the host is out of memory: 1,152,921,504,606,84"
     lines = found.splitlines()
     assert lines[0].startswith(f"CUDAError: CUDA_ERROR_OUT_OF_MEMORY: {full}")
     assert "unable to allocate enough memory" in lines[1]
