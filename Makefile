@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles pictures gpu-report clean
+.PHONY: help train test quick long mutants fuzz pythons oldest mlir successor first-steps exhaustive lint types format bench profiles pictures gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -68,11 +68,17 @@ oldest:  ## run the quick tests with the oldest Python and dependencies that pyp
 	$(MAKE) quick VENV=.cache/oldest PYTHON="$$path" extra=tools constraints=.cache/oldest.txt || \
 	    { echo "The quick tests failed in: oldest" >&2; exit 1; }
 
+mlir:  ## run the kernels in Python with numba-cuda-mlir, NVIDIA's successor of numba-cuda
+	$(MAKE) successor VENV=.cache/mlir extra=mlir,bench
+
+successor: $(test)
+	GPUBP_NUMBA=numba-cuda-mlir $(python) -m pytest tests/successor.py $(ARGS)
+
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
 # Of the mutants a fixed sample: all of them take about an hour.
-exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps and forty mutants
+exhaustive: long fuzz pythons oldest mlir first-steps  ## run long, fuzz, pythons, oldest, mlir, first-steps, forty mutants
 	$(MAKE) mutants ARGS="--sample 40"
 
 lint: $(test) types  ## check style and types
