@@ -21,7 +21,7 @@ virtual := $(VENV)/.installed-virtual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long suites mutants fuzz pythons oldest first-steps exhaustive lint types format bench profiles \
+.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir successor first-steps exhaustive lint types format bench profiles \
     pictures readme-tables gpu-report clean
 
 help:  ## show this list
@@ -70,6 +70,12 @@ oldest:  ## run the quick tests with the oldest Python and dependencies that pyp
 	echo "Quick tests with the oldest dependencies, in .cache/oldest"; \
 	$(MAKE) quick VENV=.cache/oldest PYTHON="$$path" extra=tools constraints=.cache/oldest.txt || \
 	    { echo "The quick tests failed in: oldest" >&2; exit 1; }
+
+mlir:  ## run the kernels in Python with numba-cuda-mlir, NVIDIA's successor of numba-cuda
+	$(MAKE) successor VENV=.cache/mlir extra=mlir,bench
+
+successor: $(test)
+	GPUBP_NUMBA=numba-cuda-mlir $(python) -m pytest tests/successor.py $(ARGS)
 
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)

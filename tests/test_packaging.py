@@ -22,7 +22,19 @@ import pytest
 from packaging.requirements import Requirement
 
 TOP_LEVEL = {"gpubp", "kernels", "benchmarks", "tests", "pyproject.toml", "README.md", "Makefile", "LICENSE"}
-OPTIONAL = {"cupy", "numba", "cuda", "nvmath", "autograd", "jax", "sklearn", "torch", "pytest", "hypothesis"}
+OPTIONAL = {
+    "cupy",
+    "numba",
+    "numba_cuda_mlir",
+    "cuda",
+    "nvmath",
+    "autograd",
+    "jax",
+    "sklearn",
+    "torch",
+    "pytest",
+    "hypothesis",
+}
 
 
 def run(*command, **options):

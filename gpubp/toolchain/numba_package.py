@@ -48,7 +48,9 @@ class NumbaPackage:
         return metadata.version(self.name)
 
 
-NUMBA_CUDA = NumbaPackage("numba-cuda", "numba.cuda", "numba.cuda", "numba_cuda", shuffles_64_bits=True, views_planes=True)
+NUMBA_CUDA = NumbaPackage(
+    "numba-cuda", "numba.cuda", "numba.cuda", "numba_cuda", shuffles_64_bits=True, views_planes=True
+)
 NUMBA_CUDA_MLIR = NumbaPackage(
     "numba-cuda-mlir",
     "numba_cuda_mlir.cuda",

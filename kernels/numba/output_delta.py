@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.control import Losses
 from gpubp.kernels.numba import losses, reductions
@@ -22,6 +21,7 @@ from gpubp.kernels.numba.activations import Sigma
 from gpubp.kernels.numba.losses import LossFunctions
 from gpubp.kernels.numba.reductions import SUM_THREADS
 from gpubp.kernels.numba.signatures import LABELS, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 BATCH, TOTAL = int(Losses.BATCH), int(Losses.TOTAL)
 PARTS = array("float64", 1)

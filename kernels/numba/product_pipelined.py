@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gpubp.toolchain import numba_package
-from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.numba import epilogues, forms
 from gpubp.kernels.numba.forms import Form
+from gpubp.toolchain import numba_package
+from gpubp.toolchain.numba_package import cuda
 
 TILE_K = 8
 """Depth of the tiles: 8 makes copies of single elements conflict-free."""

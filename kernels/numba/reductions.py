@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from gpubp.toolchain import numba_package
 from gpubp.toolchain.numba_package import cuda
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gpubp.toolchain.numba_package import cuda
 
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.signatures import LABELS, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 
 def make(jit: Callable, dtype: str, team: int) -> Any:

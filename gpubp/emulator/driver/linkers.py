@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 from gpubp.emulator.driver.imports import after_import
 from gpubp.toolchain.numba_package import PACKAGES as NUMBA_PACKAGES
@@ -20,7 +21,7 @@ def install() -> None:
         after_import(f"{package.inside}.cudadrv.driver", _look_again)
 
 
-def _hide(module: ModuleType) -> None:
+def _hide(module: Any) -> None:
     """Let the library look as if it had no functions, by the means that packages ask for them."""
     module._inspect_function_pointer = lambda name: 0
 

@@ -193,7 +193,9 @@ def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **optio
     return compiled.ptx, compiled.log
 
 
-def compile_ptx(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
+def compile_ptx(
+    py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
+) -> str:
     """Return the PTX of a kernel; see `compilers.compile_kernel`."""
     with target(arch), without_garbage_collection(), warnings.catch_warnings():
         # A function that was made from a string has line numbers and no file to look them up in.

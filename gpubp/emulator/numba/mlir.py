@@ -7,7 +7,6 @@ as the compiler runs. Nothing is linked: the PTX that would go to the linker is 
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -77,7 +76,9 @@ def _ptx_of(part: Any) -> str:
     return part.code.decode() if isinstance(part.code, bytes) else part.code
 
 
-def compile_ptx(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
+def compile_ptx(
+    py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
+) -> str:
     """Return the PTX of a kernel; see `compilers.compile_kernel`."""
     with target(arch), without_garbage_collection(), warnings.catch_warnings():
         # A function that was made from a string has line numbers and no file to look them up in.

@@ -23,7 +23,9 @@ else:
     sigutils = part("core.sigutils")
     numpy_support = part("np.numpy_support")
     signature = part("typing").signature
-    Purpose, typeof, typeof_impl = (getattr(part("typing.typeof"), name) for name in ("Purpose", "typeof", "typeof_impl"))
+    Purpose, typeof, typeof_impl = (
+        getattr(part("typing.typeof"), name) for name in ("Purpose", "typeof", "typeof_impl")
+    )
 
 
 def typing_context() -> Any:
