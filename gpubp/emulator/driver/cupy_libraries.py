@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -47,9 +46,9 @@ _FUNCTIONS = {
             "device_histogram",
         ),
     ),
-    "cupy.random._generator_api": ("cuRAND", ("init_curand", "random_raw")),
+    "cupy.random._generator_api": ("cuRAND", ("init_curand", "random_raw", "Generator")),
 }
-"""Functions of modules that are loaded as they are."""
+"""Functions and classes of modules that are loaded as they are."""
 
 
 class NotServedError(EmulatorError, NotImplementedError):
@@ -75,17 +74,19 @@ def _message(name: str, library: str) -> str:
     )
 
 
-def _refused(name: str, library: str) -> Callable[..., Any]:
-    def refuse(*_arguments: Any, **_named: Any) -> Any:
-        raise NotServedError(_message(name, library))
+def _refused(name: str, module: ModuleType, library: str) -> type:
+    """Return a class that cannot be made, in the place of a function or a class: programs may ask what is one."""
 
-    return refuse
+    def refuse(*_arguments: Any, **_named: Any) -> Any:
+        raise NotServedError(_message(f"{module.__name__}.{name}", library))
+
+    return type(name, (), {"__module__": module.__name__, "__new__": refuse})
 
 
 def _refuse_functions(module: ModuleType) -> None:
     library, names = _FUNCTIONS[module.__name__]
     for name in names:
-        setattr(module, name, _refused(f"{module.__name__}.{name}", library))
+        setattr(module, name, _refused(name, module, library))
 
 
 def _miss(module: ModuleType) -> None:
@@ -107,8 +108,7 @@ def _stand_in(module: ModuleType) -> None:
         elif name.endswith("Error"):
             made = type(name, (RuntimeError,), {"__module__": module.__name__})
         else:
-            refuse = _refused(f"{module.__name__}.{name}", library)
-            made = type(name, (), {"__module__": module.__name__, "__new__": refuse})
+            made = _refused(name, module, library)
         setattr(module, name, made)
         return made
 
