@@ -36,19 +36,13 @@ _FUNCTIONS = {
     "cupy.cuda.thrust": ("Thrust", ("sort", "lexsort", "argsort")),
     "cupy.cuda.cub": (
         "CUB",
-        (
-            "cub_reduction",
-            "cub_scan",
-            "cub_histogram",
-            "device_reduce",
-            "device_segmented_reduce",
-            "device_scan",
-            "device_histogram",
-        ),
+        ("device_reduce", "device_segmented_reduce", "device_scan", "device_histogram"),
     ),
     "cupy.random._generator_api": ("cuRAND", ("init_curand", "random_raw", "Generator")),
 }
 """Functions and classes of modules that are loaded as they are."""
+_ATTEMPTS = {"cupy.cuda.cub": ("cub_reduction", "cub_scan", "cub_histogram")}
+"""Functions that return None where CuPy is to use kernels of its own."""
 
 
 class NotServedError(EmulatorError, NotImplementedError):
@@ -87,6 +81,8 @@ def _refuse_functions(module: ModuleType) -> None:
     library, names = _FUNCTIONS[module.__name__]
     for name in names:
         setattr(module, name, _refused(name, module, library))
+    for name in _ATTEMPTS.get(module.__name__, ()):
+        setattr(module, name, lambda *_arguments, **_named: None)
 
 
 def _miss(module: ModuleType) -> None:

@@ -98,6 +98,17 @@ def check_scans_and_selections():
     same(cp.concatenate([y, y[:2]]), np.concatenate([x, x[:2]]))
 
 
+def check_cub_is_left_out():
+    """Also where a program asks for it, as it may where CuPy has kernels of its own."""
+    before = cp._core.get_routine_accelerators()
+    cp._core.set_routine_accelerators(["cub"])
+    try:
+        same(cp.arange(6).sum(), 15)
+        same(cp.cumsum(cp.array([3, 0, -1, 4, 0, 5])), [3, 3, 2, 6, 6, 11])
+    finally:
+        cp._core.set_routine_accelerators(before)
+
+
 def check_integer_products():
     x, y = rng.integers(-9, 9, (3, 4)), rng.integers(-9, 9, (4, 5))
     same(cp.asarray(x) @ cp.asarray(y), x @ y)
