@@ -18,7 +18,17 @@ from gpubp.errors import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-PACKAGES = ("gpubp", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba", "numba-cuda", "nvidia-cuda-nvrtc")
+PACKAGES = (
+    "gpubp",
+    "numpy",
+    "scipy",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "numba",
+    "numba-cuda",
+    "numba-cuda-mlir",
+    "nvidia-cuda-nvrtc",
+)
 """The distributions whose versions matter for a result."""
 
 

@@ -15,10 +15,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-from gpubp.errors import BackendError, CacheError, shown
+from gpubp.errors import ArgumentError, BackendError, CacheError, shown
+from gpubp.toolchain import numba_package
+from gpubp.toolchain.numba_package import NUMBA_CUDA_MLIR, PACKAGES, NumbaPackage
 
 EXTRAS = {12: "cuda12", 13: "cuda13"}
 """The extra of gpubp for each major version of CUDA."""
@@ -114,6 +115,7 @@ def _probe_numpy() -> str:
 EMULATED = "the emulated device"
 VIRTUAL = "the virtual device"
 INSTALL_EMULATOR = "pip install 'gpubp[emulator]'"
+INSTALL_MLIR = "pip install 'gpubp[mlir]'"
 
 
 def _probe_emulated_cupy() -> str:
@@ -126,11 +128,15 @@ def _probe_emulated_cupy() -> str:
 
 
 def _probe_emulated_numba() -> str:
-    _import("numba.cuda", "the compiler of this backend", INSTALL_EMULATOR)
+    _import("numba", "what runs the emulated device", INSTALL_EMULATOR)
+    package = _numba_package(INSTALL_EMULATOR)
+    remedy = _remedy(package, INSTALL_EMULATOR)
+    _import(package.cuda, "the compiler of this backend", remedy)
     _require_unset("ENABLE_CUDASIM", "DISABLE_JIT")
-    cuda = _import("gpubp.emulator.cuda", EMULATED, INSTALL_EMULATOR)
-    _run_tiny_kernel(lambda: _tiny_numba(cuda), EMULATED, INSTALL_EMULATOR)
-    return f"{EMULATED}: the kernels' PTX executed on the CPU, for checks and not for speed"
+    cuda = _import("gpubp.emulator.cuda", EMULATED, remedy)
+    _run_tiny_kernel(lambda: _tiny_numba(cuda), EMULATED, remedy)
+    by = f"{package.name} {package.version}"
+    return f"{EMULATED}: the kernels' PTX, by {by}, executed on the CPU, for checks and not for speed"
 
 
 def use_virtual_device() -> None:
@@ -203,16 +209,32 @@ def _tiny_cupy(cupy: Any) -> bool:
 
 def _probe_numba() -> str:
     found = _require_gpu()
-    cuda: Any = _import("numba.cuda", "the compiler of this backend", _install(found))
-    _require_unset("ENABLE_CUDASIM", "DISABLE_CUDA", "DISABLE_JIT")
+    package = _numba_package(_install(found))
+    remedy = _remedy(package, _install(found))
+    cuda: Any = _import(package.cuda, "the compiler of this backend", remedy)
+    _require_unset("ENABLE_CUDASIM", "DISABLE_CUDA", "DISABLE_JIT", config=numba_package.part("core.config"))
     try:
         runtime = cuda.runtime.get_version()
     except Exception as error:
-        raise _Missing(f"Numba does not load its CUDA libraries ({_first_line(error)})", _install(found)) from error
+        raise _Missing(f"Numba does not load its CUDA libraries ({_first_line(error)})", remedy) from error
     _require_version("Numba's CUDA toolkit", runtime[0], found)
-    _run_tiny_kernel(lambda: _tiny_numba(cuda), found.devices[0], _install(found))
-    # numba.cuda has no __version__
-    return f"{found.devices[0]}, numba-cuda {metadata.version('numba-cuda')}, CUDA {runtime[0]}.{runtime[1]}"
+    _run_tiny_kernel(lambda: _tiny_numba(cuda), found.devices[0], remedy)
+    return f"{found.devices[0]}, {package.name} {package.version}, CUDA {runtime[0]}.{runtime[1]}"
+
+
+def _numba_package(remedy: str) -> NumbaPackage:
+    try:
+        return numba_package.chosen()
+    except ArgumentError as error:  # the variable that names the package
+        raise _Missing(str(error), "") from error
+    except BackendError as error:
+        named = PACKAGES.get(os.environ.get(numba_package.VARIABLE, ""))
+        raise _Missing(str(error), _remedy(named, remedy) if named else remedy) from error
+
+
+def _remedy(package: NumbaPackage, remedy: str) -> str:
+    """Return the command that brings what this package needs; `remedy` is the one for numba-cuda."""
+    return INSTALL_MLIR if package is NUMBA_CUDA_MLIR else remedy
 
 
 def _tiny_numba(cuda: Any) -> bool:
@@ -268,9 +290,12 @@ _KEEPS = {
 """What a setting of Numba does, by the name of its environment variable without NUMBA_."""
 
 
-def _require_unset(*settings: str) -> None:
-    """Raise unless Numba, which is installed, has none of these settings, from the environment or its own file."""
-    config = importlib.import_module("numba").config
+def _require_unset(*settings: str, config: Any = None) -> None:
+    """Raise unless Numba, which is installed, has none of these settings, from the environment or its own file.
+
+    `config` is what holds them: by default that of the package numba.
+    """
+    config = importlib.import_module("numba").config if config is None else config
     for setting in settings:
         if getattr(config, setting, 0):
             raise _Missing(f"NUMBA_{setting} {_KEEPS[setting]}", f"unset NUMBA_{setting}")

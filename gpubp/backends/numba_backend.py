@@ -1,4 +1,5 @@
-"""The `numba` backend: the kernels in Python, on a GPU through numba-cuda alone, or on the emulated device.
+"""The `numba` backend: the kernels in Python, on a GPU through numba-cuda or numba-cuda-mlir alone, or on the emulated
+device.
 
 The emulated device offers the slice of `numba.cuda` that is used here, so all that differs is the import in the
 constructor. Kernels are compiled for explicit types at their first use, one instance at a time, and kept: in memory,
@@ -17,7 +18,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba.cuda.core.errors import NumbaPerformanceWarning
 
 from gpubp.backends import BACKENDS
 from gpubp.backends.arguments import MOST_REMEMBERED, ArgumentChecker, Product
@@ -64,6 +64,10 @@ from gpubp.kernels.numba.ladder import Reduction
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
+from gpubp.toolchain import numba_package
+
+SMALL_GRID: type[Warning] = numba_package.part("core.errors").NumbaPerformanceWarning
+"""What Numba warns with of a grid that leaves multiprocessors without work."""
 
 FLOATS = tuple(ARITHMETIC[kind].storage for kind in PLAIN)
 """The dtypes that the kernels in Python read."""
@@ -225,7 +229,7 @@ class NumbaBackend(GpuBackend):
             check_grid(launch)
             with warnings.catch_warnings():
                 # small layers make small grids: nothing to warn of
-                warnings.simplefilter("ignore", NumbaPerformanceWarning)
+                warnings.simplefilter("ignore", SMALL_GRID)
                 if len(self._launchers) >= MOST_REMEMBERED:
                     self._launchers.clear()
                 launcher = self._launchers[key] = self.kernel_of(launch)[launch.grid, launch.block, self._stream]
@@ -315,7 +319,7 @@ def _present(launch: Launch) -> tuple[bool, ...]:
 
 
 def _cuda_module(device: str) -> Any:
-    """Return `numba.cuda`, or the emulated device's own module of that interface."""
+    """Return `cuda` of the Numba package, or the emulated device's own module of that interface."""
     if device == "emulator":
         from gpubp.emulator import cuda as emulated
 
@@ -324,9 +328,7 @@ def _cuda_module(device: str) -> Any:
         from gpubp.emulator import driver
 
         driver.install()
-    from numba import cuda
-
-    return cuda
+    return numba_package.cuda
 
 
 def _keeps_kernels(cuda: Any) -> bool:

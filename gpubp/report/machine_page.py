@@ -80,8 +80,8 @@ def summary(report: Report) -> list[str]:
         gpus = ", ".join(machine.gpus) or f"no GPU ({machine.gpu_fault})"
         lines.append(f"The machine has {machine.processor}, {machine.cores} cores, and {gpus}.")
     lines += [f"Broken: {PARTS[name].title}: {part.message}." for name, part in report.parts.items() if part.broke]
-    lines += [f"Checked: {_place(check)}: {_outcome(check)}." for check in report.results("check")]
-    lines += [f"Trained: {_place(train)}: {_trained(train)}." for train in report.results("train")]
+    lines += [f"Checked: {_place(check)}: {outcome(check)}." for check in report.results("check")]
+    lines += [f"Trained: {_place(train)}: {trained(train)}." for train in report.results("train")]
     for bench in report.measured.values():
         lines += _measured(bench)
     if rehearsed := [each for bench in report.results("bench") for each in bench["rehearsed"]]:
@@ -156,7 +156,8 @@ def _place(result: Mapping[str, Any]) -> str:
 
 
 # --- check and training -----------------------------------------------------------------------------------------------
-def _outcome(check: Mapping[str, Any]) -> str:
+def outcome(check: Mapping[str, Any]) -> str:
+    """Return what came of a check, as the end of a sentence."""
     if not check["cases"]:
         return "no case ran"
     dtypes = ", ".join(dict.fromkeys(row["dtype"] for row in check["rows"]))
@@ -189,7 +190,7 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
     marked = frozenset(number for number, row in enumerate(check["rows"]) if row["failed"])
     return {
         "place": _place(check),
-        "outcome": _outcome(check),
+        "outcome": outcome(check),
         "emulated": check["device"] in EMULATED,
         "table": Table(headers, rows, (False,) * 3 + (True,) * 3, "", marked) if rows else None,
         "failures": worst[:SHOWN_FAILURES],
@@ -197,7 +198,8 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trained(train: Mapping[str, Any]) -> str:
+def trained(train: Mapping[str, Any]) -> str:
+    """Return what came of a training, as the end of a sentence."""
     rate = train["examples_per_second"]
     speed = "" if rate is None else f", {rate:,.0f} examples/s in the last epoch"
     return (

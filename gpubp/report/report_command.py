@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 USUAL = Path("report.html")
 """The page if none is named."""
 
+EMULATED_NAME = "emulated "
+"""What the name of a virtual device begins with."""
+
 Places = dict[str, tuple[str, str]]
 """Of each backend the device that its kernels run on, "" for none, and why not on the one that was asked for."""
 
@@ -54,6 +57,7 @@ def report(
     with terminal.progress(console, "looking at the machine") as progress:
         info = _run(PARTS["info"], choice, {}, "", "", progress)
         machine = Report("", "", {}, {"info": info}).machine
+        _require_own_process(machine)
         places = _places(choice, machine)
         _require_places(choice, places)
         device = _main_device(choice, places)
@@ -99,6 +103,15 @@ def _stays(part: PartResult | None) -> bool:
     return part is not None and part.status == "done"
 
 
+def _require_own_process(machine: MachineInfo | None) -> None:
+    """Raise BackendError if the GPU is none: no emulated device's figures may stand in a report as a GPU's."""
+    if machine is not None and any(name.startswith(EMULATED_NAME) for name in machine.gpus):
+        raise BackendError(
+            f"the GPU {machine.gpus[0]!r} is the virtual device, which this process was given: run gpubp report by "
+            "itself, with --device virtual"
+        )
+
+
 def _places(choice: Choice, machine: MachineInfo | None) -> Places:
     """Return where each backend's kernels run: on the device that is asked for; else on the GPU, or emulated.
 
@@ -133,10 +146,11 @@ def _without_running(part: Part, choice: Choice, places: Places) -> PartResult |
     """Return what becomes of a part that does not run; None if it runs."""
     if (reason := choice.left_out().get(part.name)) is not None:
         return PartResult("left out", made=_now(), message=reason)
-    needed = [part.backend] if part.backend else list(places) if part.name == "profile" else []
-    if needed and not any(places[backend][0] for backend in needed):
-        lacks = dict.fromkeys(f"{backend}: {places[backend][1]}" for backend in needed)
-        return PartResult("absent", made=_now(), message="; ".join(lacks))
+    if part.backend and not places[part.backend][0]:
+        return PartResult("absent", made=_now(), message=places[part.backend][1])
+    if part.name == "profile" and not any(device for device, _ in places.values()):
+        lacks = "; ".join(f"{backend}: {lacks}" for backend, (_, lacks) in places.items())
+        return PartResult("absent", made=_now(), message=lacks)
     return None
 
 

@@ -6,6 +6,7 @@ list of one schema a list of any length, a tuple any of its kinds, and a type a 
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ UNITS = {
     "seconds": "s",
     "limit_seconds": "s",
     "median": "s",
-    "quartiles": "s",
+    "first_quartile": "s",
+    "third_quartile": "s",
     "flops_per_second": "floating-point operations a second",
     "bytes_per_second": "bytes a second",
     "examples_per_second": "training examples a second, in the last epoch",
@@ -204,7 +206,7 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 def _require(met: bool, place: str, value: Any, must: str) -> None:
     if not met:
-        raise DataError(f"{place or 'the file'} was {shown(repr(value))}; it must be {must}")
+        raise DataError(f"{place or 'the file'} was {shown(json.dumps(value))}; it must be {must}")
 
 
 def _below(place: str, key: str) -> str:

@@ -168,11 +168,11 @@ def _train(task: Task, ledger: Ledger, progress: Progress) -> dict[str, Any]:
     name = PARTS[task.part].backend
     device = task.devices[name]
     small = device in EMULATED
-    layers, batch = ("16", 128) if small else ("128,64", 32)
+    layers, batch, rate = ("16", 128, 0.02) if small else ("128,64", 32, None)
     settings = Settings(
-        data="digits", layers=layers, epochs=EPOCHS, batch_size=batch, seed=0, backend=name, device=device
+        data="digits", layers=layers, epochs=EPOCHS, batch_size=batch, lr=rate, backend=name, device=device
     )
-    row, rate = _trained(settings, progress)
+    row, speed = _trained(settings, progress)
     expected, _ = _trained(replace(settings, backend="numpy", device="cpu"), lambda line: None)
     return {
         "backend": name,
@@ -184,7 +184,7 @@ def _train(task: Task, ledger: Ledger, progress: Progress) -> dict[str, Any]:
         "reference_loss": expected.test_loss,
         "accuracy": row.test_accuracy,
         "matches": abs(row.test_loss - expected.test_loss) <= TOLERANCE * abs(expected.test_loss),
-        "examples_per_second": None if small else rate,
+        "examples_per_second": None if small else speed,
     }
 
 
@@ -222,7 +222,7 @@ def _bench(task: Task, ledger: Ledger, progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"measured": None, "rehearsed": []}
     if names:
         measured = bench_command.run(
-            bench_command.Choice(contenders=names, dtypes=tuple(dict.fromkeys(work.dtype for work in works))),
+            bench_command.Choice(contenders=tuple(names), dtypes=tuple(dict.fromkeys(work.dtype for work in works))),
             effort,
             chosen_works=works,
             progress=progress,

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba.signatures import COUNT, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 BLOCK_COLUMNS, BLOCK_ROWS = 32, 8
 

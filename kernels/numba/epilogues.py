@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.control import Control
 from gpubp.kernels.numba.activations import Sigma
+from gpubp.toolchain.numba_package import cuda
 
 LEARNING_RATE = int(Control.LEARNING_RATE)
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import cuda
-
 from gpubp.kernels.numba.activations import Sigma
 from gpubp.kernels.numba.signatures import array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 
 def make(jit: Callable, dtype: str, sigma: Sigma) -> Any:

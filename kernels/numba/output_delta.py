@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.control import Losses
 from gpubp.kernels.numba import losses, reductions
@@ -22,6 +21,7 @@ from gpubp.kernels.numba.activations import Sigma
 from gpubp.kernels.numba.losses import LossFunctions
 from gpubp.kernels.numba.reductions import SUM_THREADS
 from gpubp.kernels.numba.signatures import LABELS, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 BATCH, TOTAL = int(Losses.BATCH), int(Losses.TOTAL)
 PARTS = array("float64", 1)
@@ -107,7 +107,7 @@ def softmax_cross_entropy(jit: Callable, dtype: str, team: int, labels: bool) ->
         largest = z[row, 0]
         for j in range(cuda.threadIdx.x, width, team):
             value = z[row, j]
-            largest = largest if largest > value or largest != largest else value
+            largest = largest if largest > value or math.isnan(largest) else value
         largest = reduce_largest(largest)
         total, chosen = zero, zero
         for j in range(cuda.threadIdx.x, width, team):

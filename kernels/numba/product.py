@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import epilogues, ladder
 from gpubp.kernels.numba.forms import Form
 from gpubp.kernels.numba.ladder import Rung
 from gpubp.kernels.numba.signatures import COUNT, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 
 def make(jit: Callable, rung: Rung, dtype: str, form: Form) -> Any:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import epilogues, forms
 from gpubp.kernels.numba.forms import Form
+from gpubp.toolchain.numba_package import cuda
 
 PIECE = 8
 """Rows and columns of a thread's piece."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import forms
 from gpubp.kernels.numba.forms import Form
+from gpubp.toolchain.numba_package import cuda
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import epilogues, forms
 from gpubp.kernels.numba.forms import Form
+from gpubp.toolchain import numba_package
+from gpubp.toolchain.numba_package import cuda
 
 TILE_K = 8
 """Depth of the tiles: 8 makes copies of single elements conflict-free."""
@@ -80,6 +81,8 @@ class Pipelined:
         a_read, b_read = _read(jit, THREAD_M, row_of), _read(jit, THREAD_N, column_of)
         finish_sums = epilogues.sums(jit, THREAD_M, THREAD_N, dtype, row_of, column_of, finish)
         place_of = _tile_place(jit)
+        A_TILES, B_TILES = _two_tiles(LINE_M), _two_tiles(LINE_N)
+        of_two = _one_of_two(jit)
 
         @jit(device=True, inline="always")
         def multiply(a_values, b_values, sums):
@@ -98,8 +101,8 @@ class Pipelined:
 
         @jit(device=True, inline="always")
         def product(a, b, m, n, first, last, operands):
-            a_tiles = cuda.shared.array((2, TILE_K, LINE_M), scalar, alignment=16)
-            b_tiles = cuda.shared.array((2, TILE_K, LINE_N), scalar, alignment=16)
+            a_tiles = cuda.shared.array(A_TILES, scalar, alignment=16)
+            b_tiles = cuda.shared.array(B_TILES, scalar, alignment=16)
             sums = cuda.local.array(SUMS, scalar)
             a_next, b_next = cuda.local.array(A_COPIES, scalar), cuda.local.array(B_COPIES, scalar)
             a_values, b_values = cuda.local.array(THREAD_M, scalar), cuda.local.array(THREAD_N, scalar)
@@ -117,8 +120,8 @@ class Pipelined:
             present = last - first - (tiles - 1) * TILE_K  # of the first tile's depth
             a_fetch_first(a, first_row, first, m, present, a_next)
             b_fetch_first(b, first_column, first, n, present, b_next)
-            a_land(a_next, a_tiles[0])
-            b_land(b_next, b_tiles[0])
+            a_land(a_next, of_two(a_tiles, 0))
+            b_land(b_next, of_two(b_tiles, 0))
             cuda.syncthreads()
 
             depth = first + present
@@ -129,11 +132,12 @@ class Pipelined:
                     a_fetch(a, first_row, depth, m, a_next)
                     b_fetch(b, first_column, depth, n, b_next)
                     depth += TILE_K
-                multiply_tile(a_tiles[reading], b_tiles[reading], thread_m, thread_n, a_values, b_values, sums)
+                a_tile, b_tile = of_two(a_tiles, reading), of_two(b_tiles, reading)
+                multiply_tile(a_tile, b_tile, thread_m, thread_n, a_values, b_values, sums)
                 if more:
                     # the other buffer: everybody has read it, since the last barrier
-                    a_land(a_next, a_tiles[reading ^ np.uint32(1)])
-                    b_land(b_next, b_tiles[reading ^ np.uint32(1)])
+                    a_land(a_next, of_two(a_tiles, reading ^ np.uint32(1)))
+                    b_land(b_next, of_two(b_tiles, reading ^ np.uint32(1)))
                 cuda.syncthreads()  # the next tile is whole
 
             finish_sums(sums, m, n, first_row, first_column, thread_m, thread_n, operands)
@@ -144,6 +148,31 @@ class Pipelined:
 def _unit(dtype: str) -> int:
     """Return how many elements 16 bytes hold."""
     return 16 // np.dtype(dtype).itemsize
+
+
+def _two_tiles(line: int) -> tuple[int, ...]:
+    """Return the shape of an array that holds two tiles; see `_one_of_two`."""
+    return (2, TILE_K, line) if numba_package.chosen().views_planes else (2 * TILE_K, line)
+
+
+def _one_of_two(jit: Callable) -> Any:
+    """Return the device function of_two(tiles, buffer): one of two tiles.
+
+    numba-cuda-mlir 0.6 compiles no view of two dimensions in an array of three. There the tiles stand as rows.
+    """
+    if numba_package.chosen().views_planes:
+
+        @jit(device=True, inline="always")
+        def of_two(tiles, buffer):
+            return tiles[buffer]
+
+        return of_two
+
+    @jit(device=True, inline="always")
+    def of_two(tiles, buffer):
+        return tiles[buffer * TILE_K : (buffer + 1) * TILE_K]
+
+    return of_two
 
 
 def _tile_functions(

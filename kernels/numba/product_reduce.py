@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from numba import cuda
-
 from gpubp.kernels.numba.forms import Form
+from gpubp.toolchain.numba_package import cuda
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ A team is one warp, or one whole block of several warps; a block of warps that a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
+
+from gpubp.toolchain import numba_package
+from gpubp.toolchain.numba_package import cuda
 
 SUM_THREADS = 256
 EVERY_LANE = 0xFFFFFFFF
@@ -30,7 +33,7 @@ def maximum(jit: Callable) -> Any:
 
     @jit(device=True, inline="always")
     def combine(x, y):
-        return x if x > y or x != x else y
+        return x if x > y or math.isnan(x) else y
 
     return combine
 
@@ -42,11 +45,12 @@ def team(jit: Callable, threads: int, dtype: str, combine: Any) -> Any:
     """
     scalar = np.dtype(dtype).type
     warps = threads // 32
+    of_lane = _of_lane(jit, dtype)
 
     @jit(device=True, inline="always")
     def over_warp(x):
         for distance in (16, 8, 4, 2, 1):
-            x = combine(x, cuda.shfl_xor_sync(EVERY_LANE, x, distance))
+            x = combine(x, of_lane(EVERY_LANE, x, distance))
         return x
 
     if threads == 32:
@@ -66,6 +70,36 @@ def team(jit: Callable, threads: int, dtype: str, combine: Any) -> Any:
         return x
 
     return over_block
+
+
+def _of_lane(jit: Callable, dtype: str) -> Any:
+    """Return the device function of_lane(mask, x, distance): x of the lane whose number is the caller's ^ distance.
+
+    numba-cuda-mlir 0.6 shuffles the lower half of an integer of 64 bits, and a float64 rounded to float32. There the
+    two halves are shuffled.
+    """
+    if numba_package.chosen().shuffles_64_bits or np.dtype(dtype).itemsize < 8:
+        return cuda.shfl_xor_sync
+    if dtype == "int64":
+
+        @jit(device=True, inline="always")
+        def of_lane(mask, x, distance):
+            high = cuda.shfl_xor_sync(mask, np.int32(x >> 32), distance)
+            low = cuda.shfl_xor_sync(mask, np.uint32(x & 0xFFFFFFFF), distance)
+            return np.int64(high) << 32 | np.int64(low)
+
+        return of_lane
+
+    double2hiint, double2loint = cuda.libdevice.double2hiint, cuda.libdevice.double2loint
+    hiloint2double = cuda.libdevice.hiloint2double
+
+    @jit(device=True, inline="always")
+    def of_lane(mask, x, distance):
+        high = cuda.shfl_xor_sync(mask, double2hiint(x), distance)
+        low = cuda.shfl_xor_sync(mask, double2loint(x), distance)
+        return hiloint2double(high, low)
+
+    return of_lane
 
 
 def sum_of_parts(jit: Callable) -> Any:

@@ -7,14 +7,15 @@ A team of threads takes a row: a warp for narrow rows, a block for wide ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.signatures import LABELS, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 
 def make(jit: Callable, dtype: str, team: int) -> Any:
@@ -34,7 +35,7 @@ def make(jit: Callable, dtype: str, team: int) -> Any:
                 best, place = x[row, j], np.int64(j)
         # the winning value first, then the first place that holds it
         winner = reduce(best)
-        mine = best == winner or (best != best and winner != winner)
+        mine = best == winner or (math.isnan(best) and math.isnan(winner))
         place = -reduce_place(-place if mine else -width)
         if cuda.threadIdx.x == 0:
             out[row] = place
@@ -47,7 +48,7 @@ def _precedes(jit: Callable) -> Any:
 
     @jit(device=True, inline="always")
     def precedes(x, i, y, j):
-        x_nan, y_nan = x != x, y != y
+        x_nan, y_nan = math.isnan(x), math.isnan(y)
         if x_nan != y_nan:
             return x_nan
         if x_nan or x == y:

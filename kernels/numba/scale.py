@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import cuda
-
 from gpubp.kernels.numba.signatures import array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 
 def make(jit: Callable, dtype: str) -> Any:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.signatures import array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 
 def make(jit: Callable, dtype: str, team: int) -> Any:

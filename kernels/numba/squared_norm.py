@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.numba import reductions
 from gpubp.kernels.numba.reductions import SUM_THREADS
 from gpubp.kernels.numba.signatures import array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 PARTS = array("float64", 1)
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
 from gpubp.kernels.control import Control
 from gpubp.kernels.numba.signatures import CONTROL, COUNT, array, kernel
+from gpubp.toolchain.numba_package import cuda
 
 LEARNING_RATE, STEP, GRADIENT_SCALE = int(Control.LEARNING_RATE), int(Control.STEP), int(Control.GRADIENT_SCALE)
 

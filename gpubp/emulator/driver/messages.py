@@ -11,18 +11,21 @@ from types import ModuleType
 
 from gpubp.emulator.driver import results
 from gpubp.emulator.driver.imports import after_import
+from gpubp.toolchain.numba_package import PACKAGES as NUMBA_PACKAGES
 
 _RESULT = re.compile(r"(CUDA_ERROR_\w+): ")
 
 
 def install() -> None:
-    """Let the exceptions of numba-cuda and of cuda.core say what the driver says, once these are imported."""
-    after_import("numba.cuda.cudadrv.driver", _complete_numba)
+    """Let the exceptions of Numba's packages and of cuda.core say what the driver says, once these are imported."""
+    for package in NUMBA_PACKAGES.values():
+        after_import(f"{package.inside}.cudadrv.driver", _complete_numba)
     after_import("cuda.core._utils.cuda_utils", _complete_cuda_core)
+    after_import("cupy_backends.cuda.api.driver", _open_to_interrupts)
 
 
 def _complete_numba(module: ModuleType) -> None:
-    """numba-cuda: "[700] Call to cuLaunchKernel results in CUDA_ERROR_ILLEGAL_ADDRESS", and our message behind it."""
+    """Numba: "[700] Call to cuLaunchKernel results in CUDA_ERROR_ILLEGAL_ADDRESS", and our message behind it."""
     plain = module.CudaAPIError.__init__
 
     def __init__(self: Exception, code: int, msg: str) -> None:
@@ -44,3 +47,14 @@ def _complete_cuda_core(module: ModuleType) -> None:
             self.args = (f"{match[0]}{said}\n{str(arguments[0])[match.end() :]}", *arguments[1:])
 
     module.CUDAError.__init__ = __init__
+
+
+def _open_to_interrupts(module: ModuleType) -> None:
+    """CuPy asks the driver for its text. But where a kernel was interrupted, no code of Python comes before CuPy's
+    exception, in which Python could raise KeyboardInterrupt. So the exception is made by a function of Python's."""
+    plain = module.CUDADriverError.__init__
+
+    def __init__(self: Exception, *arguments: object) -> None:
+        plain(self, *arguments)
+
+    module.CUDADriverError.__init__ = __init__

@@ -1,8 +1,7 @@
-"""Python kernels to PTX by Numba's CUDA compiler, for a named architecture, with no driver.
+"""Python kernels to PTX by numba-cuda's compiler, for a named architecture, with no driver.
 
 `numba.cuda.compile` needs no driver by itself. Compiling a device function does: Numba asks the current device for its
 compute capability. Here that question is answered with the architecture in hand, for as long as the compiler runs.
-PTX is kept on disk under a fingerprint of everything that it depends on (see `fingerprint`).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import numba.cuda
+import numpy as np
 from numba.cuda import dispatcher as numba_dispatcher
 from numba.cuda import types
 from numba.cuda.core import typeinfer
@@ -32,15 +32,16 @@ from numba.cuda.types import ext_types
 
 from gpubp.emulator import grid_groups
 from gpubp.emulator.chip import compute_capability, current_arch
+from gpubp.emulator.cupy.arrays import ndarray
 from gpubp.emulator.loops import without_garbage_collection
-from gpubp.emulator.numba.fingerprint import fingerprint
 from gpubp.emulator.numba.lines import line_of, location_of
+from gpubp.emulator.numba.ptx import entry_named, linked
 from gpubp.toolchain import nvvm
 from gpubp.toolchain.nvrtc import compile_source
 
 
 class DeviceFunction:
-    """A device function: what `jit(device=True)` returns.
+    """A device function: what `jit(device=True)` returns with numba-cuda.
 
     It is compiled anew for each architecture, where Numba's own dispatcher keeps the code of the first one.
 
@@ -75,6 +76,9 @@ class DeviceFunction:
                 make = numba.cuda.jit(*given, device=True, **self.targetoptions)
                 self._dispatchers[arch] = make(self.py_func)
         return ext_types.CUDADispatcher(self._dispatchers[arch])
+
+
+device_function = DeviceFunction
 
 
 @contextlib.contextmanager
@@ -189,36 +193,15 @@ def _compile_foreign(arch: str, src: str | bytes, name: str, cc: object, **optio
     return compiled.ptx, compiled.log
 
 
-def compile_kernel(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, **options: Any) -> str:
-    """Return the PTX of a kernel, with line information. Its one entry has the name of the Python function.
-
-    Args:
-        py_func: the Python function.
-        argument_types: Numba types of its arguments.
-        arch: the architecture, such as "sm_90".
-        options: `fastmath`, `opt` and `launch_bounds`, as for `numba.cuda.jit`.
-
-    Raises:
-        numba.core.errors.NumbaError: Numba cannot compile it.
-        CompileError: NVVM or NVRTC refuses what Numba made of it.
-    """
-    key = fingerprint(py_func, argument_types, arch, options)
-    make = functools.partial(_compile, py_func, argument_types, arch, options)
-    return make() if key is None else nvvm.obtain_ptx(f"numba/{key}", make)
-
-
-def _compile(py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]) -> str:
+def compile_ptx(
+    py_func: Callable, argument_types: tuple[types.Type, ...], arch: str, options: Mapping[str, Any]
+) -> str:
+    """Return the PTX of a kernel; see `compilers.compile_kernel`."""
     with target(arch), without_garbage_collection(), warnings.catch_warnings():
         # A function that was made from a string has line numbers and no file to look them up in.
         warnings.simplefilter("ignore", NumbaDebugInfoWarning)
         ptx, *foreign = _compile_all(py_func, argument_types, arch, options)
-    # The mangled name spells out every type: too long for a message.
-    (mangled,) = re.findall(r"\.entry\s+(\w+)\s*\(", ptx)
-    plain = re.sub(r"\W", "_", py_func.__name__)
-    ptx = re.sub(rf"\b{mangled}(?=\b|_param_\d)", plain, ptx)
-    for code in foreign:
-        ptx = _merge(ptx, code)
-    return ptx
+    return linked(entry_named(py_func.__name__, ptx), foreign)
 
 
 def _compile_all(
@@ -244,12 +227,11 @@ def _compile_all(
     return [ptx, *foreign]
 
 
-def _merge(ptx: str, foreign: str) -> str:
-    """Put the functions of another PTX module before those of the first, which declares them as external."""
-    for name in re.findall(r"\.visible\s+\.func\s*(?:\([^)]*\))?\s*(\w+)", foreign):
-        ptx = re.sub(rf"\.extern\s+\.func\b[^;{{]*?\b{name}\b[^;{{]*;", "", ptx)
-    # Line information counts its files module by module: only the kernel's own is kept.
-    foreign = re.sub(r"^\s*\.(loc|file)\b.*$", "", foreign, flags=re.MULTILINE)
-    foreign = re.sub(r"^\s*\.section\s+\.debug_\w+\s*\{.*?^\s*\}", "", foreign, flags=re.MULTILINE | re.DOTALL)
-    header, body = re.split(r"(?<=\.address_size 64\n)", ptx, maxsplit=1)
-    return header + re.split(r"\.address_size 64\n", foreign, maxsplit=1)[1] + body
+def array_parameters(array: ndarray) -> list[int]:
+    """Return the 64-bit parameters that a kernel gets for an array: 5 + 2·ndim, two of them null."""
+    return [0, 0, array.size, array.itemsize, array.data.ptr, *array.shape, *array.strides]
+
+
+def complex_parameters(part: np.dtype, value: complex) -> list[bytes]:
+    """Return the parameters that a kernel gets for a complex number: two, of the dtype of its parts."""
+    return [np.asarray(each).astype(part).tobytes() for each in (value.real, value.imag)]

@@ -16,10 +16,10 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from numba.cuda import types
-from numba.cuda.cudadrv.nvvm import NVVM
 
-from gpubp.toolchain import nvvm
+from gpubp.emulator.numba.names import types
+from gpubp.toolchain import numba_package, nvvm
+from gpubp.toolchain.numba_package import NUMBA_CUDA
 
 CACHE_FORMAT = "6"
 
@@ -34,7 +34,7 @@ def fingerprint(
     """Return a hash of all that the PTX of a kernel depends on, or None if something in it cannot be told by value.
 
     Args:
-        py_func, argument_types, arch, options: as for `compiler.compile_kernel`.
+        py_func, argument_types, arch, options: as for `compilers.compile_kernel`.
     """
     try:
         function = _of_function(py_func, set())
@@ -47,8 +47,11 @@ def fingerprint(
 @functools.cache
 def _compilers() -> list[str]:
     """Return the versions of what turns a Python function into PTX."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "numba-cuda", "llvmlite")]
-    return [*versions, f"NVVM {NVVM().get_ir_version()}", *nvvm.wheel_versions()]
+    package = numba_package.chosen()
+    names = (package.name, "numba", "llvmlite") if package is NUMBA_CUDA else (package.name,)
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    ir_version = numba_package.part("cudadrv.nvvm").NVVM().get_ir_version()
+    return [*versions, f"NVVM {ir_version}", *nvvm.wheel_versions()]
 
 
 def _of_function(function: Callable, seen: set[int]) -> Any:
@@ -116,7 +119,11 @@ def _of_value(value: Any, names: list[str], seen: set[int]) -> Any:
     if isinstance(value, types.Type):
         return f"numba type {value}"
     if hasattr(value, "py_func"):
-        options = {name: repr(option) for name, option in getattr(value, "targetoptions", {}).items()}
+        options = {
+            name: getattr(option, "__qualname__", repr(option))
+            for name, option in getattr(value, "targetoptions", {}).items()
+            if name not in _SET_BY_COMPILER
+        }
         # A dispatcher of Numba's own that still compiles gets signatures by being called: they say nothing of it.
         declared = [] if getattr(value, "_can_compile", True) else [str(s) for s in value.nopython_signatures]
         given = str(getattr(value, "_signatures", None))
@@ -129,13 +136,17 @@ def _of_value(value: Any, names: list[str], seen: set[int]) -> Any:
         return _of_module(value, names, seen)
     if isinstance(value, (type, python_types.BuiltinFunctionType, np.ufunc)):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
-    if type(value).__module__.startswith("numba."):
+    if type(value).__module__.startswith(("numba.", "numba_cuda_mlir.")):
         return f"{type(value).__module__}.{type(value).__qualname__}"
     raise _Unknown(type(value))
 
 
 # Their versions are in the fingerprint, so what they hold need not be.
 _VERSIONED = ("numba", "math", "operator", "gpubp.emulator.cuda", "cuda")
+
+
+_SET_BY_COMPILER = ("chip", "lto", "_lto_explicit", "_compile_output")
+"""Options in which numba-cuda-mlir notes what it compiles for."""
 
 
 def _of_module(module: python_types.ModuleType, names: list[str], seen: set[int]) -> Any:

@@ -20,22 +20,28 @@ from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numba.cuda
 import numpy as np
-from numba.cuda import types
-from numba.cuda.args import In, Out, wrap_arg
-from numba.cuda.core import sigutils
-from numba.cuda.descriptor import cuda_target
-from numba.cuda.np import numpy_support
-from numba.cuda.typing import signature as numba_signature
-from numba.cuda.typing.typeof import Purpose, typeof, typeof_impl
 
 from gpubp.chips import MAX_THREADS, STATIC_SHARED, WARP
 from gpubp.emulator import launch
 from gpubp.emulator.chip import check_device_id, compute_capability, current_arch, current_chip
 from gpubp.emulator.cupy import arrays, streams
 from gpubp.emulator.errors import EmulatorError, LaunchError
-from gpubp.emulator.numba.compiler import DeviceFunction, compile_kernel
+from gpubp.emulator.numba.compilers import array_parameters, compile_kernel, complex_parameters, device_function
+from gpubp.emulator.numba.names import (
+    In,
+    Out,
+    Purpose,
+    numpy_support,
+    sigutils,
+    typeof,
+    typeof_impl,
+    types,
+    typing_context,
+    wrap_arg,
+)
+from gpubp.emulator.numba.names import signature as numba_signature
+from gpubp.toolchain import numba_package
 from gpubp.toolchain.nvjitlink import Assembled, assemble
 from gpubp.toolchain.ptxas import Resources
 
@@ -63,7 +69,7 @@ def jit(
     no effect.
 
     Returns:
-        A `Dispatcher` (kernel) or `DeviceFunction`; a decorator that makes one, if no function is given.
+        A `Dispatcher` (kernel) or a device function; a decorator that makes one, if no function is given.
 
     Raises:
         NotImplementedError: an argument that is not part of the emulator.
@@ -78,10 +84,10 @@ def jit(
     else:
         signatures, function = None, func_or_sig
 
-    def decorate(py_func: Callable) -> Dispatcher | DeviceFunction:
+    def decorate(py_func: Callable) -> Any:
         if device:
             options = {"inline": inline, "forceinline": forceinline, "lineinfo": True, "fastmath": fastmath}
-            return DeviceFunction(py_func, signatures, options if opt is None else options | {"opt": opt})
+            return device_function(py_func, signatures, options if opt is None else options | {"opt": opt})
         options = {"fastmath": fastmath, "opt": opt, "launch_bounds": launch_bounds}
         return Dispatcher(py_func, signatures, options, max_registers)
 
@@ -200,7 +206,7 @@ class Dispatcher:
         argument_types = tuple(typeof(argument, Purpose.argument) for argument in arguments)
         if not self._declared or argument_types in self._declared:
             return self.compile(argument_types)
-        context = cuda_target.typing_context
+        context = typing_context()
         cases = [numba_signature(types.void, *declared) for declared in self._declared]
         best = context.resolve_overload(name, cases, argument_types, {})
         if best is None:
@@ -293,7 +299,7 @@ class Launcher:
 
 
 class _Packer:
-    """Turns arguments into the kernel's parameters as Numba flattens them (5 + 2·ndim parameters an array)."""
+    """Turns arguments into the kernel's parameters as Numba flattens them."""
 
     def __init__(self, stream: streams.Stream, kernel_name: str) -> None:
         self.parameters: list[bytes] = []
@@ -312,9 +318,7 @@ class _Packer:
         elif isinstance(kind, types.EnumMember):
             self.add(kind.dtype, value.value, where)
         elif isinstance(kind, types.Complex):
-            part = types.float32 if kind == types.complex64 else types.float64
-            self.add(part, value.real, where)
-            self.add(part, value.imag, where)
+            self.parameters += complex_parameters(numpy_support.as_dtype(kind.underlying_float), value)
         elif isinstance(kind, types.CPointer):
             self._add_number(np.uint64, int(value), where)
         elif isinstance(kind, (types.NPDatetime, types.NPTimedelta)):
@@ -341,8 +345,7 @@ class _Packer:
         self.parameters.append(np.asarray(value).astype(dtype).tobytes())
 
     def _add_array(self, array: arrays.ndarray) -> None:
-        numbers = [0, 0, array.size, array.itemsize, array.data.ptr, *array.shape, *array.strides]
-        self.parameters += [int(number).to_bytes(8, "little", signed=True) for number in numbers]
+        self.parameters += [int(number).to_bytes(8, "little", signed=True) for number in array_parameters(array)]
 
     def _on_device(self, kind: types.Array, value: Any, where: str) -> arrays.ndarray:
         """Return the array itself, or a copy on the device if it is on the host."""
@@ -632,6 +635,10 @@ HOST_NAMES: dict[str, Any] = {
 }
 
 
+_NEED_DRIVER = ("api", "cudadrv", "decorators", "dispatcher")
+"""The modules of Numba whose functions call the driver."""
+
+
 def lookup(name: str) -> Any:
     """Return what the emulator has under a name of `numba.cuda`.
 
@@ -639,15 +646,14 @@ def lookup(name: str) -> Any:
         AttributeError: Numba has no such name. EmulatorError: one that needs a driver and is not emulated.
     """
     if name == "_numba_type_":
-        # Inside a kernel, `cuda` of the emulator means numba.cuda to the compiler.
-        return types.Module(numba.cuda)
+        # Inside a kernel, `cuda` of the emulator means Numba's own to the compiler.
+        return types.Module(numba_package.cuda)
     if name in HOST_NAMES:
         return HOST_NAMES[name]
-    value = getattr(numba.cuda, name)
+    value = getattr(numba_package.cuda, name)
     home = getattr(value, "__module__", "") or ""
-    needs_driver = home.startswith(
-        ("numba.cuda.api", "numba.cuda.cudadrv", "numba.cuda.decorators", "numba.cuda.dispatcher")
-    )
+    inside = numba_package.chosen().inside
+    needs_driver = home.startswith(tuple(f"{inside}.{part}" for part in _NEED_DRIVER))
     if needs_driver and not isinstance(value, ModuleType):
         raise EmulatorError(f"cuda.{name} is not part of the emulator")
     return value

@@ -5,7 +5,8 @@ back.
 
 The order is topological with every loop contiguous (a loop's blocks stand before whatever follows the loop). Running
 the group of threads that is furthest back in this order then brings diverged threads together again as early as the
-graph allows.
+graph allows. A loop that goes back to its beginning from several places does so through one block more, an empty one at
+its end: else threads that take an earlier way back would begin the next round without the others.
 """
 
 from __future__ import annotations
@@ -183,11 +184,11 @@ def _running_order(blocks: list[Block], entry: int) -> list[int]:
         for successor in edges[pending.pop()] - reachable:
             reachable.add(successor)
             pending.append(successor)
-    return _order(sorted(reachable), entry, {node: edges[node] for node in reachable})
+    return _order(sorted(reachable), entry, {node: edges[node] for node in reachable}, blocks)
 
 
-def _order(nodes: list[int], entry: int, edges: dict[int, set[int]]) -> list[int]:
-    """Return the components of the graph in topological order, each loop from its header."""
+def _order(nodes: list[int], entry: int, edges: dict[int, set[int]], blocks: list[Block]) -> list[int]:
+    """Return the components of the graph in topological order, each loop from its header to its one way back."""
     component_of, components = _components(nodes, edges)
     incoming = [0] * len(components)
     outgoing: list[set[int]] = [set() for _ in components]
@@ -202,7 +203,7 @@ def _order(nodes: list[int], entry: int, edges: dict[int, set[int]]) -> list[int
     result: list[int] = []
     while ready:
         _, index = heapq.heappop(ready)
-        result += _order_loop(components[index], entry, nodes, edges)
+        result += _order_loop(components[index], entry, nodes, edges, blocks)
         for target in outgoing[index]:
             incoming[target] -= 1
             if incoming[target] == 0:
@@ -210,14 +211,25 @@ def _order(nodes: list[int], entry: int, edges: dict[int, set[int]]) -> list[int
     return result
 
 
-def _order_loop(members: list[int], entry: int, nodes: list[int], edges: dict[int, set[int]]) -> list[int]:
+def _order_loop(
+    members: list[int], entry: int, nodes: list[int], edges: dict[int, set[int]], blocks: list[Block]
+) -> list[int]:
     if len(members) == 1:
         return members
     inside = set(members)
     entered = [node for node in members if node == entry or any(node in edges[n] for n in nodes if n not in inside)]
     header = entered[0] if entered else members[0]
     acyclic = {node: (edges[node] & inside) - {header} for node in members}
-    return _order(members, header, acyclic)
+    ends = [node for node in members if header in edges[node]]
+    if len(ends) < 2:
+        return _order(members, header, acyclic, blocks)
+    back = len(blocks)
+    blocks.append(Block([], None, (header,)))
+    for node in ends:
+        blocks[node].successors = tuple(back if each == header else each for each in blocks[node].successors)
+        acyclic[node].add(back)
+    acyclic[back] = set()
+    return _order([*members, back], header, acyclic, blocks)
 
 
 def _components(nodes: list[int], edges: dict[int, set[int]]) -> tuple[dict[int, int], list[list[int]]]:

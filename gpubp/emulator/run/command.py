@@ -92,8 +92,10 @@ def _checked(given: Any, program: Sequence[str]) -> Options:
         raise StateError("the program", "is missing", f"be {PROGRAMS}")
     if program[0].startswith("-") and program[0] not in ("-", "-m", "-c"):
         raise ArgumentError("the program", program[0], PROGRAMS, "Python's own options go before its -m")
-    if sys.flags.ignore_environment:
-        raise StateError("Python", "was started with -E or -I, by which children ignore PYTHONPATH", "be without")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise StateError(
+            "Python", "was started with -E, -I or -S", "be without: the program gets the device by its site"
+        )
     if given.arch is not None:
         from gpubp.chips import architectures
 
@@ -139,7 +141,7 @@ def _run(program: Sequence[str], options: Options, folder: Path) -> int:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # it goes with this process, also if that is killed
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    flags = sys.orig_argv[1 : sys.orig_argv.index("-m")] if "-m" in sys.orig_argv else []
     process = subprocess.Popen([sys.executable, *flags, *program], env=environment, preexec_fn=become_program)
     while process.poll() is None:
         told = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})

@@ -8,7 +8,8 @@ import pytest
 from numba.cuda import types
 
 from gpubp.emulator import cuda
-from gpubp.emulator.numba.compiler import canonical, compile_kernel
+from gpubp.emulator.numba.compiler import canonical
+from gpubp.emulator.numba.compilers import compile_kernel
 
 KERNEL = """; ModuleID = "k$9"
 define void @"_ZN1kB3v40E"() {

@@ -22,13 +22,13 @@ def compilations(monkeypatch, tmp_path):
     """A list that grows with every real compilation; the disk cache is empty at first."""
     monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path))
     done = []
-    original = numba_compiler._compile
+    original = numba_compiler.compile_ptx
 
     def counted(*arguments):
         done.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(numba_compiler, "_compile", counted)
+    monkeypatch.setattr(numba_compiler, "compile_ptx", counted)
     return done
 
 

@@ -53,6 +53,23 @@ def test_both_sides_of_a_branch_run_before_they_meet():
     assert marks(program) == [1, 2, 3]
 
 
+def test_a_loop_with_two_ways_back_has_one_that_runs_last():
+    """So threads that take the first one do not begin the next round before the others."""
+    program = build(
+        """
+    LOOP: mov.u32 %r1, 1;
+        @%p1 bra LOOP;
+        mov.u32 %r1, 2;
+        @%p2 bra LOOP;
+        mov.u32 %r1, 3; ret;
+        """
+    )
+    assert marks(program) == [1, 2, 3]
+    assert [block.successors for block in program.blocks] == [(2, 1), (2, 3), (0,), (cfg.EXIT,)]
+    assert not program.blocks[2].instructions
+    assert program.blocks[2].end is None
+
+
 def test_inner_loops_stay_inside_the_outer_one():
     program = build(
         """

@@ -125,7 +125,7 @@ def test_threads_and_a_fork_in_the_midst_of_a_launch(emulated):
         "assert os.waitpid(child, 0)[1] == 0\n"
         "[thread.join() for thread in threads]\n",
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_interrupt_in_a_kernel_reaches_the_program(emulated):
@@ -146,8 +146,7 @@ def test_an_interrupt_in_a_kernel_reaches_the_program(emulated):
         "    print(interrupt)\n"
         "print(device.run('fine'))\n",
     )
-    assert done.stderr == ""
-    assert done.stdout.startswith("the kernel was interrupted at kernel spin, tiny.cu:4")
+    assert done.stdout.startswith("the kernel was interrupted at kernel spin, tiny.cu:4"), done.stderr
     assert done.stdout.endswith("\n0\n")
     assert done.returncode == 0
 
@@ -232,6 +231,12 @@ def test_a_wrong_option_is_told_before_anything_runs(arguments, message, tmp_pat
     assert not os.path.exists("run")
 
 
+def test_python_s_own_options_are_the_program_s_too():
+    code = "import sys; print(sys.flags.optimize, sys.flags.utf8_mode, sys.warnoptions)"
+    command = [sys.executable, "-OO", "-X", "utf8", "-W", "error", "-m", "gpubp.emulator", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "2 1 ['error']\n"
+
+
 def test_an_unknown_option(capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(["--race", "p.py"])
@@ -239,9 +244,10 @@ def test_an_unknown_option(capsys):
     assert "unrecognized arguments: --race" in capsys.readouterr().err
 
 
-def test_a_python_whose_children_would_not_be_watched():
+@pytest.mark.parametrize("option", ["-I", "-S"])
+def test_a_python_whose_children_would_not_be_watched(option, repository):
     done = subprocess.run(
-        [sys.executable, "-I", "-m", "gpubp.emulator", "-c", "0"], capture_output=True, text=True, cwd=os.sep
+        [sys.executable, option, "-m", "gpubp.emulator", "-c", "0"], capture_output=True, text=True, cwd=repository
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: Python was started with -E or -I")
+    assert done.stderr.startswith("error: Python was started with -E, -I or -S")

@@ -76,7 +76,7 @@ def test_findings_fail_the_tests_that_caused_them(run_pytest):
     assert "ValueError: of its own" in named["test_that_fails_anyway"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_with_xdist_and_no_observer(run_pytest):
     done = run_pytest("--gpubp-device=emulator", "-n", "1")
     assert outcomes(done) == {"failed": 1, "passed": 5, "xpassed": 1}, done.stdout
