@@ -19,7 +19,7 @@ from gpubp.toolchain import cache
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [
     "README.md",
-    *(f"gpubp/{folder}/README.md" for folder in ("bench", "crosscheck", "emulator", "profiler")),
+    *(f"gpubp/{folder}/README.md" for folder in ("bench", "crosscheck", "emulator", "profiler", "report")),
     "kernels/README.md",
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

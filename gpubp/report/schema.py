@@ -7,8 +7,8 @@ list of one schema a list of any length, a tuple any of its kinds, and a type a 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from gpubp.errors import DataError, listed, shown
@@ -57,7 +57,13 @@ class Each:
     kind: Any
 
 
+class Date:
+    """A text that is a date and time in ISO 8601."""
+
+
 NUMBER = (int, float)
+LARGEST = 1e30
+"""Any number of a file is smaller."""
 
 CHECK = {
     "backend": str,
@@ -132,7 +138,7 @@ RESULTS = {"info": INFO, "check": CHECK, "train": TRAIN, "bench": BENCH, "profil
 PART = {
     "status": str,
     "device": str,
-    "made": str,
+    "made": Date,
     "seconds": NUMBER,
     "limit_seconds": NUMBER,
     "message": str,
@@ -143,7 +149,7 @@ PART = {
 FILE = {
     "format": str,
     "version": int,
-    "made": str,
+    "made": Date,
     "command": str,
     "verdict": str,
     "identity": Each(str),
@@ -178,7 +184,14 @@ def validate(value: Any, schema: Any, place: str = "") -> None:
         _require(_is_a(value, schema), place, value, _NAMES.get(schema, "null"))
 
 
-_NAMES = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", object: "anything"}
+_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    bool: "true or false",
+    object: "anything",
+    Date: "a date and time in ISO 8601",
+}
 
 
 def _any_of(value: Any, kinds: tuple[Any, ...], place: str) -> None:
@@ -199,9 +212,19 @@ def _is_a(value: Any, kind: Any) -> bool:
         return value is None
     if isinstance(value, bool):
         return kind in (bool, object)
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not abs(value) < LARGEST:
         return False
+    if kind is Date:
+        return isinstance(value, str) and _is_date(value)
     return isinstance(value, kind)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _require(met: bool, place: str, value: Any, must: str) -> None:

@@ -84,6 +84,7 @@ CHECK = ("parts", "check-cupy", "result")
         (("format",), "gpubp bench", 'it does not say "format": "gpubp report"'),
         (("version",), 1, "is a result of another version of gpubp report: 1, not 2"),
         (("made",), KeyError, "it lacks made"),
+        (("made",), "now", 'made was "now"; it must be a date and time in ISO 8601'),
         (("parts",), [], r"parts was \[\]; it must be a table"),
         (("more",), 1, "more is unknown"),
         (("parts", "check-cuda"), {}, "it lacks parts.check-cuda.status"),
