@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from gpubp.emulator.driver.imports import after_import
+from gpubp.emulator.numba.ptx import with_dynamic_shared
 from gpubp.toolchain.numba_package import PACKAGES as NUMBA_PACKAGES
 
 
@@ -19,6 +20,7 @@ def install() -> None:
     after_import("cuda.core._linker", _decide)
     for package in NUMBA_PACKAGES.values():
         after_import(f"{package.inside}.cudadrv.driver", _look_again)
+    after_import("numba_cuda_mlir.linker", _keep_ptx)
 
 
 def _hide(module: Any) -> None:
@@ -39,3 +41,16 @@ def _look_again(module: ModuleType) -> None:
     """Let a Numba that was imported before, and found no driver, look for one again."""
     if module.driver.initialization_error is not None:
         module.driver.__init__()
+
+
+def _keep_ptx(module: ModuleType) -> None:
+    """Let numba-cuda-mlir link PTX where a kernel calls CUDA C++, which it would link as NVVM IR by nvJitLink; and
+    declare dynamic shared memory in it."""
+    module._link_item_is_cuda_source = lambda item: False
+    plain = module.Linker.add_ptx
+
+    def add_ptx(self: Any, ptx: str | bytes, *others: Any, **more: Any) -> None:
+        text = ptx.decode() if isinstance(ptx, bytes) else ptx
+        plain(self, with_dynamic_shared(text).encode(), *others, **more)
+
+    module.Linker.add_ptx = add_ptx
