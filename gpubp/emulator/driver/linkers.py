@@ -43,7 +43,7 @@ def _look_again(module: ModuleType) -> None:
         module.driver.__init__()
 
 
-def _keep_ptx(module: ModuleType) -> None:
+def _keep_ptx(module: Any) -> None:
     """Let numba-cuda-mlir link PTX where a kernel calls CUDA C++, which it would link as NVVM IR by nvJitLink; and
     declare dynamic shared memory in it."""
     module._link_item_is_cuda_source = lambda item: False
