@@ -21,8 +21,7 @@ virtual := $(VENV)/.installed-virtual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir successor first-steps exhaustive lint types format bench profiles \
-    pictures readme-tables gpu-report clean
+.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir successor first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
