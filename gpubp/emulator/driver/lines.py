@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 from gpubp.emulator.driver.imports import after_import
-from gpubp.emulator.numba.lines import line_of, location_of
 
 
 def install() -> None:
@@ -20,10 +19,14 @@ def install() -> None:
 
 
 def _name_lines(module: ModuleType) -> None:
+    from gpubp.emulator.numba.lines import line_of  # here, as it imports numba-cuda: CuPy's programs may have none
+
     module.Lower._adjust_line_if_prologue = line_of
 
 
 def _name_files(module: ModuleType) -> None:
+    from gpubp.emulator.numba.lines import location_of
+
     module.DIBuilder._di_location = location_of
     plain = module.DIBuilder._var_type
 
