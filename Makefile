@@ -79,13 +79,15 @@ successor: $(test)
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
-# Of the mutants a fixed sample: all of them take about an hour.
+# Each takes half an hour or more. CuPy's source package is fetched.
 suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
 	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) $(ARGS)
 	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
 
-exhaustive: long suites fuzz pythons oldest first-steps  ## run long, suites, fuzz, pythons, oldest, first-steps and forty mutants
+# Of the mutants a fixed sample, and of numba-cuda's own tests two of each module: all of them take an hour.
+exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps, and samples of the other two
 	$(MAKE) mutants ARGS="--sample 40"
+	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) --most 2
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check

@@ -100,6 +100,19 @@ def test_strided_views():
     np.testing.assert_array_equal(out.copy_to_host(), np.arange(48).reshape(6, 8)[::2, 1::4])
 
 
+def test_dynamic_shared_memory_and_a_barrier_of_the_grid():
+    @cuda.jit
+    def kernel(x):
+        line, t = cuda.shared.array(0, np.float64), cuda.threadIdx.x
+        line[t] = x[cuda.grid(1)]
+        cuda.cg.this_grid().sync()
+        x[cuda.grid(1)] = line[31 - t]
+
+    x = np.arange(64.0)
+    kernel[2, 32, 0, 256](x)
+    np.testing.assert_array_equal(x, np.arange(64.0).reshape(2, 32)[:, ::-1].ravel())
+
+
 def test_each_architecture_gets_its_own_code():
     @cuda.jit(device=True)
     def two(x):
@@ -161,6 +174,17 @@ PROGRAM = """
         if i < x.size:
             x[i] *= 2
 
+    twice = cuda.declare_device("twice", "int32(int32)", link=cuda.CUSource(
+        'extern "C" __device__ int twice(int* result, int x) { *result = 2 * x; return 0; }'
+    ))
+
+    @cuda.jit
+    def reverse(x):
+        line, t = cuda.shared.array(0, np.int32), cuda.threadIdx.x
+        line[t] = twice(x[t])
+        cuda.syncthreads()
+        x[t] = line[31 - t]
+
     @cuda.jit
     def overrun(x):
         x[cuda.grid(1) + 1] = 1
@@ -176,6 +200,9 @@ PROGRAM = """
     numbers = np.arange(10)
     double[1, 32](numbers)
     assert (numbers == 2 * np.arange(10)).all()
+    numbers = np.arange(32, dtype=np.int32)
+    reverse[1, 32, 0, 128](numbers)
+    assert (numbers == 2 * np.arange(31, -1, -1)).all()
     print("right")
     overrun[1, 32](cuda.to_device(np.zeros(32, np.float32)))
 """
@@ -186,7 +213,7 @@ def test_a_program_runs_unmodified(tmp_path):
     program.write_text(textwrap.dedent(PROGRAM))
     output = run("-m", "gpubp.emulator", program, check=False)
     assert "right" in output
-    assert "program.py:13" in output
+    assert "program.py:24" in output
     assert "access out of bounds: writes 4 bytes" in output
 
 

@@ -163,10 +163,10 @@ def _one_of_two(jit: Callable) -> Any:
     if numba_package.chosen().views_planes:
 
         @jit(device=True, inline="always")
-        def of_two(tiles, buffer):
+        def plane_of_two(tiles, buffer):
             return tiles[buffer]
 
-        return of_two
+        return plane_of_two
 
     @jit(device=True, inline="always")
     def of_two(tiles, buffer):

@@ -83,12 +83,12 @@ def _of_lane(jit: Callable, dtype: str) -> Any:
     if dtype == "int64":
 
         @jit(device=True, inline="always")
-        def of_lane(mask, x, distance):
+        def integer_of_lane(mask, x, distance):
             high = cuda.shfl_xor_sync(mask, np.int32(x >> 32), distance)
             low = cuda.shfl_xor_sync(mask, np.uint32(x & 0xFFFFFFFF), distance)
             return np.int64(high) << 32 | np.int64(low)
 
-        return of_lane
+        return integer_of_lane
 
     double2hiint, double2loint = cuda.libdevice.double2hiint, cuda.libdevice.double2loint
     hiloint2double = cuda.libdevice.hiloint2double

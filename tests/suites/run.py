@@ -86,6 +86,8 @@ def numba_cuda() -> Suite:
         "cudapy.test_ipc": "memory that processes share",
         "cudapy.test_multigpu": "several GPUs",
         "cudasim.test_cudasim_issues": "tests of Numba's own simulator",
+        "cudapy.test_matmul": "tests of Numba's own simulator",
+        "doc_examples.test_matmul": "has no test that unittest finds",
         "benchmarks.test_kernel_launch": "a benchmark",
     }
     tests = {

@@ -261,7 +261,7 @@ def _reserve(nbytes: int, wanted: int = 0) -> tuple[int, int]:
 
 def _array_at(address: int, nbytes: int) -> np.ndarray:
     """Return the bytes at an address of this process as an array."""
-    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
 
 #: Global memory of the one emulated device of this process.

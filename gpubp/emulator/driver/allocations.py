@@ -41,7 +41,7 @@ def allocate(nbytes: int, kind: str = DEVICE) -> int:
 def _allocate(nbytes: int, kind: str) -> int:
     if nbytes <= 0:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"bytesize is {nbytes}: it must be at least 1")
-    if nbytes >= _LARGE:
+    if _LARGE <= nbytes <= MEMORY.capacity:
         _check_host_has(nbytes)
     try:
         address = MEMORY.allocate(nbytes, "" if kind == DEVICE else kind)

@@ -68,7 +68,7 @@ def _last(name: str) -> str:
 def _end(slots: ctypes.Array[ctypes.c_uint64], stubs: list[int]) -> None:
     """Let every function do without Python."""
     for index, stub in enumerate(stubs):
-        slots[index] = stub  # type: ignore[call-overload]
+        slots[index] = stub
 
 
 def address(name: str) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -20,11 +21,13 @@ from numba_cuda_mlir.linker import Linker
 from numba_cuda_mlir.numba_cuda.core.compiler_lock import global_compiler_lock
 from numba_cuda_mlir.numba_cuda.core.errors import NumbaDebugInfoWarning
 
+from gpubp.emulator import grid_groups
 from gpubp.emulator.chip import compute_capability
 from gpubp.emulator.cupy.arrays import ndarray
 from gpubp.emulator.loops import without_garbage_collection
 from gpubp.emulator.numba.names import types
-from gpubp.emulator.numba.ptx import entry_named, linked
+from gpubp.emulator.numba.ptx import entry_named, linked, with_dynamic_shared
+from gpubp.toolchain.nvrtc import compile_source
 from gpubp.toolchain.process import CompileError
 
 _functions: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -67,10 +70,12 @@ def target(arch: str) -> Iterator[None]:
 def _leave_unlinked(linker: Any) -> SimpleNamespace:
     """Return the PTX of what was to be linked, in the place of the machine code."""
     linker._materialize_pending_cu()
-    return SimpleNamespace(code=[_ptx_of(each) for each in linker._object_codes])
+    return SimpleNamespace(code=[_ptx_of(each, linker.arch) for each in linker._object_codes])
 
 
-def _ptx_of(part: Any) -> str:
+def _ptx_of(part: Any, arch: str) -> str:
+    if Path(part.name).name == "libcudadevrt.a":
+        return compile_source(grid_groups.SOURCE, arch, name="grid_groups.cu", options=["-rdc=true"]).ptx
     if part.code_type != "ptx":
         raise CompileError(f"{part.name}: the emulator links PTX, and this is {part.code_type}")
     return part.code.decode() if isinstance(part.code, bytes) else part.code
@@ -86,7 +91,7 @@ def compile_ptx(
         given = {name: value for name, value in options.items() if value is not None}
         made = cuda.jit(lineinfo=True, **given)(py_func).compile(types.void(*argument_types))
     kernel, *foreign = sorted(made.metadata["cubin"], key=lambda ptx: ".entry" not in ptx)
-    return linked(entry_named(py_func.__name__, kernel), foreign)
+    return linked(with_dynamic_shared(entry_named(py_func.__name__, kernel)), foreign)
 
 
 def array_parameters(array: ndarray) -> list[int]:

@@ -32,3 +32,19 @@ def _merge(ptx: str, foreign: str) -> str:
     foreign = re.sub(r"^\s*\.section\s+\.debug_\w+\s*\{.*?^\s*\}", "", foreign, flags=re.MULTILINE | re.DOTALL)
     header, body = re.split(r"(?<=\.address_size 64\n)", ptx, maxsplit=1)
     return header + re.split(r"\.address_size 64\n", foreign, maxsplit=1)[1] + body
+
+
+_DYNAMIC = re.compile(r"^\s*(\.shared \.align \d+ \.b8 __dynamic_shmem__\d+);[^\n]*\n", re.MULTILINE)
+
+
+def with_dynamic_shared(ptx: str) -> str:
+    """Return PTX of numba-cuda-mlir with its dynamic shared memory declared as such.
+
+    The package declares a single byte, at the beginning of a block's shared memory, and goes beyond it: on a GPU the
+    memory of the launch lies there.
+    """
+    found = _DYNAMIC.findall(ptx)
+    if not found:
+        return ptx
+    header, body = re.split(r"(?<=\.address_size 64\n)", _DYNAMIC.sub("", ptx), maxsplit=1)
+    return header + "".join(f".extern {each}[];\n" for each in found) + body

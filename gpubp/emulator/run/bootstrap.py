@@ -6,6 +6,7 @@ else can ask for one. So a program's environment variables are set by then, and 
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -50,6 +51,8 @@ class Loaded:
 
 
 _finder = Finder()
+_ctypes: Any = ctypes
+_dlopen = _ctypes._dlopen
 
 
 def begin() -> None:
@@ -57,6 +60,7 @@ def begin() -> None:
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
+    _ctypes._dlopen = _dlopen
     if not os.environ.get("GPUBP_EMULATOR"):
         return
     if importlib.util.find_spec("gpubp") is None:
@@ -69,10 +73,11 @@ def begin() -> None:
     process.begin()
 
 
-def listen(event: str, arguments: tuple[Any, ...]) -> None:
-    """Set up the device if ctypes is about to load a driver."""
-    if event == "ctypes.dlopen" and "libcuda.so" in str(arguments[0]):
+def load(name: Any, *arguments: Any) -> int:
+    """Load a library for ctypes; set up the device before, if it is a driver."""
+    if "libcuda.so" in str(name):
         begin()
+    return _dlopen(name, *arguments)
 
 
 def install() -> None:
@@ -88,7 +93,7 @@ def install() -> None:
     finally:
         sys.modules.setdefault("sitecustomize", this)
     sys.meta_path.insert(0, _finder)
-    sys.addaudithook(listen)
+    _ctypes._dlopen = load
 
 
 if __name__ == "sitecustomize":

@@ -92,8 +92,10 @@ def _checked(given: Any, program: Sequence[str]) -> Options:
         raise StateError("the program", "is missing", f"be {PROGRAMS}")
     if program[0].startswith("-") and program[0] not in ("-", "-m", "-c"):
         raise ArgumentError("the program", program[0], PROGRAMS, "Python's own options go before its -m")
-    if sys.flags.ignore_environment:
-        raise StateError("Python", "was started with -E or -I, by which children ignore PYTHONPATH", "be without")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise StateError(
+            "Python", "was started with -E, -I or -S", "be without: the program gets the device by its site"
+        )
     if given.arch is not None:
         from gpubp.chips import architectures
 

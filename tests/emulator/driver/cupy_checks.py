@@ -98,6 +98,17 @@ def check_scans_and_selections():
     same(cp.concatenate([y, y[:2]]), np.concatenate([x, x[:2]]))
 
 
+def check_cub_is_left_out():
+    """Also where a program asks for it, as it may where CuPy has kernels of its own."""
+    before = cp._core.get_routine_accelerators()
+    cp._core.set_routine_accelerators(["cub"])
+    try:
+        same(cp.arange(6).sum(), 15)
+        same(cp.cumsum(cp.array([3, 0, -1, 4, 0, 5])), [3, 3, 2, 6, 6, 11])
+    finally:
+        cp._core.set_routine_accelerators(before)
+
+
 def check_integer_products():
     x, y = rng.integers(-9, 9, (3, 4)), rng.integers(-9, 9, (4, 5))
     same(cp.asarray(x) @ cp.asarray(y), x @ y)
@@ -560,7 +571,8 @@ def check_libraries_say_that_they_are_not_served():
         lambda: cp.random.default_rng(0),
         lambda: cp.random.RandomState(0),
         lambda: cp.random.permutation(3),
-        lambda: cp.random.Generator(cp.random.XORWOW(1)),
+        lambda: cp.random.XORWOW(1),
+        lambda: cp.random.Generator(cp.random.BitGenerator(1)),
         lambda: cp.linalg.svd(x),
         lambda: cp.fft.irfft2(x),
         lambda: cp.cuda.cub.device_reduce(x, 1, None),

@@ -78,3 +78,37 @@ def test_a_kernel_of_numba_is_named_with_its_line(tmp_path):
     assert all("CUDA_ERROR_ILLEGAL_ADDRESS: kernel " in line for line in found)
     assert "kernel past_the_end, program.py:7, block (0, 0, 0), thread (3, 0, 0): access out of bounds" in found[0]
     assert "kernel debugged, program.py:11, block (0, 0, 0), thread (3, 0, 0)" in found[1]
+
+
+INTERRUPTED = '''
+import ctypes, os, signal, threading, time
+import cupy as cp
+
+x = cp.zeros(2, cp.uint32)
+first = ctypes.c_uint32.from_address(x.data.ptr)  # which the kernel writes
+kernel = cp.RawKernel(r"""
+extern "C" __global__ void spin(volatile unsigned* x) {
+    x[0] = 77;
+    for (unsigned i = 0; i < 1000000000; i++) if (x[1] == 5) break;
+}""", "spin")
+
+def interrupt():
+    while first.value != 77:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    kernel((1,), (1,), (x,))
+except KeyboardInterrupt as interrupt:
+    print(interrupt)
+print(x.get())
+'''
+
+
+@pytest.mark.slow
+def test_an_interrupt_passes_through_the_code_that_asks_for_the_error_s_text():
+    """CuPy's compiled code calls the driver twice more before Python's code goes on."""
+    first, second = run(INTERRUPTED).splitlines()
+    assert first.startswith("the kernel was interrupted at kernel spin, kernel.cu:")
+    assert second == "[77  0]"

@@ -244,9 +244,10 @@ def test_an_unknown_option(capsys):
     assert "unrecognized arguments: --race" in capsys.readouterr().err
 
 
-def test_a_python_whose_children_would_not_be_watched():
+@pytest.mark.parametrize("option", ["-I", "-S"])
+def test_a_python_whose_children_would_not_be_watched(option, repository):
     done = subprocess.run(
-        [sys.executable, "-I", "-m", "gpubp.emulator", "-c", "0"], capture_output=True, text=True, cwd=os.sep
+        [sys.executable, option, "-m", "gpubp.emulator", "-c", "0"], capture_output=True, text=True, cwd=repository
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: Python was started with -E or -I")
+    assert done.stderr.startswith("error: Python was started with -E, -I or -S")
