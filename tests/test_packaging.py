@@ -430,13 +430,14 @@ def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
 
 
 def phony_targets(repository):
-    return re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    text = (repository / "Makefile").read_text().replace("\\\n", "")
+    return re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split()
 
 
 def test_help_lists_every_target(make, repository):
     targets = phony_targets(repository)
     _, output = make("help")
-    for target in set(targets) - {"types"}:
+    for target in set(targets) - {"types", "successor"}:
         assert f"make {target} " in output
 
 
