@@ -20,8 +20,7 @@ virtual := $(VENV)/.installed-virtual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir successor first-steps exhaustive lint types format bench profiles \
-    pictures readme-tables gpu-report clean
+.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -85,7 +84,7 @@ suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
 	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
 
 # Of the mutants a fixed sample, and of numba-cuda's own tests two of each module: all of them take an hour.
-exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps, and samples of the other two
+exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps, and samples of mutants and suites
 	$(MAKE) mutants ARGS="--sample 40"
 	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) --most 2
 

@@ -423,9 +423,10 @@ def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
     assert [line.split()[-1] for line in installs] == [".[test]"] + [".[tools]"] * 4
     assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
     assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest"]
-    first_steps, mutants = (tmp_path / "log").read_text().splitlines()[-2:]
+    first_steps, mutants, suites = (tmp_path / "log").read_text().splitlines()[-3:]
     assert "tests/first_steps.py" in first_steps
     assert mutants == "tests/mutants --sample 40"
+    assert re.fullmatch(r"tests/suites/run.py numba-cuda --jobs \w+ --most 2", suites)
     make("exhaustive", failing="python-3.13", expect=2)
 
 
