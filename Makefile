@@ -11,7 +11,6 @@ typed := .cache/typed
 # The extra that brings what the tests need, and a file of constraints for pip: `oldest` sets both.
 extra := test
 constraints :=
-comma := ,
 # A stamp is the last thing an installation writes, so one that was cut off is started again.
 core := $(VENV)/.installed-core
 test := $(VENV)/.installed-test
@@ -142,9 +141,10 @@ $(gpu): $(core)
 	$(call install,[$$(cat $(VENV)/extras)])
 	@touch $@
 
-$(virtual): pyproject.toml
-	$(call install,[cuda13$(comma)emulator])
-	@touch $(core) $@
+$(virtual): $(core)
+	@$(python) -c "from gpubp.backends.detection import extras; print(extras(virtual=True))" > $(VENV)/extras
+	$(call install,[$$(cat $(VENV)/extras)])
+	@touch $@
 
 # A virtual environment whose pip does not run (its making was cut off, or its Python has gone) is made afresh.
 define install

@@ -337,6 +337,17 @@ def test_the_set_up_for_a_gpu_asks_the_driver_what_it_takes(make):
     assert make(".venv/.installed-gpu")[0] == []
 
 
+@pytest.mark.parametrize(("arguments", "virtual"), [("--quick", False), ("--device virtual", True)])
+def test_a_report_on_the_virtual_device_has_a_set_up_of_its_own(make, tmp_path, arguments, virtual):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "gpubp").symlink_to("/bin/true")
+    make("gpu-report", f"ARGS={arguments}")
+    assert (tmp_path / ".venv" / ".installed-virtual").exists() is virtual
+    asked = [line for line in (tmp_path / "log").read_text().splitlines() if "import extras" in line]
+    assert len(asked) == 1
+    assert ("virtual=True" in asked[0]) is virtual
+
+
 def test_a_change_of_pyproject_installs_again(make, tmp_path):
     make(".venv/.installed-core")
     later = (tmp_path / ".venv" / ".installed-core").stat().st_mtime + 10
@@ -420,13 +431,14 @@ def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
 
 
 def phony_targets(repository):
-    return re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(), re.MULTILINE).group(1).split()
+    text = (repository / "Makefile").read_text().replace("\\\n", "")
+    return re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE).group(1).split()
 
 
 def test_help_lists_every_target(make, repository):
     targets = phony_targets(repository)
     _, output = make("help")
-    for target in set(targets) - {"types"}:
+    for target in set(targets) - {"types", "successor"}:
         assert f"make {target} " in output
 
 

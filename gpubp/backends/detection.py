@@ -310,11 +310,14 @@ def _require_version(what: str, major: int, found: Driver) -> None:
         )
 
 
-def extras() -> str:
-    """The extras of gpubp that bring all that this machine can use, as pip takes them."""
+def extras(virtual: bool = False) -> str:
+    """The extras of gpubp that bring all that this machine can use, as pip takes them.
+
+    virtual: the real CuPy too, which the virtual device runs where there is no GPU.
+    """
     found = driver()
     if not found.devices:
-        return "emulator"
+        return f"{EXTRAS[max(EXTRAS)]},emulator" if virtual else "emulator"
     extra = _extra(found)
     # the emulator's compilers are those of CUDA 13; those of CUDA 12 come with its own extra
     return extra if extra == EXTRAS[12] else f"{extra},emulator"

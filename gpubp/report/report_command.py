@@ -73,6 +73,7 @@ def report(
             done = _without_running(part, choice, where) or _run(part, choice, where, device, gpu, progress)
             found = found.with_part(part.name, done, done.made)
             found.save(results)
+            console.print(f"{part.title}: {done.status}{f': {done.message}' if done.message else ''}", soft_wrap=True)
     found.save(results)
     write_bytes(path, page(found).encode())
     for line in summary(found):

@@ -15,7 +15,7 @@ from gpubp.errors import DataError, shown, unknown_name
 from gpubp.machine import MachineInfo
 from gpubp.report.page import finite
 from gpubp.report.parts import PARTS
-from gpubp.report.schema import FILE, RESULTS, STATUSES, UNITS, validate
+from gpubp.report.schema import FILE, RESULTS, UNITS, validate
 
 if TYPE_CHECKING:
     from gpubp.bench.results import BenchResult
@@ -34,7 +34,7 @@ class PartResult:
     """What became of a part.
 
     Attributes:
-        status: one of `STATUSES`.
+        status: one of `schema.STATUSES`.
         device: where its kernels ran; "" for none.
         made: date and time of its end, in ISO 8601.
         seconds: how long its process took, compiling included: no speed of anything.
@@ -235,16 +235,10 @@ def _report_of(values: dict[str, Any]) -> Report:
 def _part_of(name: str, values: dict[str, Any]) -> PartResult:
     if name not in PARTS:
         raise DataError(str(unknown_name("parts", name, PARTS)))
-    if values["status"] not in STATUSES:
-        raise DataError(str(unknown_name(f"parts.{name}.status", values["status"], STATUSES)))
     if values["result"] is not None:
         validate(values["result"], RESULTS[name.split("-")[0]], f"parts.{name}.result")
     elif values["status"] in ("done", "partial"):
         raise DataError(f"parts.{name}.result was null; it must be there, as the part is {values['status']}")
-    device = values["result"].get("device", "cpu") if values["result"] else "cpu"
-    for where in (values["device"] or "cpu", device):
-        if where not in DEVICE_NAMES:
-            raise DataError(str(unknown_name(f"parts.{name}: device", where, DEVICE_NAMES)))
     return PartResult(**{**values, "lacking": tuple(values["lacking"])})
 
 

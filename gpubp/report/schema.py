@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from gpubp.errors import DataError, listed, shown
+from gpubp.errors import DataError, listed, shown, unknown_name
 
 STATUSES = ("done", "partial", "failed", "timeout", "crashed", "absent", "left out")
 """What became of a part: it did all; it did what fitted into its time; it raised an error; it was ended at its limit;
@@ -57,6 +57,13 @@ class Each:
     kind: Any
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """A text that is one of these."""
+
+    names: tuple[str, ...]
+
+
 class Date:
     """A text that is a date and time in ISO 8601."""
 
@@ -65,9 +72,11 @@ NUMBER = (int, float)
 LARGEST = 1e30
 """Any number of a file is smaller."""
 
+ON = OneOf(("gpu", "emulator", "virtual"))
+
 CHECK = {
     "backend": str,
-    "device": str,
+    "device": ON,
     "cases": int,
     "chosen": int,
     "failed": int,
@@ -86,7 +95,7 @@ CHECK = {
 }
 TRAIN = {
     "backend": str,
-    "device": str,
+    "device": ON,
     "data": str,
     "layers": str,
     "epochs": int,
@@ -98,7 +107,7 @@ TRAIN = {
 }
 BENCH = {
     "measured": (Each(object), None),
-    "rehearsed": [{"work": str, "contender": str, "device": str, "fault": str}],
+    "rehearsed": [{"work": str, "contender": str, "device": ON, "fault": str}],
 }
 PROFILE = {
     "model": str,
@@ -136,8 +145,8 @@ RESULTS = {"info": INFO, "check": CHECK, "train": TRAIN, "bench": BENCH, "profil
 """The schema of a part's result, by what the part's name begins with."""
 
 PART = {
-    "status": str,
-    "device": str,
+    "status": OneOf(STATUSES),
+    "device": OneOf(("", *ON.names)),
     "made": Date,
     "seconds": NUMBER,
     "limit_seconds": NUMBER,
@@ -161,7 +170,10 @@ FILE = {
 
 def validate(value: Any, schema: Any, place: str = "") -> None:
     """Raise DataError, which names the place, unless a value from JSON is as its schema says."""
-    if isinstance(schema, tuple):
+    if isinstance(schema, OneOf):
+        if value not in schema.names:
+            raise DataError(str(unknown_name(place, value, schema.names)))
+    elif isinstance(schema, tuple):
         _any_of(value, schema, place)
     elif isinstance(schema, list):
         _require(isinstance(value, list), place, value, "a list")

@@ -155,6 +155,8 @@ def test_no_extras_for_the_emulator(monkeypatch):
 def test_the_extras_that_a_machine_can_use(monkeypatch, driver, extras):
     use_driver(monkeypatch, driver)
     assert detection.extras() == extras
+    with_cupy = "cuda13,emulator" if extras == "emulator" else extras
+    assert detection.extras(virtual=True) == with_cupy
 
 
 def test_automatic_takes_numpy_without_a_gpu(monkeypatch):

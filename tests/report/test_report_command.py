@@ -99,6 +99,7 @@ def test_everything_runs_and_the_page_and_its_figures_are_written(gpubp, machine
     assert list(found.parts) == list(PARTS)
     page = check_page(Path("report.html").read_text(encoding="utf-8"))
     assert json.loads(page.one("script", id="data").raw) == json.loads(Path("report.json").read_text(encoding="utf-8"))
+    assert done.stdout.splitlines()[:2] == ["check of cupy: done", "check of numba: done"]
     assert (
         "Passed on the emulated device; nothing ran on a GPU. The page: report.html; its figures: report.json"
         in done.stdout

@@ -90,7 +90,7 @@ CHECK = ("parts", "check-cupy", "result")
         (("parts", "check-cuda"), {}, "it lacks parts.check-cuda.status"),
         (("parts", "check-cupy", "status"), "fine", "parts.check-cupy.status was 'fine'; it must be one of done"),
         (("parts", "check-cupy", "seconds"), "12", "parts.check-cupy.seconds was .*; it must be a finite number"),
-        (("parts", "check-cupy", "device"), "moon", "parts.check-cupy: device was 'moon'"),
+        (("parts", "check-cupy", "device"), "moon", "parts.check-cupy.device was 'moon'; it must be one of"),
         (CHECK, None, "parts.check-cupy.result was null; it must be there, as the part is done"),
         ((*CHECK, "cases"), True, "result.cases was true; it must be a whole number"),
         ((*CHECK, "cases"), 2.5, "result.cases was 2.5; it must be a whole number"),
