@@ -19,7 +19,7 @@ gpu := $(VENV)/.installed-gpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long mutants fuzz pythons oldest mlir successor first-steps exhaustive lint types format bench profiles pictures gpu-report clean
+.PHONY: help train test quick long mutants fuzz pythons oldest mlir first-steps exhaustive lint types format bench profiles pictures gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
