@@ -11,18 +11,20 @@ typed := .cache/typed
 # The extra that brings what the tests need, and a file of constraints for pip: `oldest` sets both.
 extra := test
 constraints :=
+comma := ,
 # A stamp is the last thing an installation writes, so one that was cut off is started again.
 core := $(VENV)/.installed-core
 test := $(VENV)/.installed-test
 bench := $(VENV)/.installed-bench
 gpu := $(VENV)/.installed-gpu
+virtual := $(VENV)/.installed-virtual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long mutants fuzz pythons oldest mlir first-steps exhaustive lint types format bench profiles pictures gpu-report clean
+.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 train: $(core)  ## train a network on the bundled handwritten digits
 	@$(VENV)/bin/gpubp train $(ARGS)
@@ -77,9 +79,15 @@ successor: $(test)
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
-# Of the mutants a fixed sample: all of them take about an hour.
-exhaustive: long fuzz pythons oldest mlir first-steps  ## run long, fuzz, pythons, oldest, mlir, first-steps, forty mutants
+# Each takes half an hour or more. CuPy's source package is fetched.
+suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
+	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) $(ARGS)
+	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
+
+# Of the mutants a fixed sample, and of numba-cuda's own tests two of each module: all of them take an hour.
+exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps, and samples of mutants and suites
 	$(MAKE) mutants ARGS="--sample 40"
+	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) --most 2
 
 lint: $(test) types  ## check style and types
 	$(python) -m ruff check
@@ -105,7 +113,11 @@ profiles: $(test)  ## store the kernels' profiles anew, and say what changed
 pictures: $(core)  ## draw the README's picture of a training step anew
 	$(python) .github/images/training_step.py
 
-gpu-report: $(gpu)  ## check, measure and profile the kernels on this machine, its GPU if it has one: report.html
+readme-tables: $(core)  ## write the README's figures of GPUs anew, from the results in .github/gpu
+	@$(python) .github/gpu/readme_tables.py $(ARGS)
+
+# The virtual device is for the real CuPy, which no machine without a GPU has otherwise.
+gpu-report: $(if $(findstring virtual,$(ARGS)),$(virtual),$(gpu))  ## check, train, measure and profile on this machine, its GPU if it has one: report.html and report.json
 	@$(VENV)/bin/gpubp report $(ARGS)
 
 clean:  ## remove what the other targets made, but not runs/
@@ -129,6 +141,10 @@ $(gpu): $(core)
 	@$(python) -c "from gpubp.backends.detection import extras; print(extras())" > $(VENV)/extras
 	$(call install,[$$(cat $(VENV)/extras)])
 	@touch $@
+
+$(virtual): pyproject.toml
+	$(call install,[cuda13$(comma)emulator])
+	@touch $(core) $@
 
 # A virtual environment whose pip does not run (its making was cut off, or its Python has gone) is made afresh.
 define install

@@ -687,14 +687,22 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
 @app.command()
 def report(
     out: Annotated[
-        Path | None, typer.Option(help="An .html file for the page. Default: report.html, anew each time.")
+        Path | None,
+        typer.Option(
+            help="An .html file for the page. Beside it, in a .json file, are the results, with which a later run goes "
+            "on. Default: report.html."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="gpu, emulator or virtual. Default: the GPU where kernels run on it, else emulator."),
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help="Only the kernels of this one, cupy or numba; may be given again.")
     ] = None,
     primitive: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
     skip: Annotated[
-        list[str] | None, typer.Option(help="Leave out check, bench or profile; may be given again.")
+        list[str] | None, typer.Option(help="Leave out check, train, bench or profile; may be given again.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Check float32 alone, and measure few sizes.")] = False,
     full: Annotated[
@@ -703,17 +711,23 @@ def report(
     jobs: Annotated[
         int | None, typer.Option(help="Worker processes of the check. Default: one on a GPU, else one a core.")
     ] = None,
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start over, and replace files that are there already.")
+    ] = False,
 ) -> None:
-    """Write info, check, bench and profile of this machine to one HTML page; exit code 1 where something is wrong."""
+    """Check, train, measure and profile on this machine, for one HTML page and its figures as JSON.
+
+    At most ten minutes on a GPU. Each part runs in a process of its own, under its own limit; a second run goes on with
+    the parts that are missing or broke. Exit code 1 where something is wrong.
+    """
     from gpubp.registry import require_count
     from gpubp.report import report_command
+    from gpubp.report.parts import Choice
 
     if jobs is not None:
         require_count("jobs", jobs, most=MOST_JOBS)
-    choice = report_command.Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), quick, full, jobs)
-    page = out or Path("report.html")
-    found = report_command.report(_console(), choice, page, _command_line(), force=force or out is None)
+    choice = Choice(tuple(backend or ()), tuple(primitive or ()), tuple(skip or ()), device or "", quick, full, jobs)
+    found, _ = report_command.report(_console(), choice, out, _command_line(), force=force)
     if found.failed:
         raise typer.Exit(1)
 

@@ -39,6 +39,7 @@ class MachineInfo:
     Attributes:
         memory: in bytes; 0 if the system does not say.
         driver: the newest CUDA version that the driver offers, or "".
+        gpu_fault: why there is no GPU, or "".
         automatic: what backend "auto" takes.
     """
 
@@ -49,6 +50,7 @@ class MachineInfo:
     memory: int
     driver: str
     gpus: tuple[str, ...]
+    gpu_fault: str
     packages: dict[str, str]
     backends: tuple[Availability, ...]
     automatic: str
@@ -68,7 +70,7 @@ class MachineInfo:
         table.add_row("Python", f"{self.python} on {self.system}")
         memory = f", {self.memory / 2**30:.0f} GiB of memory" if self.memory else ""
         table.add_row("CPU", f"{self.processor}, {self.cores} cores{memory}")
-        table.add_row("GPU", ", ".join(self.gpus) or f"none ({detection.driver().fault})")
+        table.add_row("GPU", ", ".join(self.gpus) or f"none ({self.gpu_fault})")
         table.add_row("driver", f"CUDA {self.driver}" if self.driver else "none")
         table.add_row("packages", ", ".join(f"{name} {version}" for name, version in self.packages.items()))
         for each in self.backends:
@@ -93,6 +95,7 @@ def look() -> MachineInfo:
         memory=physical_memory(),
         driver="{}.{}".format(*driver.version) if driver.version[0] else "",
         gpus=driver.devices,
+        gpu_fault=driver.fault,
         packages=_versions(),
         backends=found,
         automatic=f"{automatic.backend} on gpu" if automatic else "numpy on cpu",

@@ -218,6 +218,8 @@ def test_no_module_of_the_core_imports_a_gpu_library_at_its_top(repository):
     allowed = ("gpubp/backends/", "gpubp/emulator/", "kernels/numba/", "kernels/cuda/")
     # each of these is loaded by the process of the contender whose library it uses, and by nothing else
     allowed += ("gpubp/bench/peers/",)
+    # which pytest loads, and nothing else
+    allowed += ("gpubp/pytest_plugin.py",)
     for name in tracked(repository, "gpubp", "kernels"):
         if not name.endswith(".py") or name.startswith(allowed):
             continue
@@ -411,9 +413,10 @@ def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
     assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
     assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest", "mlir"]
     assert "tests/successor.py" in (tmp_path / "log").read_text()
-    first_steps, mutants = (tmp_path / "log").read_text().splitlines()[-2:]
+    first_steps, mutants, suites = (tmp_path / "log").read_text().splitlines()[-3:]
     assert "tests/first_steps.py" in first_steps
     assert mutants == "tests/mutants --sample 40"
+    assert re.fullmatch(r"tests/suites/run.py numba-cuda --jobs \w+ --most 2", suites)
     make("exhaustive", failing="python-3.13", expect=2)
 
 

@@ -19,7 +19,7 @@ from gpubp.toolchain import cache
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [
     "README.md",
-    *(f"gpubp/{folder}/README.md" for folder in ("bench", "crosscheck", "emulator", "profiler")),
+    *(f"gpubp/{folder}/README.md" for folder in ("bench", "crosscheck", "emulator", "profiler", "report")),
     "kernels/README.md",
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -66,11 +66,13 @@ def with_files(folder, text):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A folder that looks like a clone after its set-up: the Makefile, and .venv with this Python's programs."""
+    """A folder that looks like a clone after its set-up: the Makefile, and .venv with this Python and its packages."""
     for name in ("Makefile", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        if (Path(sys.prefix) / name).exists():
+            (tmp_path / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     for target in SETUP_TARGETS:
         (tmp_path / ".venv" / f".installed-{target}").touch()
     return tmp_path

@@ -15,7 +15,7 @@ from gpubp.backends import detection
 from gpubp.bench import contenders, works
 from gpubp.bench.contenders import LIMITS, Contender
 from gpubp.bench.load import Load
-from gpubp.bench.results import BenchResult, limits_of
+from gpubp.bench.results import BenchResult, Record, limits_of
 from gpubp.bench.turns import measure
 from gpubp.bench.works import Limit, Sweep, Work
 from gpubp.errors import ConflictError, StateError
@@ -69,11 +69,15 @@ def run(
     *,
     chosen_works: Sequence[Work] | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    keep: Callable[[BenchResult], None] = lambda result: None,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> BenchResult:
     """Measure.
 
     Args:
         chosen_works: in place of the choice's.
+        keep: is given the result so far, after each work.
+        time_is_up: once it is True, no other work is begun.
 
     Raises:
         ArgumentError: something is chosen that does not exist. It is raised before anything is measured.
@@ -95,6 +99,22 @@ def run(
     present = [each for each in wanted if each.key not in absent]
     _require_own(chosen_works, bool(choice.contenders), wanted, present, absent)
     load = Load()
+    seen = machine.look().to_dict()
+
+    def result(records: Sequence[Record]) -> BenchResult:
+        return BenchResult(
+            made=datetime.now().astimezone().isoformat(timespec="seconds"),
+            machine=seen,
+            threads=threads,
+            repeats=repeats,
+            seconds=effort.seconds,
+            records=tuple(records),
+            limits=limits_of(records, {key: each.device for key, each in LIMITS.items()}),
+            published=_published(choice.dtypes),
+            absent=absent,
+            busy=load.share(),
+        )
+
     records = measure(
         chosen_works,
         present,
@@ -102,19 +122,10 @@ def run(
         seconds=effort.seconds,
         threads=threads,
         progress=progress,
+        keep=lambda found: keep(result(found)),
+        time_is_up=time_is_up,
     )
-    return BenchResult(
-        made=datetime.now().astimezone().isoformat(timespec="seconds"),
-        machine=machine.look().to_dict(),
-        threads=threads,
-        repeats=repeats,
-        seconds=effort.seconds,
-        records=tuple(records),
-        limits=limits_of(records, {key: each.device for key, each in LIMITS.items()}),
-        published=_published(choice.dtypes),
-        absent=absent,
-        busy=load.share(),
-    )
+    return result(records)
 
 
 def _require_own(

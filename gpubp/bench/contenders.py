@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
 from gpubp import backends
-from gpubp.backends import detection
+from gpubp.backends import EMULATED, detection
 from gpubp.backends.plans import THREAD_VARIANTS
 from gpubp.bench.timing import Runner
 from gpubp.bench.works import Primitive, TrainingStep, Work
@@ -141,6 +141,23 @@ LIMITS = {
 """Who measures the limits of each device."""
 
 EVERYONE = CONTENDERS | LIMITS
+"""Who can have times in a result."""
+
+
+def on_device(contender: Contender, device: str) -> Contender:
+    """Return a contender of a GPU as it is on a device that is emulated, where nothing is measured."""
+    settings = {**contender.settings, "device": device}
+    return replace(contender, key=f"{contender.key}-on-{device}", device=device, settings=settings)
+
+
+REHEARSED = {
+    each.key: each
+    for contender in CONTENDERS.values()
+    for device in EMULATED
+    if contender.backend and contender.device == "gpu"
+    for each in [on_device(contender, device)]
+}
+"""Who rehearses for a GPU (`gpubp.bench.rehearsal`); no result of a bench has times of these."""
 
 
 def choose(names: Sequence[str] = (), variants: Sequence[str] = ()) -> list[Contender]:

@@ -70,7 +70,7 @@ def _primitive(work: Primitive, backend: Backend, elapsed: Callable[[Call], floa
 
         return call
 
-    flush = _flush(backend) if elapsed else None
+    flush = _flush(backend) if backend.device == "gpu" else None
     return runners.of_primitive(problem, place, bind, backend.asnumpy, elapsed=elapsed, flush=flush, bounds=1.0)
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from gpubp.bench import own
@@ -121,11 +122,17 @@ def measure(
     seconds: float,
     threads: int,
     progress: Progress = lambda text: None,
+    keep: Callable[[Sequence[Record]], None] = lambda records: None,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> list[Record]:
     """Measure the works: `repeats` turns of each contender at each, of about `seconds` seconds.
 
     Among the records are those of the limits of every device that takes part. A contender that fails at a work gets a
     record with its fault, and no times; so does one whose results are wrong.
+
+    Args:
+        keep: is given the records so far, after each work.
+        time_is_up: once it is True, no other work is begun.
     """
     with ExitStack() as stack:
 
@@ -144,9 +151,12 @@ def measure(
         turns, every = math.ceil(LIMIT_TURNS / len(works)), max(1, len(works) // LIMIT_TURNS)
         found: list[Record] = []
         for number, work in enumerate(works, start=1):
+            if time_is_up():
+                break
             progress(f"{number} of {len(works)}: {work.title}")
             present = referees if number % every == 0 else []
             found += _take_turns(work, processes, repeats, seconds, present, turns)
+            keep(found)
         for referee in referees:
             found += referee.records()
     return found
@@ -216,19 +226,27 @@ def _take_turns(
             if process not in faults:
                 taken.append(ask(process, do="time", seconds=seconds))
     for process in times:
-        if process not in faults and (fault := _fault(work, process, ask)):
-            faults[process] = f"wrong: {fault}"
+        if process not in faults and (fault := fault_of(work, partial(ask, process))):
+            faults[process] = fault
     return [
         Record(work, process.contender.key, () if process in faults else tuple(taken), faults.get(process, ""))
         for process, taken in times.items()
     ]
 
 
-def _fault(work: Work, process: Process, ask: Callable[..., Any]) -> str:
-    if not isinstance(work, TrainingStep):
-        return ask(process, do="fault") or ""
-    losses = ask(process, do="losses", steps=CHECKED_STEPS)
-    return "" if losses is None else differing_losses(losses, own.reference_losses(work, CHECKED_STEPS), work.dtype)
+def fault_of(work: Work, ask: Callable[..., Any]) -> str:
+    """Return what is wrong with the results of the work that a contender's process has made; "" for nothing.
+
+    Args:
+        ask: asks the process (`Process.ask`); None as an answer stands for an error that is noted elsewhere.
+    """
+    if isinstance(work, TrainingStep):
+        losses = ask(do="losses", steps=CHECKED_STEPS)
+        expected = own.reference_losses(work, CHECKED_STEPS)
+        fault = "" if losses is None else differing_losses(losses, expected, work.dtype)
+    else:
+        fault = ask(do="fault") or ""
+    return f"wrong: {fault}" if fault else ""
 
 
 def differing_losses(found: Sequence[float], expected: Sequence[float], dtype: str) -> str:

@@ -319,6 +319,7 @@ class Sweep:
 _USUAL = ("dense_forward", "output_delta", "hidden_delta", "weight_gradient", "bias_gradient", "update")
 QUICK = Sweep(_USUAL, (64, 256), (64, 512), ("tiny", "small"))
 DEFAULT = Sweep(_USUAL, (64, 128, 256, 512, 1024), (64, 512, 2048), ("tiny", "tiny-regression", "small", "medium"))
+ON_GPU = Sweep(_USUAL, (256, 1024, 2048), (2048,), ("tiny", "small", "medium", "large"))
 FULL = Sweep(PRIMITIVES, (32, 64, 128, 256, 512, 1024, 2048, 4096), (64, 128, 256, 512, 1024, 2048, 4096), tuple(STEPS))
 
 

@@ -3,7 +3,8 @@
 PTX is the code that NVRTC makes of CUDA C++ and that Numba makes of Python, and that both hand to NVIDIA's driver. The
 emulator takes that PTX, compiled for a real architecture (`use("sm_80")`; sm_90 if nothing is said), and executes it
 thread by thread, vectorised over threads in NumPy. It needs no GPU, no driver and no CuPy, and it knows nothing of
-neural networks. Kernel code runs on it by changing an import:
+neural networks. Programs that use the real CuPy or Numba CUDA run on it as they are, by `python -m gpubp.emulator
+program.py`. Kernel code alone runs on it by changing an import:
 
     import gpubp.emulator as cp             # instead of: import cupy as cp
     from gpubp.emulator import cuda         # instead of: from numba import cuda

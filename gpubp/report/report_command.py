@@ -1,215 +1,173 @@
-"""What `gpubp report` does: run the parts one after the other, show how it goes, and write the page."""
+"""What `gpubp report` does: run the parts one after the other, keep what each found, and write the page."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpubp import machine, terminal
-from gpubp.backends import detection
-from gpubp.costs import PRIMITIVES, sides_of
-from gpubp.crosscheck.cases import DTYPES, MIXED_DTYPES, OPTIONS, TENSOR_CORE, Selection
-from gpubp.crosscheck.summary import CrossCheck
-from gpubp.errors import BackendError, ConflictError, unknown_name
-from gpubp.files import check_path, write_bytes
-from gpubp.report.machine_page import PARTS, MachineReport, summary
+from gpubp import terminal
+from gpubp.errors import BackendError, DataError
+from gpubp.files import check_path, is_missing, write_bytes
+from gpubp.machine import MachineInfo
+from gpubp.report import process
+from gpubp.report.identity import differences, identity_of
+from gpubp.report.machine_page import page, summary
+from gpubp.report.parts import BACKENDS, PARTS, Choice, Part, Task
+from gpubp.report.results import PartResult, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gpubp.bench.results import BenchResult
-    from gpubp.profiler.profiles import Profile
+USUAL = Path("report.html")
+"""The page if none is named."""
 
-BACKENDS = ("cupy", "numba")
-"""Those with kernels."""
+EMULATED_NAME = "emulated "
+"""What the name of a virtual device begins with."""
 
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What goes into a report.
-
-    Attributes:
-        backends: whose kernels; empty: of all that run here.
-        primitives: only these.
-        skip: parts that are left out.
-        jobs: worker processes of the check.
-
-    Raises:
-        ArgumentError: a name is unknown.
-    """
-
-    backends: tuple[str, ...] = ()
-    primitives: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    quick: bool = False
-    full: bool = False
-    jobs: int | None = None
-
-    def __post_init__(self) -> None:
-        for argument, names, known in (
-            ("backend", self.backends, BACKENDS),
-            ("primitive", self.primitives, OPTIONS),
-            ("skip", self.skip, PARTS),
-        ):
-            for name in names:
-                if name not in known:
-                    raise unknown_name(argument, name, known)
-        if self.quick and self.full:
-            raise ConflictError("--full", "--quick")
-
-    @property
-    def measured(self) -> tuple[str, ...]:
-        """Return the primitives that bench and profile take, of those that were named."""
-        return tuple(name for name in self.primitives if name in PRIMITIVES)
-
-    def left_out(self) -> dict[str, str]:
-        """Return the parts that do not run, and why."""
-        found = dict.fromkeys(self.skip, "as the command asks")
-        if self.primitives and not self.measured:
-            why = f"they do not take {', '.join(self.primitives)}"
-            found |= {part: why for part in ("bench", "profile") if part not in found}
-        return found
-
-    def selection(self, device: str) -> Selection:
-        """Return the cases of the check. On the emulated device, only float32 if not all are asked for."""
-        few = self.quick or (device == "emulator" and not self.full)
-        return Selection(self.primitives, dtypes=("float32",) if few else (), full=self.full)
+Places = dict[str, tuple[str, str]]
+"""Of each backend the device that its kernels run on, "" for none, and why not on the one that was asked for."""
 
 
-def report(console: Console, choice: Choice, out: Path, command: str, *, force: bool = False) -> MachineReport:
-    """Run what is chosen and write the page, which is there as a whole or not at all; `force`: also over a file.
+def report(
+    console: Console, choice: Choice, out: Path | None, command: str, *, force: bool = False
+) -> tuple[Report, Path]:
+    """Run what is chosen, and write the page and beside it the results; return the report and the page's path.
 
-    A part that breaks is a fault in the page, and costs the others nothing.
+    What a page's results lack, or broke, is run; what they have, stays, if it is of this machine, this software and
+    this choice. The results are written after each part, so that a run that was stopped goes on.
+
+    Args:
+        out: the page; None for report.html.
+        force: start over; the page may replace a file that is no report.
 
     Raises:
-        ArgumentError: the path cannot be written.
-        BackendError: a named backend can run nowhere. Both are raised before anything runs.
+        ArgumentError: a path cannot be written.
+        BackendError: a named backend can run nowhere. Raised before any but the machine is looked at.
+        DataError: the results beside the page are damaged.
     """
-    check_path("out", out, ".html", ".htm", replace=force)
-    places, unchecked = _places(choice)
-    emulated, unprofiled = _emulated(choice)
-    left_out = choice.left_out()
-    checks = [CrossCheck(backend, device) for backend, device in places] if "check" not in left_out else []
-    profiles: list[Profile] = []
-    bench: BenchResult | None = None
-    faults: dict[str, str] = {}
-    started = time.perf_counter()
+    path = out or USUAL
+    results = path.with_suffix(".json")
+    begun = not force and not is_missing(results)
+    check_path("out", path, ".html", ".htm", replace=force or out is None or begun)
+    check_path("out", results, ".json", replace=True)
+    before = _read(results) if begun else None
     with terminal.progress(console, "looking at the machine") as progress:
-        for check in checks:
-            with _noted(faults, f"check of {check.backend} on {check.device}"):
-                _check(check, choice, progress)
-        if "profile" not in left_out and emulated:
-            with _noted(faults, "profile"):
-                _profile(profiles, emulated, choice, progress)
-        if "bench" not in left_out:
-            with _noted(faults, "bench"):
-                bench = _bench(choice, progress)
-    found = MachineReport(
-        made=datetime.now().astimezone().isoformat(timespec="seconds"),
-        command=command,
-        seconds=time.perf_counter() - started,
-        machine=machine.look(),
-        checks=tuple(checks),
-        unchecked=unchecked if "check" not in left_out else {},
-        bench=bench,
-        profiles=tuple(profiles),
-        unprofiled=unprofiled if "profile" not in left_out else {},
-        left_out=left_out,
-        faults=faults,
-    )
-    write_bytes(out, found.html().encode())
-    _conclude(console, found, out)
-    return found
+        info = _run(PARTS["info"], choice, {}, "", "", progress)
+        machine = Report("", "", {}, {"info": info}).machine
+        _require_own_process(machine)
+        places = _places(choice, machine)
+        _require_places(choice, places)
+        device = _main_device(choice, places)
+        found = Report(info.made, command, identity_of(machine, choice, device))
+        if before is not None:
+            found = _continued(console, before, found)
+        found = found.with_part("info", info, info.made)
+        gpu = machine.gpus[0] if machine is not None and machine.gpus else ""
+        for part in choice.parts[1:]:
+            if _stays(found.parts.get(part.name)):
+                continue
+            where = places if part.name != "profile" else _places(replace(choice, device="emulator"), machine)
+            done = _without_running(part, choice, where) or _run(part, choice, where, device, gpu, progress)
+            found = found.with_part(part.name, done, done.made)
+            found.save(results)
+    found.save(results)
+    write_bytes(path, page(found).encode())
+    for line in summary(found):
+        console.print(line, soft_wrap=True)
+    console.print(f"{found.verdict}. The page: {path}; its figures: {results}", soft_wrap=True)
+    return found, path
 
 
-@contextmanager
-def _noted(faults: dict[str, str], part: str) -> Iterator[None]:
-    """Turn whatever breaks a part into a fault."""
+def _read(results: Path) -> Report:
     try:
-        yield
-    except Exception as error:
-        faults[part] = f"{type(error).__name__}: {error}".strip()
+        return Report.read(results)
+    except DataError as error:
+        raise DataError(f"{error}; --force starts over") from None
 
 
-def _places(choice: Choice) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Return where each backend's kernels are checked, its GPU first of all; and what cannot be, with the reason."""
-    places, unchecked = [], {}
-    for backend in choice.backends or BACKENDS:
-        on_gpu, emulated = (detection.probe(backend, device) for device in ("gpu", "emulator"))
-        if not on_gpu.works:
-            unchecked[f"{backend} on the GPU"] = str(on_gpu)
-        if on_gpu.works or emulated.works:
-            places.append((backend, "gpu" if on_gpu.works else "emulator"))
-        elif choice.backends:
-            raise BackendError(f"backend {backend!r} can run nowhere here; gpu: {on_gpu}; emulator: {emulated}")
-        else:
-            unchecked[f"{backend} on the emulated device"] = str(emulated)
-    return places, unchecked
+def _continued(console: Console, before: Report, now: Report) -> Report:
+    """Return a report with the parts of an earlier one if they can stand in it, and say what becomes of them."""
+    if changed := differences(before.identity, now.identity):
+        console.print(f"Starting over: {'; '.join(changed)}.", soft_wrap=True)
+        return now
+    stay = [PARTS[name].title for name, part in before.parts.items() if name != "info" and _stays(part)]
+    if stay:
+        console.print(f"Going on, --force starts over. Already there: {', '.join(stay)}.", soft_wrap=True)
+    return Report(now.made, now.command, now.identity, before.parts)
 
 
-def _emulated(choice: Choice) -> tuple[list[str], dict[str, str]]:
-    """Return the backends whose kernels can be profiled; and whose cannot, with the reason."""
-    found = {name: detection.probe(name, "emulator") for name in choice.backends or BACKENDS}
-    able = [name for name, each in found.items() if each.works]
-    return able, {name: str(each) for name, each in found.items() if not each.works}
+def _stays(part: PartResult | None) -> bool:
+    return part is not None and part.status == "done"
 
 
-# --- the parts --------------------------------------------------------------------------------------------------------
-def _check(result: CrossCheck, choice: Choice, progress: Progress) -> None:
-    """Run the cases into the result, which keeps those that ran if this breaks."""
-    from gpubp import backends
-    from gpubp.crosscheck.runner import run_cases
-
-    made = backends.get(result.backend, result.device)
-    cases = choice.selection(result.device).cases(made.variants, made.stores_halves)
-    for number, outcome in enumerate(run_cases(cases, result.backend, result.device, jobs=choice.jobs), start=1):
-        result.add(outcome)
-        progress(
-            f"check: {result.backend} on {result.device}: {number} of {len(cases)} cases, {len(result.failures)} failed"
+def _require_own_process(machine: MachineInfo | None) -> None:
+    """Raise BackendError if the GPU is none: no emulated device's figures may stand in a report as a GPU's."""
+    if machine is not None and any(name.startswith(EMULATED_NAME) for name in machine.gpus):
+        raise BackendError(
+            f"the GPU {machine.gpus[0]!r} is the virtual device, which this process was given: run gpubp report by "
+            "itself, with --device virtual"
         )
 
 
-def _profile(found: list[Profile], backends: Sequence[str], choice: Choice, progress: Progress) -> None:
-    """Profile the primitives with each backend's kernels, as on the machine's GPU if its figures are known."""
-    from gpubp import chips
-    from gpubp.bench import works
-    from gpubp.profiler.profile_command import DEFAULT_SHAPES
-    from gpubp.profiler.profiles import profile
-    from gpubp.profiler.workloads import Workload
+def _places(choice: Choice, machine: MachineInfo | None) -> Places:
+    """Return where each backend's kernels run: on the device that is asked for; else on the GPU, or emulated.
 
-    devices = detection.driver().devices
-    gpu = chips.of_device(devices[0]) if devices else None
-    for primitive in choice.measured or (PRIMITIVES if choice.full else works.QUICK.primitives):
-        for backend in backends:
-            progress(f"profile: {primitive} of {backend}")
-            found.append(profile(Workload(primitive, DEFAULT_SHAPES[sides_of(primitive)]), backend, gpu))
-
-
-def _bench(choice: Choice, progress: Progress) -> BenchResult:
-    from gpubp.bench import bench_command
-
-    effort = bench_command.FULL if choice.full else bench_command.QUICK if choice.quick else bench_command.DEFAULT
-    chosen = bench_command.Choice(primitives=choice.measured, dtypes=_measured_dtypes(choice))
-    return bench_command.run(chosen, effort, progress=lambda text: progress(f"bench: {text}"))
+    If the machine could not be looked at, each is tried there.
+    """
+    places: Places = {}
+    for backend in choice.backends or BACKENDS:
+        devices = (choice.device,) if choice.device else ("gpu", "emulator")
+        if machine is None:
+            places[backend] = devices[-1], ""
+            continue
+        able = {each.device: each for each in machine.backends if each.backend == backend}
+        device = next((device for device in devices if able[device].works), "")
+        lacks = "; ".join(f"{each}: {able[each]}" for each in devices if not able[each].works)
+        places[backend] = device, lacks
+    return places
 
 
-def _measured_dtypes(choice: Choice) -> tuple[str, ...]:
-    """Return float32, the dtypes of tensor cores if the GPU has them, and float64 for a full report."""
-    from gpubp import backends
-
-    found = DTYPES if choice.full else ("float32",)
-    if choice.quick or not detection.probe("cupy", "gpu").works:
-        return found
-    return (*found, *MIXED_DTYPES) if TENSOR_CORE in backends.get("cupy", "gpu").variants else found
+def _require_places(choice: Choice, places: Places) -> None:
+    for backend, (device, lacks) in places.items():
+        if backend in choice.backends and not device:
+            raise BackendError(f"backend {backend!r} can run nowhere here; {lacks}")
 
 
-def _conclude(console: Console, found: MachineReport, out: Path) -> None:
-    for line in (*summary(found), f"{found.verdict}. The page: {out}"):
-        console.print(line, soft_wrap=True)
+def _main_device(choice: Choice, places: Places) -> str:
+    """Return the device of the parts that are of no one backend."""
+    devices = [device for device, _ in places.values() if device]
+    return choice.device or ("gpu" if "gpu" in devices else "emulator")
+
+
+def _without_running(part: Part, choice: Choice, places: Places) -> PartResult | None:
+    """Return what becomes of a part that does not run; None if it runs."""
+    if (reason := choice.left_out().get(part.name)) is not None:
+        return PartResult("left out", made=_now(), message=reason)
+    if part.backend and not places[part.backend][0]:
+        return PartResult("absent", made=_now(), message=places[part.backend][1])
+    if part.name == "profile" and not any(device for device, _ in places.values()):
+        lacks = "; ".join(f"{backend}: {lacks}" for backend, (_, lacks) in places.items())
+        return PartResult("absent", made=_now(), message=lacks)
+    return None
+
+
+def _run(
+    part: Part, choice: Choice, places: Places, device: str, gpu: str, progress: Callable[[str], None]
+) -> PartResult:
+    devices = {backend: place for backend, (place, _) in places.items() if place}
+    own = devices[part.backend] if part.backend else device
+    progress(part.title)
+    task = Task(part.name, own, devices, choice, gpu)
+    limit = choice.seconds(part, own or choice.device or "gpu")
+    done = process.run(task, limit, lambda line: progress(f"{part.title}: {line}"))
+    lacking = [
+        f"{backend}: {lacks}" for backend, (_, lacks) in places.items() if lacks and part.backend in ("", backend)
+    ]
+    return replace(done, lacking=tuple(lacking))
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

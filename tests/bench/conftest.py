@@ -47,6 +47,8 @@ def in_process(monkeypatch):
     monkeypatch.setattr(runners, "MAX_COPIES", 2)
     monkeypatch.setitem(limits.SIDES, "cpu", {"product": 16, "copy": 64})
     numpy = Availability("numpy", "cpu", True, "NumPy")
-    found = machine.MachineInfo("3.11", "Linux", "a processor", 2, 2**30, "", (), {}, (numpy,), "numpy on cpu")
+    found = machine.MachineInfo(
+        "3.11", "Linux", "a processor", 2, 2**30, "", (), "no driver", {}, (numpy,), "numpy on cpu"
+    )
     monkeypatch.setattr(machine, "look", lambda: found)
     return opened

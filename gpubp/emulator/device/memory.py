@@ -12,6 +12,7 @@ import bisect
 import ctypes
 import mmap
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,8 @@ class DeviceMemory:
         self._starts: list[int] = []
         self._allocations: dict[int, Allocation] = {}
         self.live_bytes = 0
+        # Threads take turns. One may come in twice: Python may look for garbage meanwhile, and free what it finds.
+        self._turn = threading.RLock()
         #: Set by the observer of uninitialised reads: called with (address, nbytes, written).
         self.watcher: Callable[[int, int, bool], None] | None = None
         #: Set by the same observer: called with (address, nbytes) of what the host reads.
@@ -93,6 +96,10 @@ class DeviceMemory:
         """
         if nbytes < 0:
             raise EmulatorError(f"nbytes is {nbytes}; it must not be negative")
+        with self._turn:
+            return self._allocate(nbytes, name, internal)
+
+    def _allocate(self, nbytes: int, name: str, internal: bool) -> int:
         granules = max(1, -(-nbytes // GRANULE)) + 1  # one granule of red zone
         if self._next + granules * GRANULE > self._limit:
             self._recycle(granules * GRANULE)
@@ -113,6 +120,10 @@ class DeviceMemory:
 
     def free(self, address: int, where: str = "") -> None:
         """Free an allocation; any later access to it is an error, which says `where` it was freed."""
+        with self._turn:
+            self._free(address, where)
+
+    def _free(self, address: int, where: str) -> None:
         allocation = self._allocations.get(address)
         if allocation is None or allocation.freed:
             raise EmulatorError(f"address {address:#x} is not that of a live allocation: it cannot be freed")
@@ -250,7 +261,7 @@ def _reserve(nbytes: int, wanted: int = 0) -> tuple[int, int]:
 
 def _array_at(address: int, nbytes: int) -> np.ndarray:
     """Return the bytes at an address of this process as an array."""
-    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
 
 #: Global memory of the one emulated device of this process.

@@ -1,6 +1,17 @@
 """A virtual CUDA device: a driver library `libcuda.so.1` for this process, whose kernels the emulator executes.
 
 Real programs run on it unmodified: CuPy, numba-cuda, cuda.core and whatever else calls the public CUDA driver API.
+
+What differs from a GPU's driver, on purpose:
+
+- Work is done when it is submitted: a failing kernel fails the call that launches it, as with CUDA_LAUNCH_BLOCKING=1.
+  No error sticks: a program may go on.
+- One call is served at a time; other threads wait.
+- Kernels reach pinned, mapped and managed memory at the host's addresses, and no memory that was registered later.
+- Graphs own no memory: allocations in a capturing stream are refused. Nodes have no handles.
+- Event times, peers, clusters, textures and fatbins are refused, each by name.
+- The linker takes PTX, archives of PTX, and supplies what grid groups need; machine code and LTO-IR are refused.
+- The private tables of functions are not served.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 
@@ -38,6 +41,8 @@ def allocate(nbytes: int, kind: str = DEVICE) -> int:
 def _allocate(nbytes: int, kind: str) -> int:
     if nbytes <= 0:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"bytesize is {nbytes}: it must be at least 1")
+    if _LARGE <= nbytes <= MEMORY.capacity:
+        _check_host_has(nbytes)
     try:
         address = MEMORY.allocate(nbytes, "" if kind == DEVICE else kind)
     except (EmulatorError, MemoryError) as error:
@@ -156,8 +161,25 @@ def extent(address: int) -> tuple[int, int]:
 
 
 def free_and_total() -> tuple[int, int]:
-    """Return the bytes that can still be allocated, and all bytes."""
-    return MEMORY.capacity - MEMORY.live_bytes, MEMORY.capacity
+    """Return the bytes that can still be allocated, and all bytes: the host has as many."""
+    total = min(MEMORY.capacity, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(0, total - MEMORY.live_bytes), total
+
+
+_LARGE = 1 << 28
+
+
+def _check_host_has(nbytes: int) -> None:
+    """Refuse what the host cannot give: new memory is filled, and the system would end the process for it."""
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found and nbytes > int(found[1]) << 10:
+        raise DriverError(
+            "CUDA_ERROR_OUT_OF_MEMORY",
+            f"the host is out of memory: {nbytes:,} bytes asked for, {int(found[1]) << 10:,} are free",
+        )
 
 
 _REGISTER_FLAGS, _IO_MEMORY, _READ_ONLY = 0b1111, 4, 8

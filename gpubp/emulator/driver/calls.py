@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import _thread
 import ctypes
-import functools
 import operator
 import os
 import re
@@ -21,6 +20,7 @@ import weakref
 from collections.abc import Callable
 from ctypes import c_char_p, c_float, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_ushort
 from dataclasses import dataclass
+from types import CodeType, FrameType
 from typing import Any
 
 from gpubp.emulator.driver import results
@@ -114,7 +114,8 @@ def callback(exported: Export) -> Any:
             results.remember(error)
             return error.number
         except KeyboardInterrupt as interrupt:  # no exception passes through C code
-            _interrupts.append(_Interrupt(interrupt))
+            if threading.current_thread() is threading.main_thread():
+                _interrupt_later(str(interrupt))
             ended = DriverError("CUDA_ERROR_LAUNCH_FAILED", str(interrupt))
             results.remember(ended)
             return ended.number
@@ -129,28 +130,22 @@ def callback(exported: Export) -> Any:
         interrupt = _interrupts.pop() if _interrupts else None  # noqa: F841 - it ends with this function
         return result
 
+    _callbacks.add(call_and_interrupt.__code__)
     return ctypes.CFUNCTYPE(c_int, *exported.types)(call_and_interrupt)
 
 
 class _Interrupt:
-    """Interrupts the main thread when it ceases to be.
+    """Sends the process SIGINT, as Python sees it, when it ceases to be.
 
-    A KeyboardInterrupt must not be raised before the driver's function has returned to C, and Python looks for one
+    A KeyboardInterrupt must not be raised before the driver's function has returned to C, and Python looks for signals
     after every call. So this is no call: a local variable ends with its function, and all that follows is C code.
     """
 
-    def __init__(self, interrupt: KeyboardInterrupt) -> None:
+    def __init__(self) -> None:
         _references[:] = [_Reference(self, operator.methodcaller("interrupt"))]
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, functools.partial(_raise_again, str(interrupt)))
 
 
-def _raise_again(message: str, *signalled: object) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    raise KeyboardInterrupt(message)
-
-
-class _Reference(weakref.ref):  # type: ignore[type-arg]
+class _Reference(weakref.ref):
     """A reference to an interrupt, with a method that takes no argument."""
 
     interrupt = staticmethod(_thread.interrupt_main)
@@ -158,6 +153,25 @@ class _Reference(weakref.ref):  # type: ignore[type-arg]
 
 _interrupts: list[_Interrupt] = []
 _references: list[_Reference] = []
+_callbacks: set[CodeType] = set()
+"""The code by which C code calls Python's."""
+
+
+def _interrupt_later(message: str) -> None:
+    """Raise KeyboardInterrupt in the main thread, which this is, once it is out of the driver."""
+    usual = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code in _callbacks:  # the program's C code has called again, as for the text of the error
+                _interrupts.append(_Interrupt())
+                return
+            frame = frame.f_back
+        signal.signal(signal.SIGINT, usual)
+        raise KeyboardInterrupt(message)
+
+    signal.signal(signal.SIGINT, interrupt)
+    _interrupts.append(_Interrupt())
 
 
 def find(base: str, version: int, per_thread: bool = False) -> Export | None:

@@ -13,7 +13,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from gpubp.emulator.driver import images
+from gpubp.emulator.driver import cupy_libraries, images
+from gpubp.emulator.driver.cupy_libraries import NotServedError
 from gpubp.emulator.driver.imports import after_import
 from gpubp.emulator.errors import EmulatorError
 
@@ -33,22 +34,37 @@ def install() -> None:
     after_import(_RUNTIME, _serve_runtime)
     after_import("cupy.cuda.memory", _serve_memory)
     after_import("cupy.cuda.pinned_memory", _serve_pinned_memory)
-    after_import("cupy.cuda.compiler", _keep_lines)
-    from gpubp.emulator.driver import cupy_libraries
-
+    after_import("cupy.cuda.compiler", _serve_compiler)
     cupy_libraries.install()
 
 
-def _keep_lines(module: ModuleType) -> None:
-    """Let CuPy compile with line information, and tell the driver what a kernel's source is: messages name lines."""
-    compile_cached = module._compile_with_cache_cuda
+def _serve_compiler(module: Any) -> None:
+    """Let CuPy compile to PTX with line information, and tell the driver what a kernel's source is.
+
+    nvcc is asked for PTX too. Jitify's search for headers, which asks a CUDA runtime of its own for the device, is left
+    out: NVRTC compiles the source as it is.
+    """
+    compile_cached, compile_by_nvcc = module._compile_with_cache_cuda, module.compile_using_nvcc
 
     @functools.wraps(compile_cached)
     def compile_with_lines(source: str, options: tuple[str, ...], *arguments: Any, **named: Any) -> Any:
         with images.made_of(source):
             return compile_cached(source, (*options, "-lineinfo"), *arguments, **named)
 
+    @functools.wraps(compile_by_nvcc)
+    def compile_to_ptx(
+        source: str, options: tuple[str, ...] = (), arch: str | None = None, filename: str = "kern.cu", **named: Any
+    ) -> Any:
+        if named.get("separate_compilation"):
+            raise NotServedError(
+                f"the options {options!r} ask nvcc for separate compilation, which gives machine code: the virtual "
+                "device executes PTX"
+            )
+        return compile_by_nvcc(source, options, arch, filename, **{**named, "code_type": "ptx"})
+
     module._compile_with_cache_cuda = compile_with_lines
+    module.compile_using_nvcc = compile_to_ptx
+    module._jitify_prep = lambda source, options, path: (options, (), ())
 
 
 def _serve_runtime(module: ModuleType) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -37,12 +36,13 @@ _FUNCTIONS = {
     "cupy.cuda.thrust": ("Thrust", ("sort", "lexsort", "argsort")),
     "cupy.cuda.cub": (
         "CUB",
-        ("cub_reduction", "cub_scan", "cub_histogram", "device_reduce", "device_segmented_reduce", "device_scan")
-        + ("device_histogram",),
+        ("device_reduce", "device_segmented_reduce", "device_scan", "device_histogram"),
     ),
-    "cupy.random._generator_api": ("cuRAND", ("init_curand", "random_raw")),
+    "cupy.random._generator_api": ("cuRAND", ("init_curand", "random_raw", "Generator")),
 }
-"""Functions of modules that are loaded as they are."""
+"""Functions and classes of modules that are loaded as they are."""
+_ATTEMPTS = {"cupy.cuda.cub": ("cub_reduction", "cub_scan", "cub_histogram")}
+"""Functions that return None where CuPy is to use kernels of its own."""
 
 
 class NotServedError(EmulatorError, NotImplementedError):
@@ -63,22 +63,26 @@ def install() -> None:
 
 def _message(name: str, library: str) -> str:
     return (
-        f"{name}: {library} is not served on the virtual device, which executes kernels that programs bring as source or "
-        "PTX; the library starts machine code of its own. That needs a GPU"
+        f"{name}: {library} is not served on the virtual device, which executes kernels that programs bring as source "
+        "or PTX; the library starts machine code of its own. That needs a GPU"
     )
 
 
-def _refused(name: str, library: str) -> Callable[..., Any]:
-    def refuse(*_arguments: Any, **_named: Any) -> Any:
-        raise NotServedError(_message(name, library))
+def _refused(name: str, module: ModuleType, library: str) -> type:
+    """Return a class that cannot be made, in the place of a function or a class: programs may ask what is one."""
 
-    return refuse
+    def refuse(*_arguments: Any, **_named: Any) -> Any:
+        raise NotServedError(_message(f"{module.__name__}.{name}", library))
+
+    return type(name, (), {"__module__": module.__name__, "__new__": refuse})
 
 
 def _refuse_functions(module: ModuleType) -> None:
     library, names = _FUNCTIONS[module.__name__]
     for name in names:
-        setattr(module, name, _refused(f"{module.__name__}.{name}", library))
+        setattr(module, name, _refused(name, module, library))
+    for name in _ATTEMPTS.get(module.__name__, ()):
+        setattr(module, name, lambda *_arguments, **_named: None)
 
 
 def _miss(module: ModuleType) -> None:
@@ -89,7 +93,7 @@ _numbers = itertools.count(1 << 30)
 
 
 def _stand_in(module: ModuleType) -> None:
-    """Give a module every name that it is asked for: constants that differ, exceptions, and classes that cannot be made."""
+    """Give a module every name that it is asked for: numbers that differ, exceptions, classes that cannot be made."""
     library = _LIBRARIES[module.__name__]
 
     def find(name: str) -> Any:
@@ -100,8 +104,7 @@ def _stand_in(module: ModuleType) -> None:
         elif name.endswith("Error"):
             made = type(name, (RuntimeError,), {"__module__": module.__name__})
         else:
-            refuse = _refused(f"{module.__name__}.{name}", library)
-            made = type(name, (), {"__module__": module.__name__, "__new__": refuse})
+            made = _refused(name, module, library)
         setattr(module, name, made)
         return made
 

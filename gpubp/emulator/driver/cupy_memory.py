@@ -1,12 +1,12 @@
 """CuPy's memory pools on the virtual device: each array is an allocation of its own, of exactly its size.
 
-CuPy rounds sizes up to 512 bytes, cuts arrays out of larger blocks, and keeps blocks that were freed for the next array.
-An access past the end of an array, or to one that is gone, would then hit memory that is valid.
+CuPy rounds sizes up to 512 bytes, cuts arrays out of larger blocks, and keeps blocks that were freed for the next
+array. An access past the end of an array, or to one that is gone, would then hit memory that is valid.
 
-What the pools' figures mean here: `used_bytes` is what it is on a GPU, the sizes rounded up. Freed memory is given back at
-once, so there are never free blocks: `free_bytes` and `n_free_blocks` are 0, and `total_bytes` equals `used_bytes`. Limits
-hold as on a GPU. Memory that is freed while a stream is capturing stays as long as the graph, for a pool would not give
-it back either.
+What the pools' figures mean here: `used_bytes` is what it is on a GPU, the sizes rounded up; so are the sizes that
+memory hooks are told. Freed memory is given back at once, so there are never free blocks: `free_bytes` and
+`n_free_blocks` are 0, `total_bytes` equals `used_bytes`, and hooks see each array allocated. Limits hold as on a GPU.
+Memory that is freed while a stream is capturing stays as long as the graph, for a pool would not give it back either.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gc
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,7 @@ def install(memory: ModuleType) -> None:
     """Replace the pools of CuPy's module `cupy.cuda.memory`."""
     from cupy.cuda import memory_hook
 
-    class PooledMemory(memory.BaseMemory):  # type: ignore[misc,name-defined]
+    class PooledMemory(memory.BaseMemory):  # type: ignore[name-defined]
         """Memory of one array of a pool."""
 
         def __init__(self, mem: Any, size: int, pool: Any) -> None:
@@ -53,7 +54,7 @@ def install(memory: ModuleType) -> None:
             self.ptr, self._mem = 0, None
             pool = self.pool()
             hooks = list(memory_hook.get_memory_hooks().values()) if pool is not None else []
-            about = {"device_id": self.device_id, "mem_size": self.size, "mem_ptr": ptr, "pmem_id": id(self)}
+            about = {"device_id": self.device_id, "mem_size": _rounded(self.size), "mem_ptr": ptr, "pmem_id": id(self)}
             for hook in hooks:
                 hook.free_preprocess(**about)
             try:
@@ -72,8 +73,9 @@ def install(memory: ModuleType) -> None:
 
         def __init__(self, allocator: Callable[[int], Any] | None) -> None:
             self._allocate = allocator or memory._malloc
-            self._lock = threading.Lock()
-            self.used = self.limit = 0
+            self._lock = threading.RLock()
+            self._used = self.limit = 0
+            self._given_back: deque[int] = deque()
             self.set_limit(**memory._parse_limit_string())
 
         def malloc(self, size: int) -> Any:
@@ -83,13 +85,15 @@ def install(memory: ModuleType) -> None:
                 return self._malloc(size, hooks)
             made = None
             for hook in hooks:
-                hook.malloc_preprocess(device_id=0, size=size, mem_size=size)
+                hook.malloc_preprocess(device_id=0, size=size, mem_size=_rounded(size))
             try:
                 made = self._malloc(size, hooks)
             finally:
                 ptr, number = (0, 0) if made is None else (made.ptr, id(made.mem))
                 for hook in hooks:
-                    hook.malloc_postprocess(device_id=0, size=size, mem_size=size, mem_ptr=ptr, pmem_id=number)
+                    hook.malloc_postprocess(
+                        device_id=0, size=size, mem_size=_rounded(size), mem_ptr=ptr, pmem_id=number
+                    )
             return made
 
         def _malloc(self, size: int, hooks: list[Any]) -> Any:
@@ -105,30 +109,34 @@ def install(memory: ModuleType) -> None:
             return memory.MemoryPointer(PooledMemory(mem, size, self), 0)
 
         def _allocated(self, size: int, hooks: list[Any]) -> Any:
+            # A pool that has a free block allocates nothing, whatever is capturing.
+            mode = streams.exchange_mode(streams.CAPTURE_MODE_RELAXED)
             try:
-                return self._new(size, hooks)
-            except memory.CUDARuntimeError as error:
-                if error.status != _OUT_OF_MEMORY:
-                    raise
-            gc.collect()
-            try:
-                return self._new(size, hooks)
-            except memory.CUDARuntimeError as error:
-                if error.status != _OUT_OF_MEMORY:
-                    raise
-                raise memory.OutOfMemoryError(size, self.used - _rounded(size), self.limit) from error
+                for last in (False, True):
+                    try:
+                        return self._new(size, hooks)
+                    except memory.CUDARuntimeError as error:
+                        if error.status != _OUT_OF_MEMORY:
+                            raise
+                        if last:
+                            used = self.used - _rounded(size)
+                            raise memory.OutOfMemoryError(size, used, self.limit) from error
+                    gc.collect()
+            finally:
+                streams.exchange_mode(mode)
 
         def _new(self, size: int, hooks: list[Any]) -> Any:
             if not hooks:
                 return self._allocate(size).mem
             made = None
             for hook in hooks:
-                hook.alloc_preprocess(device_id=0, mem_size=size)
+                hook.alloc_preprocess(device_id=0, mem_size=_rounded(size))
             try:
                 made = self._allocate(size)
             finally:
+                ptr = 0 if made is None else made.ptr
                 for hook in hooks:
-                    hook.alloc_postprocess(device_id=0, mem_size=size, mem_ptr=0 if made is None else made.ptr)
+                    hook.alloc_postprocess(device_id=0, mem_size=_rounded(size), mem_ptr=ptr)
             return made.mem
 
         def _take(self, size: int) -> None:
@@ -136,16 +144,23 @@ def install(memory: ModuleType) -> None:
             for last in (False, True):
                 with self._lock:
                     if not self.limit or self.used + _rounded(size) <= self.limit:
-                        self.used += _rounded(size)
+                        self._used += _rounded(size)
                         return
                 if not last:
                     gc.collect()
             raise memory.OutOfMemoryError(_rounded(size), self.used, self.limit)
 
         def give_back(self, size: int) -> None:
-            """Count bytes as used no longer."""
+            """Count bytes as used no longer, at the next look: this must not wait, as Python calls it at any time."""
+            self._given_back.append(_rounded(size))
+
+        @property
+        def used(self) -> int:
+            """Return the bytes that are used."""
             with self._lock:
-                self.used -= _rounded(size)
+                while self._given_back:
+                    self._used -= self._given_back.popleft()
+                return self._used
 
         def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
             """Set the most bytes that may be in use, or the share of the device's memory; 0 for no limit."""
@@ -161,7 +176,7 @@ def install(memory: ModuleType) -> None:
 
     pools: dict[int, Pool] = {}
 
-    class MemoryPool(memory.MemoryPool):  # type: ignore[misc,name-defined]
+    class MemoryPool(memory.MemoryPool):  # type: ignore[name-defined]
         """CuPy's memory pool, with an allocation of its own for each array."""
 
         __slots__ = ()
@@ -204,7 +219,7 @@ def install(memory: ModuleType) -> None:
             """Return the most bytes that may be in use, 0 for no limit."""
             return pools[id(self)].limit
 
-    class MemoryAsyncPool(memory.MemoryAsyncPool):  # type: ignore[misc,name-defined]
+    class MemoryAsyncPool(memory.MemoryAsyncPool):  # type: ignore[name-defined]
         """CuPy's pool of the driver, with sizes that are not rounded up."""
 
         def malloc(self, size: int) -> Any:
@@ -223,7 +238,21 @@ def install(memory: ModuleType) -> None:
 def install_pinned(pinned: ModuleType) -> None:
     """Replace the pool of CuPy's module `cupy.cuda.pinned_memory`."""
 
-    class PinnedMemoryPool(pinned.PinnedMemoryPool):  # type: ignore[misc,name-defined]
+    class PooledPinnedMemory(pinned.PinnedMemory):  # type: ignore[name-defined]
+        """Pinned memory of one array of a pool."""
+
+        def __init__(self, mem: Any, pool: Any) -> None:
+            self.ptr, self.size, self.mem, self.pool = mem.ptr, mem.size, mem, pool
+
+        def free(self) -> None:
+            """Give the memory back."""
+            self.ptr = self.size = 0
+            self.mem = None
+
+        def __del__(self) -> None:
+            """Do nothing: `mem` gives the memory back."""
+
+    class PinnedMemoryPool(pinned.PinnedMemoryPool):  # type: ignore[name-defined]
         """CuPy's pool of pinned memory, with an allocation of its own for each array."""
 
         def __init__(self, allocator: Callable[[int], Any] = pinned._malloc) -> None:
@@ -232,9 +261,12 @@ def install_pinned(pinned: ModuleType) -> None:
 
         def malloc(self, size: int) -> Any:
             """Return a pointer to `size` new bytes."""
-            return self._allocate(size)
+            if not size:
+                return pinned.PinnedMemoryPointer(pinned.PinnedMemory(0), 0)
+            return pinned.PinnedMemoryPointer(PooledPinnedMemory(self._allocate(size).mem, weakref.ref(self)), 0)
 
-    _put(pinned, PinnedMemoryPool)
+    for replaced in (PooledPinnedMemory, PinnedMemoryPool):
+        _put(pinned, replaced)
 
 
 def _put(module: ModuleType, replaced: type) -> None:

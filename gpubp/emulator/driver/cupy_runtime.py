@@ -1,8 +1,8 @@
 """CuPy's runtime module, `cupy_backends.cuda.api.runtime`, on the virtual device.
 
-That module has NVIDIA's CUDA runtime inside, which accepts no driver but NVIDIA's. So its functions are replaced by those
-below, of the same names and arguments, which do the work as the driver does it. CuPy's compiled modules find them where
-Cython keeps C functions for others, Python code as attributes of the module.
+That module has NVIDIA's CUDA runtime inside, which accepts no driver but NVIDIA's. So its functions are replaced by
+those below, of the same names and arguments, which do the work as the driver does it. CuPy's compiled modules find them
+where Cython keeps C functions for others, Python code as attributes of the module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _cupy: list[ModuleType] = []
 """CuPy's module, once it is there."""
 
 
-def install(module: ModuleType) -> None:
+def install(module: Any) -> None:
     """Serve CuPy's runtime module, which nobody has imported yet.
 
     Raises:
@@ -50,9 +50,9 @@ def install(module: ModuleType) -> None:
     unknown = sorted(name for name in capsules if name not in known and name_of(capsules[name]) != "int")
     if unknown:
         raise EmulatorError(f"{of}: the virtual device does not know the functions {', '.join(unknown)}")
-    _cupy[:] = [module]
-    module.CUDARuntimeError = _error_class(module.CUDARuntimeError)
     replace(capsules, _SERVED, of)
+    module.CUDARuntimeError = _error_class(module.CUDARuntimeError)
+    _cupy[:] = [module]
     for name, function in {**{name: each.function for name, each in _SERVED.items()}, **_PYTHON_ONLY}.items():
         if hasattr(module, name):  # not the functions that only C code calls
             setattr(module, name, function)
@@ -532,16 +532,29 @@ def memsetAsync(ptr: int, value: int, size: int, stream: int) -> None:
     allocations.fill(ptr, value, 1, size, stream)
 
 
+_CPU = -1  # cudaCpuDeviceId
+
+
 @serve()
 def memPrefetchAsync(devPtr: int, count: int, dstDevice: int, stream: int) -> None:
-    """Do nothing to memory that there is."""
+    """Do nothing to memory that there is: it is where it is used."""
+    _check_place(dstDevice)
+    streams.stream(stream)
     allocations.extent(devPtr)
 
 
 @serve()
 def memAdvise(devPtr: int, count: int, advice: int, device: int) -> None:
     """Do nothing to memory that there is."""
+    _check_place(device)
+    if not 1 <= advice <= 6:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"advice is {advice}: it must be 1 to 6")
     allocations.extent(devPtr)
+
+
+def _check_place(device: int) -> None:
+    if device != _CPU:
+        devices.check_ordinal(device)
 
 
 _UNREGISTERED, _HOST_MEMORY, _DEVICE_MEMORY, _MANAGED_MEMORY = range(4)
@@ -690,7 +703,7 @@ def _call_back(function: Callable[..., Any], *arguments: Any) -> None:
     try:
         function(*arguments)
     except Exception:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
 
 
 @serve()

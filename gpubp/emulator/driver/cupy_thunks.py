@@ -43,6 +43,7 @@ _SENTINELS = {OBJECT: "null", INT: "-1", UINT: "0", LONG: "0", ULONG: "0", FLOAT
 
 _ended = ctypes.c_uint8(0)
 """Set when Python ends: objects may be given back after all modules are gone, and there is nothing to do for it."""
+_LATE = ctypes.create_string_buffer(b"the virtual device is gone: Python is ending")
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,9 @@ def replace(capsules: dict[str, Any], served: Mapping[str, Served], of: str) -> 
     _kept.append((engine, [each.function for each in served.values()]))
 
 
-_kept: list[object] = []
-"""Code and functions whose addresses were given away."""
+_kept: list[object] = [_ended, _LATE]
+"""Code, functions and data whose addresses were given away. They outlive this module, as what calls them may."""
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 weakref.finalize(
     replace, setattr, _ended, "value", 1
 )  # when Python ends; among finalizers the last one made goes first
@@ -164,7 +166,6 @@ def _new_capsule(address: int, name: str) -> Any:
 
 # --- machine code -----------------------------------------------------------------------------------------------------
 _GIVES_BACK = re.compile("free|[dD]estroy|[uU]nregister")
-_LATE = ctypes.create_string_buffer(b"the virtual device is gone: Python is ending")
 
 _PYTHON = {
     "PyLong_FromLongLong": "ptr (i64)",

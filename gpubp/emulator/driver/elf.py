@@ -1,7 +1,7 @@
 """A shared library without a compiler: an ELF file whose functions jump to addresses that are filled in later.
 
-Each exported function is a trampoline, one indirect jump through a slot of its own in writable memory. Four symbols more
-say where the slots are, and where functions lie that need no Python: they are for calls after it has ended.
+Each exported function is a trampoline, one indirect jump through a slot of its own in writable memory. Four symbols
+more say where the slots are, and where functions lie that need no Python: they are for calls after it has ended.
 
 The layout is that of the System V ABI's chapters 4 and 5, with the supplements for x86-64 and AArch64.
 """
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 SLOTS, STUB, DONE, NAMED = "gpubp_slots", "gpubp_ended", "gpubp_done", "gpubp_named"
-"""The names of the symbols: the first slot; a function that returns `ENDED`; one that returns 0; and one that writes the
-address of `NAME` where its second argument points, and returns 0."""
+"""The names of the symbols: the first slot; a function that returns `ENDED`; one that returns 0; and one that writes
+the address of `NAME` where its second argument points, and returns 0."""
 ENDED, NAME = 4, b"CUDA_ERROR_DEINITIALIZED\0"
 
 _PAGE = 0x10000  # the largest page of the two architectures

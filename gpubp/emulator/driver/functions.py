@@ -10,7 +10,6 @@ import ctypes
 import dataclasses
 import itertools
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -1132,11 +1131,23 @@ def _(graph: int) -> None:
     streams.destroy_graph(graph)
 
 
+@export("cuGraphClone", 10000, to(HANDLE), HANDLE)
+def _(clone: Any, graph: int) -> None:
+    clone[0] = streams.clone_graph(graph)
+
+
 @export("cuGraphGetNodes", 10000, HANDLE, POINTER, to(SIZE))
 def _(graph: int, nodes: int, count: Any) -> None:
     if nodes:
         raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device gives no handles of a graph's nodes")
     count[0] = len(streams.graph(graph).work)
+
+
+@export("cuGraphInstantiate", 10000, to(HANDLE), HANDLE, POINTER, POINTER, SIZE)
+@export("cuGraphInstantiate_v2", 11000, to(HANDLE), HANDLE, POINTER, POINTER, SIZE)
+def _(executable: Any, graph: int, node: int, log: int, nbytes: int) -> None:
+    _write(node, HANDLE, 0)
+    executable[0] = streams.instantiate(graph)
 
 
 @export("cuGraphInstantiateWithFlags", 11040, to(HANDLE), HANDLE, UINT64)
@@ -1182,6 +1193,35 @@ def _(executable: int, graph: int, info: int) -> None:
             _write(info, INT, topology_changed)
         raise
     _write(info, INT, success)
+
+
+@export("cuUserObjectCreate", 11030, to(HANDLE), POINTER, POINTER, UINT, UINT)
+def _(thing: Any, data: int, destroy: int, references: int, flags: int) -> None:
+    _required(destroy, "destroy")
+    thing[0] = streams.create_object(lambda: _HOST_FUNCTION(destroy)(data), references)
+
+
+@export("cuUserObjectRetain", 11030, HANDLE, UINT)
+def _(thing: int, count: int) -> None:
+    streams.retain_object(thing, count)
+
+
+@export("cuUserObjectRelease", 11030, HANDLE, UINT)
+def _(thing: int, count: int) -> None:
+    streams.release_object(thing, count)
+
+
+@export("cuGraphRetainUserObject", 11030, HANDLE, HANDLE, UINT, UINT)
+def _(graph: int, thing: int, count: int, flags: int) -> None:
+    moves = 1  # CU_GRAPH_USER_OBJECT_MOVE
+    if flags & ~moves:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"flags is {flags}: it must be 0 or 1")
+    streams.keep_object(graph, thing, count, bool(flags & moves))
+
+
+@export("cuGraphReleaseUserObject", 11030, HANDLE, HANDLE, UINT)
+def _(graph: int, thing: int, count: int) -> None:
+    streams.drop_object(graph, thing, count)
 
 
 # --- launches ---------------------------------------------------------------------------------------------------------

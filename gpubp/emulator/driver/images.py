@@ -46,7 +46,7 @@ class Image:
 
 _given = threading.local()
 _SOURCE = "kernel.cu"
-_CUPY_FILE = re.compile(r'^(\s*\.file\s+\d+ )"(?:[^"]*/)?[0-9a-f]{40}\.cubin\.cu"', re.MULTILINE)
+_CUPY_FILE = re.compile(r'^(\s*\.file\s+\d+ )"(?:[^"]*/)?[0-9a-f]{40}(?:\.cubin)?\.cu"', re.MULTILINE)
 """The file that CuPy writes a source to, for NVRTC: its name is a hash, and it is gone."""
 
 

@@ -57,7 +57,8 @@ class _Finder(MetaPathFinder):
             return None
         searching.add(name)
         try:
-            found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+            others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+            found = (finder.find_spec(name, path, target) for finder in others)
             spec = next(filter(None, found), None)
         finally:
             searching.remove(name)

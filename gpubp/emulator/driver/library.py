@@ -60,7 +60,7 @@ def _has_driver() -> bool:
 def _last(name: str) -> str:
     """Return what a function does when Python is gone, and threads or what is left of a program still call: what gives
     something back succeeds, the names of errors are told, and all else is an error."""
-    if re.search("Destroy|Free|Unload|Release|Unregister|PopCurrent", name):
+    if re.search("Destroy|Free|Unload|Release|Unregister|Ctx(Pop|Push|Set|Get)Current", name):
         return elf.DONE
     return elf.NAMED if name in ("cuGetErrorName", "cuGetErrorString") else elf.STUB
 
@@ -68,7 +68,7 @@ def _last(name: str) -> str:
 def _end(slots: ctypes.Array[ctypes.c_uint64], stubs: list[int]) -> None:
     """Let every function do without Python."""
     for index, stub in enumerate(stubs):
-        slots[index] = stub  # type: ignore[call-overload]
+        slots[index] = stub
 
 
 def address(name: str) -> int:

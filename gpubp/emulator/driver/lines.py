@@ -25,6 +25,15 @@ def _name_lines(module: ModuleType) -> None:
 
 def _name_files(module: ModuleType) -> None:
     module.DIBuilder._di_location = location_of
+    plain = module.DIBuilder._var_type
+
+    def _var_type(self: Any, kind: Any, size: int, datamodel: Any = None) -> Any:
+        """Describe a tuple of empty things as no bytes: Numba would divide by the size of one."""
+        if isinstance(kind, module.ir.ArrayType) and not self.cgctx.get_abi_sizeof(kind.element):
+            kind, datamodel = module.ir.ArrayType(module.ir.IntType(8), 0), None
+        return plain(self, kind, size, datamodel=datamodel)
+
+    module.DIBuilder._var_type = _var_type
 
 
 def _ask_for_lines(dispatcher: Any) -> None:

@@ -23,7 +23,7 @@ def install() -> None:
     after_import("numba_cuda_mlir.linker", _keep_ptx)
 
 
-def _hide(module: ModuleType) -> None:
+def _hide(module: Any) -> None:
     """Let the library look as if it had no functions, by the means that packages ask for them."""
     module._inspect_function_pointer = lambda name: 0
 
@@ -43,7 +43,7 @@ def _look_again(module: ModuleType) -> None:
         module.driver.__init__()
 
 
-def _keep_ptx(module: ModuleType) -> None:
+def _keep_ptx(module: Any) -> None:
     """Let numba-cuda-mlir link PTX where a kernel calls CUDA C++, which it would link as NVVM IR by nvJitLink; and
     declare dynamic shared memory in it."""
     vars(module)["_link_item_is_cuda_source"] = lambda item: False

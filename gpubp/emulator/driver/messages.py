@@ -21,6 +21,7 @@ def install() -> None:
     for package in NUMBA_PACKAGES.values():
         after_import(f"{package.inside}.cudadrv.driver", _complete_numba)
     after_import("cuda.core._utils.cuda_utils", _complete_cuda_core)
+    after_import("cupy_backends.cuda.api.driver", _open_to_interrupts)
 
 
 def _complete_numba(module: ModuleType) -> None:
@@ -46,3 +47,14 @@ def _complete_cuda_core(module: ModuleType) -> None:
             self.args = (f"{match[0]}{said}\n{str(arguments[0])[match.end() :]}", *arguments[1:])
 
     module.CUDAError.__init__ = __init__
+
+
+def _open_to_interrupts(module: ModuleType) -> None:
+    """CuPy asks the driver for its text. But where a kernel was interrupted, no code of Python comes before CuPy's
+    exception, in which Python could raise KeyboardInterrupt. So the exception is made by a function of Python's."""
+    plain = module.CUDADriverError.__init__
+
+    def __init__(self: Exception, *arguments: object) -> None:
+        plain(self, *arguments)
+
+    module.CUDADriverError.__init__ = __init__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpubp.chips import MAX_THREADS, STATIC_SHARED
@@ -14,6 +16,7 @@ from gpubp.emulator.driver.handles import Handles
 from gpubp.emulator.driver.results import DriverError, driver_error
 from gpubp.emulator.errors import EmulatorError, LaunchError
 from gpubp.toolchain.nvjitlink import assemble
+from gpubp.toolchain.process import CompileError
 from gpubp.toolchain.ptxas import Resources
 
 MAX_THREADS_PER_BLOCK, SHARED_BYTES, CONST_BYTES, LOCAL_BYTES, REGISTERS, PTX_VERSION, BINARY_VERSION = range(7)
@@ -52,7 +55,20 @@ class Function:
         """Return what ptxas makes of the kernel."""
         image = self.module.image
         known = image.resources.get(self.kernel.name)
-        return known or assemble(image.ptx, current_arch() + image.suffix).resources[self.kernel.name]
+        return known or _assembled(image)[self.kernel.name]
+
+
+def _assembled(image: images.Image) -> Mapping[str, Resources]:
+    """Return what ptxas makes of an image's kernels. It takes no PTX before 3.1, which later ones include.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_PTX.
+    """
+    ptx = re.sub(r"(?m)^(\s*\.version\s+)([12]\.\d+|3\.0)\b", r"\g<1>3.1", image.ptx, count=1)
+    try:
+        return assemble(ptx, current_arch() + image.suffix).resources
+    except CompileError as error:
+        raise DriverError("CUDA_ERROR_INVALID_PTX", str(error)) from None
 
 
 _modules: Handles[Module] = Handles("module")

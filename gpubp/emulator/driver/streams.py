@@ -24,11 +24,35 @@ Work = Callable[[], None]
 
 @dataclass(eq=False)
 class Graph:
-    """Work in an order in which it may be done; `kept` lives as long as the graph."""
+    """Work in an order in which it may be done; `kept` lives as long as the graph.
+
+    Attributes:
+        objects: handles of what the program lets it keep, with its references.
+    """
 
     work: list[Work] = field(default_factory=list)
     nodes: list[object] = field(default_factory=list)
     kept: list[object] = field(default_factory=list)
+    objects: dict[int, int] = field(default_factory=dict)
+
+    def copy(self) -> Graph:
+        """Return a graph that does the same, and keeps what this one keeps."""
+        for handle in self.objects:
+            retain_object(handle, 1)
+        return Graph(list(self.work), list(self.nodes), list(self.kept), dict.fromkeys(self.objects, 1))
+
+    def end(self) -> None:
+        """Release what the program lets the graph keep."""
+        for handle, count in self.objects.items():
+            release_object(handle, count)
+
+
+@dataclass(eq=False)
+class UserObject:
+    """A program's own thing that graphs keep: `destroy` is called when the last reference is released."""
+
+    destroy: Work
+    references: int
 
 
 @dataclass(eq=False)
@@ -422,16 +446,21 @@ def graph_handle(captured: Graph) -> int:
     return _graphs.add(captured)
 
 
+def clone_graph(handle: int) -> int:
+    """Return the handle of a copy of a graph."""
+    return _graphs.add(_graphs[handle].copy())
+
+
 def destroy_graph(handle: int) -> None:
     """Forget a graph; what was instantiated from it stays."""
-    _graphs.remove(handle)
+    _graphs.remove(handle).end()
 
 
 def instantiate(handle: int, flags: int = 0) -> int:
     """Return the handle of an executable copy of a graph."""
     source = _graphs[handle]
     _check_instantiation(flags)
-    return _executables.add(Graph(list(source.work), list(source.nodes), list(source.kept)))
+    return _executables.add(source.copy())
 
 
 _INSTANTIATE_FLAGS, _DEVICE_LAUNCH = 0b1111, 4
@@ -464,7 +493,7 @@ def upload_graph(handle: int, stream_handle: int) -> None:
 
 def destroy_executable(handle: int) -> None:
     """Forget an executable graph."""
-    _executables.remove(handle)
+    _executables.remove(handle).end()
 
 
 def update_executable(handle: int, graph_handle: int) -> None:
@@ -479,4 +508,63 @@ def update_executable(handle: int, graph_handle: int) -> None:
             "CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE",
             f"hGraph has {len(source.work)} nodes, and hGraphExec {len(target.work)}",
         )
-    target.work, target.nodes, target.kept = list(source.work), list(source.nodes), list(source.kept)
+    target.end()
+    new = source.copy()
+    target.work, target.nodes, target.kept, target.objects = new.work, new.nodes, new.kept, new.objects
+
+
+# --- what graphs keep -------------------------------------------------------------------------------------------------
+_objects: Handles[UserObject] = Handles("user object")
+
+
+def create_object(destroy: Work, references: int) -> int:
+    """Return the handle of a thing that graphs may keep.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: there is no reference to it.
+    """
+    if references < 1:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"initialRefcount is {references}: it must be at least 1")
+    return _objects.add(UserObject(destroy, references))
+
+
+def retain_object(handle: int, count: int) -> None:
+    """Add references to a thing."""
+    _objects[handle].references += count
+
+
+def release_object(handle: int, count: int) -> None:
+    """Release references to a thing, which is destroyed with the last one.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: there are fewer.
+    """
+    found = _objects[handle]
+    if not 0 < count <= found.references:
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"count is {count}: it must be 1 to {found.references}")
+    found.references -= count
+    if not found.references:
+        _objects.remove(handle).destroy()
+
+
+def keep_object(graph_handle: int, handle: int, count: int, moves: bool) -> None:
+    """Let a graph keep a thing: by new references, or by those that the program has."""
+    if not moves:
+        retain_object(handle, count)
+    objects = _graphs[graph_handle].objects
+    objects[handle] = objects.get(handle, 0) + count
+
+
+def drop_object(graph_handle: int, handle: int, count: int) -> None:
+    """Let a graph release a thing.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_VALUE: it has fewer references.
+    """
+    objects = _graphs[graph_handle].objects
+    if not 0 < count <= objects.get(handle, 0):
+        raise DriverError("CUDA_ERROR_INVALID_VALUE", f"count is {count}: the graph has {objects.get(handle, 0)}")
+    objects[handle] -= count
+    if not objects[handle]:
+        del objects[handle]
+    release_object(handle, count)

@@ -6,6 +6,8 @@ else can ask for one. So a program's environment variables are set by then, and 
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -15,20 +17,19 @@ from typing import Any
 
 
 class Finder:
-    """Sets up the device at the first import that matters; finds what that has loaded, and else what others find."""
+    """Sets up the device at the first import that matters; finds only what has been loaded by that."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """Set up the device, if there is such a module and it may ask for a driver."""
         if name.partition(".")[0] in sys.stdlib_module_names:
             return None
-        others = [finder.find_spec for finder in sys.meta_path if finder is not self]
-        spec = next(filter(None, (find(name, path, target) for find in others)), None)
-        if spec is None:  # as in a module of Python that asks whether it is Jython
-            return None
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        if not any(finder.find_spec(name, path, target) for finder in others):
+            return None  # as in a module of Python's library that asks whether it is Jython
         begin()
         module = sys.modules.get(name)
         if module is None:
-            return spec
+            return None
         # Python takes the spec of a module that has appeared during the search, so the module gets this one meanwhile.
         module.__spec__ = ModuleSpec(name, Loaded(module))  # type: ignore[arg-type]
         return module.__spec__
@@ -50,6 +51,8 @@ class Loaded:
 
 
 _finder = Finder()
+_ctypes: Any = ctypes
+_dlopen = _ctypes._dlopen
 
 
 def begin() -> None:
@@ -57,11 +60,10 @@ def begin() -> None:
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
+    _ctypes._dlopen = _dlopen
     if not os.environ.get("GPUBP_EMULATOR"):
         return
-    try:
-        import gpubp  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("gpubp") is None:
         print(f"gpubp is not installed for {sys.executable}: it has no virtual device", file=sys.stderr)
         return
     try:
@@ -71,10 +73,11 @@ def begin() -> None:
     process.begin()
 
 
-def listen(event: str, arguments: tuple[Any, ...]) -> None:
-    """Set up the device if ctypes is about to load a driver."""
-    if event == "ctypes.dlopen" and "libcuda.so" in str(arguments[0]):
+def load(name: Any, *arguments: Any) -> int:
+    """Load a library for ctypes; set up the device before, if it is a driver."""
+    if "libcuda.so" in str(name):
         begin()
+    return _dlopen(name, *arguments)
 
 
 def install() -> None:
@@ -83,14 +86,14 @@ def install() -> None:
     sys.path[:] = [folder for folder in sys.path if folder != here]
     this = sys.modules.pop("sitecustomize")
     try:
-        import sitecustomize  # noqa: F401
+        importlib.import_module("sitecustomize")
     except ImportError as error:
         if error.name != "sitecustomize":
             raise
     finally:
         sys.modules.setdefault("sitecustomize", this)
     sys.meta_path.insert(0, _finder)
-    sys.addaudithook(listen)
+    _ctypes._dlopen = load
 
 
 if __name__ == "sitecustomize":

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpubp.emulator.observe.findings import GRADES
+from gpubp.emulator.observe.findings import GRADES, Report
 from gpubp.emulator.run.options import Options
 from gpubp.emulator.run.reports import Outcome
 from gpubp.errors import ArgumentError, CheckpointError, StateError, unknown_name
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         parser.exit(USAGE_ERROR, f"error: {error}\n")
     with tempfile.TemporaryDirectory(prefix="gpubp-emulator-") as folder:
         code = _run(program, options, Path(folder))
-        outcome = _collect(program, code, Path(folder))
+        outcome = _collect(Outcome(program, code, Report(order=options.order)), Path(folder))
     failed = _tell(outcome, given, options)
     if code < 0:
         _end_by(-code)
@@ -92,8 +92,10 @@ def _checked(given: Any, program: Sequence[str]) -> Options:
         raise StateError("the program", "is missing", f"be {PROGRAMS}")
     if program[0].startswith("-") and program[0] not in ("-", "-m", "-c"):
         raise ArgumentError("the program", program[0], PROGRAMS, "Python's own options go before its -m")
-    if sys.flags.ignore_environment:
-        raise StateError("Python", "was started with -E or -I, by which children ignore PYTHONPATH", "be without")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise StateError(
+            "Python", "was started with -E, -I or -S", "be without: the program gets the device by its site"
+        )
     if given.arch is not None:
         from gpubp.chips import architectures
 
@@ -139,7 +141,7 @@ def _run(program: Sequence[str], options: Options, folder: Path) -> int:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # it goes with this process, also if that is killed
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    flags = sys.orig_argv[1 : sys.orig_argv.index("-m")] if "-m" in sys.orig_argv else []
     process = subprocess.Popen([sys.executable, *flags, *program], env=environment, preexec_fn=become_program)
     while process.poll() is None:
         told = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})
@@ -155,14 +157,14 @@ def _end_by(number: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL, which is as it is
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
-def _collect(program: Sequence[str], code: int, folder: Path) -> Outcome:
-    """Return what the program's processes have left."""
-    outcome = Outcome(list(program), code)
+def _collect(outcome: Outcome, folder: Path) -> Outcome:
+    """Return the outcome with what the program's processes have left."""
     for file in sorted((folder / "found").glob("*.json"), key=lambda each: each.stat().st_mtime_ns):
         outcome.add(json.loads(file.read_text(encoding="utf-8")))
     return outcome

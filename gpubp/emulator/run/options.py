@@ -40,7 +40,6 @@ class Options:
         return {
             VARIABLE: json.dumps(asdict(self)),
             "PYTHONPATH": f"{home}{os.pathsep}{path}" if path else home,
-            "CUPY_COMPILE_WITH_PTX": "1",  # else CuPy gives machine code
         }
 
     @classmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from gpubp.emulator.observe.findings import Finding
@@ -26,63 +26,76 @@ pre { margin: .25rem 0; padding: .25rem .5rem; background: #f4f6f8; white-space:
 
 def page(outcome: Outcome) -> str:
     """Return the report of a program as HTML."""
-    report, escape = outcome.report, html.escape
-    parts = [f"<h1>{escape(outcome.summary())}</h1>", f"<p><code>{escape(' '.join(outcome.command))}</code></p>"]
-    if report.findings:
-        rows = "\n".join(map(_finding_row, report.findings))
-        parts.append(
-            "<table>\n<caption>Findings</caption>\n<thead><tr><th scope=col>grade<th scope=col>kind"
-            f"<th scope=col class=number>times<th scope=col>what</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-        )
-    # The tables that the terminal shows, but for the findings, which here have their lines of code.
-    parts += [_table(each) for each in list(report.tables())[1:]]
+    report = outcome.report
+    tables = [] if not report.findings else [_findings(report.findings)]
+    # Those that the terminal shows, but for the findings, which here have their lines of code.
+    tables += [_table_of(each) for each in list(report.tables())[1:]]
     processes = [
         (str(each.pid), each.arch, f"{sum(each.launches.values()):,}", " ".join(each.command))
         for each in outcome.processes
     ]
-    parts.append(_plain_table("Processes", ("number", "chip", "launches", "command"), processes))
-    body = "\n".join(f'<div class="scroll">\n{part}\n</div>' if part.startswith("<table") else part for part in parts)
+    tables.append(_table("Processes", ("number", "chip", "launches", "command"), processes, (True, False, True, False)))
+    body = "\n".join(f'<div class="scroll" tabindex="0">\n{each}\n</div>' for each in tables)
     data = outcome.json().replace("</", "<\\/")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(outcome.summary())}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
-        '<p class="soft">All of it stands in this file as JSON too, in its element <code>script#data</code>. It is '
-        "what the emulator finds in the PTX: it does not see the machine code, and measures no time.</p>\n"
-        f'<script type="application/json" id="data">\n{data}</script>\n</body>\n</html>\n'
-    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(outcome.summary())}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{escape(outcome.summary())}</h1>
+<p><code>{escape(" ".join(outcome.command))}</code></p>
+{body}
+<p class="soft">This is what the emulator finds in the PTX: it does not see the machine code, and measures no time. All
+of it stands in this file as JSON too, in its element <code>script#data</code>.</p>
+<script type="application/json" id="data">
+{data}</script>
+</body>
+</html>
+"""
 
 
-def _finding_row(finding: Finding) -> str:
-    escape = html.escape
-    code = f"<pre>{escape(finding.code)}</pre>" if finding.code else ""
-    return (
-        f'<tr><td class="{finding.grade}">{finding.grade}<td>{escape(finding.kind)}<td class=number>{finding.count:,}'
-        f"<td>{escape(finding.message)}{code}</tr>"
-    )
+def _findings(findings: Sequence[Finding]) -> str:
+    """Return the table of the findings, each with its line of code."""
+    rows = [
+        [
+            f'<span class="{each.grade}">{each.grade}</span>',
+            escape(each.kind),
+            f"{each.count:,}",
+            escape(each.message) + (f"<pre>{escape(each.code)}</pre>" if each.code else ""),
+        ]
+        for each in findings
+    ]
+    return _table("Findings", ("grade", "kind", "times", "what"), rows, (False, False, True, False), escaped=True)
 
 
-def _table(table: Any) -> str:
+def _table_of(table: Any) -> str:
     """Return a table of Rich as HTML."""
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
-    return _plain_table(
-        str(table.title),
-        [str(column.header) for column in table.columns],
-        list(zip(*cells, strict=True)),
-        [column.justify == "right" for column in table.columns],
-    )
+    headers = [str(column.header) for column in table.columns]
+    numeric = [column.justify == "right" for column in table.columns]
+    return _table(str(table.title), headers, list(zip(*cells, strict=True)), numeric)
 
 
-def _plain_table(
-    caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool] = ()
+def _table(
+    caption: str,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[bool],
+    escaped: bool = False,
 ) -> str:
-    kinds = [" class=number" if each else "" for each in numeric] or [""] * len(headers)
-    head = "".join(f"<th scope=col{kind}>{html.escape(text)}" for kind, text in zip(kinds, headers, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f"<td{kind}>{html.escape(cell)}" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
+    """Return a table; `numeric` is True for each column of numbers, and `escaped` if the cells are HTML."""
+    classes = [' class="number"' if each else "" for each in numeric]
+    head = "".join(f'<th scope="col"{kind}>{escape(text)}</th>' for kind, text in zip(classes, headers, strict=True))
+    lines = (
+        "".join(f"<td{kind}>{cell if escaped else escape(cell)}</td>" for kind, cell in zip(classes, row, strict=True))
         for row in rows
     )
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return (
-        f"<table>\n<caption>{html.escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<table>\n<caption>{escape(caption)}</caption>\n<thead>\n<tr>{head}</tr>\n</thead>\n"
         f"<tbody>\n{body}\n</tbody>\n</table>"
     )

@@ -64,7 +64,7 @@ class _Recorder:
     def _clear(self) -> None:
         self._file = Path(self._options.folder) / f"{os.getpid()}-{secrets.token_hex(8)}.json"
         self._launches: Counter[str] = Counter()
-        self._faults: dict[tuple[str, str, str], int] = {}
+        self._faults: list[Finding] = []
         self._written = (0, 0.0)
 
     def begin(self) -> None:
@@ -100,8 +100,7 @@ class _Recorder:
         self._launches[kernel] += 1
         kind = next((name for each, name in FAULTS.items() if isinstance(error, each)), None)
         if kind is not None:
-            key = kind, kernel, str(error)
-            self._faults[key] = self._faults.get(key, 0) + 1
+            reports.add_findings(self._faults, [Finding(kind, kernel, None, str(error))])
         found, when = self._written
         if self._number() != found or time.monotonic() - when > INTERVAL:
             self._write()
@@ -119,12 +118,9 @@ class _Recorder:
         if not self._launches:
             return
         report = reports.to_json(self._report())
-        faults = [
-            Finding(kind, kernel, None, message, count) for (kind, kernel, message), count in self._faults.items()
-        ]
         content = {
             **report,
-            "findings": [*map(reports.finding_to_json, faults), *report["findings"]],
+            "findings": [*map(reports.finding_to_json, self._faults), *report["findings"]],
             "process": {
                 "pid": os.getpid(),
                 "command": sys.orig_argv,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,8 +107,8 @@ class Outcome:
         process = Process(**values["process"])
         self.processes.append(process)
         self.report.launches.update(process.launches)
-        _add_findings(self.report.findings, map(_finding_of, values["findings"]))
-        _add_findings(self.report.suppressed, map(_finding_of, values["suppressed"]))
+        add_findings(self.report.findings, map(_finding_of, values["findings"]))
+        add_findings(self.report.suppressed, map(_finding_of, values["suppressed"]))
         _add_traffic(self.report, values["traffic"])
 
     def summary(self) -> str:
@@ -128,12 +128,14 @@ class Outcome:
 
     def json(self) -> str:
         """Return the report as JSON."""
+        found = to_json(self.report)
         content = {
             "summary": self.summary(),
             "command": self.command,
             "exit_code": self.exit_code,
             "launches": dict(self.report.launches),
-            **to_json(self.report),
+            **found,
+            "traffic": found["traffic"] if self.report.instructions else None,
             "processes": [vars(process) for process in self.processes],
         }
         return json.dumps(content, indent=1) + "\n"
@@ -143,8 +145,8 @@ def _counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def _add_findings(known: list[Finding], found: Any) -> None:
-    """Add findings to those of other processes; the same one by other threads or blocks counts on."""
+def add_findings(known: list[Finding], found: Iterable[Finding]) -> None:
+    """Add findings to those that are known; the same one by other threads or blocks counts on."""
     by_key = {_key(each): each for each in known}
     for finding in found:
         same = by_key.setdefault(_key(finding), finding)
@@ -155,7 +157,10 @@ def _add_findings(known: list[Finding], found: Any) -> None:
 
 
 def _key(finding: Finding) -> tuple[object, ...]:
-    return finding.kind, finding.kernel, finding.location, _THREAD.sub("", finding.message), finding.reason
+    message = _THREAD.sub("", finding.message)
+    if finding.location is None:  # what a launch ended with: its message names kernel and line first, then the thread
+        message = finding.message.partition(", block ")[0]
+    return finding.kind, finding.kernel, finding.location, message, finding.reason
 
 
 def _add_traffic(report: Report, values: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
-"""What the real CuPy does on the virtual device, as checks that one process runs: `python cupy_checks.py` prints, as JSON,
-what went wrong in each ("" if nothing did). Run by test_cupy.py: a process that has the virtual device keeps it."""
+"""What the real CuPy does on the virtual device, as checks for one process, which then keeps that device.
+
+`python cupy_checks.py` prints as JSON what went wrong in each, "" if nothing did. test_cupy.py runs it.
+"""
 
 import contextlib
 import ctypes
@@ -7,12 +9,14 @@ import gc
 import io
 import json
 import pickle
+import re
 import sys
 import threading
 import traceback
 import warnings
 
 import numpy as np
+import pytest
 
 from gpubp.emulator import driver
 
@@ -35,12 +39,9 @@ extern "C" __global__ void add(const float* x, const float* y, float* z, int n) 
 
 def raises(kind, text, function, *arguments):
     """Check that a call raises an exception of a kind whose message has a text, and return it."""
-    try:
-        result = function(*arguments)
-    except kind as error:
-        assert text in str(error), f"{text!r} is not in {error!r}"
-        return error
-    raise AssertionError(f"nothing was raised, and {result!r} returned")
+    with pytest.raises(kind, match=re.escape(text)) as caught:
+        function(*arguments)
+    return caught.value
 
 
 def same(found, expected):
@@ -97,6 +98,17 @@ def check_scans_and_selections():
     same(cp.concatenate([y, y[:2]]), np.concatenate([x, x[:2]]))
 
 
+def check_cub_is_left_out():
+    """Also where a program asks for it, as it may where CuPy has kernels of its own."""
+    before = cp._core.get_routine_accelerators()
+    cp._core.set_routine_accelerators(["cub"])
+    try:
+        same(cp.arange(6).sum(), 15)
+        same(cp.cumsum(cp.array([3, 0, -1, 4, 0, 5])), [3, 3, 2, 6, 6, 11])
+    finally:
+        cp._core.set_routine_accelerators(before)
+
+
 def check_integer_products():
     x, y = rng.integers(-9, 9, (3, 4)), rng.integers(-9, 9, (4, 5))
     same(cp.asarray(x) @ cp.asarray(y), x @ y)
@@ -150,7 +162,10 @@ template <typename T, int N> __global__ void scale(T* x) {
     cp.ndarray(1, np.float32, pointer)[0] = 3
     calls = cp.ndarray(1, np.int32, module.get_global("calls"))
     calls[...] = 0
-    for name, dtype, expected in (("scale<float, 3>", np.float32, [3, 3, 3, 1]), ("scale<int, 2>", np.int32, [3, 3, 1, 1])):
+    for name, dtype, expected in (
+        ("scale<float, 3>", np.float32, [3, 3, 3, 1]),
+        ("scale<int, 2>", np.int32, [3, 3, 1, 1]),
+    ):
         x = cp.ones(4, dtype)
         module.get_function(name)((1,), (4,), (x,))
         same(x, expected)
@@ -174,7 +189,9 @@ extern "C" __global__ void shift(int* x, int* y) {
     x, y = cp.arange(64, dtype=np.int32), cp.empty(64, np.int32)
     kernel((2,), (32,), (x, y), shared_mem=128)
     same(y, np.arange(64) + np.roll(np.arange(64), -1))
-    raises(cp.cuda.driver.CUDADriverError, "dynamic shared memory", lambda: kernel((2,), (32,), (x, y), shared_mem=60_000))
+    raises(
+        cp.cuda.driver.CUDADriverError, "dynamic shared memory", lambda: kernel((2,), (32,), (x, y), shared_mem=60_000)
+    )
     kernel.max_dynamic_shared_size_bytes = 60_000
     assert kernel.max_dynamic_shared_size_bytes == 60_000
     kernel((2,), (32,), (x, y), shared_mem=60_000)
@@ -211,7 +228,11 @@ def check_overrun_is_named_at_its_line():
 
 
 def check_error_of_compiler():
-    raises(cp.cuda.compiler.CompileException, "undefined", lambda: cp.RawKernel(ADD.replace("+ y[i]", "+ w[i]"), "add").compile())
+    raises(
+        cp.cuda.compiler.CompileException,
+        "undefined",
+        lambda: cp.RawKernel(ADD.replace("+ y[i]", "+ w[i]"), "add").compile(),
+    )
 
 
 def check_wrong_launches():
@@ -273,12 +294,12 @@ def check_memory_hooks():
     with Hook():
         x = cp.empty(10, np.float32)
         del x
-    assert seen == [("malloc", 40), ("alloc", 40), ("free", 40)], seen
+    assert seen == [("malloc", 40), ("alloc", 512), ("free", 512)], seen
     with cp.cuda.memory_hooks.LineProfileHook() as profile:
         cp.empty(10, np.float32)
     printed = io.StringIO()
     profile.print_report(printed)
-    assert "check_memory_hooks (40.00B, 40.00B)" in printed.getvalue(), printed.getvalue()
+    assert "check_memory_hooks (512.00B, 512.00B)" in printed.getvalue(), printed.getvalue()
 
 
 def check_other_allocators():
@@ -305,6 +326,8 @@ def check_managed_memory_is_the_hosts_too():
     same(host, np.arange(5) + 1.0)
     memory.mem.prefetch(cp.cuda.Stream())
     memory.mem.advise(runtime.cudaMemAdviseSetReadMostly, cp.cuda.Device())
+    raises(runtime.CUDARuntimeError, "advice is 0", memory.mem.advise, 0, cp.cuda.Device())
+    raises(runtime.CUDARuntimeError, "device is 3", lambda: memory.mem.prefetch(cp.cuda.Stream.null, device_id=3))
 
 
 def check_pinned_memory():
@@ -323,6 +346,8 @@ def check_pinned_memory():
     z = cupyx.zeros_like_pinned(host)
     assert z.sum() == 0
     assert cp.get_default_pinned_memory_pool().n_free_blocks() == 0
+    memory.mem.free()
+    assert runtime.pointerGetMemoryType(host.ctypes.data) == runtime.memoryTypeUnregistered
 
 
 def check_what_is_known_of_pointers():
@@ -340,8 +365,24 @@ def check_what_is_known_of_pointers():
         8,
         runtime.memcpyHostToDevice,
     )
-    raises(runtime.CUDARuntimeError, "is device memory", runtime.memcpy, x.data.ptr, x.data.ptr, 8, runtime.memcpyHostToDevice)
-    raises(runtime.CUDARuntimeError, "24 bytes", runtime.memcpy, x.data.ptr, host.ctypes.data, 32, runtime.memcpyHostToDevice)
+    raises(
+        runtime.CUDARuntimeError,
+        "is device memory",
+        runtime.memcpy,
+        x.data.ptr,
+        x.data.ptr,
+        8,
+        runtime.memcpyHostToDevice,
+    )
+    raises(
+        runtime.CUDARuntimeError,
+        "24 bytes",
+        runtime.memcpy,
+        x.data.ptr,
+        host.ctypes.data,
+        32,
+        runtime.memcpyHostToDevice,
+    )
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -401,6 +442,11 @@ def check_what_spoils_a_capture():
         raises(runtime.CUDARuntimeError, "cudaErrorStreamCaptureUnsupported", stream.synchronize)
         raises(runtime.CUDARuntimeError, "cudaErrorStreamCaptureInvalidated", stream.end_capture)
     raises(RuntimeError, "default", cp.cuda.Stream.null.begin_capture)
+    with cp.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture(runtime.streamCaptureModeGlobal)
+        y = x * 2
+        stream.end_capture().launch()
+    same(y, np.zeros(4))
     same(x, np.zeros(4))
 
 
@@ -426,6 +472,41 @@ def check_threads():
     assert not errors, errors
     for number in range(4):
         same(found[number], np.full(1000, number + 20))
+
+
+def check_memory_of_threads():
+    """Each makes arrays that only a search for garbage frees, whichever thread it happens in."""
+    errors = []
+
+    def run(number):
+        try:
+            for _ in range(50):
+                pointers = [cp.cuda.alloc(size) for size in range(1, 1500, 100)]
+                ring = [pointers]
+                ring.append(ring)
+                assert len({each.ptr for each in pointers}) == len(pointers)
+                for each in pointers:
+                    each.memset(number, each.mem.size)
+                for each in pointers:
+                    host = ctypes.string_at(each.ptr, each.mem.size)
+                    assert host == bytes([number]) * len(host)
+        except Exception as error:
+            errors.append(error)
+
+    gc.collect()
+    before, threshold = cp.get_default_memory_pool().used_bytes(), gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert not errors, errors
+    assert cp.get_default_memory_pool().used_bytes() == before
 
 
 # --- exchange ---------------------------------------------------------------------------------------------------------
@@ -490,7 +571,8 @@ def check_libraries_say_that_they_are_not_served():
         lambda: cp.random.default_rng(0),
         lambda: cp.random.RandomState(0),
         lambda: cp.random.permutation(3),
-        lambda: cp.random.Generator(cp.random.XORWOW(1)),
+        lambda: cp.random.XORWOW(1),
+        lambda: cp.random.Generator(cp.random.BitGenerator(1)),
         lambda: cp.linalg.svd(x),
         lambda: cp.fft.irfft2(x),
         lambda: cp.cuda.cub.device_reduce(x, 1, None),
@@ -507,9 +589,7 @@ def check_what_the_device_does_not_have():
     resource = texture.ResourceDescriptor(
         runtime.cudaResourceTypeLinear, arr=memory, chDesc=channel, sizeInBytes=memory.nbytes
     )
-    raises(
-        runtime.CUDARuntimeError, "no textures", texture.TextureObject, resource, texture.TextureDescriptor()
-    )
+    raises(runtime.CUDARuntimeError, "no textures", texture.TextureObject, resource, texture.TextureDescriptor())
     raises(runtime.CUDARuntimeError, "between processes", runtime.ipcGetMemHandle, memory.data.ptr)
 
 

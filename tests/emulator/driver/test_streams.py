@@ -335,3 +335,30 @@ def test_flags_of_graphs(fails):
     graph = graph_of()
     fails("CUDA_ERROR_NOT_SUPPORTED", "from kernels", streams.instantiate, graph, 4)
     fails("CUDA_ERROR_INVALID_VALUE", "flags is 0x10", streams.instantiate, graph, 16)
+
+
+def test_what_graphs_keep(done, fails):
+    """A thing is destroyed with its last reference: the program's, the graph's, or that of an executable graph."""
+    thing = streams.create_object(lambda: done.append("gone"), 1)
+    graph = graph_of()
+    streams.keep_object(graph, thing, 1, moves=True)
+    executable, clone = streams.instantiate(graph), streams.clone_graph(graph)
+    streams.update_executable(executable, graph)
+    streams.destroy_graph(graph)
+    streams.destroy_executable(executable)
+    streams.keep_object(clone, thing, 2, moves=False)
+    streams.drop_object(clone, thing, 1)
+    fails("CUDA_ERROR_INVALID_VALUE", "count is 3: the graph has 2", streams.drop_object, clone, thing, 3)
+    assert done == []
+    streams.destroy_graph(clone)
+    assert done == ["gone"]
+    fails("CUDA_ERROR_INVALID_HANDLE", "is no user object", streams.retain_object, thing, 1)
+
+
+def test_references(done, fails):
+    thing = streams.create_object(lambda: done.append("gone"), 1)
+    streams.retain_object(thing, 2)
+    fails("CUDA_ERROR_INVALID_VALUE", "count is 4: it must be 1 to 3", streams.release_object, thing, 4)
+    streams.release_object(thing, 3)
+    assert done == ["gone"]
+    fails("CUDA_ERROR_INVALID_VALUE", "initialRefcount is 0", streams.create_object, lambda: None, 0)

@@ -9,7 +9,7 @@ import gpubp.emulator as cp
 from gpubp.emulator import cuda
 from gpubp.emulator.device.memory import MEMORY
 from gpubp.emulator.errors import MemoryAccessError
-from gpubp.emulator.observe import shadow
+from gpubp.emulator.observe import observers, shadow
 from gpubp.emulator.observe.observers import observe
 
 OUT = np.zeros(64, np.uint32)
@@ -446,6 +446,41 @@ def test_observers_are_chosen_one_by_one(run_ptx):
             run_ptx(body, OUT)
         assert (len(report.races), len(report.uninitialised)) == (races, unwritten)
         assert bool(report.bytes) == (chosen == "traffic")
+
+
+def test_a_report_may_be_taken_and_another_begun(run_ptx):
+    """What was found before is found again, and what was written before is known still."""
+    body = neighbour("").replace("DISTANCE", "128")
+    words = np.zeros(64, np.uint32)
+    with observe(races=True, uninitialised=True, traffic=True) as whole:
+        observer = observers.current()
+        taken = []
+        for _ in range(2):
+            run_ptx(body, words, block=64)
+            taken.append(observer.take_report())
+    first, second = taken
+    assert first is whole
+    assert [each.line for each in first.findings] == [each.line for each in second.findings] == [5]
+    assert first.launches == second.launches == {"test": 1}
+    assert first.instructions == second.instructions
+    assert observer.report.findings == []
+
+
+def test_a_finding_has_its_line_of_code():
+    """Of a source that is at hand, here the one that the kernel was compiled from."""
+    kernel = cp.RawKernel(
+        """extern "C" __global__ void shift(int* x) {
+    __shared__ int s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    x[threadIdx.x] = s[63 - threadIdx.x];  // too early
+}""",
+        "shift",
+    )
+    with observe(races=True) as report:
+        kernel((1,), (64,), (cp.zeros(64, np.int32),))
+    assert [(each.line, each.code) for each in report.findings] == [
+        (4, "x[threadIdx.x] = s[63 - threadIdx.x];  // too early")
+    ]
 
 
 def test_nothing_is_watched_afterwards(run_ptx):

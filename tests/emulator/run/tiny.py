@@ -47,7 +47,8 @@ BODIES = {
     .loc 1 31 1
     st.global.u32 [%rd3+4], %r1;""",
     "spin": """
-    mov.u32 %r2, 0;
+    mov.u32 %r2, 77;
+    st.global.u32 [%rd3], %r2;
 again:
     .loc 1 41 1
     add.u32 %r2, %r2, 1;
