@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.errors import ArgumentError, BackendError
+from gpubp.toolchain.numba_package import NUMBA_CUDA_MLIR, NumbaPackage, choose
 
 GPU = detection.Driver((13, 0), ("NVIDIA H100",))
 
@@ -62,6 +64,40 @@ def test_numba_on_a_working_gpu_is_named(monkeypatch):
     found = detection.probe("numba", "gpu")
     assert found.works
     assert re.fullmatch(r"NVIDIA H100, numba-cuda \d+\.\d+\.\d+, CUDA \d+\.\d+", str(found))
+
+
+def use_package(monkeypatch, package, cuda=None):
+    """Let numba-cuda-mlir be the package in use, with as much of it as detection asks for; None: it is not there."""
+    monkeypatch.setattr(detection.numba_package, "chosen", lambda: package)
+    monkeypatch.setitem(sys.modules, package.cuda, cuda)
+    monkeypatch.setattr(detection.numba_package, "part", lambda name: SimpleNamespace())
+
+
+def test_the_successor_of_numba_cuda_is_named(monkeypatch):
+    use_driver(monkeypatch, GPU)
+    cuda = ModuleType("numba_cuda_mlir.cuda")
+    cuda.runtime = SimpleNamespace(get_version=lambda: (13, 0))
+    use_package(monkeypatch, NumbaPackage("pytest", "numba_cuda_mlir.cuda", "", "", True, True), cuda)
+    monkeypatch.setitem(sys.modules, "numba_cuda_mlir", ModuleType("numba_cuda_mlir"))
+    monkeypatch.setattr(detection, "_tiny_numba", lambda found: found is cuda)
+    assert str(detection.probe("numba", "gpu")) == f"NVIDIA H100, pytest {metadata.version('pytest')}, CUDA 13.0"
+
+
+def test_the_successor_has_an_extra_of_its_own(monkeypatch):
+    use_driver(monkeypatch, GPU)
+    use_package(monkeypatch, NUMBA_CUDA_MLIR)
+    monkeypatch.setitem(sys.modules, "numba_cuda_mlir", None)
+    found = str(detection.probe("numba", "gpu"))
+    assert found == ("numba_cuda_mlir.cuda, the compiler of this backend, is not installed; pip install 'gpubp[mlir]'")
+
+
+@pytest.mark.parametrize("device", ["gpu", "emulator"])
+def test_a_package_that_is_named_and_missing_is_told(monkeypatch, device):
+    use_driver(monkeypatch, GPU)
+    monkeypatch.setenv("GPUBP_NUMBA", "numba-cuda-mlir")
+    monkeypatch.setattr(detection.numba_package, "chosen", lambda: choose("numba-cuda-mlir", ["numba-cuda"]))
+    found = str(detection.probe("numba", device))
+    assert found == "numba-cuda-mlir, which GPUBP_NUMBA names, is not installed; pip install 'gpubp[mlir]'"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def _look_again(module: ModuleType) -> None:
 def _keep_ptx(module: Any) -> None:
     """Let numba-cuda-mlir link PTX where a kernel calls CUDA C++, which it would link as NVVM IR by nvJitLink; and
     declare dynamic shared memory in it."""
-    module._link_item_is_cuda_source = lambda item: False
+    vars(module)["_link_item_is_cuda_source"] = lambda item: False
     plain = module.Linker.add_ptx
 
     def add_ptx(self: Any, ptx: str | bytes, *others: Any, **more: Any) -> None:
