@@ -84,7 +84,7 @@ suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
 	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
 
 # Of the mutants a fixed sample, and of numba-cuda's own tests two of each module: all of them take an hour.
-exhaustive: long fuzz pythons oldest mlir first-steps  ## run long, fuzz, pythons, oldest, mlir, first-steps, and samples of mutants and suites
+exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps, and samples of mutants and suites
 	$(MAKE) mutants ARGS="--sample 40"
 	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) --most 2
 
