@@ -418,12 +418,18 @@ def test_the_oldest_dependencies_come_without_the_pins(make, tmp_path):
     assert "The quick tests failed in: oldest\n" in output
 
 
+def test_the_successor_of_numba_cuda_has_an_environment_of_its_own(make, tmp_path):
+    installs, _ = make("mlir")
+    assert [line.split()[-1] for line in installs] == [".[mlir,bench]"]
+    assert ran(tmp_path) == ["mlir"]
+    assert "tests/successor.py" in (tmp_path / "log").read_text()
+
+
 def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
     installs, _ = make("exhaustive")
     assert [line.split()[-1] for line in installs] == [".[test]", *[".[tools]"] * 4]
     assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
     assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest"]
-    assert "tests/successor.py" in (tmp_path / "log").read_text()
     first_steps, mutants, suites = (tmp_path / "log").read_text().splitlines()[-3:]
     assert "tests/first_steps.py" in first_steps
     assert mutants == "tests/mutants --sample 40"
