@@ -23,7 +23,7 @@ def install() -> None:
     Raises:
         EmulatorError: a driver or CuPy is loaded already, or the system cannot load this one.
     """
-    from gpubp.emulator.driver import cupy, functions, library, lines, linkers, messages  # noqa: F401 - noted as loaded
+    from gpubp.emulator.driver import api, cupy, library, lines, linkers, messages  # noqa: F401 - api notes its functions
 
     if library.is_loaded():
         return

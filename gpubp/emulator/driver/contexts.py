@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from gpubp.emulator.driver.handles import Handles
+from gpubp.emulator.driver.results import DriverError
 
 CONTEXTS: Handles[int] = Handles("context", "CUDA_ERROR_INVALID_CONTEXT")
 """The flags of each."""
@@ -18,6 +19,17 @@ def stack() -> list[int]:
     if not hasattr(_thread, "stack"):
         _thread.stack = []
     return _thread.stack
+
+
+def current() -> int:
+    """Return the context that is current in this thread.
+
+    Raises:
+        DriverError: CUDA_ERROR_INVALID_CONTEXT: none is.
+    """
+    if not stack():
+        raise DriverError("CUDA_ERROR_INVALID_CONTEXT", "no context is current in this thread")
+    return stack()[-1]
 
 
 def make_primary_current() -> None:

@@ -10,7 +10,7 @@ from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_uint64
 import numpy as np
 import pytest
 
-from gpubp.emulator.driver import allocations, calls, devices, functions, results, streams
+from gpubp.emulator.driver import allocations, api, calls, contexts, devices, results, streams
 
 pytestmark = pytest.mark.usefixtures("no_capture")
 OK = ("CUDA_SUCCESS", "no error")
@@ -93,7 +93,7 @@ def test_a_launch_by_its_configuration(attributes, c_call, twice, array):
         c_int.from_buffer(memory, 72 * index).value = number
         for place in range(3 if number == 4 else 1):
             c_int.from_buffer(memory, 72 * index + 8 + 4 * place).value = value
-    config = functions.LaunchConfig(1, 1, 1, 32, 1, 1, 0, 0, ctypes.addressof(memory), len(attributes))
+    config = api.launches.LaunchConfig(1, 1, 1, 32, 1, 1, 0, 0, ctypes.addressof(memory), len(attributes))
     pointers, _ = pointers_to(c_uint64(array))
     assert c_call("cuLaunchKernelEx", byref(config), twice, ctypes.addressof(pointers), 0) == OK
     assert numbers(array) == DOUBLED
@@ -101,7 +101,7 @@ def test_a_launch_by_its_configuration(attributes, c_call, twice, array):
 
 def test_a_configuration_that_is_refused(c_call, twice):
     memory = (c_int * 18)(4, 0, 2, 1, 1)
-    config = functions.LaunchConfig(1, 1, 1, 32, 1, 1, 0, 0, ctypes.addressof(memory), 1)
+    config = api.launches.LaunchConfig(1, 1, 1, 32, 1, 1, 0, 0, ctypes.addressof(memory), 1)
     result, message = c_call("cuLaunchKernelEx", byref(config), twice, 0, 0)
     assert (result, "launch attribute 4" in message) == ("CUDA_ERROR_NOT_SUPPORTED", True)
 
@@ -138,10 +138,10 @@ TAKES_ZEROS = re.compile(
 
 ZEROS = """
 import ctypes
-from gpubp.emulator.driver import calls, functions, results
+from gpubp.emulator.driver import api, calls, contexts, results
 for context in (False, True):
     if context:
-        functions._stack().append(functions.PRIMARY)
+        contexts.stack().append(contexts.PRIMARY)
     for name, export in calls.EXPORTS.items():
         zeros = [kind() if hasattr(kind, "contents") else None if kind is calls.TEXT else 0 for kind in export.types]
         print(name, results.NAMES[calls.callback(export)(*zeros)], flush=True)
@@ -162,10 +162,10 @@ def test_null_pointers_never_crash():
 @pytest.fixture
 def no_context():
     """No context is current in this thread, before and after."""
-    before = list(functions._stack())
-    functions._stack().clear()
+    before = list(contexts.stack())
+    contexts.stack().clear()
     yield
-    functions._stack()[:] = before
+    contexts.stack()[:] = before
 
 
 @pytest.mark.usefixtures("no_context")
@@ -197,7 +197,7 @@ def test_contexts_that_are_refused(c_call):
     assert c_call("cuCtxCreate_v2", byref(context), 0x100, 0)[0] == "CUDA_ERROR_INVALID_VALUE"
     assert c_call("cuCtxCreate_v2", byref(context), 0, 1)[0] == "CUDA_ERROR_INVALID_DEVICE"
     assert c_call("cuCtxCreate_v3", byref(context), 0, 1, 0, 0)[0] == "CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY"
-    params = functions.ContextParams(0, 0, 1)
+    params = api.contexts.ContextParams(0, 0, 1)
     assert c_call("cuCtxCreate_v4", byref(context), ctypes.addressof(params), 0, 0)[0] == "CUDA_ERROR_NOT_SUPPORTED"
 
 
@@ -260,7 +260,7 @@ def test_sides_that_must_be_the_devices(c_call, array):
 
 def test_copies_of_rows(c_call, array):
     memory = ctypes.create_string_buffer(64)
-    what = functions.Copy2D(
+    what = api.memory.Copy2D(
         srcXInBytes=4, srcY=1, srcMemoryType=2, srcDevice=array, srcPitch=32,
         dstMemoryType=1, dstHost=ctypes.addressof(memory), dstPitch=8, WidthInBytes=8, Height=3,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpubp.emulator.driver import calls, devices, functions, linking, modules, pools, results
+from gpubp.emulator.driver import api, calls, devices, linking, modules, pools, results
 
 NOT_OF_THE_TYPEDEFS = {"cuProfilerStart", "cuProfilerStop"}
 """They are declared in a header of their own."""
@@ -149,10 +149,10 @@ def test_per_thread_twins(declared, cuda_h):
 @pytest.mark.parametrize(
     ("name", "ours"),
     [
-        ("CUDA_MEMCPY2D_st", functions.Copy2D),
-        ("CUlaunchConfig_st", functions.LaunchConfig),
-        ("CUDA_GRAPH_INSTANTIATE_PARAMS_st", functions.InstantiateParams),
-        ("CUctxCreateParams_st", functions.ContextParams),
+        ("CUDA_MEMCPY2D_st", api.memory.Copy2D),
+        ("CUlaunchConfig_st", api.launches.LaunchConfig),
+        ("CUDA_GRAPH_INSTANTIATE_PARAMS_st", api.graphs.InstantiateParams),
+        ("CUctxCreateParams_st", api.contexts.ContextParams),
     ],
 )
 def test_structs(name, ours, cuda_h, sizes):
@@ -182,8 +182,8 @@ def test_the_struct_of_pools(cuda_h):
         "win32SecurityAttributes",
         "maxSize",
     ]
-    assert functions.PoolProperties.win32SecurityAttributes.offset == 16
-    assert functions.PoolProperties.maxSize.offset == 24
+    assert api.pools.PoolProperties.win32SecurityAttributes.offset == 16
+    assert api.pools.PoolProperties.maxSize.offset == 24
 
 
 def test_attributes_of_launches(cuda_h):
@@ -195,7 +195,7 @@ def test_attributes_of_launches(cuda_h):
     assert (
         "char pad[64];" in re.search(r"typedef union CUlaunchAttributeValue_union\s*\{(.*?)\n\}", cuda_h, re.DOTALL)[1]
     )
-    assert (functions._ATTRIBUTE_BYTES, functions._VALUE_AT) == (72, 8)
+    assert (api.launches._ATTRIBUTE_BYTES, api.launches._VALUE_AT) == (72, 8)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_results(cuda_h, version):
 
 
 def test_every_result_that_the_driver_names_is_known():
-    sources = Path(functions.__file__).parent.glob("*.py")
+    sources = Path(calls.__file__).parent.rglob("*.py")
     named = {name for file in sources for name in re.findall(r'"(CUDA_ERROR_\w+)"', file.read_text())}
     assert named <= set(results.RESULTS)
 
@@ -306,17 +306,17 @@ def test_attributes_of_pointers_and_pools_and_kinds_of_inputs(cuda_h):
         "RANGE_START_ADDR RANGE_SIZE MAPPED"
     )
     assert [pointers[f"CU_POINTER_ATTRIBUTE_{name}"] for name in names.split()] == [
-        functions._CONTEXT,
-        functions._MEMORY_TYPE,
-        functions._DEVICE_POINTER,
-        functions._HOST_POINTER,
-        functions._SYNC,
-        functions._BUFFER_ID,
-        functions._IS_MANAGED,
-        functions._ORDINAL,
-        functions._START,
-        functions._RANGE_SIZE,
-        functions._MAPPED,
+        api.memory._CONTEXT,
+        api.memory._MEMORY_TYPE,
+        api.memory._DEVICE_POINTER,
+        api.memory._HOST_POINTER,
+        api.memory._SYNC,
+        api.memory._BUFFER_ID,
+        api.memory._IS_MANAGED,
+        api.memory._ORDINAL,
+        api.memory._START,
+        api.memory._RANGE_SIZE,
+        api.memory._MAPPED,
     ]
     attributes = enumerators(cuda_h, "CUmemPool_attribute_enum")
     names = (
@@ -346,13 +346,13 @@ def test_attributes_of_pointers_and_pools_and_kinds_of_inputs(cuda_h):
 ASK = """
 import json, sys
 from gpubp.emulator import driver
-from gpubp.emulator.driver import functions
-asked, answer = [], functions._procedure
+from gpubp.emulator.driver.api import general
+asked, answer = [], general._procedure
 def note(name, address, version, flags):
     status = answer(name, address, version, flags)
     asked.append((name.decode(), version, flags, status))
     return status
-functions._procedure = note
+general._procedure = note
 driver.install()
 from cuda.bindings import driver as cuda
 assert cuda.cuInit(0) == (0,)
