@@ -7,6 +7,7 @@ import os
 import re
 import weakref
 
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY
 from gpubp.emulator.driver import calls, elf
 from gpubp.emulator.errors import EmulatorError
 
@@ -20,10 +21,15 @@ def load() -> None:
     """Load the library, so that every later dlopen("libcuda.so.1") of this process finds it.
 
     Raises:
-        EmulatorError: a libcuda.so.1 is loaded already, or the system cannot load ours.
+        EmulatorError: a libcuda.so.1 is loaded already, the addresses of the device's memory are taken, or the system
+            cannot load ours.
     """
     if _loaded:
         return
+    if MEMORY.host_base != ARENA_BASE:
+        raise EmulatorError(
+            f"the addresses from {ARENA_BASE:#x} on, where programs find the device's memory, are taken in this process"
+        )
     if _has_driver():
         raise EmulatorError(f"this process has loaded a {SONAME} already: the virtual device must come first")
     names = list(calls.EXPORTS)
