@@ -25,5 +25,5 @@ def test_other_memory_is_refused(monkeypatch):
 
 def test_a_driver_that_is_there_is_refused(monkeypatch):
     monkeypatch.setattr(library, "_has_driver", lambda: True)
-    with pytest.raises(EmulatorError, match="has loaded a libcuda.so.1 already"):
+    with pytest.raises(EmulatorError, match=r"has loaded a libcuda\.so\.1 already"):
         library.load()
