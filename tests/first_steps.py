@@ -80,8 +80,9 @@ def _become(user: tuple[int, int]) -> list[str]:
 
 
 def examples() -> list[str]:
-    """The Python examples of the README."""
-    return re.findall(r"^```python\n(.*?)^```", (SOURCE / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    """The Python examples of the README, but for the files among them, which begin with their name: they need CuPy."""
+    found = re.findall(r"^```python\n(.*?)^```", (SOURCE / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    return [example for example in found if not re.match(r"# \w+\.py\n", example)]
 
 
 def take_first_steps(person: Person, warning: str = "") -> None:
