@@ -19,11 +19,9 @@ from gpubp.chips import Roofline
 from gpubp.dtypes import canonical
 from gpubp.errors import ArgumentError, DataError, StateError, shown, unknown_name
 from gpubp.registry import require_count, require_number
+from gpubp.result_file import ResultFormat
 
-FORMAT = "gpubp bench"
-VERSION = 1
-MOST_BYTES = 2**25
-"""Bytes of a file of results; a full run writes less than a million."""
+FORMAT = ResultFormat("gpubp bench", 1)
 SHORTEST, LONGEST = 1e-12, 1e9
 """Seconds that a call can take."""
 DEVICES = ("cpu", "gpu")
@@ -117,8 +115,7 @@ class BenchResult:
 
         return json.dumps(
             {
-                "format": FORMAT,
-                "version": VERSION,
+                **FORMAT.header,
                 "made": self.made,
                 "machine": dict(self.machine),
                 "threads": self.threads,
@@ -147,16 +144,7 @@ class BenchResult:
         Raises:
             DataError: the file is something else; says why.
         """
-        try:
-            text = files.read_bytes(path, MOST_BYTES).decode()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError:
-            raise DataError(f"{path} is no result of gpubp bench: it is no text") from None
-        try:
-            return cls.from_json(text)
-        except DataError as error:
-            raise DataError(f"{path} {error}") from None
+        return FORMAT.read(path, cls.from_json)
 
     @classmethod
     def from_json(cls, text: str) -> BenchResult:
@@ -165,15 +153,7 @@ class BenchResult:
         Raises:
             DataError: it is another text.
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"is no result of gpubp bench: it is no JSON ({shown(error)})") from None
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise DataError(f'is no result of gpubp bench: it does not say "format": "{FORMAT}"')
-        if values.get("version") != VERSION:
-            version = shown(values.get("version"))
-            raise DataError(f"is a result of another version of gpubp bench: {version}, not {VERSION}")
+        values = FORMAT.values(text)
         try:
             return cls(**{name: _READERS[name](name, values[name]) for name in _READERS})
         except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:

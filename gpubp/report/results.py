@@ -7,23 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from gpubp import files
 from gpubp.backends.detection import Availability
-from gpubp.errors import DataError, shown, unknown_name
+from gpubp.errors import DataError, unknown_name
 from gpubp.machine import MachineInfo
 from gpubp.report.page import finite
 from gpubp.report.parts import PARTS
 from gpubp.report.schema import FILE, RESULTS, UNITS, validate
+from gpubp.result_file import ResultFormat
 
 if TYPE_CHECKING:
     from gpubp.bench.results import BenchResult
 
-FORMAT = "gpubp report"
-VERSION = 2
-MOST_BYTES = 2**25
-"""Bytes of a file of results; a full report writes about a million."""
+FORMAT = ResultFormat("gpubp report", 2)
 
 BROKEN = ("failed", "timeout", "crashed")
 """What became of parts that are to be run again, and that make a report fail."""
@@ -158,8 +156,7 @@ class Report:
         """Return all of it, as JSON can hold it."""
         return finite(
             {
-                "format": FORMAT,
-                "version": VERSION,
+                **FORMAT.header,
                 "made": self.made,
                 "command": self.command,
                 "verdict": self.verdict,
@@ -180,16 +177,7 @@ class Report:
         Raises:
             DataError: the file is something else, or damaged; says where.
         """
-        try:
-            text = files.read_bytes(path, MOST_BYTES).decode()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError:
-            raise DataError(f"{path} is no result of gpubp report: it is no text") from None
-        try:
-            return cls.from_json(text)
-        except DataError as error:
-            raise DataError(f"{path} {error}") from None
+        return FORMAT.read(path, cls.from_json)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -198,15 +186,7 @@ class Report:
         Raises:
             DataError: it is another text.
         """
-        try:
-            values = json.loads(text, parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"is no result of gpubp report: it is no JSON ({shown(error)})") from None
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise DataError(f'is no result of gpubp report: it does not say "format": "{FORMAT}"')
-        if values.get("version") != VERSION:
-            version = shown(values.get("version"))
-            raise DataError(f"is a result of another version of gpubp report: {version}, not {VERSION}")
+        values = FORMAT.values(text)
         try:
             return _report_of(values)
         except DataError as error:
@@ -218,10 +198,6 @@ DEVICE_NAMES = {"cpu": "the CPU", "gpu": "the GPU", "emulator": "the emulated de
 
 def _place(result: Mapping[str, Any]) -> str:
     return f"{result['backend']} on {DEVICE_NAMES[result['device']]}"
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
 
 
 def _report_of(values: dict[str, Any]) -> Report:

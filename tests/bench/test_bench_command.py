@@ -380,7 +380,7 @@ def test_only_a_regular_file_of_some_size_is_compared(bench, monkeypatch):
     for path in ("fifo.json", "/dev/zero"):
         assert "it is not a regular file" in bench("--compare", path, code=2).stderr
     assert "File name too long" in bench("--compare", "n" * 256, code=2).stderr
-    monkeypatch.setattr("gpubp.bench.results.MOST_BYTES", 100)
+    monkeypatch.setattr("gpubp.result_file.MOST_BYTES", 100)
     (bench.folder / "large.json").write_text(json.dumps(saved()))
     assert "larger than 100 bytes" in bench("--compare", "large.json", code=2).stderr
 

@@ -1,9 +1,8 @@
 """Damaged files of measurements: refused in one short line, or two runs that can be compared."""
 
 import io
-import json
 
-from damage import damaged_text, damaged_tree, fuzz
+from damage import damaged_json, damaged_text, fuzz
 
 from gpubp.bench import tables
 from gpubp.bench.results import BenchResult, Record
@@ -50,8 +49,7 @@ def test_damaged_text(tmp_path):
 
 def test_values_of_other_types(tmp_path):
     def attempt(rng):
-        text = json.dumps(damaged_tree(rng, json.loads(GOOD)), ensure_ascii=rng.random() < 0.5)
-        (tmp_path / "bench.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+        (tmp_path / "bench.json").write_bytes(damaged_json(rng, GOOD))
         use(BenchResult.read(tmp_path / "bench.json"))
 
     fuzz(attempt)

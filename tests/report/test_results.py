@@ -61,7 +61,7 @@ def test_a_number_that_is_not_finite_is_null(values):
     found = reports.report(check_cupy=reports.part(reports.check(failures=[("lost", math.inf)])))
     assert read(found.to_dict()).result("check-cupy")["failures"][0]["share"] is None
     text = json.dumps(values).replace('"seconds": 12.25', '"seconds": NaN', 1)
-    with pytest.raises(DataError, match="NaN is no number"):
+    with pytest.raises(DataError, match=r"parts\.info\.seconds was NaN; it must be a finite number"):
         Report.from_json(text)
 
 

@@ -192,6 +192,12 @@ def nested(depth: int) -> list:
     return found
 
 
+def damaged_json(rng: Random, good: str) -> bytes:
+    """Return this JSON with one of its tables, lists or values damaged."""
+    damaged = damaged_tree(rng, json.loads(good))
+    return json.dumps(damaged, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+
+
 def damaged_tree(rng: Random, tree: Any) -> Any:
     """Return JSON's tables, lists and values with one of them exchanged, left out, added or doubled; `tree` stays."""
     if isinstance(tree, dict) and tree and rng.random() < 0.9:
