@@ -246,6 +246,10 @@ def _share(name: str, value: Any) -> float | None:
 def _machine(name: str, value: Any) -> Mapping[str, Any]:
     machine = _table(name, value)
     _text("machine.processor", machine.get("processor", ""))
+    try:
+        json.dumps(machine, allow_nan=False)
+    except ValueError:
+        raise ValueError(f"{name} has a number that is not finite") from None
     return machine
 
 

@@ -333,6 +333,7 @@ def record(**changes):
         ({"threads": True}, "threads was True"),
         ({"threads": 10**30}, "threads was 10{30}"),
         ({"seconds": float("nan")}, "seconds was nan"),
+        ({"machine": {"processor": "one", "cores": float("inf")}}, "machine has a number that is not finite"),
         ({"busy": -1}, "busy was -1"),
         ({"limits": {"cpu": 3}}, "limits was 3"),
         ({"published": {"float3": {}}}, "it lacks 'flops_per_second'"),
