@@ -411,6 +411,13 @@ def check_host_callbacks():
     stream.launch_host_func(seen.append, "host")
     stream.add_callback(lambda *given: seen.append(given[1:]), "callback")
     assert seen == ["host", (0, "callback")], seen
+    plain, sys.excepthook = sys.excepthook, lambda *error: seen.append(error[0])
+    try:
+        stream.launch_host_func(lambda _: 1 // 0, None)  # shown, and no error of the stream
+    finally:
+        sys.excepthook = plain
+    assert seen[-1] is ZeroDivisionError, seen
+    stream.synchronize()
 
 
 def check_graphs():

@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("llvmlite", exc_type=ImportError)
 
-from gpubp.emulator.driver import cupy_runtime, cupy_thunks
-from gpubp.emulator.driver.cupy_thunks import INT, Served
+from gpubp.emulator.driver.cupy import runtime as cupy_runtime
+from gpubp.emulator.driver.cupy import thunks as cupy_thunks
+from gpubp.emulator.driver.cupy.runtime import serving
+from gpubp.emulator.driver.cupy.thunks import INT, Served
 from gpubp.emulator.errors import EmulatorError
 
 new_capsule = ctypes.pythonapi.PyCapsule_New
@@ -204,7 +206,7 @@ def test_a_function_that_is_not_known(tmp_path):
 def test_a_known_version_that_lacks_functions(tmp_path):
     with pytest.raises(EmulatorError, match=r"CuPy 14\.2\.9 has no function check_status"):
         cupy_runtime.install(runtime_module(tmp_path, "14.2.9"))
-    assert not cupy_runtime._cupy
+    assert not serving.CUPY
 
 
 def test_a_package_without_a_version(tmp_path):

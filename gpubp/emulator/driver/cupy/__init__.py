@@ -1,8 +1,8 @@
 """What the real CuPy needs to run on the virtual device; nothing is done before a program imports CuPy.
 
 CuPy's compiled kernels reach the device through its driver module, which calls our libcuda.so.1 as any program does.
-What else CuPy consists of is told the difference when it is imported: its runtime module (`cupy_runtime`), its memory
-pools (`cupy_memory`), and the libraries that bring machine code for a GPU (`cupy_libraries`).
+What else CuPy consists of is told the difference when it is imported: its runtime module (`runtime`), its memory
+pools (`memory`), and the libraries that bring machine code for a GPU (`libraries`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from gpubp.emulator.driver import cupy_libraries, images
-from gpubp.emulator.driver.cupy_libraries import NotServedError
+from gpubp.emulator.driver import images
+from gpubp.emulator.driver.cupy import libraries
+from gpubp.emulator.driver.cupy.libraries import NotServedError
 from gpubp.emulator.driver.imports import after_import
 from gpubp.emulator.errors import EmulatorError
 
@@ -35,7 +36,7 @@ def install() -> None:
     after_import("cupy.cuda.memory", _serve_memory)
     after_import("cupy.cuda.pinned_memory", _serve_pinned_memory)
     after_import("cupy.cuda.compiler", _serve_compiler)
-    cupy_libraries.install()
+    libraries.install()
 
 
 def _serve_compiler(module: Any) -> None:
@@ -68,18 +69,18 @@ def _serve_compiler(module: Any) -> None:
 
 
 def _serve_runtime(module: ModuleType) -> None:
-    from gpubp.emulator.driver import cupy_runtime
+    from gpubp.emulator.driver.cupy import runtime
 
-    cupy_runtime.install(module)
+    runtime.install(module)
 
 
 def _serve_memory(module: ModuleType) -> None:
-    from gpubp.emulator.driver import cupy_memory
+    from gpubp.emulator.driver.cupy import memory
 
-    cupy_memory.install(module)
+    memory.install(module)
 
 
 def _serve_pinned_memory(module: ModuleType) -> None:
-    from gpubp.emulator.driver import cupy_memory
+    from gpubp.emulator.driver.cupy import memory
 
-    cupy_memory.install_pinned(module)
+    memory.install_pinned(module)
