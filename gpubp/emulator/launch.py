@@ -318,6 +318,21 @@ def launch(
         check_launch(kernel, grid, block, params, shared_bytes, arch)
         if cooperative:
             check_resident(kernel, grid, block, shared_bytes, arch)
+        execute(kernel, grid, block, params, shared_bytes, arch, lanes, cooperative)
+
+
+def execute(
+    kernel: Kernel,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    params: Sequence[bytes],
+    shared_bytes: int,
+    arch: str,
+    lanes: int | None = None,
+    cooperative: bool = False,
+) -> None:
+    """Run a kernel to its end, as `launch` does, whose launch has been checked."""
+    with _DEVICE:
         kernel.decoded().uses.workspace.begin(cooperative)
         usual = 2 * LANES if kernel.decoded().has_few_registers else LANES
         try:

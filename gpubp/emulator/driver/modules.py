@@ -260,7 +260,7 @@ def run(
         if cooperative:
             _check_resident(found.kernel, grid, block, shared_bytes)
         work = functools.partial(
-            launch.launch, found.kernel, grid, block, params, shared_bytes, current_arch(), cooperative=cooperative
+            launch.execute, found.kernel, grid, block, params, shared_bytes, current_arch(), cooperative=cooperative
         )
         streams.submit(stream, work, found.kernel.name)
     except EmulatorError as error:

@@ -163,7 +163,7 @@ def _(context: int, version: Any) -> None:
 
 
 @export("cuCtxSynchronize", 2000)
-def _synchronize_all() -> None:
+def _() -> None:
     current()
     streams.check_not_capturing("the device is synchronized")
 
