@@ -5,6 +5,9 @@ VENV ?= .venv
 ARGS ?=
 # Test processes at once; auto is one a core.
 JOBS ?= auto
+# Python keeps what it has compiled of its modules, whatever the environment says (containers often say no): the tests
+# start hundreds of processes, and each would compile all of gpubp, and each test process all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 python := $(VENV)/bin/python
 typed := .cache/typed
@@ -20,7 +23,7 @@ virtual := $(VENV)/.installed-virtual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
+.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir peers first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -75,6 +78,13 @@ mlir:  ## run the kernels in Python with numba-cuda-mlir, NVIDIA's successor of 
 successor: $(test)
 	GPUBP_NUMBA=numba-cuda-mlir $(python) -m pytest tests/successor.py $(ARGS)
 
+# With PyTorch too if that environment has it: .cache/peers/bin/pip install torch.
+peers:  ## compare training with scikit-learn's, and with PyTorch's where that is installed
+	$(MAKE) compared VENV=.cache/peers extra=compared
+
+compared: $(test)
+	$(python) -m pytest tests/peers.py $(ARGS)
+
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
 	$(python) -m pytest tests/first_steps.py $(ARGS)
 
@@ -84,7 +94,7 @@ suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
 	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
 
 # Of the mutants a fixed sample, and of numba-cuda's own tests two of each module: all of them take an hour.
-exhaustive: long fuzz pythons oldest first-steps  ## run long, fuzz, pythons, oldest, first-steps, and samples of mutants and suites
+exhaustive: long fuzz pythons oldest peers first-steps  ## run long, fuzz, pythons, oldest, peers, first-steps, and samples of mutants and suites
 	$(MAKE) mutants ARGS="--sample 40"
 	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) --most 2
 
@@ -107,10 +117,12 @@ bench: $(bench)  ## run the benchmarks
 	$(python) -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
 
 profiles: $(test)  ## store the kernels' profiles anew, and say what changed
+	$(python) tests/profiler/compiled_plans.py
 	$(python) tests/profiler/stored_profiles.py
 
-pictures: $(core)  ## draw the README's picture of a training step anew
+pictures: $(test)  ## draw the README's pictures anew; those of pages need Chromium
 	$(python) .github/images/training_step.py
+	$(python) .github/images/explain_pages.py
 
 readme-tables: $(core)  ## write the README's figures of GPUs anew, from the results in .github/gpu
 	@$(python) .github/gpu/readme_tables.py $(ARGS)

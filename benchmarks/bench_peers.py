@@ -2,11 +2,11 @@
 as a CUDA graph.
 
     python benchmarks/bench_peers.py                         every network, everyone who is installed
-    python benchmarks/bench_peers.py --cases tiny,small --contenders numpy,torch --repeats 15
+    python benchmarks/bench_peers.py --cases tiny,small --contenders cpu,torch --repeats 15
     python -m pytest benchmarks/bench_peers.py -s            the same with the defaults
 
 The same measurement as `gpubp bench --step --full`, one network after the other, and a row for each contender: the
-median and the quartiles of a step, its time over that of the `numpy` backend, and the share of the BLAS's own rate
+median and the quartiles of a step, its time over that of the `cpu` backend, and the share of the BLAS's own rate
 (2048 × 2048, measured in the same turns) that the step's products reach. Plain SGD, ReLU; everyone starts from the same
 weights, sees the same batch, and must have the losses of the first steps. PyTorch comes with `pip install .[peers]`;
 JAX and scikit-learn are taken where they are installed.
@@ -36,11 +36,11 @@ def table_of(result: BenchResult) -> Table:
     """A row for each contender at the one work of the result, and one for each measured product."""
     records = [record for record in result.records if record.seconds]
     work = next(work for work in result.works if not isinstance(work, Limit))
-    ours = result.record(work, "numpy")
+    ours = result.record(work, "cpu")
     table = Table(title=f"{work.label}: {list(work.sizes)}, batch {work.rows}, {result.threads} threads")
     table.title_justify = "left"
     table.add_column("contender")
-    for heading in ("median", "quartiles", "time / numpy's", "GFLOP/s", "of the BLAS"):
+    for heading in ("median", "quartiles", "time / cpu's", "GFLOP/s", "of the BLAS"):
         table.add_column(heading, justify="right")
     for record in records:
         if isinstance(record.work, Limit) and record.work.name == "copy":
@@ -65,7 +65,7 @@ def _title(record: Record) -> str:
 
 def measure(cases: list[str], names: list[str], repeats: int, threads: int | None, console: Console) -> None:
     """Print a table for each case. Raises AssertionError where somebody's losses differ from the reference's."""
-    choice = Choice(contenders=tuple(dict.fromkeys(["numpy", *names])), repeats=repeats, threads=threads)
+    choice = Choice(contenders=tuple(dict.fromkeys(["cpu", *names])), repeats=repeats, threads=threads)
     for name in cases:
         result = command.run(replace(choice, steps=(name,)), command.FULL)
         console.print(table_of(result))

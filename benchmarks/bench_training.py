@@ -17,7 +17,7 @@ from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
 from gpubp.nn.trainer import Trainer
 
-PLACES = {"numpy": "cpu", "cupy": "gpu", "numba": "gpu"}
+PLACES = {"numpy": "cpu", "cpu": "cpu", "cupy": "gpu", "numba": "gpu"}
 
 
 @pytest.fixture(params=PLACES)

@@ -12,11 +12,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gpubp.dtypes import NAMES
+from gpubp.dtypes import ARITHMETIC, MIXED, NAMES
 from gpubp.errors import ArgumentError, nearest, shown, unknown_name
 from gpubp.files import read_toml
 
 TABLE = Path(__file__).with_name("chips.toml")
+
+FLOAT64_TENSOR = "float64_tensor"
+"""The rate of float64 on tensor cores, beside those of the kinds of arithmetic."""
 
 # The same on every chip (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 WARP = 32
@@ -111,12 +114,28 @@ class Architecture:
         example: name of that chip.
         multiprocessors: number of that chip's multiprocessors.
         multiprocessor: limits of each.
+        float32, float64, tensor, wgmma: multiply-adds that each makes a clock; tensor: of 16-bit operands, by mma.sync;
+            wgmma: by that, 0 without it.
+        float64_tensor: of float64 by mma.sync; 0 where that is no faster.
     """
 
     name: str
     example: str
     multiprocessors: int
     multiprocessor: Multiprocessor
+    float32: int
+    float64: int
+    tensor: int
+    wgmma: int = 0
+    float64_tensor: int = 0
+
+    def multiply_adds(self, kind: str, on_tensor_cores: bool) -> float:
+        """Return the multiply-adds of a kind of `gpubp.dtypes` that a multiprocessor makes a clock."""
+        if kind == "float64":
+            return self.float64_tensor if on_tensor_cores else self.float64
+        if not on_tensor_cores:
+            return self.float32
+        return self.tensor * 2 / ARITHMETIC[kind].item_bytes
 
     def resident_blocks(self, threads: int, shared_bytes: int) -> int:
         """Return how many blocks the chip holds at once, by their threads and shared memory (not by registers)."""
@@ -151,6 +170,16 @@ class Chip:
         """True if mma.sync takes TF32 and BF16: from sm_80 on."""
         return number_of(self.arch) >= 80
 
+    @property
+    def has_float64_tensor_cores(self) -> bool:
+        """True if tensor cores multiply float64 faster than threads do: on sm_80 and sm_90."""
+        return architecture(self.arch).float64_tensor > 0
+
+    @property
+    def has_wgmma(self) -> bool:
+        """True if warpgroups multiply: on sm_90 alone."""
+        return number_of(self.arch) == 90
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -163,10 +192,13 @@ class Gpu:
         arch: real architecture, such as "sm_90".
         multiprocessors: their number.
         boost_hz: boost clock.
-        rates: dense peak flop/s by kind of arithmetic of `gpubp.dtypes`; without the kinds that the GPU lacks.
+        rates: dense peak flop/s by kind of arithmetic of `gpubp.dtypes`, without the kinds that the GPU lacks; and
+            `FLOAT64_TENSOR` where that is above float64's.
         bandwidth: of device memory, in bytes a second.
         multiprocessor: limits of one multiprocessor.
         source: of the figures.
+        mma_sync: the share of the tensor cores' rates that mma.sync reaches; None if no measurement is known.
+        mma_source: of that share; "" if it is not known.
     """
 
     key: str
@@ -179,6 +211,8 @@ class Gpu:
     bandwidth: float
     multiprocessor: Multiprocessor
     source: str
+    mma_sync: float | None = None
+    mma_source: str = ""
 
     def roofline(self, rate: str) -> Roofline:
         """Return the limits for one kind of arithmetic.
@@ -189,6 +223,21 @@ class Gpu:
         if rate not in self.rates:
             raise ArgumentError("chip", self.key, f"a chip with {rate} units; it has {', '.join(self.rates)}")
         return Roofline(self.rates[rate], self.bandwidth)
+
+    def ceiling(self, rate: str) -> Roofline:
+        """Return the limits for one kind of arithmetic with the instructions that the kernels have: tensor cores
+        through mma.sync. Where its share is not known, they are those of the dense rate.
+
+        Raises:
+            ArgumentError: the GPU has no units for it.
+        """
+        dense = self.roofline(rate)
+        share = self.mma_sync if rate in MIXED and self.mma_sync is not None else 1.0
+        return Roofline(share * dense.peak, dense.bandwidth)
+
+    def product_rate(self, kind: str) -> str:
+        """Return the name of the highest rate at which products of this kind of `gpubp.dtypes` may run."""
+        return FLOAT64_TENSOR if kind == "float64" and FLOAT64_TENSOR in self.rates else kind
 
     def for_plans(self) -> Chip:
         """Return what the choice of kernels must know of the GPU."""
@@ -214,8 +263,20 @@ def architectures() -> dict[str, Architecture]:
     for name, figures in _tables(TABLE)["architectures"].items():
         example = figures["example"]
         count = figures["multiprocessors"] if "multiprocessors" in figures else get(example).multiprocessors
-        found[name] = Architecture(name, example, count, _multiprocessors()[name])
+        float32, float64, tensor = (figures[kind] for kind in ("float32", "float64", "tensor"))
+        wgmma, float64_tensor = figures.get("wgmma", 0), figures.get(FLOAT64_TENSOR, 0)
+        found[name] = Architecture(
+            name, example, count, _multiprocessors()[name], float32, float64, tensor, wgmma, float64_tensor
+        )
     return found
+
+
+@functools.cache
+def architecture(arch: str) -> Architecture:
+    """Return the architecture of this name; where it is not in the table, the next older one that is, or the oldest."""
+    known = architectures()
+    older = [name for name in known if number_of(name) <= number_of(arch)]
+    return known[max(older, key=number_of) if older else min(known, key=number_of)]
 
 
 @functools.cache
@@ -268,7 +329,7 @@ _FIELDS = {
     "source": str,
     "tflops": dict,
 }
-_OPTIONAL: dict[str, type] = {"devices": list, "multiprocessor": dict}
+_OPTIONAL: dict[str, type] = {"devices": list, "multiprocessor": dict, "mma_sync": dict}
 _ZERO_ALLOWED = ("shared_reserve",)
 _LONGEST_TEXT = 200
 """Characters."""
@@ -307,7 +368,16 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         number_of(arch)
     except ValueError:
         raise ArgumentError(f"{where}.arch", arch, 'a real architecture, such as "sm_90"') from None
-    tflops = _checked(f"{where}.tflops", checked["tflops"], {"float32": float}, dict.fromkeys(NAMES, float))
+    known = dict.fromkeys((*NAMES, FLOAT64_TENSOR), float)
+    tflops = _checked(f"{where}.tflops", checked["tflops"], {"float32": float}, known)
+    units = _tables(TABLE)["architectures"].get(arch.rstrip("af"), {})
+    if "float64" in tflops and FLOAT64_TENSOR in units:
+        tflops.setdefault(FLOAT64_TENSOR, tflops["float64"] * units[FLOAT64_TENSOR] / units["float64"])
+    mma_sync: dict[str, Any] = {}
+    if "mma_sync" in checked:
+        mma_sync = _checked(f"{where}.mma_sync", checked["mma_sync"], {"share": float, "source": str})
+        if mma_sync["share"] > 1:
+            raise ArgumentError(f"{where}.mma_sync.share", mma_sync["share"], "≤ 1, the dense rate")
     if "multiprocessor" in checked:
         limits = {field.name: int for field in fields(Multiprocessor)}
         own = Multiprocessor(**_checked(f"{where}.multiprocessor", checked["multiprocessor"], limits))
@@ -326,10 +396,12 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         arch=arch,
         multiprocessors=checked["multiprocessors"],
         boost_hz=checked["boost_mhz"] * 1e6,
-        rates={rate: tflops[rate] * 1e12 for rate in NAMES if rate in tflops},
+        rates={rate: tflops[rate] * 1e12 for rate in known if rate in tflops},
         bandwidth=checked["bandwidth"] * 1e9,
         multiprocessor=own,
         source=checked["source"],
+        mma_sync=mma_sync.get("share"),
+        mma_source=mma_sync.get("source", ""),
     )
 
 

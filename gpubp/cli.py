@@ -22,9 +22,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from gpubp.errors import LONGEST_LINE, ArgumentError, CacheWarning, ConflictError, GpubpError, StateError, shown
+from gpubp.errors import (
+    LONGEST_LINE,
+    ArgumentError,
+    CacheWarning,
+    ConflictError,
+    GpubpError,
+    OtherRankFailed,
+    StateError,
+    TunedPlansWarning,
+    shown,
+)
 from gpubp.interrupts import end_on_interrupt
-from gpubp.training.settings import TABLE, Settings
+from gpubp.training.settings import RULES, TABLE, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +65,8 @@ class Verbs(TyperGroup):
             try:
                 with _printable_usage():
                     return super().invoke(ctx)
+            except OtherRankFailed:
+                raise typer.Exit(USAGE_ERROR) from None
             except GpubpError as error:
                 if os.environ.get("GPUBP_DEBUG"):
                     raise
@@ -178,7 +190,7 @@ def _open_streams() -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
     """Show what a user can mend as a line of its own, and any other warning as Python does."""
-    if issubclass(category, CacheWarning):
+    if issubclass(category, CacheWarning | TunedPlansWarning):
         typer.echo(f"warning: {message}", err=True)
     else:
         _python_shows(message, category, *where, **options)
@@ -201,13 +213,26 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+SHARED = ("train", "info")
+"""The verbs that several processes can run together."""
+
+
 @app.callback()
 def _gpubp(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    tuned: Annotated[
+        bool, typer.Option("--tuned/--no-tuned", help="Take the plans that gpubp tune measured on this GPU.")
+    ] = True,
 ) -> None:
-    pass
+    if ctx.invoked_subcommand not in SHARED:
+        from gpubp.distributed.ranks import require_one_process
+
+        require_one_process(f"gpubp {ctx.invoked_subcommand}")
+    if not tuned:
+        os.environ["GPUBP_TUNED"] = "no"  # for the processes that a verb starts too
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -273,9 +298,27 @@ def train(
         bool,
         _output("With --resume and --epochs: a new schedule for the new total. Default: it ends where it was to end."),
     ] = False,
+    find_lr: Annotated[
+        bool,
+        _output("Train for a moment with a growing learning rate, show the losses, suggest a rate; keep nothing."),
+    ] = False,
+    cv: Annotated[
+        int | None,
+        _output("Cross-validate: train as many times, each time test on another such part; keep nothing."),
+    ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_JOBS,
+            help="Train in as many processes on this machine, each on its share of every batch: short for mpirun -n.",
+            rich_help_panel="Where it runs",
+        ),
+    ] = None,
     **settings: Any,
 ) -> None:
-    """Train a network; the run's folder gets the model, its history, curves, configuration and checkpoint."""
+    """Train a network; the run's folder gets the model, its history, pictures, configuration and checkpoint."""
+    from gpubp.distributed.ranks import is_launched, joined, require_one_process
     from gpubp.training import folder as runs
     from gpubp.training.display import display_for
     from gpubp.training.loop import Aborted, Interrupted
@@ -283,25 +326,133 @@ def train(
     given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
     if resume is not None and (out is not None or config is not None):
         raise ConflictError("--out" if out is not None else "--config", "--resume", "the run has its own")
+    if find_lr and (resume is not None or out is not None):
+        hint = "it begins with fresh weights" if resume is not None else "it writes nothing"
+        raise ConflictError("--find-lr", "--resume" if resume is not None else "--out", hint)
+    if cv is not None:
+        for other, is_given in (("--resume", resume), ("--out", out), ("--find-lr", find_lr)):
+            if is_given:
+                raise ConflictError("--cv", other, "it keeps nothing")
+        if "test_fraction" in given:
+            raise ConflictError("--cv", "--test-fraction", _NO_TEST_PART)
     if reschedule and resume is None:
         raise StateError("--reschedule", "was given", "be left out without --resume")
-    with display_for(_console()) as display:
-        try:
-            if resume is not None:
-                result, folder = runs.resume(resume, given, display, reschedule=reschedule)
-            else:
-                chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
-                result, folder = runs.start(chosen, out, display)
-        except Interrupted as stop:
-            with suppress(OSError):  # where the terminal was closed, nobody reads it
-                display.interrupted(stop)
-            raise typer.Exit(128 + stop.number) from None
-        except Aborted as stop:
-            display.aborted(stop)
-            raise typer.Exit(128 + signal.SIGINT) from None
-    display.finished(result, folder)
-    if result.diverged:
+    if find_lr or cv is not None:
+        verb = "--find-lr" if find_lr else "--cv"
+        if ranks is not None:
+            raise ConflictError("--ranks", verb, "it runs in one process")
+        require_one_process(verb)
+    if ranks is not None and not is_launched():
+        from gpubp.distributed.launcher import launch
+
+        raise typer.Exit(launch(ranks, sys.argv[1:]))
+    if find_lr:
+        _find_lr(given, config)
+        return
+    if cv is not None:
+        chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
+        # the config.toml of a run has every setting, the default share too, which nobody asked for
+        if chosen.test_fraction != Settings.test_fraction:
+            raise ConflictError("--cv", f"test_fraction in {config}", _NO_TEST_PART)
+        _cross_validate(chosen, cv)
+        return
+    code = 0
+    with joined() as joint:
+        # Open MPI gives each rank a terminal, wherever its own output goes
+        console = _console() if joint.alone else _console(quiet=not joint.first, force_terminal=False)
+        with joint.agreed():
+            if ranks not in (None, joint.count):
+                raise ArgumentError("--ranks", ranks, f"left out, or {joint.count}, as the launcher was told")
+            chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
+        with display_for(console) as display:
+            try:
+                if resume is not None:
+                    result, folder = runs.resume(resume, given, display, reschedule=reschedule, ranks=joint)
+                else:
+                    result, folder = runs.start(chosen, out, display, joint)
+                code = 1 if result.diverged else 0
+            except Interrupted as stop:
+                with suppress(OSError):  # where the terminal was closed, nobody reads it
+                    display.interrupted(stop)
+                code = 128 + stop.number
+            except Aborted as stop:
+                display.aborted(stop)
+                if not joint.alone:
+                    raise
+                code = 128 + signal.SIGINT
+        if code < 128:
+            display.finished(result, folder)
+    # outside of `joined`, in which leaving would end the other ranks
+    if code:
+        raise typer.Exit(code)
+
+
+def _find_lr(given: dict[str, Any], config: Path | None) -> None:
+    """Sweep over learning rates, with the settings of a run to come."""
+    from gpubp.terminal import progress
+    from gpubp.training import rate_display
+    from gpubp.training.from_settings import load_data, make_network, training_config
+    from gpubp.training.lr_finder import find_learning_rate
+
+    chosen = Settings(**{**(Settings.read(config) if config else {}), **given})
+    training = training_config(chosen)
+    dataset = load_data(chosen)
+    network = make_network(chosen, dataset)
+    _tell(dataset.notes)
+    console = _console()
+    rate_display.began(console, network, dataset, training)
+    with progress(console, "the rate grows") as tell:
+        found = find_learning_rate(network, dataset, training, tell=tell)
+    rate_display.show(console, found, _training_command(given, config))
+
+
+_NO_TEST_PART = "each part is the test part once"
+
+
+def _cross_validate(chosen: Settings, count: int) -> None:
+    """Train once for each fold of the data and show how good the models are on them."""
+    from gpubp.registry import require_count
+    from gpubp.terminal import progress
+    from gpubp.training import cross_validation as cross
+    from gpubp.training.display import columns_table, folds_table
+    from gpubp.training.from_settings import load_whole, training_config
+
+    require_count("cv", count, 2)
+    training_config(chosen)
+    whole = load_whole(chosen)
+    console = _console()
+    cross.check_folds(whole, count, chosen)
+    found = []
+    with progress(console, "fold 1") as tell:
+        for number, dataset in enumerate(cross.parts_of(whole, count, chosen.seed), start=1):
+            tell(f"fold {number} of {count}")
+            if number == 1:
+                console.print(dataset.describe(), soft_wrap=True)
+                apart = (
+                    [] if whole.y_test is None else [f"the test part of {len(whole.y_test):,} examples takes no part"]
+                )
+                _tell([*dataset.notes, *apart])
+                if dataset.columns:
+                    console.print(columns_table(dataset.columns))
+            found.append(cross.train_fold(dataset, chosen))
+    console.print(folds_table(found))
+    if any(fold.diverged for fold in found):
+        console.print("training diverged")
         raise typer.Exit(1)
+
+
+def _training_command(given: dict[str, Any], config: Path | None) -> str:
+    """Return the command that trains with these settings, but for the learning rate."""
+    from shlex import join
+
+    words = ["gpubp", "train", *(["--config", str(config)] if config else [])]
+    for name, value in given.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif name != "lr":
+            words += [f"--{option}", str(value)]
+    return join(words)
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
@@ -331,7 +482,13 @@ def evaluate(
         str | None,
         typer.Option(help="As for train. Default: the test part of what the model was trained on."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The label column of a table. Default: that of training.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The label column of a table, or several as a,b,c. Default: that of training.")
+    ] = None,
+    weight_column: Annotated[
+        str | None,
+        typer.Option(help="The column or array with the examples' weights. Default: that of training, if it is there."),
+    ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Judge all rows, those that the model was trained on among them.")
     ] = False,
@@ -344,8 +501,8 @@ def evaluate(
 
     written = {name: options.pop(name) for name in TABLE}
     loaded = Model.load(model, **options)
-    found = predictions.load_for(loaded, data, label, whole=whole, written=written)
-    table = evaluation_table(loaded, found.name, found.x, found.y)
+    found = predictions.load_for(loaded, data, label, weight_column=weight_column, whole=whole, written=written)
+    table = evaluation_table(loaded, found.name, found.x, found.y, found.weight)
     _tell(found.notes, [*filter(None, [found.warning]), *loaded.warnings(found.x)])
     _console().print(table)
 
@@ -356,7 +513,10 @@ def predict(
     model: ModelFile,
     data: Annotated[str, typer.Option(help="As for train; labels may be missing.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .csv or .npz file for the predictions.", show_default=False)],
-    label: Annotated[str | None, typer.Option(help="A column of a table to leave out.")] = None,
+    label: Annotated[str | None, typer.Option(help="A column of a table to leave out, or several as a,b,c.")] = None,
+    weight_column: Annotated[
+        str | None, typer.Option(help="A column of a table with weights, which is left out too.")
+    ] = None,
     raw: Annotated[
         bool,
         typer.Option("--raw", help="Class names as they are, also those that a spreadsheet takes for a formula."),
@@ -364,24 +524,44 @@ def predict(
     force: Force = False,
     **options: Any,
 ) -> None:
-    """Write a model's predictions: classes and probabilities, or values."""
+    """Write a model's predictions: classes or labels and probabilities, or values."""
     from gpubp.training import predictions
     from gpubp.training.model import Model
 
     predictions.check_out(out, data, force)
     written = {name: options.pop(name) for name in TABLE}
     loaded = Model.load(model, **options)
-    x, notes = predictions.load_inputs_for(loaded, data, label, written)
+    x, notes = predictions.load_inputs_for(loaded, data, label, written, weight_column=weight_column)
     predictions.write_predictions(loaded, x, out, raw=raw)
     _tell(notes, loaded.warnings(x))
     typer.echo(f"{len(x):,} predictions in {out}")
 
 
+# --- export -----------------------------------------------------------------------------------------------------------
+@app.command()
+def export(
+    model: ModelFile,
+    to: Annotated[str, typer.Option(help="torch, onnx or sklearn.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .safetensors, .onnx or .pkl file, as the library has it. Default: model-LIBRARY."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a model for PyTorch, ONNX or scikit-learn, with its scaling, and print the program that loads it."""
+    from gpubp.export import export_command
+
+    path, exported = export_command.run(model, to, out, force)
+    _tell((*exported.notes, f"{path} is written; this loads it:"))
+    typer.echo(exported.program)
+
+
 # --- gradcheck --------------------------------------------------------------------------------------------------------
 @app.command()
 @_with_settings(
-    *("data", "task", "label", *TABLE),
-    *("layers", "activation", "output_activation", "loss", "reduction", "initializer", "bias"),
+    *("data", "task", "label", "weight_column", *TABLE, *RULES),
+    *("layers", "activation", "output_activation", "loss", "label_smoothing", "gamma", "quantile", "reduction"),
+    *("initializer", "bias", "dropout", "class_weight"),
     layers="16,8",
     activation="tanh",
 )
@@ -391,7 +571,10 @@ def gradcheck(
     seed: Annotated[int, typer.Option(help="Of the weights and of the directions.")] = 0,
     **settings: Any,
 ) -> None:
-    """Check backpropagation against central differences in float64; exit code 1 where they differ."""
+    """Check backpropagation against central differences in float64; exit code 1 where they differ.
+
+    With dropout, of the units that the first training step keeps.
+    """
     from gpubp.registry import require_count
     from gpubp.training.diagnostics import gradient_check
     from gpubp.training.display import gradient_check_table
@@ -400,8 +583,8 @@ def gradcheck(
     require_count("batch_size", batch_size)
     chosen = Settings(**settings, dtype="float64", backend="numpy", seed=seed)
     dataset = load_data(chosen)
-    network, x, y = first_batch(chosen, dataset, batch_size)
-    found = gradient_check(network, x, y, seed=seed, tolerance=tolerance)
+    network, x, y, weights = first_batch(chosen, dataset, batch_size)
+    found = gradient_check(network, x, y, seed=seed, tolerance=tolerance, sample_weight=weights)
     _tell(dataset.notes)
     console = _console()
     console.print(gradient_check_table(network, found, len(x)))
@@ -418,6 +601,10 @@ def check(
     variant: Annotated[list[str] | None, typer.Option(help="Only this rung of the ladder; may be given again.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="Only float32, float64, tf32, bfloat16 or float16.")] = None,
     shape: Annotated[str | None, typer.Option(help="MxNxK for products, else rows x columns, or a length.")] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this, such as dropout, accumulate, weighted or penalties; may be given again."),
+    ] = None,
     case: Annotated[str | None, typer.Option(help="Only the case of this name, as a failure prints it.")] = None,
     arch: Annotated[
         list[str] | None, typer.Option(help="The chip to emulate, such as sm_75; may be given again.")
@@ -436,6 +623,9 @@ def check(
     ] = False,
     jobs: Annotated[int | None, typer.Option(help="Worker processes. Default: one on a GPU, else one a core.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the results to a .md or .json file.")] = None,
+    explain: Annotated[
+        Path | None, typer.Option(help="Show the first failing case at work, on the emulated device, in an .html file.")
+    ] = None,
     force: Force = False,
     **where: Any,
 ) -> None:
@@ -446,11 +636,21 @@ def check(
 
     if jobs is not None:
         require_count("jobs", jobs, most=MOST_JOBS)
+    console = _console()
+    if explain is not None:
+        from gpubp.explain import kernel_command
+
+        kernel_command.check_explained(explain, where["backend"], where["device"], force)
     found = check_command.check(
-        _console(),
+        console,
         **where,
         selection=Selection(
-            tuple(primitive or ()), tuple(variant or ()), tuple(dtype or ()), check_command.shape_of(shape), full
+            tuple(primitive or ()),
+            tuple(variant or ()),
+            tuple(dtype or ()),
+            check_command.shape_of(shape),
+            full,
+            tuple(mode or ()),
         ),
         case=case,
         archs=tuple(dict.fromkeys(arch or ())),
@@ -459,6 +659,8 @@ def check(
         report=report,
         force=force,
     )
+    if explain is not None:
+        kernel_command.explain_failure(console, found, explain, _command_line())
     if not found.passed:
         raise typer.Exit(1)
 
@@ -485,8 +687,8 @@ def bench(
     contender: Annotated[
         list[str] | None,
         _who(
-            "Only this one; may be given again: numpy, cupy, cupy-graph, numba, torch, torch-compiled, jax, sklearn, "
-            "cublas, cublaslt, torch-graph."
+            "Only this one; may be given again: numpy, cpu, cupy, cupy-graph, numba, torch, torch-compiled, jax, "
+            "sklearn, cublas, cublaslt, torch-graph."
         ),
     ] = None,
     variant: Annotated[
@@ -534,6 +736,47 @@ def bench(
         raise typer.Exit(1)
 
 
+# --- tune -------------------------------------------------------------------------------------------------------------
+@app.command()
+@_with_settings("device")
+def tune(
+    model: Annotated[
+        Path | None, typer.Option(help="The products of this run's network: a folder of a run.", show_default=False)
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Products of these sides, MxNxK, in all three forms; may be given again.")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="float32, float64, tf32, bfloat16 or float16; may be given again. Default: the run's, or float32."
+        ),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(help="Plans that are measured of each product: those that the model takes for the best.")
+    ] = 8,
+    seconds: Annotated[float, typer.Option(help="Time to measure each plan for.")] = 0.05,
+    **where: Any,
+) -> None:
+    """Measure on a GPU which plans of products are best, and keep them: later runs take them unless --no-tuned."""
+    from gpubp import terminal
+    from gpubp.bench import tune_command
+    from gpubp.crosscheck.check_command import shape_of
+
+    console = _console()
+    with terminal.progress(console, "starting the GPU") as tell:
+        tune_command.run(
+            console,
+            device=where["device"],
+            model=model,
+            shapes=[sides for text in shape or () if (sides := shape_of(text)) is not None],
+            dtypes=tuple(dtype or ()),
+            candidates=candidates,
+            seconds=seconds,
+            tell=tell,
+        )
+
+
 # --- profile ----------------------------------------------------------------------------------------------------------
 _kernel = _options("A kernel of your own")
 
@@ -562,6 +805,9 @@ def profile(
     ] = None,
     activation: Annotated[str | None, typer.Option(help="σ of the primitives that have one. Default: relu.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Of update. Default: sgd.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="What else it is asked, such as dropout, accumulate, weighted or penalties.")
+    ] = None,
     kernel: Annotated[
         str | None,
         _kernel("A kernel of your own: FILE.cu:NAME, FILE.ptx:NAME, or FILE.py:NAME, a Numba kernel."),
@@ -603,7 +849,7 @@ def profile(
 
     of_primitives: dict[str, Any] = {
         "primitive": primitive, "shape": shape, "backend": backend, "variant": variant, "activation": activation,
-        "optimizer": optimizer, "compare": compare or None,
+        "optimizer": optimizer, "mode": mode, "compare": compare or None,
     }  # fmt: skip
     of_kernels: dict[str, Any] = {
         "grid": grid, "block": block, "arg": arg or None, "shared": shared, "observe": observe or None,
@@ -657,6 +903,7 @@ def profile(
         dtype=dtype or "float32",
         activation=activation or "relu",
         optimizer=optimizer or "sgd",
+        mode=mode,
         arch=arch,
         chip=chip,
         compare=compare,
@@ -668,19 +915,165 @@ def profile(
     )
 
 
+# --- explain ----------------------------------------------------------------------------------------------------------
+explainers = typer.Typer(
+    cls=Verbs, no_args_is_help=True, help="Show the algorithm, or a kernel at work, with its own numbers."
+)
+app.add_typer(explainers, name="explain")
+Language = Annotated[str, typer.Option(help="en or es.")]
+_network, _page = map(_options, ("The network", "Result"))
+
+
+@explainers.command("network")
+def explain_network(
+    sizes: Annotated[str | None, _network("Widths of all layers, from the input on. Default: 2,3,1.")] = None,
+    activation: Annotated[str | None, _network("Of all layers. Default: sigmoid.")] = None,
+    output_activation: Annotated[str | None, _network("Of the output. Default: as the others, or the loss's.")] = None,
+    loss: Annotated[str | None, _network("Such as squared_error. Default: half_squared_error.")] = None,
+    bias: Annotated[bool | None, _network("Layers with a bias. Default: --bias.", "--bias/--no-bias")] = None,
+    x: Annotated[str | None, _network("The example's inputs. Default: 1,0.5 and so on.")] = None,
+    y: Annotated[str | None, _network("Its targets. Default: 1,0 and so on.")] = None,
+    lr: Annotated[float, _network("Learning rate of the step.")] = 0.5,
+    seed: Annotated[int | None, _network("Of the weights. Default: 0.")] = None,
+    model: Annotated[Path | None, _network("A trained model, or the folder of a run, instead.")] = None,
+    example: Annotated[int | None, _network("With --model: the row of its data. Default: 0.")] = None,
+    data: Annotated[str | None, _network("With --model: other data, or where its own is now.")] = None,
+    notation: Annotated[str, _page("w, or theta for books that write θ, u and o.")] = "w",
+    language: Language = "en",
+    out: Annotated[Path | None, _page("Write the page to an .html file.")] = None,
+    force: Force = False,
+) -> None:
+    """Show one step of backpropagation on one example, number by number."""
+    from gpubp.explain import network_command
+
+    network_command.run(
+        _console(),
+        sizes=sizes,
+        activation=activation,
+        output_activation=output_activation,
+        loss=loss,
+        bias=bias,
+        x=x,
+        y=y,
+        learning_rate=lr,
+        seed=seed,
+        model=model,
+        example=example,
+        data=data,
+        letters=notation,
+        language=language,
+        out=out,
+        force=force,
+        command=_command_line(),
+    )
+
+
+@explainers.command("kernel")
+def explain_kernel(
+    primitive: Annotated[
+        str,
+        typer.Argument(
+            help="dense_forward, hidden_delta, weight_gradient, bias_gradient, softmax, update and so on.",
+            show_default=False,
+        ),
+    ],
+    variant: Annotated[str | None, typer.Option(help="The rung of a product. Default: what the backend takes.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="MxNxK for products, else BxN, or a length. Default: 8x6x10, 8x6 or 48.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="cupy or numba: whose kernel.")] = "cupy",
+    dtype: Annotated[str, typer.Option(help="float32, float64, tf32, bfloat16 or float16.")] = "float32",
+    activation: Annotated[str, typer.Option(help="σ of the primitives that have one.")] = "relu",
+    mode: Annotated[str | None, typer.Option(help="What else it is asked, such as dropout or accumulate.")] = None,
+    arch: Annotated[str | None, typer.Option(help="The chip to emulate, such as sm_80.")] = None,
+    block: Annotated[
+        str | None, typer.Option(help="Index of the block to follow, such as 1,0. Default: 0,0,0.")
+    ] = None,
+    warp: Annotated[int | None, typer.Option(help="Follow this warp of it alone.")] = None,
+    language: Language = "en",
+    out: Annotated[Path | None, typer.Option(help="Write the page to an .html file; print no steps.")] = None,
+    force: Force = False,
+) -> None:
+    """Show a kernel at work on the emulated device, line by line; exit code 1 where it does something wrong."""
+    from gpubp.explain import kernel_command
+
+    if not kernel_command.run(
+        _console(),
+        primitive=primitive,
+        variant=variant,
+        shape=shape,
+        backend=backend,
+        dtype=dtype,
+        activation=activation,
+        mode=mode,
+        arch=arch,
+        block=block,
+        warp=warp,
+        language=language,
+        out=out,
+        force=force,
+        command=_command_line(),
+    ):
+        raise typer.Exit(1)
+
+
 # --- info -------------------------------------------------------------------------------------------------------------
 @app.command()
-def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
-    """Show what this machine has, and what each backend would use or lacks."""
-    from gpubp import machine
+@_with_settings("task", "label", "weight_column", *TABLE, *RULES)
+def info(
+    ctx: typer.Context,
+    data: Annotated[str | None, typer.Option(help="Show this data set instead, as train would take it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    **options: Any,
+) -> None:
+    """Show what this machine has, and what each backend would use or lacks; or what a data set holds.
 
-    found = machine.look()
+    Of a table: what each column is taken for. Under mpirun: the machine and the GPU of each rank too.
+    """
+    if data is not None:
+        _show_data(data, options, as_json)
+        return
+    for name in options:
+        if _is_given(ctx, name):
+            raise StateError(name, "was given", "be left out without --data")
+
+    from gpubp import machine
+    from gpubp.distributed.ranks import joined
+
+    with joined() as ranks:
+        found = machine.look(ranks)
+    if not ranks.first:
+        return
     if as_json:
         import json
 
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
         _console().print(found.table())
+
+
+def _show_data(data: str, options: dict[str, Any], as_json: bool) -> None:
+    """Show what a data set holds, as a training with these settings would take it."""
+    from dataclasses import asdict
+
+    from gpubp.training.display import columns_table
+    from gpubp.training.from_settings import look
+
+    found = look(Settings(data=data, **options))
+    if as_json:
+        import json
+
+        columns = [asdict(column) for column in found.columns]
+        typer.echo(json.dumps({"data": found.describe(), "notes": found.notes, "columns": columns}, indent=2))
+        return
+    console = _console()
+    console.print(found.describe(), soft_wrap=True)
+    _tell(found.notes)
+    if found.columns:
+        console.print(columns_table(found.columns))
+    gaps = sum(column.missing > 0 for column in found.columns)
+    if gaps and options["missing"] == "error":
+        _tell([f"columns with missing values: {gaps}; to train on them, say by --missing what stands for a value"])
 
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -740,10 +1133,10 @@ def _command_line() -> str:
     return join(["gpubp", *sys.argv[1:]])
 
 
-def _console() -> Console:
+def _console(**options: Any) -> Console:
     from gpubp.terminal import PlainConsole
 
-    return PlainConsole()
+    return PlainConsole(**options)
 
 
 def _in_options(error: GpubpError, options: Collection[str | None]) -> str:

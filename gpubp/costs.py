@@ -28,6 +28,9 @@ MATRICES = ("output_delta", "hadamard_derivative", "softmax", "bias_gradient")
 PRIMITIVES = (*PRODUCTS, *MATRICES, "update")
 """All primitives that `cost` knows."""
 
+PENALTY_FLOPS = 5
+"""Operations a parameter of both penalties, in the gradient or apart from it: a sign, two products and two sums."""
+
 DOUBLE = 8
 LABEL = 8
 """Bytes of an int64 label."""
@@ -75,6 +78,9 @@ def cost(
     bias: bool = True,
     labels: bool = True,
     optimizer: str = "sgd",
+    weighted: bool = False,
+    accumulate: bool = False,
+    penalties: bool = False,
 ) -> Cost:
     """Return the least work of a primitive.
 
@@ -89,6 +95,9 @@ def cost(
         labels: True: output_delta is of softmax and cross-entropy, with int64 labels. False: of (B, n) targets, with a
             separate loss and activation.
         optimizer: of update.
+        weighted: True if output_delta reads a weight for each row.
+        accumulate: True if weight_gradient and bias_gradient add to what they read.
+        penalties: True if update has ℓ₁ and ℓ₂ penalties.
 
     Raises:
         ArgumentError: a name or the shape is wrong.
@@ -100,11 +109,17 @@ def cost(
     stored, master = kind.item_bytes, kind.accumulator.itemsize
     if primitive in PRODUCTS:
         flops, read, written = _product(primitive, sides, stored, master, activations.get(activation).reads, bias)
+        read += written if accumulate and primitive == "weight_gradient" else 0
         return Cost(flops, read, written, kind.name)
     rate = str(kind.accumulator)  # only products run on tensor cores
     if primitive == "update":
-        return _update(sides[0], stored, master, optimizer, rate)
+        return _update(sides[0], stored, master, optimizer, rate, penalties)
     flops, read, written = _elementwise(primitive, sides, stored, master, labels)
+    rows, width = sides
+    if weighted and primitive == "output_delta":
+        flops, read = flops + rows * width, read + rows * master
+    if accumulate and primitive == "bias_gradient":
+        flops, read = flops + width, read + written
     return Cost(flops, read, written, rate)
 
 
@@ -161,8 +176,9 @@ def _elementwise(
     return 6 * size, size * (stored + master), size * stored + 2 * DOUBLE
 
 
-def _update(size: int, stored: int, master: int, optimizer: str, rate: str) -> Cost:
+def _update(size: int, stored: int, master: int, optimizer: str, rate: str, penalties: bool) -> Cost:
     rule = optimizers.get(optimizer)
     copy = size * stored if stored < master else 0  # the weights as products read them
     arrays = 1 + len(rule.state)  # parameters and state are read and written
-    return Cost(UPDATE_FLOPS[rule.name] * size, (arrays + 1) * size * master, arrays * size * master + copy, rate)
+    flops = UPDATE_FLOPS[rule.name] + (PENALTY_FLOPS if penalties else 0)
+    return Cost(flops * size, (arrays + 1) * size * master, arrays * size * master + copy, rate)

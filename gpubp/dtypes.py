@@ -47,7 +47,7 @@ class Arithmetic:
 
     @property
     def tensor_cores(self) -> bool:
-        """True if products run on tensor cores."""
+        """True if products run on tensor cores alone."""
         return self.k_mma > 0
 
     @property
@@ -72,7 +72,7 @@ NAMES = tuple(ARITHMETIC)
 PLAIN = tuple(name for name, kind in ARITHMETIC.items() if not kind.tensor_cores)
 """Kinds that threads compute, in the dtype of the arrays: any chip has them."""
 MIXED = tuple(name for name, kind in ARITHMETIC.items() if kind.tensor_cores)
-"""Kinds whose products run on tensor cores."""
+"""Kinds whose products run on tensor cores, and nowhere else."""
 HALVES = (BFLOAT16, FLOAT16)
 """The dtypes of 16 bits, in which arrays are stored and nothing is computed."""
 

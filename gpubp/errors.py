@@ -95,8 +95,16 @@ class BackendError(GpubpError):
     """The named backend or device cannot run here; the message says what is missing."""
 
 
+class OtherRankFailed(GpubpError):
+    """Another of the processes that train together has said why this one cannot go on either."""
+
+
 class CacheError(BackendError):
     """Neither the cache folder nor a temporary one can be written: there is no place for compiled code."""
+
+
+class TunedPlansWarning(UserWarning):
+    """Tuned plans that are there, and not used."""
 
 
 class CacheWarning(UserWarning):

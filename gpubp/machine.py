@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,7 @@ from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
 from gpubp.data.source import physical_memory
+from gpubp.distributed.ranks import ALONE, VISIBLE, Ranks
 from gpubp.errors import printable
 
 if TYPE_CHECKING:
@@ -22,12 +24,14 @@ PACKAGES = (
     "gpubp",
     "numpy",
     "scipy",
+    "mkl",
     "cupy-cuda12x",
     "cupy-cuda13x",
     "numba",
     "numba-cuda",
     "numba-cuda-mlir",
     "nvidia-cuda-nvrtc",
+    "mpi4py",
 )
 """The distributions whose versions matter for a result."""
 
@@ -41,6 +45,7 @@ class MachineInfo:
         driver: the newest CUDA version that the driver offers, or "".
         gpu_fault: why there is no GPU, or "".
         automatic: what backend "auto" takes.
+        ranks: of each process that a launcher of MPI started, its machine and the GPU that it takes; empty for one.
     """
 
     python: str
@@ -54,10 +59,11 @@ class MachineInfo:
     packages: dict[str, str]
     backends: tuple[Availability, ...]
     automatic: str
+    ranks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it."""
-        return asdict(self)
+        """Return all of it as JSON can hold it; without the ranks if there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "ranks" or value}
 
     def table(self) -> Table:
         """Return all of it as a table for a terminal."""
@@ -79,11 +85,13 @@ class MachineInfo:
             told = Text.assemble(verdict, ": ", printable(each.detail + remedy))
             table.add_row(f"{each.backend} on {each.device}", told)
         table.add_row("auto takes", self.automatic)
+        for number, place in enumerate(self.ranks):
+            table.add_row(f"rank {number}", place)
         return table
 
 
-def look() -> MachineInfo:
-    """Return what this machine has. Runs a tiny kernel if there is a GPU."""
+def look(ranks: Ranks = ALONE) -> MachineInfo:
+    """Return what this machine has. Runs a tiny kernel if there is a GPU. All ranks call this."""
     found = tuple(detection.probe(name, device) for name, devices in backends.BACKENDS.items() for device in devices)
     driver = detection.driver()
     automatic = next((each for each in found if each.works and each.device == "gpu"), None)
@@ -98,8 +106,17 @@ def look() -> MachineInfo:
         gpu_fault=driver.fault,
         packages=_versions(),
         backends=found,
-        automatic=f"{automatic.backend} on gpu" if automatic else "numpy on cpu",
+        automatic=f"{automatic.backend} on gpu" if automatic else "cpu on cpu",
+        ranks=_ranks(ranks, driver.devices),
     )
+
+
+def _ranks(ranks: Ranks, gpus: Sequence[str]) -> tuple[str, ...]:
+    """Return where each rank runs; of a process that is alone, nothing."""
+    if ranks.alone:
+        return ()
+    place = f" ({VISIBLE}={os.environ[VISIBLE]})" if gpus else ""
+    return tuple(ranks.gather(f"{ranks.host}: {', '.join(gpus) or 'no GPU'}{place}"))
 
 
 def _versions() -> dict[str, str]:

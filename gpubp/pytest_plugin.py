@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, text in OBSERVERS.items():
         group.addoption(name, action="store_true", help=text)
     group.addoption("--gpubp-order", metavar="SEED", help="a seed for another order of threads, warps and blocks")
+    group.addoption("--gpubp-async-order", metavar="WHEN", help="when asynchronous engines work: late (default), early")
     group.addoption("--gpubp-suppressions", metavar="FILE", help="a .toml file of findings that are intended")
     group.addoption("--gpubp-fail-at", metavar="GRADE", help="the least grade that fails a test; default: error")
 

@@ -9,19 +9,21 @@ from enum import IntEnum
 
 
 class Control(IntEnum):
-    """The places of the `control` array. The host writes the first two, kernels write the others."""
+    """The places of the `control` array. The host writes the first four, kernels write the others."""
 
     LEARNING_RATE = 0
     BATCH_OFFSET = 1
-    STEP = 2  # updates made so far: t of Adam's bias correction, once `prepare_update` has counted this one
-    SQUARED_NORM = 3  # of the whole gradient, from `squared_norm`
-    GRADIENT_SCALE = 4  # what `update` multiplies every gradient by: clipping by the global norm, and unscaling
-    LOSS_SCALE = 5  # what δ^L is multiplied by, and every gradient with it
-    CLEAN_STEPS = 6  # updates in a row that were not skipped, since the loss scale last changed
-    SKIP = 7  # 1: the gradient is not finite, and `update` changes nothing; else 0
+    LOSS_FACTOR = 2  # of a batch with weights: its sums are multiplied by it. The mean's is 1 / Σ weights, the sum's 1
+    STEP = 3  # steps made before this one: dropout draws its units for it; Adam's t = STEP + 1 − SKIPPED
+    SQUARED_NORM = 4  # of the whole gradient, from `prepare_update`
+    GRADIENT_SCALE = 5  # what `update` multiplies every gradient by: clipping by the global norm, and unscaling
+    LOSS_SCALE = 6  # what δ^L is multiplied by, and every gradient with it; 1 without loss scaling
+    CLEAN_STEPS = 7  # updates in a row that were not skipped, since the loss scale last changed
+    SKIP = 8  # 1: the gradient is not finite, and `update` changes nothing; else 0
+    SKIPPED = 9  # steps whose update was skipped so far
 
 
-HOST_CONTROLS = 2
+HOST_CONTROLS = 4
 """How many leading places of `control` the host writes."""
 
 LARGEST_LOSS_SCALE = 2.0**24

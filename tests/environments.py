@@ -19,7 +19,7 @@ from typing import Any
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
-DEVELOPMENT = {"tools", "test", "bench", "peers"}
+DEVELOPMENT = {"tools", "test", "bench", "peers", "compared"}
 """The extras for working on gpubp: their versions are not constrained."""
 
 PROBE = """

@@ -224,10 +224,11 @@ def test_a_program_runs_unmodified(tmp_path):
 @pytest.mark.parametrize(
     "sample",
     [
-        ["--primitive", "softmax", "--primitive", "row_argmax", "--primitive", "squared_norm", "--primitive", "scale"],
+        [*("--primitive", "softmax"), *("--primitive", "row_argmax"), *("--primitive", "prepare_update")],
         ["--case", "transpose_product:tiled:float32:33x17x65:-:-:1:random:0:0"],
+        ["--case", "dense_forward:naive:float32:17x31x13:gelu:dropout:1:random:0:2"],
     ],
-    ids=["reductions", "product"],
+    ids=["reductions", "product", "dropout"],
 )
 def test_the_check_passes(device, sample):
     command = ["-m", "gpubp", "check", "--backend", "numba", "--device", device, "--jobs", os.cpu_count(), *sample]

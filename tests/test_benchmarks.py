@@ -36,8 +36,8 @@ def test_make_bench_finds_every_suite(run, repository):
     [
         ("bench_kernels.py", "numpy-hidden_delta-64x64x64", "numpy", 2),
         ("bench_training.py", "test_step and numpy-tiny", "numpy", 2),
-        ("bench_launches.py", "cupy", "cupy", 2),
-        ("bench_launches.py", "numba-adam", "numba", 1),
+        ("bench_launches.py", "cupy-emulator-sgd", "cupy", 2),
+        ("bench_launches.py", "numba-emulator-adam-recorded", "numba", 1),
     ],
 )
 def test_a_suite_measures(run, repository, suite, chosen, backend, passed):
@@ -51,6 +51,6 @@ def test_the_peers_are_measured(run, repository):
     script = repository / "benchmarks" / "bench_peers.py"
     out = run(script, "--cases", "tiny", "--contenders", "numpy", "--repeats", "1", "--threads", "1")
     assert "tiny: [64, 32, 10], batch 32, 1 threads" in out
-    assert re.search(r"numpy .* 1\.00 ", out)
+    assert re.search(r"cpu .* 1\.00 ", out)
     assert "BLAS 2048³" in out
     assert "unknown case 'tinny'" in run(script, "--cases", "tinny", code=2)

@@ -22,6 +22,13 @@ def test_peak_rates_follow_from_cores_and_clock(gpu):
     assert gpu.rates["float32"] == pytest.approx(peak, rel=0.02)
     if "float16" in gpu.rates:
         assert gpu.rates["float16"] == gpu.rates.get("bfloat16", gpu.rates["float16"])
+    units = chips.architectures()[gpu.arch]
+    assert (chips.FLOAT64_TENSOR in gpu.rates) == gpu.for_plans().has_float64_tensor_cores == (units.float64_tensor > 0)
+    if chips.FLOAT64_TENSOR in gpu.rates:
+        ratio = units.float64_tensor / units.float64
+        assert gpu.rates[chips.FLOAT64_TENSOR] == pytest.approx(ratio * gpu.rates["float64"], rel=0.01)
+        assert gpu.product_rate("float64") == chips.FLOAT64_TENSOR
+    assert gpu.product_rate("float32") == "float32"
     if "tf32" in gpu.rates:
         assert gpu.rates["float16"] == pytest.approx(2 * gpu.rates["tf32"], rel=0.01)
 
@@ -64,6 +71,27 @@ def test_a_rate_that_a_chip_lacks_is_an_error():
         chips.get("T4").roofline("bfloat16")
 
 
+@pytest.mark.parametrize("gpu", chips.known().values(), ids=lambda gpu: gpu.key)
+def test_what_mma_sync_reaches(gpu):
+    """All of the dense rates where it is the only tensor instruction: wgmma needs sm_90a, and tcgen05 sm_100a."""
+    if chips.number_of(gpu.arch) < 90:
+        assert gpu.mma_sync == 1
+    elif gpu.mma_sync is not None:
+        assert 0.5 < gpu.mma_sync < 1
+    assert bool(gpu.mma_source) == (gpu.mma_sync is not None)
+
+
+def test_the_ceiling_is_that_of_the_instructions_at_hand():
+    h100 = chips.get("H100")
+    assert h100.ceiling("bfloat16").peak == 0.65 * h100.roofline("bfloat16").peak
+    assert h100.ceiling("bfloat16").bandwidth == h100.bandwidth
+    assert h100.ceiling("float32") == h100.roofline("float32")
+    assert chips.get("A100").ceiling("tf32") == chips.get("A100").roofline("tf32")
+    assert chips.get("B200").ceiling("tf32") == chips.get("B200").roofline("tf32")  # no measurement is known
+    with pytest.raises(ArgumentError, match="chip was 'T4'; it must be a chip with bfloat16 units"):
+        chips.get("T4").ceiling("bfloat16")
+
+
 LIMITS = """
 [T4.multiprocessor]
 threads = 1024
@@ -85,7 +113,7 @@ def table_of(key, more="", **changes):
     end = text.index("\n#", start)
     lines = (text[start:end] + more).splitlines()
     for name, value in changes.items():
-        (at,) = [i for i, line in enumerate(lines) if line.startswith(f"{name} =")]
+        at, *_ = [i for i, line in enumerate(lines) if line.startswith(f"{name} =")]  # source is in two tables
         lines[at] = "" if value is None else f"{name} = {value}"
     return "\n".join(lines)
 
@@ -118,6 +146,8 @@ def test_a_users_file_may_have_limits_of_its_own(tmp_path):
         ({"shared_unit": None}, r"T4.multiprocessor.shared_unit was None"),
         ({"shared_unit": "0"}, r"T4.multiprocessor.shared_unit was 0"),
         ({"devices": "[1]"}, r"T4.devices was \[1\]; it must be a list of texts"),
+        ({"share": "1.01"}, r"T4.mma_sync.share was 1.01; it must be ≤ 1, the dense rate"),
+        ({"share": None}, r"T4.mma_sync.share was None; it must be a number > 0"),
     ],
 )
 def test_a_users_file_is_checked_field_by_field(tmp_path, changes, message):

@@ -25,6 +25,7 @@ def test_a_product_is_its_operands_once_and_its_result_once():
         ("hidden_delta", {"dtype": "float64"}, 8 * (3 * 7 + 7 * 5 + 15), 8 * 15),
         ("weight_gradient", {"dtype": "float16"}, 2 * (3 * 7 + 7 * 5), 4 * 15),
         ("weight_step", {}, 4 * (3 * 7 + 7 * 5 + 15), 4 * 15),
+        ("weight_gradient", {"dtype": "float16", "accumulate": True}, 2 * (3 * 7 + 7 * 5) + 4 * 15, 4 * 15),
     ],
 )
 def test_what_each_product_reads_and_writes(primitive, options, read, written):
@@ -42,8 +43,11 @@ def test_what_each_product_reads_and_writes(primitive, options, read, written):
         ("softmax", (4, 6), {"dtype": "float64"}, 120, 8 * 24, 8 * 24),
         ("output_delta", (4, 6), {}, 144, 4 * 24 + 8 * 4, 4 * 24 + 16),
         ("output_delta", (4, 6), {"labels": False}, 144, 8 * 24, 4 * 24 + 16),
+        ("output_delta", (4, 6), {"weighted": True}, 168, 4 * 24 + 8 * 4 + 4 * 4, 4 * 24 + 16),
+        ("bias_gradient", (4, 6), {"accumulate": True}, 30, 4 * 24 + 4 * 6, 4 * 6),
         ("update", (10,), {}, 20, 80, 40),
         ("update", (10,), {"optimizer": "momentum"}, 40, 120, 80),
+        ("update", (10,), {"penalties": True}, 70, 80, 40),
         ("update", (10,), {"optimizer": "adam"}, 130, 160, 120),
         ("update", (10,), {"dtype": "bfloat16"}, 20, 80, 60),
     ],

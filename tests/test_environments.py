@@ -81,11 +81,12 @@ def test_the_probe_takes_this_python(environments):
 def test_the_constraints_are_the_lower_bounds_of_all_that_users_install(environments, project):
     constraints = dict(line.split("==") for line in environments.constraints(project))
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["cuda12"], *extras["cuda13"], *extras["emulator"], *extras["mlir"]]
+    users = ("cpu", "cuda12", "cuda13", "emulator", "mkl", "mlir", "mpi", "onnx", "parquet", "sklearn")
+    wanted = [*project["dependencies"], *(line for name in users for line in extras[name])]
     assert constraints.keys() == {Requirement(line).name for line in wanted}
     for requirement in map(Requirement, wanted):
         assert constraints[requirement.name] in requirement.specifier
-    assert environments.DEVELOPMENT | {"cuda12", "cuda13", "emulator", "mlir"} == extras.keys()
+    assert environments.DEVELOPMENT | {*users} == extras.keys()
 
 
 @pytest.mark.parametrize("line", ["scipy", "scipy<2", "scipy[x]", "numpy>=2.2"])

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FUNCTIONS = {f"gpubp.nn.{name}" for name in ("activations", "initializers", "losses", "optimizers", "precision")}
+FUNCTIONS = {
+    f"gpubp.nn.{name}" for name in ("activations", "dropout", "initializers", "losses", "optimizers", "precision")
+}
 """What backends compute: they stand below the backends, and the network above."""
 
 ALLOWED_IN_EMULATOR = {"gpubp.emulator", "gpubp.toolchain", "gpubp.chips", "gpubp.errors", "gpubp.files"}

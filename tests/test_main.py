@@ -92,7 +92,7 @@ def test_no_file_gets_the_number_of_a_closed_stream():
 
 def test_a_pipe_that_is_not_the_output_is_an_error_that_says_so():
     """Such as a worker's: the output has its reader."""
-    script = "from gpubp import cli, machine\ndef broken(): raise BrokenPipeError\nmachine.look = broken\ncli.main()"
+    script = "from gpubp import cli, machine\ndef broken(*_): raise BrokenPipeError\nmachine.look = broken\ncli.main()"
     found = subprocess.run([sys.executable, "-c", script, "info"], capture_output=True, text=True)
     assert (found.returncode, found.stderr) == (2, "error: a process that this one worked with has ended\n")
 

@@ -31,6 +31,9 @@ OPTIONAL = {
     "autograd",
     "jax",
     "sklearn",
+    "onnx",
+    "pandas",
+    "polars",
     "torch",
     "pytest",
     "hypothesis",
@@ -200,7 +203,7 @@ def test_the_command_is_installed_and_trains_with_the_core_dependencies(installe
     assert (tmp_path / "run").is_dir()
 
 
-@pytest.mark.parametrize("package", ["gpubp", "gpubp.data", "gpubp.training"])
+@pytest.mark.parametrize("package", ["gpubp", "gpubp.data", "gpubp.sklearn", "gpubp.training"])
 def test_names_that_load_late_are_listed(package):
     """And each is there: completion and help() show what a package offers."""
     module = importlib.import_module(package)
@@ -214,10 +217,21 @@ def test_importing_gpubp_loads_nothing_that_is_optional():
     assert run(sys.executable, "-c", code).split() == []
 
 
+def test_the_estimators_say_what_they_need(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("gpubp.sklearn.", "sklearn"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    with pytest.raises(ImportError, match=r"pip install 'gpubp\[sklearn\]'"):
+        importlib.import_module("gpubp.sklearn").MLPClassifier  # noqa: B018
+
+
 def test_no_module_of_the_core_imports_a_gpu_library_at_its_top(repository):
     allowed = ("gpubp/backends/", "gpubp/emulator/", "kernels/numba/", "kernels/cuda/")
     # each of these is loaded by the process of the contender whose library it uses, and by nothing else
     allowed += ("gpubp/bench/peers/",)
+    # which load when an estimator is asked for
+    allowed += ("gpubp/sklearn/",)
     # which pytest loads, and nothing else
     allowed += ("gpubp/pytest_plugin.py",)
     for name in tracked(repository, "gpubp", "kernels"):
@@ -425,11 +439,18 @@ def test_the_successor_of_numba_cuda_has_an_environment_of_its_own(make, tmp_pat
     assert "tests/successor.py" in (tmp_path / "log").read_text()
 
 
+def test_scikit_learn_has_an_environment_of_its_own(make, tmp_path):
+    installs, _ = make("peers")
+    assert [line.split()[-1] for line in installs] == [".[compared]"]
+    assert ran(tmp_path) == ["peers"]
+    assert "tests/peers.py" in (tmp_path / "log").read_text()
+
+
 def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
     installs, _ = make("exhaustive")
-    assert [line.split()[-1] for line in installs] == [".[test]", *[".[tools]"] * 4]
+    assert [line.split()[-1] for line in installs] == [".[test]", *[".[tools]"] * 4, ".[compared]"]
     assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
-    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest"]
+    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest", "peers"]
     first_steps, mutants, suites = (tmp_path / "log").read_text().splitlines()[-3:]
     assert "tests/first_steps.py" in first_steps
     assert mutants == "tests/mutants --sample 40"

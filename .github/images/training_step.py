@@ -3,7 +3,8 @@
     python .github/images/training_step.py     writes training-step.svg beside this file
 
 A backend that watches runs one step of a small network. A call has written those of its arrays that are different
-afterwards, and read the others: only the names and the equations are typed in.
+afterwards, and read the others: only the names and the equations are typed in. Its level is 1 more than the largest
+among those of the calls that it must follow: of what wrote an array that it reads or writes, or read what it writes.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ EQUATIONS = {
     "dense_forward": "a{l} = σ(a{below} w{l}ᵀ + b{l})",
     "output_delta": "δ{l} = ∂L/∂a{l} ⊙ σ′, and the loss L",
     "hidden_delta": "δ{l} = (δ{above} w{above}) ⊙ σ′",
-    "weight_gradient": "∂L/∂w{l} = δ{l}ᵀ a{below}",
-    "bias_gradient": "∂L/∂b{l} = Σ δ{l} over the batch",
-    "prepare_update": "t ← t + 1",
+    "gather_rows": "a{l}, y = rows of the data",
+    "weight_gradient": "∂L/∂w{l} = δ{l}ᵀ a{below} ; ∂L/∂b{l} = Σ δ{l}",
     "update": "w, b ← w, b − a step of Adam",
 }
 """The primitives of a step, and what each computes in layer l."""
@@ -41,7 +41,8 @@ EQUATIONS = {
 PARAMETERS = [f"{letter}{{{layer}}}" for layer in range(1, LAST + 1) for letter in ("w", "b")]
 GRADIENTS = [f"∂{name}" for name in PARAMETERS]
 COLUMNS = (
-    [f"a{{{layer}}}" for layer in range(LAST + 1)]
+    ["data"]
+    + [f"a{{{layer}}}" for layer in range(LAST + 1)]
     + PARAMETERS
     + ["y", "loss"]
     + [f"δ{{{layer}}}" for layer in range(LAST, 0, -1)]
@@ -53,7 +54,8 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a primitive: its layer (0: all), and the arrays that it reads and writes, of `COLUMNS`."""
+    """One call of a primitive, which is one launch on a GPU: its layer (0: all, or the input), and the arrays that it
+    reads and writes, of `COLUMNS`."""
 
     primitive: str
     layer: int
@@ -65,6 +67,19 @@ class Call:
         """The equation with the layers' numbers."""
         layers = {"l": self.layer, "below": self.layer - 1, "above": self.layer + 1}
         return EQUATIONS[self.primitive].format(**{name: f"{{{layer}}}" for name, layer in layers.items()})
+
+    def follows(self, other: Call) -> bool:
+        """True if it must not begin before `other` has ended."""
+        return bool(other.written & (self.read | self.written) or other.read & self.written)
+
+
+def levels(calls: list[Call]) -> list[int]:
+    """Return the level of each call, from 1: calls of one level could run at the same time."""
+    found: list[int] = []
+    for call in calls:
+        before = [level for level, other in zip(found, calls, strict=False) if call.follows(other)]
+        found.append(1 + max(before, default=0))
+    return found
 
 
 class Watched(NumpyBackend):
@@ -79,7 +94,8 @@ class Watched(NumpyBackend):
     def _watch(self, primitive: str, method: Callable[..., None], *arguments: Any) -> None:
         given = inspect.signature(method).bind(*arguments).arguments
         arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
-        arrays |= {f"state{number}": array for number, array in enumerate(given.get("state", ()))}
+        for name in ("state", "sources", "out"):
+            arrays |= {f"{name}{number}": array for number, array in enumerate(given.get(name, ()))}
         before = {name: array.copy() for name, array in arrays.items()}
         method(*arguments)
         layer = next((SIZES.index(arrays[name].shape[1]) for name in ("delta", "a") if name in arrays), 0)
@@ -93,10 +109,14 @@ class Watched(NumpyBackend):
 
 def columns_of(primitive: str, argument: str, layer: int) -> list[str]:
     """Return the arrays of `COLUMNS` that an argument of a primitive stands for."""
-    if argument.startswith("state"):
-        return ["m, v"]
-    kind = "w" if primitive == "weight_gradient" else "b"
     return {
+        "state0": ["m, v"],
+        "state1": ["m, v"],
+        "sources0": ["data"],
+        "sources1": ["data"],
+        "order": ["data"],
+        "out0": ["a{0}"],
+        "out1": ["y"],
         "a_prev": [f"a{{{layer - 1}}}"],
         "a": [f"a{{{layer}}}"],
         "output": [f"a{{{layer}}}"],
@@ -109,7 +129,8 @@ def columns_of(primitive: str, argument: str, layer: int) -> list[str]:
         "delta": [f"δ{{{layer}}}"],
         "delta_next": [f"δ{{{layer + 1}}}"],
         "w_next": [f"w{{{layer + 1}}}"],
-        "gradient": [f"∂{kind}{{{layer}}}"],
+        "gradient": [f"∂w{{{layer}}}"],
+        "bias_gradient": [f"∂b{{{layer}}}"],
         "gradients": GRADIENTS,
         "parameters": PARAMETERS,
     }[argument]
@@ -123,12 +144,14 @@ def calls_of_a_step() -> list[Call]:
     )
     trainer = Trainer(network, "adam")
     rng = np.random.default_rng(0)
-    trainer.step(rng.normal(size=(5, SIZES[0])).astype("float32"), rng.random((5, SIZES[-1])).astype("float32"))
+    feed = trainer.feed(rng.normal(size=(5, SIZES[0])).astype("float32"), rng.random((5, SIZES[-1])).astype("float32"))
+    feed.visit(rng.permutation(5))
+    trainer.step_rows(feed, 0, 5)
     return backend.calls
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
-LEFT, RIGHT, TOP, BOTTOM = 150, 260, 50, 40
+LEFT, RIGHT, TOP, BOTTOM = 180, 290, 50, 40
 COLUMN, ROW = 44, 34
 INK, READ, WRITTEN, PALE = "#222222", "#0072b2", "#d55e00", "#d9d9d9"
 """Blue and orange, which all eyes tell apart; a ring and a disc tell them apart in grey too."""
@@ -145,8 +168,10 @@ def drawing(calls: list[Call]) -> str:
     for number, column in enumerate(COLUMNS):
         text(root, x_of(number), TOP - 16, column, anchor="middle")
         add(root, "line", x1=x_of(number), x2=x_of(number), y1=TOP - 8, y2=y_of(len(calls)) - 11, stroke=PALE)
-    for number, call in enumerate(calls):
+    text(root, 14, TOP - 16, "level")
+    for number, (call, level) in enumerate(zip(calls, levels(calls), strict=True)):
         y = y_of(number)
+        text(root, 22, y + 5, str(level))
         text(root, LEFT - 14, y + 5, call.primitive, anchor="end", family="monospace")
         places = sorted(COLUMNS.index(column) for column in call.read | call.written)
         add(root, "line", x1=x_of(places[0]), x2=x_of(places[-1]), y1=y, y2=y, stroke=INK)

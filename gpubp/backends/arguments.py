@@ -22,6 +22,8 @@ from gpubp.nn.optimizers import Optimizer
 from gpubp.nn.precision import require_master
 
 INT64 = np.dtype(np.int64)
+MOST_GATHERED = 3
+"""Arrays whose rows are gathered at once: examples, targets, weights."""
 MOST_REMEMBERED = 4096
 """Sets of arrays whose checks are remembered; with one more, all are forgotten."""
 
@@ -149,6 +151,12 @@ class ArgumentChecker:
     def _control(self, control: Array) -> None:
         self.array("control", control, (len(Control),), FLOAT64)
 
+    def _given(self, argument: str, control: Array | None, reason: str) -> None:
+        """Raise ArgumentError unless `control` is there, and as it must be: `reason`, another argument, asks for it."""
+        if control is None:
+            raise StateError(argument, "is None", f"be given with {reason}")
+        self._control(control)
+
     def _product(self, m: int, n: int, k: int, a: Array, b: Array) -> Product:
         starts = (number for x in (a, b) for number in (x.shape[1] * x.dtype.itemsize, self.address(x)))
         return Product(m, n, k, math.gcd(16, *starts), np.dtype(a.dtype))
@@ -170,22 +178,26 @@ class ArgumentChecker:
         return source.size
 
     @remembered
-    def gather_rows(self, source: Array, order: Array, control: Array, out: Array) -> int:
-        self.array("source", source, source.shape, source.dtype)
-        self.array("order", order, source.shape[:1], INT64)
+    def gather_rows(self, order: Array, control: Array, count: int, *arrays: Array) -> int:
+        """arrays: `count` sources, and as many to be written."""
+        self._on_device("order", order)
+        self.array("order", order, (math.prod(order.shape),), INT64)
         self._control(control)
-        self.array("out", out, (len(out), *source.shape[1:]), source.dtype)
-        if len(out) > len(source):
-            raise ArgumentError("out.shape", tuple(out.shape), f"at most the {len(source)} rows of source")
-        self.disjoint({"out": out}, {"source": source, "order": order, "control": control})
-        return out.size
-
-    @remembered
-    def squared_norm(self, x: Array, out: Array) -> int:
-        self.array("x", x, x.shape, self.float_dtype("x", x))
-        self.array("out", out, (1,), FLOAT64)
-        self.disjoint({"out": out}, {"x": x})
-        return x.size
+        if not 1 <= count <= MOST_GATHERED:
+            raise ArgumentError("sources", count, f"1 to {MOST_GATHERED} arrays")
+        if len(arrays) != 2 * count:
+            raise StateError("out", f"has {len(arrays) - count} arrays", f"have {count}, one for each source")
+        sources = {f"sources[{i}]": x for i, x in enumerate(arrays[:count])}
+        out = {f"out[{i}]": x for i, x in enumerate(arrays[count:])}
+        self._on_device("out[0]", arrays[count])
+        rows = len(arrays[count])
+        for (name, source), (written, x) in zip(sources.items(), out.items(), strict=True):
+            self.array(name, source, source.shape, source.dtype)
+            self.array(written, x, (rows, *source.shape[1:]), source.dtype)
+        if rows > len(order):
+            raise ArgumentError("out[0].shape", tuple(arrays[count].shape), f"at most the {len(order)} rows of order")
+        self.disjoint(out, {**sources, "order": order, "control": control})
+        return rows
 
     @remembered
     def scale(self, x: Array) -> int:
@@ -201,7 +213,9 @@ class ArgumentChecker:
 
     # --- forward ----------------------------------------------------------------------------------------------------
     @remembered
-    def dense_forward(self, a_prev: Array, w: Array, b: Array | None, z: Array | None, a: Array) -> Product:
+    def dense_forward(
+        self, a_prev: Array, w: Array, b: Array | None, z: Array | None, a: Array, drops: bool, control: Array | None
+    ) -> Product:
         rows, width_prev = self.matrix("a_prev", a_prev)
         width, dtype = self.matrix("w", w)[0], a_prev.dtype
         self.array("w", w, (width, width_prev), dtype)
@@ -210,7 +224,9 @@ class ArgumentChecker:
         if z is not None:
             self.array("z", z, (rows, width), dtype)
         self.array("a", a, (rows, width), dtype)
-        self.disjoint({"z": z, "a": a}, {"a_prev": a_prev, "w": w, "b": b})
+        if drops:
+            self._given("control", control, "dropout")
+        self.disjoint({"z": z, "a": a}, {"a_prev": a_prev, "w": w, "b": b, "control": control})
         return self._product(rows, width, width_prev, a_prev, w)
 
     @remembered
@@ -224,28 +240,44 @@ class ArgumentChecker:
     # --- backward ---------------------------------------------------------------------------------------------------
     @remembered
     def output_delta(
-        self, output: Array, saved: Array, y: Array, labels: bool, control: Array | None, losses: Array, delta: Array
+        self,
+        output: Array,
+        saved: Array,
+        y: Array,
+        labels: bool,
+        weights: Array | None,
+        control: Array | None,
+        losses: Array,
+        delta: Array,
     ) -> tuple[int, int]:
         rows, width = self.matrix("output", output)
         dtype = output.dtype
         self.array("saved", saved, (rows, width), dtype)
         self.array("y", y, (rows,) if labels else (rows, width), INT64 if labels else master_of(dtype))
-        if control is not None:
+        if weights is not None:
+            self.array("weights", weights, (rows,), master_of(dtype))
+            self._given("control", control, "weights")
+        elif control is not None:
             self._control(control)
         self.array("losses", losses, (len(Losses),), FLOAT64)
         self.array("delta", delta, (rows, width), dtype)
-        read = {"output": output, "saved": saved, "y": y, "control": control}
+        read = {"output": output, "saved": saved, "y": y, "weights": weights, "control": control}
         self.disjoint({"losses": losses, "delta": delta}, read)
         return rows, width
 
     @remembered
-    def hidden_delta(self, delta_next: Array, w_next: Array, saved: Array, delta: Array) -> Product:
+    def hidden_delta(
+        self, delta_next: Array, w_next: Array, saved: Array, delta: Array, drops: bool, control: Array | None
+    ) -> Product:
         rows, width_next = self.matrix("delta_next", delta_next)
         width, dtype = self.matrix("w_next", w_next)[1], delta_next.dtype
         self.array("w_next", w_next, (width_next, width), dtype)
         self.array("saved", saved, (rows, width), dtype)
         self.array("delta", delta, (rows, width), dtype)
-        self.disjoint({"delta": delta}, {"delta_next": delta_next, "w_next": w_next, "saved": saved})
+        if drops:
+            self._given("control", control, "dropout")
+        read = {"delta_next": delta_next, "w_next": w_next, "saved": saved, "control": control}
+        self.disjoint({"delta": delta}, read)
         return self._product(rows, width, width_next, delta_next, w_next)
 
     @remembered
@@ -266,10 +298,12 @@ class ArgumentChecker:
         return rows * width
 
     @remembered
-    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array) -> Product:
+    def weight_gradient(self, delta: Array, a_prev: Array, gradient: Array, bias_gradient: Array | None) -> Product:
         found = self._over_the_batch(delta, a_prev)
         self.array("gradient", gradient, (found.m, found.n), master_of(delta.dtype))
-        self.disjoint({"gradient": gradient}, {"delta": delta, "a_prev": a_prev})
+        if bias_gradient is not None:
+            self.array("bias_gradient", bias_gradient, (found.m,), master_of(delta.dtype))
+        self.disjoint({"gradient": gradient, "bias_gradient": bias_gradient}, {"delta": delta, "a_prev": a_prev})
         return found
 
     @remembered
@@ -281,12 +315,14 @@ class ArgumentChecker:
 
     # --- update -----------------------------------------------------------------------------------------------------
     @remembered
-    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array) -> Product:
+    def weight_step(self, delta: Array, a_prev: Array, control: Array, w: Array, b: Array | None) -> Product:
         require_master("w", w)
         found = self._over_the_batch(delta, a_prev)
         self._control(control)
         self.array("w", w, (found.m, found.n), delta.dtype)
-        self.disjoint({"w": w}, {"delta": delta, "a_prev": a_prev, "control": control})
+        if b is not None:
+            self.array("b", b, (found.m,), delta.dtype)
+        self.disjoint({"w": w, "b": b}, {"delta": delta, "a_prev": a_prev, "control": control})
         return found
 
     def _over_the_batch(self, delta: Array, a_prev: Array) -> Product:
@@ -296,9 +332,12 @@ class ArgumentChecker:
         return self._product(width, width_prev, rows, delta, a_prev)
 
     @remembered
-    def prepare_update(self, control: Array) -> bool:
+    def prepare_update(self, gradients: Array, control: Array) -> int:
+        require_master("gradients", gradients)
+        self.array("gradients", gradients, gradients.shape, self.float_dtype("gradients", gradients))
         self._control(control)
-        return True
+        self.disjoint({"control": control}, {"gradients": gradients})
+        return gradients.size
 
     @remembered
     def update(

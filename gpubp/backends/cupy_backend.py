@@ -10,26 +10,27 @@ a workspace that the first step makes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpubp.backends import BACKENDS, plans
+from gpubp.backends import BACKENDS, MEASURED, plans, tensor_maps
 from gpubp.backends.arguments import ArgumentChecker
 from gpubp.backends.base import Array
-from gpubp.backends.gpu_backend import GpuBackend, Launch, check_grid, optimizer_numbers
+from gpubp.backends.gpu_backend import Bound, GpuBackend, Launch, check_grid, optimizer_numbers
 from gpubp.backends.instances import KERNEL_DIRECTORY, Entry, cuda_entry
 from gpubp.backends.memory import Uploads
+from gpubp.backends.tuned import Conditions, path_of, plans_digest
 from gpubp.chips import Chip
 from gpubp.dtypes import ARITHMETIC, PLAIN, canonical, master_of
 from gpubp.errors import ArgumentError, BackendError, unknown_name
 from gpubp.nn.activations import Activation
 from gpubp.nn.losses import Loss
 from gpubp.nn.optimizers import Optimizer
-from gpubp.toolchain.nvrtc import Compiled, compile_file
+from gpubp.toolchain.nvrtc import Compiled, compile_file, compiler_versions
 
 CUDA_DEVICE = 2
 """kDLCUDA, DLPack's number for memory of a CUDA device."""
@@ -56,6 +57,7 @@ class CupyBackend(GpuBackend):
         self._loaded: dict[Entry, Any] = {}
         self._functions: dict[tuple[str, tuple[Any, ...]], tuple[Any, tuple[np.generic, ...]]] = {}
         self._uploads = Uploads()
+        self._encode = tensor_maps.encoder(device)
         current = self._cp.cuda.Device()
         chip = Chip(
             f"sm_{current.compute_capability}",
@@ -73,6 +75,30 @@ class CupyBackend(GpuBackend):
         super().__init__(device, chip, check)
         if not chip.has_tensor_cores:
             self.variants = plans.THREAD_VARIANTS
+        elif not chip.has_wgmma:
+            self.variants = tuple(name for name in plans.VARIANTS if name != "wgmma")
+        self.tensor_doubles = chip.has_float64_tensor_cores
+
+    @property
+    def conditions(self) -> Conditions:
+        """What plans that are measured here are measured with."""
+        device, runtime = self._cp.cuda.Device(), self._cp.cuda.runtime
+        name = runtime.getDeviceProperties(int(device))["name"].decode()
+        version = runtime.driverGetVersion()
+        where = "" if self.device == "gpu" else f", {self.device}"
+        driver = f"CUDA {version // 1000}.{version % 1000 // 10}"
+        return Conditions(name + where, driver, ", ".join(compiler_versions()), plans_digest())
+
+    @property
+    def provenance(self) -> dict[str, str | int]:
+        """See `Backend.provenance`: on a GPU with what plans are measured with."""
+        found = super().provenance | {"compiler": ", ".join(compiler_versions())}
+        if self.device not in MEASURED:
+            return found
+        conditions = self.conditions
+        if self.tuned:
+            found["tuned_file"] = str(path_of(conditions.gpu))
+        return {"gpu": conditions.gpu, "driver": conditions.driver} | found
 
     def for_precision(self, precision: str) -> CupyBackend:
         """See `Backend.for_precision`."""
@@ -158,16 +184,39 @@ class CupyBackend(GpuBackend):
         finally:
             graph = self._stream.end_capture()  # also where `work` fails: the stream must leave capture
         # the graph holds addresses: the workspace must live as long as it
-        return functools.partial(_replay, graph, self._stream, self._workspace.buffer)
+        return functools.partial(self._replay, graph, (self._workspace.held, self._beside.held))
+
+    def _replay(self, graph: Any, held: Sequence[tuple[Any, Any]]) -> None:
+        """Launch a graph; does not wait."""
+        try:
+            graph.launch(self._stream)
+        except BaseException:
+            self._end_arrivals(counters for _, counters in held if counters is not None)
+            raise
+
+    @property
+    def _stream_handle(self) -> int:
+        return self._stream.ptr
 
     # --- launches ---------------------------------------------------------------------------------------------------
-    def _launch(self, launch: Launch) -> None:
+    def _bound(self, launch: Launch) -> Bound:
         check_grid(launch)
         key = launch.kernel, launch.template
         function, own_numbers = self._functions.get(key) or self._make(launch)
-        arguments = (*launch.arrays, *launch.sizes, *launch.numbers, *own_numbers)
+        fetched = [self._map(x, box) for x, box in zip(launch.arrays, launch.boxes, strict=False)]
+        stored = [self._map(x, plans.stored_box(x.itemsize)) for x in launch.stored]
+        arrays = (*fetched, *launch.arrays[len(fetched) :])
+        arguments = (*arrays, *launch.sizes, *launch.numbers, *own_numbers, *launch.working, *stored)
+        return functools.partial(function, launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
+
+    def _map(self, x: Array, box: plans.Box) -> np.ndarray:
+        """Return the tensor map of a matrix that the copy engine moves by this box."""
+        return tensor_maps.matrix_map(self._encode, x.data.ptr, x.shape, x.dtype, box)
+
+    def _run(self, launches: Iterable[Bound]) -> None:
         with self._stream:
-            function(launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
+            for launch in launches:
+                launch()
 
     def _make(self, launch: Launch) -> tuple[Any, tuple[np.generic, ...]]:
         """Return the function on the device for such launches, and the last numbers that it takes."""
@@ -185,13 +234,9 @@ class CupyBackend(GpuBackend):
     def compiled(self, launch: Launch) -> tuple[Compiled, str]:
         """Return the compilation of the kernel that a launch runs, and the kernel's name in the machine code."""
         entry = cuda_entry(launch.kernel, launch.template)
-        compiled = compile_file(self._kernels / entry.source, self.chip.arch, name_expressions=[entry.expression])
+        arch = self.chip.arch + "a" if entry.own_chip else self.chip.arch
+        compiled = compile_file(self._kernels / entry.source, arch, name_expressions=[entry.expression])
         return compiled, compiled.lowered_names[entry.expression]
-
-
-def _replay(graph: Any, stream: Any, workspace: Any) -> None:
-    """Launch a graph; does not wait."""
-    graph.launch(stream)
 
 
 def _array_module(device: str) -> Any:
@@ -220,10 +265,8 @@ def _own_numbers(template: tuple[Any, ...]) -> tuple[np.generic, ...]:
     an optimiser's factors."""
     numbers: list[Any] = []
     for each in template:
-        if isinstance(each, Activation):
+        if isinstance(each, Activation | Loss):
             numbers.append(master_of(template[0]).type(each.parameter))
-        elif isinstance(each, Loss):
-            numbers.append(master_of(template[0]).type(getattr(each, "threshold", 0)))
         elif isinstance(each, Optimizer):
             first, second, epsilon = optimizer_numbers(each)
             numbers += first, second, template[0].type(epsilon)

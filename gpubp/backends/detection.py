@@ -12,9 +12,11 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from gpubp.errors import ArgumentError, BackendError, CacheError, shown
@@ -48,11 +50,16 @@ class Availability:
 
 @dataclass(frozen=True)
 class Driver:
-    """What the NVIDIA driver says. version: the newest CUDA that it offers, (0, 0) without a driver."""
+    """What the NVIDIA driver says.
+
+    version: the newest CUDA that it offers, (0, 0) without a driver. devices, identities: of each GPU that this process
+    sees, its name, and the number that no other GPU or part of a GPU has.
+    """
 
     version: tuple[int, int] = (0, 0)
     devices: tuple[str, ...] = ()
     fault: str = ""
+    identities: tuple[str, ...] = ()
 
 
 class _Missing(Exception):
@@ -80,7 +87,8 @@ def driver() -> Driver:
     count = ctypes.c_int()
     library.cuDeviceGetCount(ctypes.byref(count))
     names = tuple(_device_name(library, ordinal) for ordinal in range(count.value))
-    return Driver(offered, names, "" if names else "the NVIDIA driver finds no GPU")
+    identities = tuple(_device_identity(library, ordinal) for ordinal in range(count.value))
+    return Driver(offered, names, "" if names else "the NVIDIA driver finds no GPU", identities)
 
 
 def _device_name(library: ctypes.CDLL, ordinal: int) -> str:
@@ -88,6 +96,13 @@ def _device_name(library: ctypes.CDLL, ordinal: int) -> str:
     library.cuDeviceGet(ctypes.byref(device), ordinal)
     library.cuDeviceGetName(name, len(name), device)
     return name.value.decode()
+
+
+def _device_identity(library: ctypes.CDLL, ordinal: int) -> str:
+    device, identity = ctypes.c_int(), ctypes.create_string_buffer(16)
+    library.cuDeviceGet(ctypes.byref(device), ordinal)
+    library.cuDeviceGetUuid_v2(identity, device)
+    return str(uuid.UUID(bytes=identity.raw))
 
 
 def _error_name(library: ctypes.CDLL, status: int) -> str:
@@ -112,9 +127,22 @@ def _probe_numpy() -> str:
     return f"NumPy {numpy.__version__} with {blas['name']} {blas['version']}"
 
 
+def _probe_cpu() -> str:
+    from gpubp.backends import blas, cpu_backend
+
+    try:
+        products = blas.chosen()
+    except (ArgumentError, BackendError) as error:  # what the environment names
+        raise _Missing(str(error), "") from error
+    if not cpu_backend.has_numba():
+        return f"products by {products}, all else by NumPy in blocks: {INSTALL_CPU} has it compiled"
+    return f"products by {products}, all else compiled by Numba {metadata.version('numba')}"
+
+
 EMULATED = "the emulated device"
 VIRTUAL = "the virtual device"
 INSTALL_EMULATOR = "pip install 'gpubp[emulator]'"
+INSTALL_CPU = "pip install 'gpubp[cpu]'"
 INSTALL_MLIR = "pip install 'gpubp[mlir]'"
 
 
@@ -254,6 +282,7 @@ def _tiny_numba(cuda: Any) -> bool:
 
 _PROBES: dict[tuple[str, str], Callable[[], str]] = {
     ("numpy", "cpu"): _probe_numpy,
+    ("cpu", "cpu"): _probe_cpu,
     ("cupy", "gpu"): _probe_cupy,
     ("numba", "gpu"): _probe_numba,
     ("cupy", "emulator"): _probe_emulated_cupy,

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpubp.backends.plans import Plan
 from gpubp.chips import Chip
-from gpubp.dtypes import ARITHMETIC
+from gpubp.dtypes import ARITHMETIC, master_of
 from gpubp.errors import ArgumentError
 from gpubp.kernels import cuda
 
@@ -22,14 +22,16 @@ KERNEL_DIRECTORY = Path(cuda.__file__).parent
 """Where the .cu and .cuh files lie."""
 
 SOURCES = {
-    "bias_gradient_parts": "bias_gradient",
+    "dense_forward_dropout": "dense_forward",
     "general_product": "product",
+    "hidden_delta_dropout": "hidden_delta",
+    "layer_gradient": "weight_gradient",
+    "layer_step": "weight_step",
     "output_delta_elementwise": "output_delta",
     "output_delta_softmax": "output_delta",
     "output_delta_softmax_cross_entropy": "output_delta",
+    "output_delta_softmax_focal_cross_entropy": "output_delta",
     "partial_product": "product",
-    "squared_norm_parts": "squared_norm",
-    "total_loss": "output_delta",
 }
 """The files, without their ending, of kernels that lie in a file of another name."""
 
@@ -47,12 +49,22 @@ class Word(NamedTuple):
     dtype: np.dtype
 
 
+class MapOf(NamedTuple):
+    """A tensor map of a matrix of this dtype, by which a kernel stores it."""
+
+    dtype: np.dtype
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One instance of a kernel: the file under kernels/cuda that holds it, and its C++ name expression."""
+    """One instance of a kernel: the file under kernels/cuda that holds it, and its C++ name expression.
+
+    own_chip: True if its instructions are those of one architecture alone, "sm_90a".
+    """
 
     source: str
     expression: str
+    own_chip: bool = False
 
 
 def entry(source: str, kernel: str, *arguments: str | int) -> Entry:
@@ -61,8 +73,15 @@ def entry(source: str, kernel: str, *arguments: str | int) -> Entry:
 
 
 def cuda_entry(kernel: str, template: tuple[Any, ...]) -> Entry:
-    """Return the instance of a kernel that a `Launch` names, with the launch's template arguments."""
-    return entry(SOURCES.get(kernel, kernel), kernel, *map(_template_argument, template))
+    """Return the instance of a kernel that a `Launch` names, with the launch's template arguments, and with the types
+    of the working memory that stream-K takes.
+    """
+    arguments = [*map(_template_argument, template)]
+    plan = next((each for each in template if isinstance(each, Plan)), None)
+    if plan is not None and plan.stream_k:
+        arguments += f"{TYPES[str(master_of(template[0]))]}*", "unsigned*"
+    found = entry(SOURCES.get(kernel, kernel), kernel, *arguments)
+    return replace(found, own_chip=plan is not None and plan.variant == "wgmma")
 
 
 def _template_argument(x: Any) -> str | int:
@@ -70,6 +89,8 @@ def _template_argument(x: Any) -> str | int:
         return TYPES[str(x)]
     if isinstance(x, Word):
         return WORDS[x.nbytes]
+    if isinstance(x, MapOf):
+        return _type("TensorMap", TYPES[str(x.dtype)])
     if isinstance(x, Plan):
         return cuda_rung(x)
     return x if isinstance(x, str | int) else type(x).__name__
@@ -78,13 +99,15 @@ def _template_argument(x: Any) -> str | int:
 def cuda_rung(plan: Plan) -> str:
     """Return a plan as a type of kernels/cuda/ladder.cuh."""
     tile = (plan.tile_m, plan.tile_n, plan.tile_k)
-    return {
+    rung = {
         "naive": "Naive",
         "tiled": _type("Tiled", plan.tile_m),
         "blocked": _type("Blocked", plan.tile_m),
         "pipelined": _type("Pipelined", *tile, plan.thread_m, plan.thread_n, plan.stages, plan.vector),
         "tensorcore": _type("TensorCore", *tile, plan.warp_m, plan.warp_n, plan.stages, plan.vector),
+        "wgmma": _type("Wgmma", plan.tile_m, plan.tile_n, plan.stages, plan.cluster),
     }[plan.variant]
+    return _type("StreamK", rung) if plan.stream_k else rung
 
 
 def _type(name: str, *arguments: str | int) -> str:
@@ -110,8 +133,11 @@ def numba_plan(plan: Plan, chip: Chip) -> Plan:
     of one element; another variant as it is.
 
     Raises:
-        ArgumentError: a thread's share of a tile is no whole number of copies, or the chip lacks the shared memory.
+        ArgumentError: a thread's share of a tile is no whole number of copies, the chip lacks the shared memory, or the
+            plan is one of stream-K.
     """
+    if plan.stream_k:
+        raise ArgumentError("stream_k", plan.stream_k, "0: backend 'numba' splits the depth by split_k alone")
     if plan.variant != "pipelined":
         return plan
     from gpubp.kernels.numba.product_pipelined import TILE_K, Pipelined

@@ -17,10 +17,18 @@ class Workspace:
 
     Args:
         allocate: returns a buffer of N bytes.
+        allocate_zeros: returns an array of N zeros, uint32.
+
+    Attributes:
+        buffer: what working memory is a part of.
+        all_counters: that were handed out: a recorded step may go on with those that more have replaced.
     """
 
-    def __init__(self, allocate: Callable[[int], Any]) -> None:
+    def __init__(self, allocate: Callable[[int], Any], allocate_zeros: Callable[[int], Any]) -> None:
         self._allocate = allocate
+        self._allocate_zeros = allocate_zeros
+        self._counters: Any = None
+        self.all_counters: list[Any] = []
         self.buffer: Any = None
         self._bytes = 0
         self._views: dict[tuple[tuple[int, ...], np.dtype], Any] = {}
@@ -37,9 +45,22 @@ class Workspace:
             view = self._views[shape, dtype] = self.buffer[:nbytes].view(dtype).reshape(shape)
         return view
 
+    def counters(self, count: int) -> Any:
+        """Return at least this many zeros, uint32, of which a kernel that changes one must make a zero again."""
+        if self._counters is None or len(self._counters) < count:
+            self._counters = self._allocate_zeros(count)
+            self.all_counters.append(self._counters)
+        return self._counters
+
+    @property
+    def held(self) -> tuple[Any, Any]:
+        """Return all memory that is handed out now: who keeps an address of it keeps this too."""
+        return self.buffer, self._counters
+
     def release(self) -> None:
-        """Let go of the buffer: the next use makes one of just the size that it needs."""
-        self.buffer = None
+        """Let go of the memory: the next use makes some of just the size that it needs."""
+        self.buffer = self._counters = None
+        self.all_counters = []
         self._bytes = 0
         self._views.clear()
 

@@ -13,8 +13,8 @@ a workspace that the first step makes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from gpubp.backends.arguments import MOST_REMEMBERED, ArgumentChecker, Product
 from gpubp.backends.base import FORMS, Array
 from gpubp.backends.gpu_backend import (
     REDUCTION,
+    Bound,
     Execution,
     GpuBackend,
     Launch,
@@ -36,7 +37,7 @@ from gpubp.backends.instances import Word, numba_plan, numba_rung
 from gpubp.backends.memory import Uploads
 from gpubp.backends.plans import THREAD_VARIANTS, Plan
 from gpubp.chips import Chip
-from gpubp.dtypes import ARITHMETIC, PLAIN, canonical
+from gpubp.dtypes import ARITHMETIC, FLOAT64, PLAIN, canonical
 from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.kernels.numba import (
     activations,
@@ -54,7 +55,6 @@ from gpubp.kernels.numba import (
     row_argmax,
     scale,
     softmax,
-    squared_norm,
     transpose_product,
     update,
     weight_gradient,
@@ -73,39 +73,61 @@ FLOATS = tuple(ARITHMETIC[kind].storage for kind in PLAIN)
 """The dtypes that the kernels in Python read."""
 
 MAKERS: dict[str, Callable[..., Any]] = {
-    "bias_gradient": bias_gradient.add_parts,
-    "bias_gradient_parts": bias_gradient.parts,
+    "bias_gradient": bias_gradient.make,
     "cast": cast.make,
     "dense_forward": lambda jit, dtype, sigma, rung, *has: dense_forward.make(jit, rung, dtype, sigma, *has),
+    "dense_forward_dropout": lambda jit, dtype, sigma, rung, *has: dense_forward.dropout(jit, rung, dtype, sigma, *has),
     "gather_rows": gather_rows.make,
     "general_product": lambda jit, dtype, form, rung: product.make(jit, rung, dtype, form),
     "hadamard_derivative": hadamard_derivative.make,
     "hidden_delta": lambda jit, dtype, sigma, rung: hidden_delta.make(jit, rung, dtype, sigma),
-    "output_delta_elementwise": output_delta.elementwise,
-    "output_delta_softmax": lambda jit, dtype, loss, team: output_delta.softmax(jit, dtype, team, loss),
-    "output_delta_softmax_cross_entropy": lambda jit, dtype, target, _, team: output_delta.softmax_cross_entropy(
-        jit, dtype, team, target == "Labels"
+    "hidden_delta_dropout": lambda jit, dtype, sigma, rung: hidden_delta.dropout(jit, rung, dtype, sigma),
+    "layer_gradient": lambda jit, dtype, rung: weight_gradient.of_layer(jit, rung, dtype),
+    "layer_step": lambda jit, dtype, rung: weight_step.of_layer(jit, rung, dtype),
+    "output_delta_elementwise": lambda jit, dtype, loss, sigma, weighing: output_delta.elementwise(
+        jit, dtype, loss, sigma, weighing == "Weighted"
+    ),
+    "output_delta_softmax": lambda jit, dtype, loss, weighing, team: output_delta.softmax(
+        jit, dtype, team, loss, weighing == "Weighted"
+    ),
+    "output_delta_softmax_cross_entropy": lambda jit, dtype, target, _, weighing, team: (
+        output_delta.softmax_cross_entropy(
+            jit, dtype, team, target.endswith("Labels"), target.startswith("Smoothed"), weighing == "Weighted"
+        )
+    ),
+    "output_delta_softmax_focal_cross_entropy": lambda jit, dtype, target, _, weighing, team: (
+        output_delta.softmax_focal_cross_entropy(jit, dtype, team, target == "Labels", weighing == "Weighted")
     ),
     "partial_product": lambda jit, dtype, form, rung: product.partial(jit, rung, dtype, form),
-    "prepare_update": lambda jit, _: prepare_update.make(jit),
+    "prepare_update": prepare_update.make,
     "row_argmax": row_argmax.make,
     "scale": scale.make,
     "softmax": lambda jit, dtype, _, team: softmax.make(jit, dtype, team),
-    "squared_norm": lambda jit, _: squared_norm.add_parts(jit),
-    "squared_norm_parts": squared_norm.parts,
-    "total_loss": lambda jit, _: output_delta.total_loss(jit),
     "transpose_product": lambda jit, dtype, rung: transpose_product.make(jit, rung, dtype),
-    "update": lambda jit, dtype, rule: update.make(jit, dtype, *rule),
+    "update": lambda jit, dtype, rule, penalties: update.make(jit, dtype, rule[0], rule[1], penalties == "L1AndL2"),
     "weight_gradient": lambda jit, dtype, rung: weight_gradient.make(jit, rung, dtype),
     "weight_step": lambda jit, dtype, rung: weight_step.make(jit, rung, dtype),
 }
 """What makes each kernel of a `Launch`, by its name, from the launch's template arguments."""
 
-FLAT = ("cast", "hadamard_derivative", "scale", "squared_norm_parts")
+FLAT = ("cast", "hadamard_derivative", "prepare_update", "scale")
 """Kernels that see arrays of any shape as rows of elements."""
 
-STAND_INS = {("dense_forward", 2): 1, ("dense_forward", 3): 2, ("update", 2): 1, ("update", 3): 1}
-"""Dimensions of the array that a kernel gets in place of one that is not there, by the array's place in the launch."""
+FORWARD = ("dense_forward", "dense_forward_dropout")
+"""Kernels that are made with or without a bias and z, the arrays in places 2 and 3."""
+
+VECTOR, MATRIX, CONTROL = (None, 1), (None, 2), (FLOAT64, 1)
+STAND_INS: dict[str, dict[int, tuple[np.dtype | None, int]]] = {
+    "dense_forward": {2: VECTOR, 3: MATRIX},
+    "dense_forward_dropout": {2: VECTOR, 3: MATRIX, 5: CONTROL},
+    "output_delta_elementwise": {3: VECTOR, 4: CONTROL},
+    "output_delta_softmax": {2: VECTOR, 3: CONTROL},
+    "output_delta_softmax_cross_entropy": {2: VECTOR, 3: CONTROL},
+    "output_delta_softmax_focal_cross_entropy": {2: VECTOR, 3: CONTROL},
+    "update": {2: VECTOR, 3: VECTOR},
+}
+"""Dtype (None: the template's) and dimensions of the array that a kernel gets in place of one that is not there, by the
+array's place in the launch."""
 
 
 class NumbaBackend(GpuBackend):
@@ -122,6 +144,7 @@ class NumbaBackend(GpuBackend):
     variants = THREAD_VARIANTS
     widest = 0
     stores_halves = False
+    tensor_doubles = False
     captures = False
 
     def __init__(self, device: str = "gpu") -> None:
@@ -216,13 +239,17 @@ class NumbaBackend(GpuBackend):
         if self._check.copy(source, out):
             out.copy_to_device(source, stream=self._stream)
 
+    @property
+    def _stream_handle(self) -> int:
+        return int(self._stream.handle)
+
     # --- products ---------------------------------------------------------------------------------------------------
-    def execution(self, found: Product, tf32: bool, plan: Plan | None) -> Execution:
+    def execution(self, found: Product, form: str, tf32: bool, plan: Plan | None) -> Execution:
         self._refuse_mixed("tf32", tf32 or None)
-        return _execution_of(found, plan, self.variant, self.chip)
+        return _execution_of(found, form, plan, self.variant, self.chip, self.largest_tiles)
 
     # --- launches ---------------------------------------------------------------------------------------------------
-    def _launch(self, launch: Launch) -> None:
+    def _bound(self, launch: Launch) -> Bound:
         key = launch.kernel, launch.template, _present(launch), launch.grid, launch.block
         launcher = self._launchers.get(key)
         if launcher is None:
@@ -233,12 +260,16 @@ class NumbaBackend(GpuBackend):
                 if len(self._launchers) >= MOST_REMEMBERED:
                     self._launchers.clear()
                 launcher = self._launchers[key] = self.kernel_of(launch)[launch.grid, launch.block, self._stream]
-        launcher(*self.arguments_of(launch))
+        return partial(launcher, *self.arguments_of(launch))
+
+    def _run(self, launches: Iterable[Bound]) -> None:
+        for launch in launches:
+            launch()
 
     def kernel_of(self, launch: Launch) -> Any:
         """Return the kernel that a launch runs."""
         settings = [self._setting(each, launch.template) for each in launch.template]
-        if launch.kernel == "dense_forward":
+        if launch.kernel in FORWARD:
             settings += _present(launch)[2:4]  # b and z
         return self._make(MAKERS[launch.kernel], *settings)
 
@@ -259,7 +290,7 @@ class NumbaBackend(GpuBackend):
             within = any(isinstance(each, Loss) and each.from_logits for each in template)
             return None if within else self._make(activations.make, x.name, x.parameter, str(template[0]))
         if isinstance(x, Loss):
-            return self._make(losses.make, x.name, float(getattr(x, "threshold", 0)), str(template[0]))
+            return self._make(losses.make, x.name, float(x.parameter), str(template[0]))
         if isinstance(x, Optimizer):
             return x.name, optimizer_numbers(x)
         return x
@@ -271,19 +302,23 @@ class NumbaBackend(GpuBackend):
         if launch.kernel in FLAT:
             arrays = [x.reshape(-1) for x in arrays]
         elif launch.kernel == "gather_rows":
-            source, order, control, out = arrays
-            arrays = source.reshape(len(source), -1), order, control, out.reshape(len(out), -1)
+            matrices = [None if x is None else x.reshape(len(x), -1) for x in arrays]
+            # in place of an array that is not there, the one of x
+            sources, out = ([each[0] if x is None else x for x in each] for each in (matrices[:3], matrices[5:]))
+            arrays = (*sources, *arrays[3:5], *out)
         elif not all(_present(launch)):
             arrays = list(self._filled(launch))
         return (*arrays, *launch.numbers)
 
     def _filled(self, launch: Launch) -> Iterator[Array]:
+        stand_ins = STAND_INS.get(launch.kernel, {})
         for position, x in enumerate(launch.arrays):
-            ndim = STAND_INS.get((launch.kernel, position))
+            stand_in = stand_ins.get(position)
             if x is not None:
                 yield x
-            elif ndim is not None:
-                yield self._nothing[launch.template[0], ndim]
+            elif stand_in is not None:
+                dtype, ndim = stand_in
+                yield self._nothing[launch.template[0] if dtype is None else dtype, ndim]
             elif launch.template[-1] == REDUCTION:
                 yield launch.arrays[0]  # one source: the parts
 
@@ -306,10 +341,15 @@ class NumbaBackend(GpuBackend):
 
 
 @lru_cache(maxsize=4096)
-def _execution_of(found: Product, plan: Plan | None, variant: str | None, chip: Chip) -> Execution:
+def _execution_of(
+    found: Product, form: str, plan: Plan | None, variant: str | None, chip: Chip, largest: bool
+) -> Execution:
     """Return how the kernels in Python compute a product: their copies move single elements, however rows lie."""
-    given = None if plan is None else numba_plan(plan, chip)
-    decided = execution_of(found._replace(alignment=16), False, given, variant, chip).plan
+    for argument, name in (("variant", variant), ("plan.variant", plan and plan.variant)):
+        if name is not None and name not in THREAD_VARIANTS:
+            raise unknown_name(argument, name, THREAD_VARIANTS)
+    given, rung = None if plan is None else numba_plan(plan, chip), variant or "pipelined"
+    decided = execution_of(found._replace(alignment=16), form, False, given, rung, chip, largest, stream=False).plan
     return executed(numba_plan(decided, chip), found.m, found.n, found.k)
 
 

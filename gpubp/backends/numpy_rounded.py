@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from gpubp.backends.base import Backend
+from gpubp.backends.base import Array, Backend
 from gpubp.dtypes import MIXED, canonical
 from gpubp.nn.precision import round_to_tf32, widened
 
@@ -71,8 +71,44 @@ def _subclass(plain: Any) -> type[Backend]:
         """See `Backend.for_precision`."""
         return self if canonical("precision", precision) in MIXED else plain(self.device)
 
-    methods["for_precision"] = for_precision
+    def reduce(self: Backend) -> tuple[Any, ...]:
+        """Be pickled as what makes another one: the class has no name that it could be found by."""
+        return _backend_of, (plain, self.device)
+
+    products = {name: methods[name] for name in ("weight_gradient", "weight_step")}
+
+    # beside these two products go sums of δ, which nothing rounds to TF32
+
+    def weight_gradient(
+        self: Any,
+        delta: Array,
+        a_prev: Array,
+        gradient: Array,
+        tf32: bool = False,
+        alpha: float = 1.0,
+        accumulate: bool = False,
+        bias_gradient: Array | None = None,
+    ) -> None:
+        """See `Backend.weight_gradient`."""
+        products["weight_gradient"](self, delta, a_prev, gradient, tf32, alpha, accumulate)
+        if bias_gradient is not None:
+            self.bias_gradient(delta, bias_gradient, accumulate)
+
+    def weight_step(
+        self: Any, delta: Array, a_prev: Array, control: Array, w: Array, tf32: bool = False, b: Array | None = None
+    ) -> None:
+        """See `Backend.weight_step`."""
+        products["weight_step"](self, delta, a_prev, control, w, tf32)
+        if b is not None:
+            self.bias_step(delta, control, b)
+
+    methods |= {"for_precision": for_precision, "weight_gradient": weight_gradient, "weight_step": weight_step}
+    methods["__reduce__"] = reduce
     return type(f"Rounded{plain.__name__}", (plain,), methods)
+
+
+def _backend_of(plain: Any, device: str) -> Any:
+    return rounded(plain)(device)
 
 
 def _rounded(plain: type[Backend], name: str, roles: Roles) -> Callable[..., None]:

@@ -1,52 +1,77 @@
-"""Which variant, tile and split a product is computed with: by its shape, its dtype and the chip. Pure Python.
+"""How a product is computed: its variant, tile and split, and the tiles that there are. Pure Python.
 
-A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). The rule of `choose`, for `pipelined` and
-`tensorcore`:
-
-1. A tile counts only if its shared memory fits on the chip, and if it is less than twice as long as the result, in rows
-   and in columns: no more than half of it may hang over the edge. The smallest side always counts. Where rows do not
-   start on 16-byte boundaries, and copies move fewer elements, a tile counts only if a thread makes no more than
-   `MAX_COPIES` of them and holds no more than `MAX_SUMS_UNALIGNED` sums.
-2. Fill the chip first: take the largest tile of at least 64 × 64 that gives every multiprocessor a block.
-3. If there is none, the largest tile that gives every multiprocessor a block once the depth is split into parts, each
-   at least `LEAST_PART` deep (split-K).
-4. If there is none, the largest tile of any size that gives every multiprocessor a block.
-5. If there is none, what makes the most blocks: the smallest tile, split as far as rule 3 allows.
+A product has M rows, N columns and depth K (see kernels/cuda/forms.cuh). `gpubp.backends.plan_model` chooses among the
+tiles. One counts only if its shared memory fits on the chip. Where rows do not start on 16-byte boundaries, and copies
+move fewer elements, it counts only if a thread makes no more than `MAX_COPIES` of them and holds no more than
+`MAX_SUMS_UNALIGNED` sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 from gpubp.chips import MAX_GRID, MAX_THREADS, WARP, Chip
-from gpubp.dtypes import ARITHMETIC, MIXED, PLAIN, canonical
+from gpubp.dtypes import ARITHMETIC, HALVES, MIXED, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 
 THREAD_VARIANTS = ("naive", "tiled", "blocked", "pipelined")
 """The rungs on which every thread computes on its own, in the dtype of the arrays: any chip has what they need."""
-VARIANTS = (*THREAD_VARIANTS, "tensorcore")
+TENSOR_VARIANTS = ("tensorcore", "wgmma")
+"""The rungs on which matrix units multiply numbers of 16 bits or, on the first, TF32 and float64."""
+VARIANTS = (*THREAD_VARIANTS, *TENSOR_VARIANTS)
 """The ladder of product kernels, each adding one idea to the one before."""
+FORMS = {"NT": (True, True), "NN": (True, False), "TN": (False, False)}
+"""How the operands of a product lie in memory (see kernels/cuda/forms.cuh): whether depths, and not sides, are
+contiguous in A and in B."""
 
-LEAST_PART = 256
-"""Depths that a part of a split product must have, so that its sums cost more than adding the parts up."""
+TILED_BY_NUMBER = ("pipelined", *TENSOR_VARIANTS)
+"""The rungs on which a block finds its tile by a number, and a grid need not have a block for each."""
+STREAMED = ("pipelined", "tensorcore")
+"""The rungs that have stream-K."""
+
 MAX_COPIES = 8
 """Copies of less than 16 bytes that a thread may make for each tile: every one needs two registers for its address."""
 MAX_SUMS_UNALIGNED = 64
 """Sums that a thread may hold besides those addresses."""
+
+MAX_SUMS_STREAM = 64
+"""Sums of 4 bytes that a thread may hold by stream-K, whose loop over tiles takes registers too."""
+
+WARPGROUP, CONSUMER_ROWS = 128, 64
+"""Threads of a warpgroup, and the rows of a tile that one of them multiplies."""
+SWIZZLE_WIDTH, SWIZZLE_BYTES = 128, 1024
+"""Bytes of a box's rows in shared memory, and to what its address is aligned."""
+STORED_ROWS, STORED_BUFFERS = 8, 2
+"""Rows of a result that a warp stores as one box, and how many such boxes of shared memory it has."""
+BARRIER_BYTES = 8
+
+REDUCE_THREADS, REDUCE_BLOCK = 64, 256
+"""Threads of a block that adds up the parts of a split depth, and elements that it takes."""
+
+
+class Box(NamedTuple):
+    """The part of a matrix that the copy engine moves at once."""
+
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True)
 class Plan:
     """How one product is computed. Sizes are in elements.
 
-    variant: one of `VARIANTS`. dtype: what is multiplied, of `gpubp.dtypes.PLAIN` or, for "tensorcore", `MIXED`.
+    variant: one of `VARIANTS`. dtype: what is multiplied, of `kinds_of(variant)`.
     tile_m, tile_n: what a block computes of the result. tile_k: depth of the tiles in shared memory.
     thread_m, thread_n: what a thread computes of the result, where threads compute on their own.
     stages: tiles that are in shared memory at a time.
     vector: the most elements that a copy to shared memory moves; a launch takes fewer where rows do not allow it.
     split_k: parts of the depth that blocks of their own sum up.
+    stream_k: blocks of the grid, each with an equal run of all tiles' depths; 0: a block computes whole tiles.
     warp_m, warp_n: what a warp computes of the result, for "tensorcore".
+    cluster: blocks that share the columns of their tiles, for "wgmma".
+    persistent: the most blocks of the grid, each of which computes tile after tile, for "wgmma"; 0: one for each tile.
 
     Raises:
         ArgumentError: a size that cannot be; it names the field, its value and what it must be.
@@ -64,24 +89,46 @@ class Plan:
     split_k: int = 1
     warp_m: int = 1
     warp_n: int = 1
+    stream_k: int = 0
+    cluster: int = 1
+    persistent: int = 0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown_name("variant", self.variant, VARIANTS)
-        object.__setattr__(self, "dtype", canonical("dtype", self.dtype, _kinds(self.variant)))
+        object.__setattr__(self, "dtype", canonical("dtype", self.dtype, kinds_of(self.variant)))
         for each in fields(self)[2:]:
-            size = getattr(self, each.name)
-            if not isinstance(size, int) or size < 1:
-                raise ArgumentError(each.name, size, "a whole number ≥ 1")
+            size, least = getattr(self, each.name), 0 if each.name in ("stream_k", "persistent") else 1
+            if not isinstance(size, int) or size < least:
+                raise ArgumentError(each.name, size, f"a whole number ≥ {least}")
         if self.variant == "pipelined":
             self._check_ones("warp_m", "warp_n")
             self._check_pipelined()
         elif self.variant == "tensorcore":
             self._check_ones("thread_m", "thread_n")
             self._check_tensorcore()
+        elif self.variant == "wgmma":
+            self._check_ones("thread_m", "thread_n", "warp_m", "warp_n")
+            self._check_wgmma()
         else:
             self._check_ones("stages", "vector", "split_k", "warp_m", "warp_n")
             self._check_simple()
+        if self.stream_k:
+            self._check_stream()
+        if self.variant != "wgmma":
+            self._check_ones("cluster")
+            if self.persistent:
+                raise ArgumentError("persistent", self.persistent, f"0 with variant {self.variant!r}")
+
+    def _check_stream(self) -> None:
+        if self.variant not in STREAMED:
+            raise ArgumentError("stream_k", self.stream_k, f"0 with variant {self.variant!r}")
+        if self.split_k != 1:
+            raise ArgumentError("stream_k", self.stream_k, "0 where split_k is not 1: both split the depth")
+        most = MAX_SUMS_STREAM * 4 // self.sum_bytes
+        if self.sums > most:
+            must = f"0 where a thread has {self.sums} sums: registers are left for it with up to {most}"
+            raise ArgumentError("stream_k", self.stream_k, must)
 
     def _check_threads(self) -> None:
         if self.threads > MAX_THREADS:
@@ -134,15 +181,30 @@ class Plan:
             _require_multiple(tile, side, piece, warp)
             _require_multiple(tile, side, 4 * self.unit, f"64 bytes of {self.dtype}: four units to permute")
         _require_power_of_two("tile_k", self.tile_k)
-        _require_multiple(
-            "tile_k", self.tile_k, 4 * self.unit, f"64 bytes of {self.dtype}: two fragments to take turns"
-        )
+        depth = 2 * self.fragment_depth
+        size = f"{depth * self.item_bytes} bytes of {self.dtype}"
+        _require_multiple("tile_k", self.tile_k, depth, f"{size}: two fragments to take turns")
         if self.stages < 3:
             raise ArgumentError("stages", self.stages, "≥ 3: one tile is used while two are on their way")
         if self.vector not in (1, 2, self.unit):
             raise ArgumentError("vector", self.vector, f"1, 2, or {self.unit}: 16 bytes of {self.dtype}")
         self._check_threads()
         self._check_copies()
+
+    def _check_wgmma(self) -> None:
+        for tile, sides in (("tile_m", (64, 128)), ("tile_n", (128, 256))):
+            if getattr(self, tile) not in sides:
+                raise ArgumentError(tile, getattr(self, tile), f"{sides[0]} or {sides[1]} with variant 'wgmma'")
+        for field, must in (("tile_k", 8 * self.unit), ("vector", self.unit)):
+            if getattr(self, field) != must:
+                size = f"{must * self.item_bytes} bytes of {self.dtype}"
+                raise ArgumentError(field, getattr(self, field), f"{must} with variant 'wgmma': {size}")
+        if self.cluster not in (1, 2):
+            raise ArgumentError("cluster", self.cluster, "1 or 2")
+        if self.persistent % self.cluster:
+            raise ArgumentError("persistent", self.persistent, f"a multiple of {self.cluster} (cluster)")
+        if self.stages < 3:
+            raise ArgumentError("stages", self.stages, "≥ 3: one is multiplied, one may still be, and one arrives")
 
     def _check_copies(self) -> None:
         for tile in ("tile_m", "tile_n"):
@@ -161,20 +223,34 @@ class Plan:
         return 16 // self.item_bytes
 
     @property
+    def fragment_depth(self) -> int:
+        """Return the depth of a fragment of "tensorcore": 32 bytes, or 64 of float64."""
+        return max(8, 32 // self.item_bytes)
+
+    @property
     def threads(self) -> int:
         """Threads of a block."""
         if self.variant == "tensorcore":
             return self.tile_m // self.warp_m * (self.tile_n // self.warp_n) * WARP
+        if self.variant == "wgmma":
+            return (1 + self.tile_m // CONSUMER_ROWS) * WARPGROUP
         return self.tile_m // self.thread_m * (self.tile_n // self.thread_n)
 
     @property
     def sums(self) -> int:
-        """Return the sums that a thread holds."""
+        """Return the sums that a thread holds, if it holds any."""
+        if self.variant == "wgmma":
+            return CONSUMER_ROWS * self.tile_n // WARPGROUP
         return self.tile_m * self.tile_n // self.threads
 
     @property
+    def sum_bytes(self) -> int:
+        """Return the bytes of a sum."""
+        return ARITHMETIC[self.dtype].accumulator.itemsize
+
+    @property
     def shared_bytes(self) -> int:
-        """Return the bytes of a block's shared memory: static, but for `tensorcore`, which asks at the launch."""
+        """Return the bytes of a block's shared memory: static, but for `TENSOR_VARIANTS`, which ask at the launch."""
         if self.variant == "naive":
             return 0
         sides, depth = self.tile_m + self.tile_n, self.tile_k
@@ -182,6 +258,10 @@ class Plan:
             depth += 1  # a column of padding
         elif self.variant == "blocked":
             sides += 2 * self.unit  # 16 bytes of padding for each line
+        if self.variant == "wgmma":
+            warps = self.tile_m // CONSUMER_ROWS * WARPGROUP // WARP
+            pieces = warps * STORED_BUFFERS * STORED_ROWS * SWIZZLE_WIDTH
+            return self.stages * (sides * depth * self.item_bytes + 2 * BARRIER_BYTES) + pieces + SWIZZLE_BYTES
         return self.stages * sides * depth * self.item_bytes
 
     def copies(self, vector: int) -> int:
@@ -196,9 +276,15 @@ class Plan:
         """Return this plan for operands whose rows all start on multiples of `alignment` bytes.
 
         Copies move 16 bytes; where rows do not allow it, single elements, or those of `tensorcore` pairs.
+
+        Raises:
+            ArgumentError: they do not allow it, and the variant is "wgmma".
         """
         if alignment % 16 == 0:
             return self
+        if self.variant == "wgmma":
+            must = f"another one for rows that start on {alignment}-byte boundaries: it needs 16"
+            raise ArgumentError("plan.variant", self.variant, must)
         pairs = self.variant == "tensorcore" and alignment % (2 * self.item_bytes) == 0
         return replace(self, vector=min(self.vector, 2 if pairs else 1))
 
@@ -206,16 +292,26 @@ class Plan:
         """Return how many tiles cover an M × N result."""
         return -(-m // self.tile_m) * -(-n // self.tile_n)
 
-    def grid(self, m: int, n: int) -> tuple[int, ...]:
-        """Return the sides of the grid, in blocks, for an M × N result."""
-        if self.variant in ("pipelined", "tensorcore"):
-            return (self.blocks(m, n),)  # a block finds its tile by its number
+    def grid(self, m: int, n: int, k: int) -> tuple[int, ...]:
+        """Return the sides of the grid, in blocks, for an M × N result of depth K."""
+        if self.stream_k:
+            steps = self.blocks(m, n) * -(-k // self.tile_k)
+            if steps >= MAX_GRID[0]:
+                raise ArgumentError(
+                    "stream_k", self.stream_k, f"0 for a product of {steps} tiles in depth: it has many"
+                )
+            return (-(-steps // -(-steps // self.stream_k)),)  # fewer blocks where each has no less to do
+        if self.variant == "wgmma":
+            blocks = self.cluster * -(-m // (self.cluster * self.tile_m)) * -(-n // self.tile_n)
+            return (min(blocks, self.persistent) if self.persistent else blocks,)
+        if self.variant in TILED_BY_NUMBER:
+            return (self.blocks(m, n),)
         return -(-m // self.tile_m), -(-n // self.tile_n)
 
     @property
     def block(self) -> tuple[int, ...]:
         """The sides of a block, in threads."""
-        if self.variant in ("pipelined", "tensorcore"):
+        if self.variant in TILED_BY_NUMBER:
             return (self.threads,)
         return self.tile_n // self.thread_n, self.tile_m // self.thread_m
 
@@ -231,11 +327,16 @@ class Plan:
         """Return this plan as the chip runs it: without cp.async copies go through registers, and two stages do.
 
         Raises:
-            ArgumentError: its shared memory does not fit, or it needs tensor cores and the chip has none.
+            ArgumentError: its shared memory does not fit, or the chip lacks the matrix units that it needs.
         """
         plan = self
-        if self.variant == "tensorcore":
-            _require_tensor_cores(chip)
+        if self.variant == "wgmma":
+            require_wgmma(chip)
+            if not self.persistent:
+                clusters = max(1, self.resident * chip.multiprocessors // self.cluster)
+                plan = replace(self, persistent=clusters * self.cluster)
+        elif self.variant == "tensorcore":
+            require_tensor_cores(chip, self.dtype)
         elif self.variant == "pipelined" and not chip.has_async_copies:
             plan = replace(self, stages=2)
         if not plan.fits(chip):
@@ -250,20 +351,58 @@ class Plan:
         """True if a block's shared memory fits."""
         return self.shared_bytes <= self._shared_limit(chip)
 
+    @property
+    def resident(self) -> int:
+        """Return how many blocks of "wgmma" a multiprocessor holds: see product_wgmma.cuh."""
+        return 2 if (self.tile_m, self.tile_n) == (CONSUMER_ROWS, 128) else 1
+
+    def boxes(self, form: str) -> tuple[Box, ...]:
+        """Return the boxes in which the copy engine moves A and B, for "wgmma"; no others have any."""
+        if self.variant != "wgmma":
+            return ()
+        by_side = Box(self.tile_k, SWIZZLE_WIDTH // self.item_bytes)
+        tiles = zip(FORMS[form], (self.tile_m, self.tile_n // self.cluster), strict=True)
+        return tuple(Box(side, self.tile_k) if by_depth else by_side for by_depth, side in tiles)
+
     def _shared_limit(self, chip: Chip) -> int:
-        asks = self.variant == "tensorcore"
+        asks = self.variant in TENSOR_VARIANTS
         return max(chip.shared_per_block, chip.shared_on_request) if asks else chip.shared_per_block
 
 
-def _kinds(variant: str) -> tuple[str, ...]:
-    return MIXED if variant == "tensorcore" else PLAIN
+def stored_box(item_bytes: int) -> Box:
+    """Return the box in which the copy engine stores results of this size."""
+    return Box(STORED_ROWS, SWIZZLE_WIDTH // item_bytes)
 
 
-def _require_tensor_cores(chip: Chip) -> None:
-    if not chip.has_tensor_cores:
+def kinds_of(variant: str) -> tuple[str, ...]:
+    """Return the kinds of arithmetic that a variant has."""
+    return {"tensorcore": (*MIXED, "float64"), "wgmma": tuple(map(str, HALVES))}.get(variant, PLAIN)
+
+
+def variants_of(dtype: str, chip: Chip | None = None) -> tuple[str, ...]:
+    """Return the variants that multiply a kind of arithmetic of `gpubp.dtypes`: those that a chip has, or all."""
+    return tuple(name for name in VARIANTS if dtype in kinds_of(name) and (chip is None or _has(chip, name, dtype)))
+
+
+def _has(chip: Chip, variant: str, dtype: str) -> bool:
+    if variant == "wgmma":
+        return chip.has_wgmma
+    return variant != "tensorcore" or (chip.has_float64_tensor_cores if dtype == "float64" else chip.has_tensor_cores)
+
+
+def require_wgmma(chip: Chip) -> None:
+    """Raise ArgumentError unless the chip has wgmma."""
+    if not chip.has_wgmma:
+        raise ArgumentError("variant", "wgmma", f"another one on {chip.arch}: sm_90 alone has this instruction")
+
+
+def require_tensor_cores(chip: Chip, dtype: str) -> None:
+    """Raise ArgumentError unless the chip has tensor cores that multiply this: TF32 and BF16, or float64."""
+    if not _has(chip, "tensorcore", dtype):
         others = ", ".join(map(repr, THREAD_VARIANTS))
-        expected = f"one of {others} on {chip.arch}, which has no tensor cores for TF32 and BF16 (sm_80 has)"
-        raise ArgumentError("variant", "tensorcore", expected)
+        lacks = "TF32 and BF16 (sm_80 has)" if dtype in MIXED else "float64 (sm_80 and sm_90 have)"
+        must = f"one of {others} on {chip.arch}, which has no tensor cores for {lacks}"
+        raise ArgumentError("variant", "tensorcore", must)
 
 
 def _require_power_of_two(name: str, value: int) -> None:
@@ -277,7 +416,7 @@ def _require_multiple(name: str, value: int, divisor: int, meaning: str) -> None
 
 
 SQUARE_SIDES = {"tiled": (16, 32), "blocked": (64, 128)}
-"""Sides of the square tiles of a variant; `choose` takes the larger if that gives every multiprocessor a block."""
+"""Sides of the square tiles of a variant; the larger is taken if that gives every multiprocessor a block."""
 
 
 def _square(variant: str, side: int) -> dict[str, int]:
@@ -319,7 +458,20 @@ def _pipelined(dtype: str, m: int, n: int, thread_m: int, thread_n: int, depth_b
 PIPELINED: dict[str, tuple[Plan, ...]] = {
     dtype: tuple(_pipelined(dtype, *sizes) for sizes in large + _SMALL) for dtype, large in _LARGE.items()
 }
-"""The tiles that `choose` chooses from, by dtype."""
+"""The tiles that are chosen from, by dtype."""
+
+_SMALL_BLOCKS = {
+    "float32": ((64, 64, 8, 8, 64, 3), (64, 32, 8, 4, 64, 3), (32, 64, 4, 8, 64, 3)),
+    "float64": ((64, 32, 8, 4, 64, 3), (32, 64, 4, 8, 64, 3)),
+}
+PIPELINED_SMALL_BLOCKS: dict[str, tuple[Plan, ...]] = {
+    dtype: tuple(_pipelined(dtype, *sizes) for sizes in small) for dtype, small in _SMALL_BLOCKS.items()
+}
+"""Small tiles of few threads, each with as many sums as in a large tile.
+
+They read shared memory as seldom as large tiles do. But a block has only two warps: a multiprocessor needs several
+blocks to be busy.
+"""
 
 
 _TENSOR = (
@@ -346,6 +498,13 @@ _TENSOR_UNALIGNED = (
     (32, 32, 16, 16, 64, 3),
 )
 """The same for rows off 16-byte boundaries: less for each thread, as its many copies take registers too."""
+_TENSOR_SMALL_BLOCKS = (
+    (128, 64, 64, 64, 64, 3),
+    (64, 64, 64, 32, 64, 4),
+    (64, 32, 32, 32, 64, 4),
+    (32, 64, 32, 32, 64, 4),
+)
+"""The same for blocks of two warps, each with a piece as in a large tile: see `PIPELINED_SMALL_BLOCKS`."""
 
 
 def _tensorcore(dtype: str, m: int, n: int, warp_m: int, warp_n: int, depth_bytes: int, stages: int) -> Plan:
@@ -354,69 +513,113 @@ def _tensorcore(dtype: str, m: int, n: int, warp_m: int, warp_n: int, depth_byte
     return Plan("tensorcore", dtype, *sizes, stages=stages, vector=16 // item, warp_m=warp_m, warp_n=warp_n)
 
 
+_TENSOR_DOUBLE = (
+    (128, 64, 32, 32, 128, 4),
+    (64, 128, 32, 32, 128, 4),
+    (64, 64, 32, 32, 128, 3),
+    (64, 32, 32, 16, 128, 3),
+    (32, 64, 16, 32, 128, 3),
+    (32, 32, 16, 16, 128, 3),
+)
+"""The same for float64, whose sums and fragments take twice the registers, and whose fragments are 64 bytes deep. Its
+multiplications take so long that shared memory keeps up with pieces of 32 × 32."""
+_TENSOR_DOUBLE_UNALIGNED = ((64, 64, 32, 16, 128, 3), (32, 32, 16, 16, 128, 3))
+_TENSOR_DOUBLE_SMALL_BLOCKS = ((64, 32, 32, 32, 128, 3), (32, 64, 32, 32, 128, 3))
+
 TENSORCORE: dict[str, tuple[Plan, ...]] = {
-    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR) for dtype in MIXED
+    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in (_TENSOR if dtype in MIXED else _TENSOR_DOUBLE))
+    for dtype in kinds_of("tensorcore")
 }
 TENSORCORE_UNALIGNED: dict[str, tuple[Plan, ...]] = {
-    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR_UNALIGNED) for dtype in MIXED
+    dtype: tuple(
+        _tensorcore(dtype, *sizes) for sizes in (_TENSOR_UNALIGNED if dtype in MIXED else _TENSOR_DOUBLE_UNALIGNED)
+    )
+    for dtype in kinds_of("tensorcore")
 }
-"""The tiles that `choose` chooses from, by what is multiplied."""
+"""The tiles that are chosen from, by what is multiplied."""
+TENSORCORE_SMALL_BLOCKS: dict[str, tuple[Plan, ...]] = {
+    # the first one's copies and fragments of single elements are too much for the registers, on sm_80 by a few bytes
+    dtype: tuple(_tensorcore(dtype, *sizes) for sizes in _TENSOR_SMALL_BLOCKS[1 if dtype == "tf32" else 0 :])
+    for dtype in MIXED
+} | {"float64": tuple(_tensorcore("float64", *sizes) for sizes in _TENSOR_DOUBLE_SMALL_BLOCKS)}
 
 
-def choose(m: int, n: int, k: int, dtype: str, chip: Chip, variant: str = "pipelined", alignment: int = 16) -> Plan:
-    """Return the plan for a product of M × N with depth K, by the rule at the head of this module.
+_WGMMA = (
+    (128, 256, 4, 2),
+    (128, 256, 4, 1),
+    (128, 128, 6, 2),
+    (128, 128, 6, 1),
+    (64, 256, 5, 1),
+    (64, 128, 4, 1),
+)
+"""tile_m, tile_n, stages, cluster; the largest first. Of the smallest two blocks fit beside each other. Those of 64
+rows are for few rows, such as a small batch: no half of a tile is multiplied for nothing."""
 
-    Args:
-        m, n, k: sides and depth of the product.
-        dtype: what is multiplied: of `gpubp.dtypes.PLAIN` or, with variant "tensorcore", of `MIXED`.
-        chip: what the plan is for.
-        variant: the rung of the ladder.
-        alignment: bytes that all rows of the operands start on multiples of.
 
-    Raises:
-        ArgumentError: a side < 1, an unknown variant, a dtype that it does not have, or "tensorcore" on a chip without.
-    """
-    for name, side in (("m", m), ("n", n), ("k", k)):
-        if side < 1:
-            raise ArgumentError(name, side, "≥ 1")
-    if variant not in VARIANTS:
-        raise unknown_name("variant", variant, VARIANTS)
-    dtype = canonical("dtype", dtype, _kinds(variant))
-    if variant == "naive":
-        return Plan("naive", dtype, 8, 32)
+def _wgmma(dtype: str, m: int, n: int, stages: int, cluster: int) -> Plan:
+    item = ARITHMETIC[dtype].item_bytes
+    sizes = (m, n, SWIZZLE_WIDTH // item)
+    return Plan("wgmma", dtype, *sizes, stages=stages, vector=16 // item, cluster=cluster)
+
+
+WGMMA: dict[str, tuple[Plan, ...]] = {
+    dtype: tuple(_wgmma(dtype, *sizes) for sizes in _WGMMA) for dtype in kinds_of("wgmma")
+}
+"""The tiles that are chosen from, by what is multiplied, for rows on 16-byte boundaries."""
+
+
+def square_plan(variant: str, dtype: str, side: int) -> Plan:
+    """Return the plan of a square tile, with one of the variant's `SQUARE_SIDES`."""
+    return Plan(variant, dtype, **_square(variant, side))
+
+
+def largest(m: int, n: int, dtype: str, chip: Chip, variant: str, alignment: int = 16) -> Plan:
+    """Return the plan of the largest tile that is less than twice as long as the result, in rows and in columns, or is
+    the smallest on that side. Arguments as of `plan_model.choose`."""
     if variant in SQUARE_SIDES:
-        small, large = (Plan(variant, dtype, **_square(variant, side)) for side in SQUARE_SIDES[variant])
-        return large if large.blocks(m, n) >= chip.multiprocessors else small
-    if variant == "tensorcore":
-        _require_tensor_cores(chip)
-        tiles = (TENSORCORE if alignment % 16 == 0 else TENSORCORE_UNALIGNED)[dtype]
-        tiles = tuple(plan for plan in tiles if plan.fits(chip))
+        return square_plan(variant, dtype, SQUARE_SIDES[variant][1])
+    tiles = [plan for plan in tiles_for(dtype, variant, alignment) if plan.fits(chip)]
+    least = tiles[-1]
+    for plan in tiles:
+        if plan.tile_m < max(2 * m, least.tile_m + 1) and plan.tile_n < max(2 * n, least.tile_n + 1):
+            return plan.on(chip)
+    return least.on(chip)
+
+
+def row_alignment(form: str, m: int, n: int, k: int, item_bytes: int) -> int:
+    """Return the bytes, at most 16, that all rows of a product's operands start on multiples of, if the arrays do."""
+    sides = {"NT": (k, k), "NN": (k, n), "TN": (m, n)}[form]
+    return math.gcd(16, *(side * item_bytes for side in sides))
+
+
+def tiles_for(dtype: str, variant: str, alignment: int = 16) -> tuple[Plan, ...]:
+    """Return the tiles for operands whose rows start on multiples of `alignment` bytes, the largest first."""
+    tables: tuple[dict[str, tuple[Plan, ...]], ...]
+    if variant == "pipelined":
+        tables = PIPELINED, PIPELINED_SMALL_BLOCKS
+    elif variant == "wgmma":
+        tables = (WGMMA,) if alignment % 16 == 0 else ()
+    elif alignment % 16 == 0:
+        tables = TENSORCORE, TENSORCORE_SMALL_BLOCKS
     else:
-        tiles = PIPELINED[dtype]
-    adapted = [plan.for_alignment(alignment) for plan in tiles]
-    return _choose_tile([plan for plan in adapted if plan.suits_vector(plan.vector)], m, n, k, chip).on(chip)
+        tables = (TENSORCORE_UNALIGNED,)
+    adapted = [plan.for_alignment(alignment) for table in tables for plan in table[dtype]]
+    suitable = [plan for plan in adapted if plan.suits_vector(plan.vector)]
+    return tuple(sorted(suitable, key=lambda plan: -plan.tile_m * plan.tile_n))
 
 
-def _choose_tile(tiles: Sequence[Plan], m: int, n: int, k: int, chip: Chip) -> Plan:
-    """Apply the rule at the head of this module; tiles: the largest first, and last the smallest in both sides."""
-    least_m, least_n = tiles[-1].tile_m, tiles[-1].tile_n
-    candidates = [
-        plan
-        for plan in tiles
-        if (plan.tile_m < 2 * m or plan.tile_m == least_m) and (plan.tile_n < 2 * n or plan.tile_n == least_n)
-    ]
-    most_parts = max(1, k // LEAST_PART)
-    filling = [plan for plan in candidates if plan.blocks(m, n) >= chip.multiprocessors]
-    large = [plan for plan in filling if plan.tile_m * plan.tile_n >= 64 * 64]
-    if large:
-        return large[0]
-    for plan in candidates:
-        parts = -(-chip.multiprocessors // plan.blocks(m, n))
-        if 1 < parts <= most_parts:
-            return replace(plan, split_k=parts)
-    if filling:
-        return filling[0]
-    return replace(candidates[-1], split_k=most_parts)
+def streamed_for(dtype: str, variant: str, alignment: int = 16) -> tuple[Plan, ...]:
+    """Return the tiles that are chosen from for stream-K, the largest first: as `tiles_for`, with one block, as a chip
+    decides how many.
+
+    They are those where a thread holds as many bytes of sums as registers are left for; smaller ones gain less by it
+    than the parts cost. There is none for rows off 16-byte boundaries, whose copies need those registers.
+    """
+    if alignment % 16:
+        return ()
+    most = 4 * MAX_SUMS_STREAM
+    tiles = tiles_for(dtype, variant, alignment)
+    return tuple(replace(plan, stream_k=1) for plan in tiles if plan.sums * plan.sum_bytes == most)
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------
@@ -436,8 +639,7 @@ def row_team(width: int) -> int:
     return 32 if width <= TEAM_WIDTH else 256
 
 
-def column_sum_rows(rows: int, width: int, chip: Chip) -> int:
-    """Return the rows of each part in the first stage of a column sum: ≥ 64, and few enough to fill the chip."""
-    columns = -(-width // 32)
-    parts = max(1, min(rows // 64, -(-2 * chip.multiprocessors // columns), MAX_GRID[1]))
-    return -(-rows // parts)
+def column_sum_rows(rows: int) -> int:
+    """Return the rows of each part of a column sum: about as many as there are parts, so that adding up a part takes as
+    long as adding up the parts. As many on every chip, for the same sum."""
+    return math.isqrt(rows - 1) + 1

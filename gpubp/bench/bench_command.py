@@ -155,7 +155,7 @@ def _published(dtypes: Sequence[str]) -> dict:
     """Return the vendor's limits of the GPU, if the machine has one that is in the table of chips."""
     devices = detection.driver().devices
     gpu = chips.of_device(devices[0]) if devices else None
-    return {dtype: gpu.roofline(dtype) for dtype in dtypes if dtype in gpu.rates} if gpu else {}
+    return {dtype: gpu.roofline(gpu.product_rate(dtype)) for dtype in dtypes if dtype in gpu.rates} if gpu else {}
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------

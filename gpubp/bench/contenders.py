@@ -119,6 +119,7 @@ CONTENDERS = {
     each.key: each
     for each in (
         _own("numpy", "cpu"),
+        _own("cpu", "cpu"),
         _own("cupy", "gpu"),
         Contender(
             "cupy-graph", "cupy graph", "gpu", "own:make", {"backend": "cupy", "device": "gpu", "captured": True},

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
+from gpubp.backends import blas
 from gpubp.bench.timing import Call, Runner
 from gpubp.bench.works import Limit, Work
-from gpubp.dtypes import ARITHMETIC
 
 SIDES = {"cpu": {"product": 2048, "copy": 4096}, "gpu": {"product": 4096, "copy": 8192}}
 """Sizes of what is measured on each device: large enough that only the limit counts."""
 
 
 def on_cpu(work: Work, threads: int = 1) -> Runner:
-    """Return a runner of the BLAS that the `numpy` backend uses, or of NumPy's copy, in this many threads."""
+    """Return a runner of the fastest BLAS that is installed, or of NumPy's copy, in this many threads."""
     assert isinstance(work, Limit)
     return _warm(_cpu_product(work) if work.name == "product" else _cpu_copy(work, threads))
 
@@ -33,11 +32,9 @@ def on_gpu(work: Work, threads: int = 1) -> Runner:
 
 
 def _cpu_product(work: Limit) -> Runner:
-    from scipy.linalg import blas
-
-    gemm: Any = getattr(blas, f"{ARITHMETIC[work.dtype].blas}gemm")
+    fastest = blas.chosen().blas
     a, c = _normal(work), np.zeros((work.side, work.side), work.dtype)
-    return Runner([lambda: gemm(1.0, a.T, a.T, 0.0, c.T, overwrite_c=True)])
+    return Runner([lambda: blas.multiply(fastest, False, False, 1.0, a, a, 0.0, c)])
 
 
 def _cpu_copy(work: Limit, threads: int) -> Runner:

@@ -15,6 +15,7 @@ from gpubp.training.plots import Curve, Dashes, Panel, Point
 
 COLOURS = {
     "numpy": plots.BLUE,
+    "cpu": plots.BLUE,
     "cupy": plots.ORANGE,
     "cupy-graph": plots.BROWN,
     "numba": plots.GREEN,

@@ -126,7 +126,7 @@ def _ratios(records: Sequence[Record], rows: Sequence[Record], peer: Contender, 
 
     def ratio(row: Record) -> str:
         other = of_peer.get(row.work)
-        comparable = _contender(row).device == peer.device or peer.key == "numpy"
+        comparable = _contender(row).device == peer.device or (peer.device == "cpu" and bool(peer.backend))
         if other is None or not row.seconds or row.contender == peer.key or not comparable:
             return ""
         return f"{other.median / row.median:.2f}"

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -55,10 +56,12 @@ PRODUCT = 4.0
 """The factor of a product's bound: the loads are exact, so it covers the epilogue's own roundings."""
 
 ROUNDINGS = {
-    "output_delta": 12.0,  # a − y, a slope, the division by B, and two roundings of each
+    "output_delta": 12.0,  # a − y, a slope, the row's weight and the division by B, and at most two roundings of each
     "softmax": 12.0,  # z − m, the exponential (2 u), the quotient
     "loss": 12.0,  # an exponential and a logarithm, a few sums
     "update": 16.0,  # Adam: both averages, both corrections, a root, a quotient, the step
+    "power": 8.0,  # x^γ, of an exact x
+    "logarithm": 8.0,  # ln of a sum, 1 − e^x and e^x, likewise
 }
 """c for what is no product."""
 
@@ -134,6 +137,47 @@ def sigma_prime_error(activation: Activation, saved: np.ndarray, dtype: str) -> 
     entry = SIGMA_PRIME[activation.name]
     scale = max(1.0, activation.parameter)
     return entry.roundings * UNIT_ROUNDOFF[dtype] * scale * entry.terms(saved)
+
+
+def softmax_error(z: np.ndarray, a: np.ndarray, dtype: str) -> np.ndarray:
+    """Return c u a (1 + |z − m| + √n): the rounding of z − m grows through the exponential, and a row sums n terms."""
+    spread = z.max(axis=1, keepdims=True) - z
+    mean_spread = (a * spread).sum(axis=1, keepdims=True)
+    return ROUNDINGS["softmax"] * UNIT_ROUNDOFF[dtype] * a * (1 + spread + mean_spread + z.shape[1] ** 0.5)
+
+
+class Focal(NamedTuple):
+    """What a focal loss is made of at p: the error of f(p) = −(1 − p)^γ ln p, and |h(p)| with its error for the slope
+    h(p) = p f'(p) = (1 − p)^γ (γ p φ − 1), φ = ln p / (1 − p).
+    """
+
+    loss_error: np.ndarray
+    slope: np.ndarray
+    slope_error: np.ndarray
+
+
+def focal(
+    log_p: np.ndarray, log_error: np.ndarray, rest: np.ndarray, rest_error: np.ndarray, gamma: float, dtype: str
+) -> Focal:
+    """Return what a kernel's f and h may be off at p, where it has ln p and 1 − p with these errors.
+
+    The power is taken at the ends that its base may reach, for with γ < 1 its derivative has no bound. The derivative
+    of φ by ln p lies between ½ and 1. So φ, with |φ| ≥ 1 and |φ| ≥ |ln p|, is off by the error of ln p and by the
+    relative errors of a quotient. In h nothing cancels out, as φ < 0.
+    """
+    u, c = UNIT_ROUNDOFF[dtype], ROUNDINGS["logarithm"]
+    p, size = np.exp(log_p), np.abs(log_p)
+    power, most, least = (np.maximum(x, 0) ** gamma for x in (rest, rest + rest_error, rest - rest_error))
+    power_error = np.maximum(most - power, power - least) + ROUNDINGS["power"] * u * most
+    ratio = np.divide(size, rest, out=np.ones_like(rest), where=rest > 0)
+    ratio_error = log_error + 2 * c * u * ratio
+    bracket = 1 + gamma * p * ratio
+    bracket_error = gamma * p * (ratio_error + (log_error + c * u) * ratio) + 2 * u * bracket
+    return Focal(
+        power_error * size + (power + power_error) * (log_error + u * size),
+        power * bracket,
+        power_error * bracket + (power + power_error) * (bracket_error + u * bracket),
+    )
 
 
 def product_error(absolute_sum: np.ndarray, terms: int, dtype: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpubp.backends import EMULATED
 from gpubp.backends.base import Array, Backend
-from gpubp.crosscheck.cases import Case
+from gpubp.crosscheck.cases import ALONE, Case
 from gpubp.crosscheck.problems import Problem
 
 GUARD = 256
@@ -72,14 +72,18 @@ def placed(backend: Backend, problem: Problem, case: Case) -> Mapping[str, Buffe
     """Return the arrays of a problem; what it makes is poisoned: NaN, or a large negative integer.
 
     If the case has an offset, some arrays start as many elements off the alignment of the backend's allocations: any of
-    them, but at least one, always the same for the case. A kernel that looks at one array and not at another is caught.
+    them or, in every second case, one alone, always the same for the case; or the one that the seed names (`ALONE`). A
+    kernel that looks at one array and not at another is caught.
     """
     made = {name: np.full(shape, poison(np.dtype(dtype)), dtype) for name, (shape, dtype) in problem.made.items()}
     kinds = ((problem.inputs, False), (problem.started, True), (made, True))
     arrays = [(name, values, written) for each, written in kinds for name, values in each.items()]
     rng = np.random.default_rng(list(f"offsets of {case.name}".encode()))
-    off = rng.integers(2, size=len(arrays))
-    off[rng.integers(len(arrays))] = 1
+    one = rng.integers(len(arrays))
+    off = rng.integers(2, size=len(arrays)) if rng.integers(2) else np.zeros(len(arrays), int)
+    off[one] = 1
+    if case.seed >= ALONE:
+        off = np.arange(len(arrays)) == case.seed - ALONE
     return {
         name: filled(backend, name, values, case.offset * int(is_off), written)
         for (name, values, written), is_off in zip(arrays, off, strict=True)

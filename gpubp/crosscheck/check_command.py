@@ -94,7 +94,8 @@ def _cases(selection: Selection, backend: Backend, arch: str) -> list[Case]:
         require_arch("arch", arch)
         with on_chip(arch):
             backend = backends.get(backend.name, backend.device)
-    return [dataclasses.replace(case, arch=arch) for case in selection.cases(backend.variants, backend.stores_halves)]
+    found = selection.cases(backend.variants, backend.stores_halves, backend.tensor_doubles)
+    return [dataclasses.replace(case, arch=arch) for case in found]
 
 
 def _require_here(case: Case, backend: Backend) -> Case:
@@ -108,6 +109,9 @@ def _require_here(case: Case, backend: Backend) -> Case:
         raise ArgumentError("case", case.name, f"of a variant that backend {backend.name!r} has: {', '.join(known)}")
     halves = backend.stores_halves and case.primitive not in PRODUCTS
     require_dtype("case", case.name, case.dtype, backend.variants, halves)
+    if case.on_tensor_doubles and not backend.tensor_doubles:
+        must = "of another variant or dtype: no tensor cores multiply float64 here (those of sm_80 and sm_90 do)"
+        raise ArgumentError("case", case.name, must)
     return case
 
 

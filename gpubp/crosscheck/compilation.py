@@ -3,23 +3,26 @@
 A backend is made for the emulated chip of each architecture, so that it plans and compiles as it would there. Its
 launches compile and take notes; nothing runs. What comes out is ptxas' own report of the machine code.
 
-Tensor cores that multiply what the kernels do come with sm_80. On sm_75 the backend must refuse, and say so.
+Tensor cores that multiply what the kernels do come with sm_80, and wgmma is on sm_90 alone. Elsewhere the backend must
+refuse, and say so.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from gpubp.backends import plans
 from gpubp.chips import architectures
 from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import placed
-from gpubp.crosscheck.cases import TENSOR_CORE, Case
+from gpubp.crosscheck.cases import Case
 from gpubp.errors import ArgumentError
 from gpubp.toolchain import cache
 
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 """A real architecture of every generation that the kernels are written for: Turing to Blackwell."""
+
+ADDED_WAITS = re.compile(r"^.*\bC75\d\d\b.*$", re.MULTILINE)
+"""What ptxas says in its log if it makes the products of a warpgroup wait for each other: C7510, C7517 and the like."""
 
 COMPILED = ("cupy", "numba")
 """The backends that have kernels."""
@@ -45,6 +51,7 @@ class CompiledKernel:
         shared_bytes: of a block.
         shared_limit: what the chip gives a block.
         spilled_bytes: of a thread.
+        waits: what the compiler said of waits that it has added between the products of warpgroups.
         error: what the compiler, or the planning, said if there is no kernel.
         absent: what the planning said if there must be no kernel, as the chip lacks what it needs.
     """
@@ -57,6 +64,7 @@ class CompiledKernel:
     shared_bytes: int = 0
     shared_limit: int = 0
     spilled_bytes: int = 0
+    waits: str = ""
     error: str = ""
     absent: str = ""
 
@@ -68,6 +76,8 @@ class CompiledKernel:
         found = []
         if self.spilled_bytes:
             found.append(f"{self.spilled_bytes} bytes of registers spill")
+        if self.waits:
+            found.append(self.waits)
         registers = architectures()[self.arch].multiprocessor.registers
         if self.registers * self.threads > registers:
             found.append(f"{self.threads} threads of {self.registers} registers do not fit {registers}")
@@ -123,7 +133,7 @@ def _compile(name: str, case: Case, problem: problems.Problem, arch: str) -> lis
             notes.clear()
             arrays = {key: each.array for key, each in placed(backend, problem, case).items()}
             with runner.plans_of(backend, case):
-                if case.rung == TENSOR_CORE and TENSOR_CORE not in backend.variants:
+                if case.rung in plans.TENSOR_VARIANTS and case.rung not in plans.variants_of(case.dtype, backend.chip):
                     return [(case, CompiledKernel(case, arch, absent=_refusal(backend, problem, arrays)))]
                 problem.run(backend, arrays)
         except Exception as error:  # whatever keeps a kernel from being compiled is a finding of this architecture
@@ -137,7 +147,7 @@ def _refusal(backend: Any, problem: problems.Problem, arrays: dict[str, Any]) ->
         problem.run(backend, arrays)
     except ArgumentError as error:
         return str(error)
-    raise RuntimeError(f"{backend.chip.arch} has no tensor cores, and yet the call was taken")
+    raise RuntimeError(f"{backend.chip.arch} lacks the instructions, and yet the call was taken")
 
 
 @dataclass(frozen=True)
@@ -149,12 +159,13 @@ class _Noted:
     block: tuple[int, ...]
     used: Resources
     shared: int = 0  # bytes that the launch asks for
+    waits: str = ""
 
     def kernel(self, case: Case, arch: str, chip: Chip) -> CompiledKernel:
         spilled = self.used.spill_store_bytes + self.used.spill_load_bytes
         used = self.used.registers, self.used.shared_bytes + self.shared
         limit = max(chip.shared_per_block, chip.shared_on_request if self.shared else 0)
-        return CompiledKernel(case, arch, self.name, prod(self.block), *used, limit, spilled)
+        return CompiledKernel(case, arch, self.name, prod(self.block), *used, limit, spilled, self.waits)
 
 
 @functools.cache
@@ -170,7 +181,9 @@ def _note_taking_backend(name: str, arch: str) -> tuple[Any, list[_Noted]]:
                 compiled, symbol = self.compiled(launch)
                 entry = cuda_entry(launch.kernel, launch.template)
                 used = compiled.resources[symbol]
-                notes.append(_Noted(entry, entry.expression, launch.block, used, launch.shared_bytes))
+                waits = ADDED_WAITS.search(compiled.log)
+                said = waits[0].strip() if waits else ""
+                notes.append(_Noted(entry, entry.expression, launch.block, used, launch.shared_bytes, said))
 
         return NoteTakingCupy("emulator"), notes
 

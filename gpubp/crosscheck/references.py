@@ -1,7 +1,7 @@
 """The references: each primitive in a wider float, from inputs that are already rounded to the kernel's dtype.
 
 They share no code with the backends, but for σ, σ' and the losses of `gpubp.nn.activations` and `gpubp.nn.losses`,
-whose own tests hold them against independent differentiation.
+whose own tests hold them against independent differentiation. The random numbers of dropout are drawn anew.
 """
 
 from __future__ import annotations
@@ -71,36 +71,56 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=1, keepdims=True)
 
 
+def random_words(shape: tuple[int, int], key: tuple[int, int], layer: int, first_row: int, step: int) -> np.ndarray:
+    """Return the random number by which dropout keeps or drops each unit of a layer: (rows, width), from 0 to 2³² − 1.
+
+    Each unit by itself, and in divisions where `gpubp.nn.dropout` shifts and masks (Salmon et al., "Parallel Random
+    Numbers: As Easy as 1, 2, 3", 2011, section 3.3).
+    """
+    word = np.uint64(2**32)
+    row, column = (x.astype(np.uint64) for x in np.indices(shape))
+    numbers = (row + np.uint64(first_row), column // np.uint64(4), np.uint64(layer), np.uint64(step))
+    c = [np.broadcast_to(number % word, shape) for number in numbers]
+    for turn in range(10):
+        # turn by turn the words of the key grow by the golden ratio and by √3 − 1, in units of 2⁻³²
+        k0, k1 = np.uint64((key[0] + turn * 0x9E3779B9) % 2**32), np.uint64((key[1] + turn * 0xBB67AE85) % 2**32)
+        high0, low0 = np.divmod(c[0] * np.uint64(0xD2511F53), word)
+        high1, low1 = np.divmod(c[2] * np.uint64(0xCD9E8D57), word)
+        c = [high1 ^ c[1] ^ k0, low1, high0 ^ c[3] ^ k1, low0]
+    return np.choose((column % np.uint64(4)).astype(int), c)
+
+
 def output_delta(
     loss: Loss, activation: Activation, output: np.ndarray, saved: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Return δ^L, the sum of the examples' losses, and g = ∂ℓ/∂output before any reduction."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return δ^L and each example's loss, (B,), both before any weight and reduction; and g = ∂ℓ/∂output."""
     g = np.empty_like(output)
-    total = loss.evaluate(output, y, g)
-    divisor = loss.divisor(len(output))
+    terms = loss.terms(output, y, g)
+    losses = terms if terms.ndim == 1 else terms.sum(axis=1)
     if loss.from_logits:
-        return g / divisor, total, g
+        return g, losses, g
     if activation.name == "softmax":
-        delta = saved * (g - (g * saved).sum(axis=1, keepdims=True))
-    else:
-        delta = g * sigma_prime(activation, saved)
-    return delta / divisor, total, g
+        return saved * (g - (g * saved).sum(axis=1, keepdims=True)), losses, g
+    return g * sigma_prime(activation, saved), losses, g
 
 
-def prepared(control: np.ndarray, max_norm: float | None, scaling: LossScaling | None) -> np.ndarray:
+def prepared(
+    gradients: np.ndarray, control: np.ndarray, max_norm: float | None, scaling: LossScaling | None
+) -> np.ndarray:
     """Return `control` as prepare_update leaves it."""
     after = control.copy()
+    squared_norm = after[Control.SQUARED_NORM] = np.square(gradients.astype(np.longdouble)).sum()
     loss_scale = 1.0 if scaling is None else control[Control.LOSS_SCALE]
     if scaling is not None:
         moved = [Control.LOSS_SCALE, Control.CLEAN_STEPS, Control.SKIP]
-        if not np.isfinite(control[Control.SQUARED_NORM]):
+        if not np.isfinite(squared_norm):
             after[moved] = max(1.0, loss_scale / 2), 0, 1
+            after[Control.SKIPPED] += 1
             return after
         clean = control[Control.CLEAN_STEPS] + 1
         doubled = 2 * loss_scale if loss_scale < LARGEST_LOSS_SCALE else loss_scale
         after[moved] = (doubled, 0, 0) if clean >= scaling.growth_interval else (loss_scale, clean, 0)
-    norm = control[Control.SQUARED_NORM] ** 0.5 / loss_scale
+    norm = float(squared_norm) ** 0.5 / loss_scale
     clip = 1.0 if max_norm is None or norm <= max_norm else max_norm / norm
     after[Control.GRADIENT_SCALE] = clip / loss_scale
-    after[Control.STEP] += 1
     return after

@@ -21,7 +21,7 @@ from gpubp import backends
 from gpubp.backends import EMULATED
 from gpubp.backends.base import Backend
 from gpubp.crosscheck import buffers, problems
-from gpubp.crosscheck.cases import Case
+from gpubp.crosscheck.cases import FEW, STREAM_BLOCKS, WGMMA, Case
 from gpubp.crosscheck.comparator import Comparison, Judged, compare
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.toolchain import cache
@@ -67,14 +67,24 @@ class Watch:
     suppressions: Path | None = None
     orders: tuple[int, ...] = ()
 
-    def observing(self, order: int | None = None) -> AbstractContextManager[Any]:
-        """Return the context for one run on the emulated device; its value is the report, or None."""
-        if not self.observe and order is None:
+    def observing(self, order: int | None = None, early: bool = False) -> AbstractContextManager[Any]:
+        """Return the context for one run on the emulated device; its value is the report, or None.
+
+        early: bulk copies and products of warpgroups access memory as soon as they are issued.
+        """
+        if not self.observe and order is None and not early:
             return nullcontext()
         from gpubp import emulator
 
         on = self.observe
-        return emulator.observe(races=on, uninitialised=on, traffic=on, suppressions=self.suppressions, order=order)
+        return emulator.observe(
+            races=on,
+            uninitialised=on,
+            traffic=on,
+            suppressions=self.suppressions,
+            order=order,
+            async_order="early" if early else "late",
+        )
 
 
 def require_grades(fail_at: str | None, suppressions: Path | None) -> None:
@@ -142,6 +152,8 @@ def run_case(backend: Any, case: Case, watch: Watch = Watch()) -> Outcome:
             found = in_order(seed, usual, partial(_run, backend, problem, case, watch, seed))
             order = seed if found and not faults else order
             faults += found
+        if watch.observe and case.rung == WGMMA and backend.device in EMULATED:
+            faults += in_order("early", usual, partial(_run, backend, problem, case, watch, early=True))
     except Exception as error:  # whatever a kernel or its launch does wrong fails this case, not the run
         faults, comparisons = [f"{type(error).__name__}: {error}"], {}
     return Outcome(case, comparisons, tuple(faults), traffic, time.perf_counter() - started, remarks, order)
@@ -166,7 +178,7 @@ class Run:
             self.remarks += [f"{finding.kind}: {finding.message}" for finding in mild]
 
 
-def in_order(seed: int, usual: Run, run: Callable[[], Run], same: bool = True) -> list[str]:
+def in_order(seed: int | str, usual: Run, run: Callable[[], Run], same: bool = True) -> list[str]:
     """Return what is wrong with a run in another order, but for what is wrong in the usual one too.
 
     same: its results must be those of the usual order, bit for bit.
@@ -199,16 +211,20 @@ def _bits(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(-1).view(f"u{x.itemsize}")
 
 
-def _run(backend: Any, problem: problems.Problem, case: Case, watch: Watch, order: int | None = None) -> Run:
-    """Run a problem once, in the usual order or in that of a seed."""
+def _run(
+    backend: Any, problem: problems.Problem, case: Case, watch: Watch, order: int | None = None, early: bool = False
+) -> Run:
+    """Run a problem once, in the usual order or in that of a seed; `early` as of `Watch.observing`."""
     emulated = backend.device in EMULATED
     if emulated:
         backend.release_workspace()  # so that working memory, too, ends where this case needs no more
     arrays = buffers.placed(backend, problem, case)
-    with plans_of(backend, case), watch.observing(order) if emulated else nullcontext() as report:
+    with plans_of(backend, case), watch.observing(order, early) if emulated else nullcontext() as report:
         problem.run(backend, {name: buffer.array for name, buffer in arrays.items()})
         backend.synchronize()
     faults = [f"{name}: {text}" for name, each in arrays.items() if (text := each.damage(backend))]
+    if case.streamed and backend.counts_arrivals():
+        faults.append("a count of arrivals is not zero after the launch")
     found = Run({name: arrays[name].read(backend) for name in problem.expected}, faults, [])
     found.judge(report if watch.observe else None, watch)
     return found
@@ -227,14 +243,18 @@ def on_chip(arch: str) -> AbstractContextManager[Any]:
 def plans_of(backend: Any, case: Case) -> Iterator[None]:
     """The backend makes its plans as the case's variant asks."""
     chip: Any = getattr(backend, "chip", None)
-    backend.variant = case.rung
+    backend.variant, backend.stream_k = case.rung, STREAM_BLOCKS if case.streamed else 0
     try:
         if case.large_tiles:
-            backend.chip = replace(chip, multiprocessors=1)
+            backend.largest_tiles = True
+        if case.streamed or case.persistent:
+            backend.chip = replace(chip, multiprocessors=STREAM_BLOCKS if case.streamed else FEW)
         yield
     finally:
-        backend.variant = None
+        backend.variant, backend.stream_k = None, 0
         if case.large_tiles:
+            backend.largest_tiles = False
+        if case.streamed or case.persistent:
             backend.chip = chip
 
 

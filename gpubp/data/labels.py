@@ -30,6 +30,9 @@ FEW_CLASSES = 10
 LEAST_REPEATED = 0.1
 """The share of whole numbers that must repeat an earlier one to be classes, if they have many different values."""
 
+DECIMALS = "decimal numbers"
+"""Why numbers are values to predict, for the user to read."""
+
 LARGEST_EXACT = 2**53
 """The largest whole number below which float64 has every whole number."""
 
@@ -146,15 +149,20 @@ def column(labels: Labels) -> Column:
 def guess_task(source: Source, parts: Sequence[Labels]) -> tuple[str, str]:
     """Return the task that tidy labels look like, and why, for the user to read.
 
-    Classes are text, one-hot rows, and whole numbers that are few and repeat, or that number classes; every other
-    number is a value to predict. Numbers with leading zeros, such as 007, are text.
+    Classes are text, one-hot rows, and whole numbers that are few and repeat, or that number classes. Other rows of 0
+    and 1 that are integers say which labels an example has; every other number is a value to predict. Numbers with
+    leading zeros, such as 007, are text.
 
     Raises DataError if numbers to predict have text among them: a missing value, or one that is written differently.
     """
     if any(_rows_of_values(part) for part in parts):
         if all(is_one_hot(part.values) for part in parts):
             return "classification", "one-hot rows"
+        if all(map(_are_truths, parts)):
+            return "multilabel", "rows of 0 and 1; --task regression overrules"
         return "regression", "several values an example"
+    if any(_has_decimals(part.values) for part in parts) and all(isinstance(part.values, np.ndarray) for part in parts):
+        return "regression", DECIMALS  # without sorting values that are all different
     columns = [column(part) for part in parts]
     if all(map(_are_numbers, columns)):
         return _judge_numbers(columns)
@@ -162,6 +170,11 @@ def guess_task(source: Source, parts: Sequence[Labels]) -> tuple[str, str]:
         _require_text_throughout(source, each)
     different = len({text for each in columns for text in map(str, each.distinct)})
     return "classification", f"{different:,} different texts"
+
+
+def _has_decimals(values: np.ndarray | Sequence[str]) -> bool:
+    """True if some number of an array is not whole."""
+    return isinstance(values, np.ndarray) and values.dtype.kind == "f" and bool((values != np.round(values)).any())
 
 
 def _rows_of_values(labels: Labels) -> bool:
@@ -178,6 +191,17 @@ def is_one_hot(values: object) -> bool:
     )
 
 
+def _are_truths(labels: Labels) -> bool:
+    """True if the labels are rows of integers, each 0 or 1."""
+    rows = labels.values
+    return (
+        isinstance(rows, np.ndarray)
+        and rows.ndim == 2
+        and rows.dtype.kind in "ui"
+        and bool(((rows == 0) | (rows == 1)).all())
+    )
+
+
 def _are_numbers(found: Column) -> bool:
     """True if all labels are numbers; one with leading zeros is none, it identifies something."""
     if isinstance(found.distinct, np.ndarray):
@@ -188,7 +212,7 @@ def _are_numbers(found: Column) -> bool:
 def _judge_numbers(columns: Sequence[Column]) -> tuple[str, str]:
     """Return the task for labels that are all numbers, and why."""
     if not all(map(_are_whole, columns)):
-        return "regression", "decimal numbers"
+        return "regression", DECIMALS
     count, rows = max(len(each.distinct) for each in columns), sum(len(each.codes) for each in columns)
     is_numbered = False
     if count <= MOST_NUMBERED_CLASSES:
@@ -243,6 +267,40 @@ def values(source: Source, labels: Labels) -> np.ndarray:
     if not np.isfinite(numbers).all():
         raise DataError(f"{source.name}, {found.where(int(np.argmin(np.isfinite(numbers))))} is too large for float64")
     return numbers[found.codes]
+
+
+def several(source: Source, parts: Sequence[Labels], known: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Return tidy labels, several an example, as rows of 0 and 1 (examples, labels) float64, and the labels' names.
+
+    known: the labels of an existing model, or ().
+
+    Raises DataError for one label an example, for values other than 0 and 1, and for more or fewer than are known.
+    """
+    targets = []
+    for part in parts:
+        rows = part.values
+        if not isinstance(rows, np.ndarray) or rows.ndim != 2:
+            shape = f" of shape {shown(rows.shape)}" if isinstance(rows, np.ndarray) else ""
+            raise DataError(
+                f"{source.name}: {part.what}{shape} has one label an example; multilabel needs several columns of 0 "
+                "and 1: in a table --label a,b,c, in a .npz y of shape (examples, labels)"
+            )
+        targets.append(rows.astype(np.float64))
+    names = tuple(known) or source.label_names or tuple(map(str, range(targets[0].shape[1])))
+    for part, rows in zip(parts, targets, strict=True):
+        if rows.shape[1] != len(names):
+            others = "the model" if known else parts[0].what
+            raise DataError(
+                f"{source.name}: {part.what} has {rows.shape[1]} labels an example; {others} has {len(names)}"
+            )
+        right = (rows == 0) | (rows == 1)
+        if not right.all():
+            row, label = np.unravel_index(int(np.argmin(right)), right.shape)
+            raise DataError(
+                f"{source.name}, {part.place(int(row))}: the label '{shown(names[label], 40)}' is "
+                f"{rows[row, label]:g}; with several labels an example each must be 0 or 1"
+            )
+    return targets, names
 
 
 def classes(source: Source, parts: Sequence[Labels], known: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpubp.arrays import on_host
 from gpubp.data.dataset import checked_inputs
+from gpubp.data.rows import ROWS_AT_ONCE, Inputs, Rows, blocks
 from gpubp.dtypes import BFLOAT16
 from gpubp.errors import ArgumentError, DataError
-
-ROWS_AT_ONCE = 4096
-"""Rows: more are scaled in blocks of this size, as a float64 copy of a whole image set is eight times its size."""
-
 
 NEARLY_ALL, NEARLY_SAME = 0.99, 1e-5
 """A column is nearly constant if this share of its values, or all but one of at least ten, are the same to within this
@@ -60,8 +57,8 @@ class Scaler:
             raise DataError("scaler: limit must be one number of at least 0 a feature")
 
     @classmethod
-    def fit(cls, x: np.ndarray, value_range: float | None = None, *, bounded: bool = True) -> Scaler:
-        """Return the scaler for training data x (examples, columns).
+    def fit(cls, x: Inputs, value_range: float | None = None, *, bounded: bool = True) -> Scaler:
+        """Return the scaler for training data x (examples, columns), which is read in blocks.
 
         Each column gets mean 0: inputs of one sign make ReLU units that are dead from the start (LeCun et al.,
         "Efficient BackProp", 1998, section 4.3). With a value range, as for images, all columns are divided by the
@@ -77,22 +74,23 @@ class Scaler:
         if value_range is not None:
             if not (math.isfinite(value_range) and value_range > 0):
                 raise ArgumentError("value_range", value_range, "a finite number above 0")
-            offset = x.mean(axis=0, dtype=np.float64)
-            blocks = (x[start : start + ROWS_AT_ONCE] - offset for start in range(0, len(x), ROWS_AT_ONCE))
-            deviation = math.sqrt(sum(np.square(block).sum() for block in blocks) / x.size)
+            offset = sum(block.sum(axis=0, dtype=np.float64) for block in blocks(x)) / len(x)
+            deviation = math.sqrt(sum(np.square(block - offset).sum() for block in blocks(x)) / x.size)
             scale = np.full(x.shape[1], 1.0 / (deviation or value_range))
-            constant = x.min(axis=0) == x.max(axis=0)
+            low, high = _limits(x)
+            constant = low == high
         else:
-            offset, scale, constant = _standard(x)
+            low, high = _limits(x)
+            offset, scale, constant = _standard(x, _largest(low, high))
         if not bounded:
             return cls(offset, scale)
-        farthest = np.maximum(np.abs(x.min(axis=0) - offset), np.abs(x.max(axis=0) - offset))
-        nearly = _nearly_constant(x) & ~constant
+        farthest = np.maximum(np.abs(low - offset), np.abs(high - offset))
+        nearly = _nearly_constant(x, _largest(low, high)) & ~constant
         scale[nearly] = np.minimum(scale[nearly], FARTHEST_OF_NEARLY_CONSTANT / farthest[nearly])
         reach = np.where(constant, 0.0, np.where(nearly, REACH_OF_NEARLY_CONSTANT, REACH))
         return cls(offset, scale, reach * (farthest * scale))
 
-    def apply(self, x: np.ndarray, dtype: str | np.dtype = "float32") -> np.ndarray:
+    def apply(self, x: Inputs, dtype: str | np.dtype = "float32") -> np.ndarray:
         """Return x (examples, features) scaled, as a new C-contiguous array; computed in float64, then rounded."""
         return self._map(x, dtype, self._scaled)
 
@@ -100,22 +98,22 @@ class Scaler:
         scaled = (rows - self.offset) * self.scale
         return scaled if self.limit is None else np.clip(scaled, -self.limit, self.limit, out=scaled)
 
-    def rows_beyond(self, x: np.ndarray) -> np.ndarray:
+    def rows_beyond(self, x: Inputs) -> np.ndarray:
         """Return for each column in how many rows of x (examples, features) it is bounded, (features,) int64."""
         counts = np.zeros(len(self.offset), np.int64)
         if self.limit is None:
             return counts
         allowed = np.where(self.limit > 0, self.limit / np.abs(self.scale), SAME_CONSTANT * np.abs(self.offset))
-        for start in range(0, len(x), ROWS_AT_ONCE):
-            counts += (np.abs(x[start : start + ROWS_AT_ONCE] - self.offset) > allowed).sum(axis=0)
+        for block in blocks(x):
+            counts += (np.abs(block - self.offset) > allowed).sum(axis=0)
         return counts
 
     def invert(self, x: np.ndarray, dtype: str | np.dtype = "float64") -> np.ndarray:
         """Return the values whose scaled form is x: what a network trained on scaled targets predicts."""
         return self._map(x, dtype, lambda rows: rows / self.scale + self.offset)
 
-    def _map(self, x: np.ndarray, dtype: str | np.dtype, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        x = np.asarray(on_host("x", x))
+    def _map(self, x: Inputs, dtype: str | np.dtype, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        x = x if isinstance(x, Rows) else np.asarray(on_host("x", x))
         if x.dtype.kind not in "uifb" and x.dtype != BFLOAT16:
             raise DataError(f"x holds {x.dtype}; it must hold real numbers")
         if x.ndim != 2 or x.shape[1] != len(self.offset):
@@ -132,25 +130,55 @@ class Scaler:
         return {"offset": self.offset, "scale": self.scale, **limit}
 
 
-def _standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the offset and the scale that give each column mean 0 and deviation 1, and which columns are constant."""
-    # In units of each column's largest value, so that the squares cannot overflow.
-    peak = np.abs(x, dtype=np.float64).max(axis=0)
-    peak[peak == 0] = 1.0
-    relative = x / peak
-    mean, deviation = relative.mean(axis=0), relative.std(axis=0)
+def _limits(x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest value of each column of x (examples, columns)."""
+    found = [(block.min(axis=0), block.max(axis=0)) for block in blocks(x)]
+    return np.min([low for low, _ in found], axis=0), np.max([high for _, high in found], axis=0)
+
+
+def _largest(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the largest magnitude of each column, (columns,) float64, from its smallest and its largest value."""
+    return np.maximum(np.abs(low, dtype=np.float64), np.abs(high, dtype=np.float64))
+
+
+def _standard(x: Inputs, largest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the offset and the scale that give each column mean 0 and deviation 1, and which columns are constant.
+
+    largest: as `_largest` returns it. In its units the squares cannot overflow.
+    """
+    peak = np.where(largest == 0, 1.0, largest)
+    mean, deviation = _moments(block / peak for block in blocks(x))
     # What differs by rounding alone, or by less than can be divided by, counts as constant.
     limits = np.finfo(np.float64)
     constant = (deviation <= 8 * limits.eps) | (deviation * peak < limits.tiny)
     return mean * peak, 1.0 / np.where(constant, 1.0, deviation * peak), constant
 
 
-def _nearly_constant(x: np.ndarray) -> np.ndarray:
-    """Return which columns of x (examples, columns) are nearly constant, (columns,) bool."""
+def _moments(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation of the columns of blocks (rows, columns), read once.
+
+    Each block's own are merged with those so far (T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979): no small difference of large sums.
+    """
+    rows, mean, squares = 0, np.zeros(()), np.zeros(())
+    for block in parts:
+        own = block.mean(axis=0)
+        before, rows = rows, rows + len(block)
+        moved = own - mean
+        squares = squares + np.square(block - own).sum(axis=0) + np.square(moved) * (before * len(block) / rows)
+        mean = mean + moved * (len(block) / rows)
+    return mean, np.sqrt(squares / rows)
+
+
+def _nearly_constant(x: Inputs, largest: np.ndarray) -> np.ndarray:
+    """Return which columns of x (examples, columns) are nearly constant, (columns,) bool.
+
+    largest: as `_largest` returns it.
+    """
     some = x[:: max(1, len(x) // 100)]
     usual = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
-    tolerance = NEARLY_SAME * np.maximum(1.0, np.maximum(np.abs(x.min(axis=0)), np.abs(x.max(axis=0))))
+    tolerance = NEARLY_SAME * np.maximum(1.0, largest)
     same = np.zeros(x.shape[1], np.int64)
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        same += (np.abs(x[start : start + ROWS_AT_ONCE] - usual) <= tolerance).sum(axis=0)
+    for block in blocks(x):
+        same += (np.abs(block - usual) <= tolerance).sum(axis=0)
     return same >= min(NEARLY_ALL * len(x), max(len(x) - 1, 0.9 * len(x)))

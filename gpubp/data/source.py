@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gpubp.data.preparation import RawColumns
+from gpubp.data.rows import Unchanged
 from gpubp.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The labels of one part of a data set as they stand: numbers, text, or one row an example.
+    """The labels of one part of a data set as they stand: numbers, text, or one row an example; or its weights.
 
     Attributes:
         values: numbers (examples,) or (examples, outputs), or a sequence of text.
@@ -43,12 +45,19 @@ class Source:
     Attributes:
         name: what to call it in messages: the data set's name, or the file's path as it can be shown.
         x, x_test: inputs, examples first; x_test is None where the source has no test part.
+        raw: of a table the input columns, of which x are the values; None for other sources, whose x are numbers.
         y, y_test: labels; None where there are none.
+        weight, weight_test: the examples' weights, numbers; None where there are none.
         class_names: the classes where they are known beforehand, else empty; then labels are their indices.
-        feature_names: the names of the input columns, else empty.
         value_range: the largest value an input can take, where the format says.
-        label: the label column, by name, or by position if it has none; None where there are no columns.
+        label: the label column, by name, or by position if it has none; a tuple of several; None where there are no
+            columns.
+        label_names: what several label columns are called, else empty.
+        weight_column: the column or the array with the weights, by name, or by position if it has none; else None.
+        roles: each column of a table by its name or position, and what it is: "input", "label", "weight" or "left out".
         notes: what was guessed, a short line each.
+        files: the files that x and x_test are mapped from; None if they are in memory.
+        again: reads the source anew by a slower reader, which knows the lines of labels: for what is wrong with them.
     """
 
     name: str
@@ -56,11 +65,18 @@ class Source:
     y: Labels | None
     x_test: np.ndarray | None = None
     y_test: Labels | None = None
+    weight: Labels | None = None
+    weight_test: Labels | None = None
     class_names: tuple[str, ...] = ()
-    feature_names: tuple[str, ...] = ()
+    raw: RawColumns | None = None
     value_range: float | None = None
-    label: str | int | None = None
+    label: str | int | tuple[str | int, ...] | None = None
+    label_names: tuple[str, ...] = ()
+    weight_column: str | int | None = None
+    roles: tuple[tuple[str | int, str], ...] = ()
     notes: tuple[str, ...] = ()
+    files: Unchanged | None = None
+    again: Callable[[], Source] | None = None
 
 
 def reason(error: BaseException) -> str:

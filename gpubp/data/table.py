@@ -6,24 +6,27 @@ import csv
 import gzip
 import io
 import math
+import os
 import re
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from gpubp.data import cells
-from gpubp.data.columns import Columns, Wanted, names_columns, position
-from gpubp.data.source import Labels, Source, physical_memory, reason
+from gpubp.data import arrow_csv, cells
+from gpubp.data.columns import Columns, Wanted, named_in, names_columns
+from gpubp.data.preparation import InputRules
+from gpubp.data.source import Source, physical_memory, reason
+from gpubp.data.table_reader import Read, TableReader, Values, as_whole
 from gpubp.errors import ArgumentError, DataError, listed, shown, shown_path, unknown_name
 from gpubp.files import open_regular
 
@@ -49,8 +52,6 @@ LINES_TO_JUDGE, CHARACTERS_TO_JUDGE = 20, 2**20
 """Lines by which the delimiter is judged; fewer if they are long."""
 LONGEST_ROW = 2**25
 """Characters that a row may have; without a limit, a small gzip file could fill the memory with one."""
-LEAST_COUNTED_ROWS = 20
-"""Rows from which on a column that counts them is no accident."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class TableFormat:
         delimiter: what stands between cells: a character, or a name of `DELIMITERS`. None: guessed.
         encoding: of its text, as Python calls it. None: UTF-8, or what a byte order mark announces.
         keep_index: whether a first column without a name, which numbers the rows, is an input.
+        drop: the columns that are left out: by name or position, one or several, as `label` of `load` takes them.
+        decimal: what stands before the decimals of its numbers: a name or a character of `cells.DECIMALS`.
+        thousands: what stands between the thousands of its numbers: a name or a character of `cells.THOUSANDS`. None:
+            nothing.
+        percent: whether a number may have a percent sign: 12 % is 12.
 
     Raises:
         ArgumentError: one of them has a value that it must not have.
@@ -71,6 +77,10 @@ class TableFormat:
     delimiter: str | None = None
     encoding: str | None = None
     keep_index: bool = False
+    drop: str | int | Sequence[str | int] | None = None
+    decimal: str = "."
+    thousands: str | None = None
+    percent: bool = False
 
     def __post_init__(self) -> None:
         if self.header not in ("auto", "yes", "no"):
@@ -87,19 +97,42 @@ class TableFormat:
             except (LookupError, ValueError):
                 expected = "an encoding of text, such as utf-8, utf-16, latin-1 or cp1252"
                 raise ArgumentError("encoding", self.encoding, expected) from None
+        for name, known in (("decimal", cells.DECIMALS), ("thousands", cells.THOUSANDS)):
+            value = getattr(self, name)
+            if value is not None and known.get(value, value) not in known.values():
+                raise unknown_name(name, value, known)
+            object.__setattr__(self, name, known.get(value, value))
+        if self.decimal == self.thousands:
+            raise ArgumentError("thousands", self.thousands, "another character than that of the decimals")
+
+    @property
+    def number(self) -> Callable[[str], float]:
+        """What reads a number as the table writes it, and raises ValueError for any other text."""
+        return cells.number_reader(self.decimal, self.thousands, self.percent)
 
 
 def read_table(
-    path: Path, label: str | int | None, written: TableFormat, wanted: Wanted, *, inputs_only: bool = False
+    path: Path,
+    label: str | int | Sequence[str | int] | None,
+    written: TableFormat,
+    wanted: Wanted,
+    rules: InputRules,
+    *,
+    weight: str | int | None = None,
+    inputs_only: bool = False,
+    fast: bool = True,
 ) -> Source:
-    """Read a table of numbers with a label column.
+    """Read a table with a label column, or several.
 
     Args:
         path: the file.
-        label: the label column, by name or position; see `Columns.label`.
+        label: the label column, by name or position, or several; see `Columns.labels`.
         written: how it is written, where that should not be guessed.
         wanted: what an existing model reads; other columns are ignored.
-        inputs_only: the labels are not wanted, and their column may be missing.
+        rules: what is asked of the input columns.
+        weight: the column with the examples' weights, by name or position; see `Columns.weight`.
+        inputs_only: labels and weights are not wanted, and their columns may be missing.
+        fast: pyarrow may read it. It does not count lines: `Source.again` does, to say where labels are wrong.
 
     Raises:
         DataError: with the line, for a table that cannot be read.
@@ -107,7 +140,15 @@ def read_table(
     name = shown_path(path)
     try:
         with _open_text(path, written.encoding) as file:
-            return _Reader(name, file, written).read(label, wanted, inputs_only=inputs_only)
+            plain = fast and not isinstance(file.buffer, gzip.GzipFile) and file.encoding.lower() in ("utf-8", "utf8")
+            reader = _Reader(name, file, written, rules, path if plain else None)
+            found = reader.read(label, weight, wanted, inputs_only=inputs_only)
+        if not reader.was_fast:
+            return found
+        again = partial(
+            read_table, path, label, written, wanted, rules, weight=weight, inputs_only=inputs_only, fast=False
+        )
+        return replace(found, again=again)
     except UnicodeError as error:
         encoding = getattr(error, "encoding", written.encoding) or written.encoding
         raise DataError(
@@ -131,14 +172,20 @@ def _open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
             yield text
 
 
-class _Reader:
-    """One table, from its first line to its last."""
+class _Reader(TableReader):
+    """One table of text, from its first line to its last.
 
-    def __init__(self, name: str, file: TextIO, written: TableFormat) -> None:
-        self.name, self.file, self.written = name, file, written
-        self.notes: list[str] = []
+    plain: the path of the file if it is plain UTF-8, so that pyarrow may read it; else None.
+    """
+
+    def __init__(self, name: str, file: TextIO, written: TableFormat, rules: InputRules, plain: Path | None) -> None:
+        super().__init__(name, rules, written.number, written.drop, keep_index=written.keep_index)
+        self.file, self.written, self.plain = file, written, plain
+        self.was_fast = False
+        self.line_of: Sequence[int] = ()  # of each row
         self.skipped = 0  # lines before the first row
         self.in_row = self.read_so_far = 0  # characters
+        self.empty = 0  # rows that have cells, and nothing in them
         self.last_underscore = 0  # the last line that has one
         lines = self._lines()
         sample: list[str] = []
@@ -161,11 +208,12 @@ class _Reader:
         """Yield the lines of the file; none may make a row, or the whole, too long."""
         most = physical_memory() or math.inf
         for number, line in enumerate(iter(partial(self.file.readline, LONGEST_ROW), ""), 1):
-            self.in_row += len(line)
-            self.read_so_far += len(line)
-            if self.in_row >= LONGEST_ROW:
+            length = len(line)
+            self.in_row = in_row = self.in_row + length
+            self.read_so_far = read_so_far = self.read_so_far + length
+            if in_row >= LONGEST_ROW:
                 raise DataError(f"{self.name}: a row is longer than {LONGEST_ROW:,} characters")
-            if self.read_so_far > most:
+            if read_so_far > most:
                 raise DataError(f"{self.name}: its text is larger than this machine's memory")
             if "_" in line:
                 self.last_underscore = number
@@ -212,29 +260,37 @@ class _Reader:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows that are not blank with the numbers of their lines; each must be as wide as the first."""
         reader = csv.reader(self.lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
-        width = 0
+        width, skipped = 0, self.skipped
         try:
             for row in reader:
                 self.in_row = 0
                 if not row or (not row[0].strip() and not "".join(row).strip()):
+                    self.empty += len(row) > 1
                     continue
                 if not width and self.names_rows:
                     row.insert(0, "")
                 if len(row) != width:
                     if width:
                         raise DataError(
-                            f"{self.name}, line {reader.line_num + self.skipped}: it has {len(row)} cells and the "
+                            f"{self.name}, line {reader.line_num + skipped}: it has {len(row)} cells and the "
                             f"first line has {width}; every line must have as many (cells end at {self.delimiter!r}; "
                             "--delimiter takes another)"
                         )
                     width = len(row)
-                yield reader.line_num + self.skipped, row
+                yield reader.line_num + skipped, row
         except csv.Error as error:
-            raise DataError(f"{self.name}, line {reader.line_num + self.skipped}: {error}") from None
+            raise DataError(f"{self.name}, line {reader.line_num + skipped}: {error}") from None
 
     # --- rows to numbers ----------------------------------------------------------------------------------------------
-    def read(self, label: str | int | None, wanted: Wanted, *, inputs_only: bool) -> Source:
-        """Return the table's inputs and labels."""
+    def read(
+        self,
+        label: str | int | Sequence[str | int] | None,
+        weight: str | int | None,
+        wanted: Wanted,
+        *,
+        inputs_only: bool,
+    ) -> Source:
+        """Return the table's inputs, labels and weights."""
         rows = self.rows()
         head = []
         for number, row in islice(rows, 1 + ROWS_TO_JUDGE):
@@ -244,35 +300,28 @@ class _Reader:
         if not head:
             raise DataError(f"{self.name}: it is empty; it must hold a header and at least one row")
         first, below = head[0][1], [row for _, row in head[1:]]
-        names = self._header(first) if self._has_header(first, below, label, wanted) else ()
+        named = named_in(first, label, weight)
+        names = self.names(first) if self._has_header(first, below, named, wanted) else ()
         if names:
             head = head[1:]
         if not head:
             raise DataError(f"{self.name}: there are no rows below the header")
         columns = Columns(self.name, len(first), names)
-        keep_index = self.written.keep_index
-        found, how = columns.label(label, wanted, optional=inputs_only, keep_index=keep_index)
-        features = columns.features(found, wanted, keep_index=keep_index)
-        self._note_columns(columns, found, how, features, inputs_only=inputs_only)
-        x, texts, lines = self._values(chain(head, rows), columns, features, None if inputs_only else found)
-        self._note_counters(columns, features, x)
-        feature_names = tuple(names[i] for i in features) if names else ()
-        if inputs_only or found is None:
-            return Source(self.name, x, None, feature_names=feature_names, notes=tuple(self.notes))
-        remedy = "" if label is not None else "--label names another column"
-        labels = Labels(texts, f"the label column {columns.call(found)}", lines, remedy)
-        return Source(
-            self.name, x, labels, feature_names=feature_names, label=columns.key(found), notes=tuple(self.notes)
-        )
+        self.head, self.rest = head, rows
+        found = self.source(columns, label, weight, wanted, inputs_only=inputs_only)
+        if self.empty:
+            found = replace(
+                found, notes=(*found.notes, f"left out the rows in which all cells are empty: {self.empty:,}")
+            )
+        return found
 
     def _has_header(
-        self, first: Sequence[str], below: Sequence[Sequence[str]], label: str | int | None, wanted: Wanted
+        self, first: Sequence[str], below: Sequence[Sequence[str]], named: str | None, wanted: Wanted
     ) -> bool:
         """Return whether the first line names the columns. Raises DataError if that is open."""
         if self.written.header != "auto":
             return self.written.header == "yes"
         is_model_s = not wanted.by_position and set(wanted.names) <= set(first)
-        named = str(label) if position(label) is None and label in first else None
         found = True if is_model_s else names_columns(first, below, named=named)
         if found is None:
             raise DataError(
@@ -282,72 +331,111 @@ class _Reader:
         self.notes.append("first line taken as header" if found else "no header: first line taken as values")
         return found
 
-    def _header(self, first: Sequence[str]) -> tuple[str, ...]:
-        """Return the columns' names; one that is missing is called as pandas calls it."""
-        taken = set(first)
-        names = tuple(name or _unused(f"Unnamed: {i}", taken) for i, name in enumerate(first))
-        repeated = next((name for name, times in Counter(names).items() if times > 1), None)
-        if repeated is not None:
-            raise DataError(
-                f"{self.name}: the header names '{shown(repeated)}' twice; every column needs a name of its own"
-            )
-        for name in names:
-            if not name.isascii() and name.encode(errors="replace").decode() != name:
-                raise DataError(f"{self.name}: the header names '{shown(name)}', which is not valid Unicode")
-        return names
+    def holds_text(self, column: int) -> bool:
+        return False
 
-    def _note_columns(
-        self, columns: Columns, label: int | None, how: str, features: Sequence[int], *, inputs_only: bool
-    ) -> None:
-        if label is not None:
-            what = "left out the label" if inputs_only else "label"
-            self.notes.append(f"{what}: column {columns.call(label)}" + (f" ({how})" if how else ""))
-        left_out = [i for i in columns.index if i != label and i not in features]
-        if left_out:
-            which = "column, an index" if len(left_out) == 1 else f"{len(left_out)} columns, indices"
-            self.notes.append(f"left out the unnamed first {which} of the rows (--keep-index takes it)")
+    def seems_text(self, column: int) -> bool:
+        there = [row[column] for _, row in self.head if not cells.is_missing(row[column])]
+        numbers = sum(not math.isnan(_number(cell, self.number)) for cell in there)
+        return 2 * numbers <= len(there)
 
-    def _note_counters(self, columns: Columns, features: Sequence[int], x: np.ndarray) -> None:
-        """Note inputs that count the rows: a network would learn the order of the file."""
-        if len(x) < LEAST_COUNTED_ROWS:
-            return
-        candidates = np.flatnonzero((x[0] == x[1] - 1) & np.isin(x[0], (0, 1)) & (x[-1] == x[0] + len(x) - 1))
-        counters = [columns.call(features[i]) for i in candidates.tolist() if (np.diff(x[:, i]) == 1).all()]
-        if counters:
-            self.notes.append(f"the input {', '.join(counters[:5])} counts the rows: if it is an index, leave it out")
+    def place(self, row: int) -> str:
+        return f"line {self.line_of[row]}"
 
-    def _values(
-        self, rows: Iterator[tuple[int, list[str]]], columns: Columns, features: Sequence[int], label: int | None
-    ) -> tuple[np.ndarray, list[str], Sequence[int]]:
-        """Return the inputs (rows, features), float64, the labels as text, and the number of each row's line."""
-        numbers, labels, lines = array("d"), [], array("q")
-        chosen = itemgetter(*features) if len(features) > 1 else lambda row: (row[features[0]],)
-        for line, row in rows:
-            row_of_inputs = chosen(row)
+    def values(self, columns: Columns, read: Read) -> Values:
+        found = self._fast_values(columns, read)
+        self.was_fast = found is not None
+        return found or self._values_of_rows(columns, read)
+
+    def _fast_values(self, columns: Columns, read: Read) -> Values | None:
+        """Return the values as pyarrow reads them; None if the rows must be read one by one, or something is wrong."""
+        above = self.head[0][0] - 1  # lines
+        is_usual = not (self.names_rows or self.skipped) and above == bool(columns.names) and self.number is float
+        if self.plain is None or not is_usual or os.path.getsize(self.plain) > (physical_memory() or math.inf):
+            return None
+        gaps = self.rules.missing != "error"
+        found = arrow_csv.read_values(self.plain, columns.width, above, self.delimiter, read, gaps=gaps)
+        if found is None:
+            return None
+        self.line_of = range(above + 1, above + 1 + len(found.matrix))
+        try:
+            return self._values_of(found.matrix, found.labels, columns, found.read)
+        except DataError:
+            return None
+
+    def _values_of(self, matrix: np.ndarray, labels: np.ndarray | list[str], columns: Columns, read: Read) -> Values:
+        """Return the values of columns that are read: `matrix` has the numbers, `labels` those of a single column."""
+        inputs = len(read.numeric) - len(read.others)
+        several = inputs + len(read.several)
+        y = as_whole(matrix[:, inputs:several]) if read.several else labels
+        raw = self.raw(matrix[:, :inputs], columns, read, len(matrix))
+        return raw, y, matrix[:, several:], self.line_of
+
+    def _values_of_rows(self, columns: Columns, read: Read) -> Values:
+        numbers, lines = array("d"), array("q")
+        texts: list[str] = []
+        numeric, label = read.numeric, read.labels[0] if len(read.labels) == 1 else None
+        chosen = _chooser(numeric)
+        coded = [(i, column.texts, column.codes) for i, column in read.coded.items()]
+        # a table may have millions of rows
+        number, add_numbers, add_line, add_text = self.number, numbers.extend, lines.append, texts.append
+        for line, row in chain(self.head, self.rest):
+            row_of_numbers = chosen(row)
             try:
-                found = list(map(float, row_of_inputs))
+                found = list(map(number, row_of_numbers))
                 is_fine = math.isfinite(sum(found)) or all(map(math.isfinite, found))
             except ValueError:
                 is_fine = False
-            if not is_fine or (line <= self.last_underscore and "_" in "".join(row_of_inputs)):
-                raise self._bad_cell(line, row, columns, features)
-            numbers.extend(found)
-            lines.append(line)
+            if not is_fine or (line <= self.last_underscore and "_" in "".join(row_of_numbers)):
+                found = self._look_closely(line, row, columns, read)
+            add_numbers(found)
+            add_line(line)
+            if coded:
+                for i, known, codes in coded:
+                    codes.append(known.setdefault(row[i].strip(), len(known)))
             if label is not None:
-                labels.append(row[label].strip())
-        return np.frombuffer(numbers, np.float64).reshape(-1, len(features)), labels, lines
+                add_text(row[label].strip())
+        matrix = np.frombuffer(numbers, np.float64).reshape(len(lines), len(numeric))
+        self.line_of = lines
+        return self._values_of(matrix, self._plain(texts), columns, read)
 
-    def _bad_cell(self, line: int, row: Sequence[str], columns: Columns, features: Sequence[int]) -> DataError:
-        """Return the error for the first input of a line that is no finite number."""
-        bad = next(i for i in features if not cells.is_number(row[i]) or not math.isfinite(float(row[i])))
-        cell = row[bad].strip()
-        what = f"is '{shown(cell, 40)}'" if cell else "is empty"
-        remedy = cells.advice(cell) or f"is it the label? then --label {shown(columns.key(bad), 40)}"
-        return DataError(
-            f"{self.name}, line {line}: the column {columns.call(bad)} {what}; inputs must be finite numbers ({remedy})"
-        )
+    def _plain(self, labels: list[str]) -> list[str]:
+        """Return labels with their numbers written as Python writes them."""
+        if self.number is float:
+            return labels
+        read = {text: _number(text, self.number) for text in set(labels)}
+        plain = {text: text if math.isnan(value) else f"{value:.17g}" for text, value in read.items()}
+        return [plain[text] for text in labels]
+
+    def _look_closely(self, line: int, row: Sequence[str], columns: Columns, read: Read) -> list[float]:
+        """Return the numbers of a line, some of which are none: NaN for what is missing, if it may be.
+
+        Raises DataError for the first cell that should be a number.
+        """
+        found = [_number(row[i], self.number, is_label=i in read.several) for i in read.numeric]
+        for i, value in zip(read.numeric, found, strict=True):
+            if math.isfinite(value):
+                continue
+            cell = row[i].strip()
+            must = "inputs must be finite numbers"
+            if i in read.several:
+                must = "several label columns must hold 0 and 1, or numbers"
+            elif i == read.weight:
+                must = "weights must be finite numbers"
+            elif self.rules.missing != "error" and cells.is_missing(cell):
+                continue
+            raise self.refusal(f"line {line}", i, cell, columns, read, must)
+        return found
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    """Return the name, or as pandas numbers it if it is taken: Unnamed: 0.1."""
-    return next(each for each in chain([name], (f"{name}.{i}" for i in count(1))) if each not in taken)
+def _chooser(columns: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """Return the function that gives these cells of a row."""
+    if len(columns) > 1:
+        return itemgetter(*columns)
+    return (lambda row: (row[columns[0]],)) if columns else (lambda row: ())
+
+
+def _number(cell: str, number: Callable[[str], float], *, is_label: bool = False) -> float:
+    """Return the number in a cell, NaN if there is none; of a label true is 1 and false is 0."""
+    truth = cells.TRUTHS.get(cell.strip().lower()) if is_label else None
+    return cells.number_or_nan(cell, number) if truth is None else truth

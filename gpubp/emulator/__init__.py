@@ -65,8 +65,8 @@ What it claims, and what it does not
   which order it adds or how it rounds between. Those of integers and single bits are exact.
 - Threads take turns in one fixed order, or in one that a seed draws (`observe(order=seed)`). Weak memory ordering is
   not explored; the race observer finds what depends on it by another way, from which accesses nothing orders.
-- Streams do not overlap: a launch has ended when it returns. Several GPUs, clusters, textures, surfaces, launches from
-  kernels, TMA and `wgmma` are not there.
+- Streams do not overlap: a launch has ended when it returns. Several GPUs, textures, surfaces, launches from kernels
+  and Blackwell's `tcgen05` are not there.
 - An instruction or a modifier that is not implemented raises `UnsupportedInstruction`, with its name and the line.
   None is ever ignored.
 """
@@ -128,6 +128,7 @@ if not (sys.argv[:1] == ["-m"] and "-m" in _words and _words[_words.index("-m") 
         LaunchError,
         MemoryAccessError,
         PTXSyntaxError,
+        RegisterError,
         TrapError,
         UnsupportedInstruction,
     )
@@ -146,6 +147,7 @@ __all__ = [
     "PTXSyntaxError",
     "RawKernel",
     "RawModule",
+    "RegisterError",
     "TrapError",
     "UnsupportedInstruction",
     "arange",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 
 from gpubp.chips import MAX_THREADS, STATIC_SHARED, WARP, Architecture, architectures, number_of
@@ -20,7 +21,7 @@ def current_arch() -> str:
 
 def current_chip() -> Architecture:
     """Return the figures of the chip that is emulated now."""
-    return architectures()[_current[0]]
+    return architectures()[_current[0].rstrip("af")]
 
 
 def compute_capability(arch: str) -> tuple[int, int]:
@@ -31,14 +32,15 @@ def compute_capability(arch: str) -> tuple[int, int]:
 class use:
     """Choose the emulated architecture, for good or for a `with` block: `emulator.use("sm_80")`.
 
-    Kernels are compiled for it at their next launch, and launches are checked against its limits.
+    Kernels are compiled for it at their next launch, and launches are checked against its limits. "sm_90a" is the same
+    chip as "sm_90"; kernels are compiled with the instructions that only this chip has, such as wgmma.
 
     Raises:
         ValueError: the architecture is unknown.
     """
 
     def __init__(self, arch: str) -> None:
-        if arch not in architectures():
+        if re.sub(r"(?<=\d)[af]$", "", arch) not in architectures():
             raise ValueError(f"arch is {arch!r}: it must be one of {', '.join(architectures())}")
         self._before = _current[0]
         _current[0] = arch

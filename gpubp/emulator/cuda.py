@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from gpubp.emulator.chip import Device
-from gpubp.emulator.cupy import runtime
+from gpubp.emulator.cupy import nccl, runtime
 from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory
 from gpubp.emulator.cupy.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
 from gpubp.emulator.errors import EmulatorError
@@ -27,6 +27,7 @@ __all__ = [
     "UnownedMemory",
     "get_current_stream",
     "get_elapsed_time",
+    "nccl",
     "runtime",
 ]
 

@@ -43,5 +43,9 @@ class DivergenceError(EmulatorError):
     """A warp-wide instruction whose named threads do not execute it together."""
 
 
+class RegisterError(EmulatorError):
+    """Registers that are handed on against the rules: `setmaxnreg.inc` to fewer than a warp has, or `.dec` to more."""
+
+
 class TrapError(EmulatorError):
     """The kernel stopped itself: a failed assert or a trap instruction."""

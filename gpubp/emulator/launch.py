@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures
+from gpubp.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, STATIC_SHARED, WARP, architectures, number_of
 from gpubp.emulator import limits as watchdog
 from gpubp.emulator.device.calls import Calls
 from gpubp.emulator.device.memory import MEMORY, SpaceLayout, function_address, layout
@@ -25,6 +25,8 @@ from gpubp.emulator.program import cfg, ptx, registers
 from gpubp.emulator.program.inlining import Section
 from gpubp.emulator.program.ptx import TYPE_BYTES, Function, Module, Symbol, Variable
 
+FIRST_WITH_CLUSTERS = 90
+"""The compute capability, times ten, from which on chips have clusters of blocks."""
 LANES = 8192
 """Lanes that a wave aims at: enough to make Python's overhead small, few enough for the CPU's cache."""
 FEW_BYTES = 128
@@ -59,6 +61,7 @@ class Kernel:
         self.label = function.label
         self.max_threads = function.max_threads
         self.required_block = function.required_block
+        self.cluster = function.required_cluster or (1, 1, 1)
         self.parameters = tuple(
             Parameter(p.name, f"{p.type}[{p.count}]" if p.is_array else p.type, p.nbytes, p.align)
             for p in function.parameters
@@ -101,7 +104,7 @@ class Kernel:
         waves = _WAVES if observer is None else observer.waves
         key = (self, block, blocks, shared_bytes)
         if key not in waves:
-            waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, observer))
+            waves[key] = Wave(self.decoded().machine(block, blocks, shared_bytes, observer, self.cluster))
             if len(waves) > _MACHINES:
                 waves.popitem(last=False)
         waves.move_to_end(key)
@@ -148,7 +151,12 @@ class _Decoded:
         return self._shared_layouts[dynamic_bytes]
 
     def machine(
-        self, block: tuple[int, int, int], blocks: int, shared_bytes: int, observer: observers.Observer | None
+        self,
+        block: tuple[int, int, int],
+        blocks: int,
+        shared_bytes: int,
+        observer: observers.Observer | None,
+        cluster: tuple[int, int, int] = (1, 1, 1),
     ) -> Machine:
         made = Machine(
             self.program,
@@ -161,6 +169,7 @@ class _Decoded:
             block,
             blocks,
             observer,
+            cluster,
         )
         made.source_text = self.module.source
         if self.saved:
@@ -386,17 +395,21 @@ def _run(
     chip = architectures()[arch.rstrip("af")]
     resident = chip.resident_blocks(threads, decoded.shared_layout(shared_bytes).nbytes)
     # Where the order of atomics shows, blocks run one after the other: so the number of lanes shows in no result.
-    most = 1 if decoded.one_block_a_wave else max(1, min(lanes // padded, resident))
+    # The blocks of a cluster are always there together, so the counts below are of clusters.
+    together = math.prod(kernel.cluster)
+    clusters, resident = total // together, max(1, resident // together)
+    most = 1 if decoded.one_block_a_wave else max(1, min(lanes // (padded * together), resident))
     observer = observers.current()
     choices = None if observer is None else observer.choices
     if choices is not None:
         choices.begin_launch()
-        most = choices.blocks_per_wave(max(1, min(lanes // padded, resident, total)))
-    per_wave = -(-total // -(-total // most))  # waves of about one size
+        most = choices.blocks_per_wave(max(1, min(lanes // (padded * together), resident, clusters)))
+    per_wave = together * -(-clusters // -(-clusters // most))  # waves of about one size
+    resident *= together
     wave = kernel.wave(block, per_wave, shared_bytes, observer)
 
     def another() -> Wave:
-        made = Wave(decoded.machine(block, per_wave, shared_bytes, observer))
+        made = Wave(decoded.machine(block, per_wave, shared_bytes, observer, kernel.cluster))
         made.machine.output = wave.machine.output
         return made
 
@@ -405,7 +418,7 @@ def _run(
         with np.errstate(all="ignore"):
             if observer is not None:
                 observer.begin_launch(wave.machine)
-            _run_waves(_Blocks(grid, total, per_wave, resident, arch), wave, another, used)
+            _run_waves(_Blocks(grid, total, per_wave, resident, arch, together), wave, another, used)
     except EmulatorError as error:
         if choices is not None:
             error.args = (f"{error} (in the order of execution of observe(order={choices.seed}))",)
@@ -423,13 +436,15 @@ def _run(
 
 
 class _Blocks(NamedTuple):
-    """The blocks of a launch: the grid, their number, how many run in a wave, and how many the chip holds at once."""
+    """The blocks of a launch: the grid, their number, how many run in a wave, how many the chip holds at once, and how
+    many make a cluster."""
 
     grid: tuple[int, int, int]
     total: int
     per_wave: int
     resident: int
     arch: str
+    cluster: int
 
 
 def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: list[Wave]) -> None:
@@ -446,10 +461,14 @@ def _run_waves(blocks: _Blocks, wave: Wave, another: Callable[[], Wave], used: l
     most_idle, most, *_ = watchdog.current()
     quiet = idle = steps = 0
     choices = wave.choices
-    left = deque([range(blocks.total)] if choices is None else choices.ranges(blocks.total, blocks.per_wave))
+    left = deque([range(blocks.total)])
+    if choices is not None:
+        size = blocks.cluster
+        ranges = choices.ranges(blocks.total // size, blocks.per_wave // size)
+        left = deque(range(size * one.start, size * one.stop) for one in ranges)
     while left or waiting:
         room = min(blocks.per_wave, blocks.resident - sum(map(Wave.live_blocks, waiting)))
-        count = min(room, len(left[0])) if left else 0
+        count = min(room - room % blocks.cluster, len(left[0])) if left else 0
         if choices is not None and waiting and not quiet and not choices.starts(len(waiting)):
             count = 0  # one that is there already goes on
             waiting.rotate(choices.below(len(waiting)))
@@ -522,12 +541,33 @@ def check_launch(
         )
     if kernel.required_block is not None and tuple(block) != kernel.required_block:
         raise refuse(f"block is {block}; the kernel requires {kernel.required_block}")
+    _check_cluster(refuse, kernel, grid, arch)
     _check_shared(kernel, shared_bytes, arch)
+    if number_of(arch) < kernel.decoded().uses.first_arch:
+        raise refuse(f"its mma of f64 needs sm_{kernel.decoded().uses.first_arch}; the device is {arch}")
     if len(params) != len(kernel.parameters):
         raise refuse(f"{len(params)} arguments given; it takes {len(kernel.parameters)}")
     for index, (parameter, value) in enumerate(zip(kernel.parameters, params, strict=True)):
         if len(value) != parameter.size:
             raise refuse(f"argument {index} has {len(value)} bytes; its type {parameter.type} has {parameter.size}")
+
+
+MAX_CLUSTER = 8
+"""Blocks of a cluster that every chip with clusters can hold (CUDA C++ guide, thread block clusters)."""
+
+
+def _check_cluster(refuse: Callable[[str], LaunchError], kernel: Kernel, grid: tuple[int, int, int], arch: str) -> None:
+    cluster = kernel.cluster
+    size = math.prod(cluster)
+    if size == 1:
+        return
+    if number_of(arch) < FIRST_WITH_CLUSTERS:
+        raise refuse(f"it requires clusters of {cluster} blocks, which {arch} does not have")
+    if size > MAX_CLUSTER:
+        raise refuse(f"it requires clusters of {size} blocks; a cluster has at most {MAX_CLUSTER}")
+    for axis, side, of_cluster in zip("xyz", grid, cluster, strict=True):
+        if side % of_cluster:
+            raise refuse(f"grid.{axis} is {side}; it must be a multiple of the cluster's, {of_cluster}")
 
 
 def _check_shared(kernel: Kernel, shared_bytes: int, arch: str) -> None:

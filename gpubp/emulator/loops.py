@@ -46,9 +46,9 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def loop(function: Callable) -> Callable:
-    """Compile a function with `numba.njit`; it runs without the interpreter's lock."""
-    dispatcher = njit(nogil=True)(function)
+def loop(function: Callable, **options: Any) -> Callable:
+    """Compile a function with `numba.njit` and these options of it; it runs without the interpreter's lock."""
+    dispatcher = njit(nogil=True, **options)(function)
     dispatcher._cache = kept = _KeptCode(dispatcher)
     dispatcher.compile = kept.in_turn(dispatcher.compile)
     return dispatcher

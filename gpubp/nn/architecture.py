@@ -16,7 +16,7 @@ from gpubp.nn import activations
 from gpubp.nn.activations import Activation, Softmax
 from gpubp.nn.losses import Loss
 from gpubp.nn.precision import PRECISIONS, LossScaling, Precision
-from gpubp.registry import require_count
+from gpubp.registry import require_count, require_number
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -67,6 +67,19 @@ def checked_loss_scaling(chosen: Any, precision: Precision) -> LossScaling | Non
     if chosen is not None:
         raise ArgumentError("loss_scaling", chosen, "left out: it is for precision 'fp16'")
     return None
+
+
+def checked_dropout(chosen: Any, count: int) -> tuple[float, ...]:
+    """Return the dropout rates of `count` hidden layers, from one for all or from one for each, 0 ≤ rate < 1."""
+    one_for_all = not isinstance(chosen, Sequence) or isinstance(chosen, str)
+    if not one_for_all and len(chosen) != count:
+        raise StateError("dropout", f"has {len(chosen)} rates", f"have one, or {count}: one a hidden layer")
+    rates = [chosen] if one_for_all else list(chosen)
+    for rate in rates:
+        require_number("dropout", rate, least=0, below=1)
+    if one_for_all:
+        rates *= count
+    return tuple(map(float, rates))
 
 
 def made_backend(backend: str | Backend, device: str | None) -> Backend:

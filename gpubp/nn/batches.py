@@ -26,6 +26,7 @@ class Batch:
     delta: list[Array]
     saved: list[Array]  # what σ' of the layer reads: a[l] or z[l]
     target: dict[np.dtype, Array]  # room for y, by its dtype: rows (B, n_L), or labels (B,)
+    weights: Array  # room for the examples' weights, (B,) of the master dtype
 
 
 class Batches:
@@ -67,6 +68,7 @@ class Batches:
         }
         if self.loss.takes_labels:
             self._target[np.dtype(np.int64)] = self.backend.empty((rows,), "int64")
+        self._weights = self.backend.empty((rows,), self.precision.master)
         self._rows = rows
         self._made = {}
 
@@ -80,7 +82,7 @@ class Batches:
             z[layer] if self.activations[layer].reads == "z" else a[layer] for layer in range(1, len(self.sizes))
         ]
         target = {dtype: y[:rows] for dtype, y in self._target.items()}
-        return Batch(rows, a, z, delta, saved, target)
+        return Batch(rows, a, z, delta, saved, target, self._weights[:rows])
 
     # --- what comes in ----------------------------------------------------------------------------------------------
     def checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -101,20 +103,27 @@ class Batches:
         """Return y as the loss reads it. Raises ArgumentError; `values`: for numbers that the loss refuses too."""
         return checks.checked_targets(self._on_host(y), self.loss, self.sizes[-1], self.precision.master, values)
 
-    def place(self, x: Any, y: Any) -> tuple[Batch, Array]:
-        """Return the arrays of a pass with x as a[0], and the targets; both on the backend's device.
+    def taken(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return a batch as `place` takes it, x (B, n_0) and y: the backend's own arrays, or arrays on the host.
 
         x and y come from the host, or lie on the backend's device as arrays of any library. Raises ArgumentError for
         wrong shapes and dtypes, and for targets on the host that the loss does not take (on the device, they make δ
         NaN); NaN and infinity pass.
         """
-        batch = self.place_examples(x)
-        y = self._taken(y)
+        x, y = self._taken_examples(x), self._taken(y)
         if self._is_own(y):
             checks.require_targets_on_device(y, self.loss, self.sizes[-1], self.precision.master)
         else:
             y = self.checked_targets(y)
-        checks.require_same_rows(batch.a[0], y)
+        checks.require_same_rows(x, y)
+        return x, y
+
+    def place(self, x: Any, y: Any) -> tuple[Batch, Array]:
+        """Return the arrays of a pass with x as a[0], and the targets; both on the backend's device.
+
+        x, y: as `taken` gives them, or slices of that.
+        """
+        batch = self._place(x)
         if self._array is np.ndarray:
             return batch, y
         target = batch.target[np.dtype(y.dtype)]
@@ -122,16 +131,32 @@ class Batches:
         return batch, target
 
     def place_examples(self, x: Any) -> Batch:
-        """Return the arrays of a pass with x as a[0], like `place`."""
+        """Return the arrays of a pass with x as a[0]; x as for `taken`. Raises ArgumentError for another x."""
+        return self._place(self._taken_examples(x))
+
+    def checked_weights(self, weights: Any, rows: int) -> np.ndarray:
+        """Return the weights of `rows` examples (B,) on the host. Raise ArgumentError."""
+        return checks.checked_weights(self._on_host(weights), rows, self.precision.master)
+
+    def place_weights(self, weights: np.ndarray | None, batch: Batch) -> Array | None:
+        """Return checked weights on the backend's device; None if there are none."""
+        if weights is None or self._array is np.ndarray:
+            return weights
+        self.backend.upload(weights, batch.weights)
+        return batch.weights
+
+    def _taken_examples(self, x: Any) -> Any:
         x = self._taken(x)
-        if self._is_own(x):
-            checks.require_examples_on_device(x, self.sizes[0], self.precision.master, self.precision.storage)
-        else:
-            x = self.checked_examples(x, finite=False)
+        if not self._is_own(x):
+            return self.checked_examples(x, finite=False)
+        checks.require_examples_on_device(x, self.sizes[0], self.precision.master, self.precision.storage)
+        return x
+
+    def _place(self, x: Any) -> Batch:
         batch = self.of(int(x.shape[0]))
         if self._array is np.ndarray:
             # x is only read, and no longer than the pass: a copy would cost up to a sixth of a small step
-            return Batch(batch.rows, [x, *batch.a[1:]], batch.z, batch.delta, batch.saved, batch.target)
+            return Batch(batch.rows, [x, *batch.a[1:]], batch.z, batch.delta, batch.saved, batch.target, batch.weights)
         self._fill(x, batch.a[0])
         return batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from gpubp.arrays import on_host
 from gpubp.backends.base import Array
 from gpubp.dtypes import BFLOAT16
 from gpubp.errors import StateError
-from gpubp.nn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
+from gpubp.nn.losses import Loss
 
 SUM_TOLERANCE = 1e-4
 """How far from 1 a row of probabilities may sum."""
@@ -47,6 +48,22 @@ def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = F
         _require_finite("y", y)
     _require_probabilities(y, loss)
     return y
+
+
+def checked_weights(weights: Any, rows: int, dtype: str) -> np.ndarray:
+    """Return the weights of `rows` examples as (B,) of this dtype.
+
+    Raises ArgumentError for another shape, and for a weight that is negative, NaN or infinite in this dtype.
+    """
+    weights = _real_array("sample_weight", weights)
+    if weights.shape != (rows,):
+        raise StateError("sample_weight", f"has shape {weights.shape}", f"have shape ({rows},), one weight an example")
+    weights = _rounded(weights, dtype)
+    _require_finite("sample_weight", weights)
+    if weights.min() < 0:
+        row = int(np.argmax(weights < 0))
+        raise StateError("sample_weight", f"is {weights[row]:g} in row {row}", "be at least 0 everywhere")
+    return weights
 
 
 def require_examples_on_device(x: Array, width: int, *dtypes: str) -> None:
@@ -87,11 +104,11 @@ def _checked_labels(y: np.ndarray, width: int) -> np.ndarray:
 
 def _require_probabilities(y: np.ndarray, loss: Loss) -> None:
     """Raise ArgumentError unless a cross-entropy's targets are from 0 to 1, and sum to 1 for softmax. NaN passes."""
-    if isinstance(loss, SoftmaxCrossEntropy | BinaryCrossEntropy) and not (y.min() >= 0 and y.max() <= 1):
+    if loss.from_logits and not (y.min() >= 0 and y.max() <= 1):
         for row in np.flatnonzero(((y < 0) | (y > 1)).any(axis=1)):
             state = f"holds values from {np.nanmin(y):g} to {np.nanmax(y):g}"
             raise StateError("y", state, f"be from 0 to 1 for {loss.name}; row {row} is the first that is not")
-    if isinstance(loss, SoftmaxCrossEntropy):
+    if loss.output_activation == "softmax":
         sums = y.sum(axis=1)
         for row in np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE):
             state = f"has rows that do not sum to 1, the first is row {row} with {sums[row]:g}"
@@ -99,7 +116,9 @@ def _require_probabilities(y: np.ndarray, loss: Loss) -> None:
 
 
 def _require_finite(name: str, values: np.ndarray) -> None:
-    if not np.isfinite(values).all():
+    # in blocks: of a whole data set the answers would take a quarter of its own memory
+    step = max(1, VALUES_AT_ONCE // max(1, values[:1].size))
+    if not all(np.isfinite(values[start : start + step]).all() for start in range(0, len(values), step)):
         raise StateError(name, "holds NaN or infinity", f"be finite in {values.dtype}")
 
 
@@ -116,9 +135,16 @@ def _real_array(name: str, values: Any) -> np.ndarray:
     return array
 
 
+VALUES_AT_ONCE = 2**18
+"""Values that are looked at at once."""
+
+_named = functools.cache(np.dtype)
+"""The dtype of a name, kept: NumPy reads the name anew each time, which is a hundredth of a small step."""
+
+
 def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     """Return the values in this dtype, C-contiguous; one beyond its range becomes infinite."""
-    if values.dtype == dtype:
+    if values.dtype == _named(dtype):
         return np.ascontiguousarray(values)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from gpubp.errors import ArgumentError
 from gpubp.registry import choose, require_count, require_number
 
 
@@ -143,6 +145,18 @@ def schedule(chosen: str | Mapping[str, Any] | Schedule) -> Schedule:
     return choose("schedule", SCHEDULES, chosen)
 
 
+# --- penalties -------------------------------------------------------------------------------------------------------
+class Penalty(NamedTuple):
+    """Factors of what draws a weight w to 0: `l1` of sign(w), and `l2` of w."""
+
+    l1: float
+    l2: float
+
+
+_CORRECTED = 2**53
+"""Updates after which βᵗ is 0 in float64, so that nothing is left to correct. A float64 holds it."""
+
+
 # --- optimisers -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
@@ -152,6 +166,11 @@ class Optimizer:
         learning_rate: η > 0.
         schedule: its factor over the updates.
         weight_decay: λ ≥ 0, on the weights and not on the biases; added to the gradient as λ w, but for AdamW.
+        l1: λ₁ ≥ 0, of the penalty λ₁ Σ|w| on the weights and not on the biases; its gradient is λ₁ sign(w), 0 at 0.
+        l2: λ₂ ≥ 0, of the penalty ½ λ₂ Σ w² likewise; its gradient is λ₂ w. Losses are told without the penalties.
+        decoupled: False: both are added to the gradient, after it was clipped, so that its averages see them. True:
+            they shrink the weights by themselves, before the step: w ← (1 − η λ₂) w, then towards 0 by η λ₁ and not
+            past it (the proximal step: Duchi & Singer, 2009, section 4).
         clip_norm: the largest norm of the whole gradient; a longer one is scaled down to it (Pascanu et al., 2013).
         clip_value: the largest magnitude of one gradient; a larger one is cut off, after the norm.
     """
@@ -159,16 +178,26 @@ class Optimizer:
     learning_rate: float
     schedule: Schedule = field(default_factory=Constant)
     weight_decay: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    decoupled: bool = False
     clip_norm: float | None = None
     clip_value: float | None = None
 
     name: ClassVar[str] = ""
     state: ClassVar[tuple[str, ...]] = ()
+    decouples_decay: ClassVar[bool] = False
+    """True if weight decay shrinks the weights by itself, and is not added to the gradient."""
 
     def __post_init__(self) -> None:
         require_number("learning_rate", self.learning_rate, above=0)
         object.__setattr__(self, "schedule", schedule(self.schedule))
-        require_number("weight_decay", self.weight_decay, least=0)
+        for name in ("weight_decay", "l1", "l2"):
+            require_number(name, getattr(self, name), least=0)
+        if not isinstance(self.decoupled, bool):
+            raise ArgumentError("decoupled", self.decoupled, "True or False")
+        if self.decoupled and not (self.l1 or self.l2):
+            raise ArgumentError("decoupled", True, "left out without l1 and l2, the penalties that it is about")
         if self.clip_norm is not None:
             require_number("clip_norm", self.clip_norm, above=0)
         if self.clip_value is not None:
@@ -177,6 +206,23 @@ class Optimizer:
     def rate(self, step: int) -> float:
         """Return η for the update after `step` updates."""
         return self.learning_rate * self.schedule(step)
+
+    @property
+    def head_start(self) -> int:
+        """How many updates `update` is to take for made before the first."""
+        return 0
+
+    @cached_property
+    def in_gradient(self) -> Penalty:
+        """What is added to the gradient of a weight."""
+        decay = 0.0 if self.decouples_decay else self.weight_decay
+        return Penalty(0.0, decay) if self.decoupled else Penalty(self.l1, decay + self.l2)
+
+    @cached_property
+    def apart(self) -> Penalty:
+        """What shrinks a weight before its step."""
+        decay = self.weight_decay if self.decouples_decay else 0.0
+        return Penalty(self.l1, decay + self.l2) if self.decoupled else Penalty(0.0, decay)
 
     @property
     def is_plain_sgd(self) -> bool:
@@ -194,13 +240,18 @@ class Optimizer:
     ) -> None:
         """Make one step of the recurrence, in place on `w` and `state`. All arrays are (P,).
 
-        g: the gradient, clipped, with L2 decay in it; rate: η; t = 1, 2, ...: the update's number; work: scratch.
+        g: the gradient, clipped, with what `in_gradient` adds; rate: η; t = 1, 2, ...: the update's number; work:
+            scratch.
         """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
         """Return what `get` makes this optimiser from again."""
-        return {"name": self.name, **asdict(self), "schedule": self.schedule.config()}
+        settings = {**asdict(self), "schedule": self.schedule.config()}
+        for name in ("l1", "l2", "decoupled"):
+            if not settings[name]:
+                del settings[name]  # so that runs without them are those of earlier versions
+        return {"name": self.name, **settings}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +264,7 @@ class SGD(Optimizer):
 
     @property
     def is_plain_sgd(self) -> bool:
-        return self.weight_decay == 0 and self.clip_norm is None and self.clip_value is None
+        return not (self.weight_decay or self.l1 or self.l2) and self.clip_norm is None and self.clip_value is None
 
     def update(
         self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
@@ -297,12 +348,18 @@ class Adam(Optimizer):
     """m ← β₁ m + (1 − β₁) g ; s ← β₂ s + (1 − β₂) g² ; w ← w − η m̂ / (√ŝ + ε),
 
     m̂ = m / (1 − β₁ᵗ), ŝ = s / (1 − β₂ᵗ) (Kingma & Ba, 2015, algorithm 1).
+
+    Args:
+        epsilon_hat: True: ε is added before s is corrected: w ← w − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√s + ε), the order
+            at the end of the article's section 2, which scikit-learn and TensorFlow take. Both corrections are then
+            part of `rate`.
     """
 
     learning_rate: float = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_hat: bool = False
 
     name = "adam"
     state = ("mean", "square")
@@ -312,6 +369,28 @@ class Adam(Optimizer):
         require_number("beta1", self.beta1, least=0, below=1)
         require_number("beta2", self.beta2, least=0, below=1)
         require_number("epsilon", self.epsilon, above=0)
+        if not isinstance(self.epsilon_hat, bool):
+            raise ArgumentError("epsilon_hat", self.epsilon_hat, "True or False")
+        if self.epsilon_hat and (self.decouples_decay or self.decoupled):
+            expected = "left out with weight decay or penalties apart from the gradient, whose η it would change"
+            raise ArgumentError("epsilon_hat", True, expected)
+
+    def rate(self, step: int) -> float:
+        rate = super().rate(step)
+        if self.epsilon_hat:
+            t = step + 1
+            rate *= math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+        return rate
+
+    @property
+    def head_start(self) -> int:
+        return _CORRECTED if self.epsilon_hat else 0
+
+    def config(self) -> dict[str, Any]:
+        config = super().config()
+        if not self.epsilon_hat:
+            del config["epsilon_hat"]  # so that runs without it are those of earlier versions
+        return config
 
     def update(
         self, g: np.ndarray, rate: float, t: int, state: Sequence[np.ndarray], w: np.ndarray, work: np.ndarray
@@ -339,6 +418,7 @@ class AdamW(Adam):
     weight_decay: float = 0.01
 
     name = "adamw"
+    decouples_decay = True
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, Momentum, Nesterov, RMSProp, Adam, AdamW)}

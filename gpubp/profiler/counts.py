@@ -5,6 +5,11 @@ kernels by the same plan, with fewer whole tiles and with the same remainders at
 is a constant, and terms in the number of tiles along each side and in their products; so two numbers of tiles a side
 give all of it, in whole numbers. One shape more, larger in every side, is run to see whether that is so: it is not
 exactly where the path of a thread depends on the data, and then the profile says by how much the check was off.
+
+By stream-K (kernels/cuda/product_stream_k.cuh) where tiles are shared depends on all of a shape. There the work is a
+sum over tiles of depth, whole tiles, parts, shared tiles and blocks, whose numbers `plan_model.runs_of` gives: five
+grids, in which these differ, give what each of them costs, and a sixth one is the check. Their tiles are whole: what
+the shape's tiles at the edges leave out, at most, counts as an error.
 """
 
 from __future__ import annotations
@@ -16,10 +21,12 @@ from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any
 
-from gpubp.backends import plans
+import numpy as np
+
+from gpubp.backends import plan_model
 from gpubp.backends.arguments import Product
-from gpubp.backends.gpu_backend import BLOCK, GpuBackend
-from gpubp.backends.plans import Plan
+from gpubp.backends.gpu_backend import GpuBackend
+from gpubp.backends.plans import REDUCE_BLOCK, Plan
 from gpubp.errors import ArgumentError
 from gpubp.profiler.launches import RecordedLaunch
 from gpubp.profiler.workloads import Workload
@@ -28,6 +35,10 @@ WORK = 2**24
 """Multiply-adds of a product, or elements of another primitive, up to which the shape itself is run."""
 MOST_WORK = 2**28
 """The same, beyond which not even a smaller shape is run: it would take minutes."""
+MOST_WGMMA_WORK = 2**30
+"""The same of `wgmma`, one instruction of which multiplies a whole tile."""
+STREAMED_STEPS = 64
+"""Tiles of depth of all tiles, about, of the grids in which stream-K is counted, of at most four tiles."""
 
 SECTOR = 32
 """Bytes."""
@@ -39,6 +50,8 @@ ELEMENTS = 2048
 """Elements that a block of an elementwise kernel takes, at most; every other number of them divides it."""
 SAMPLE = 2**16
 """Elements that a step of an elementwise primitive has at least: where the path depends on the data, it is a sample."""
+COLUMNS = 256
+"""Columns after which sums of columns repeat themselves: those that a block's warps take."""
 ROWS = {"softmax": 32, "output_delta": 1024}
 """Rows after which a kernel that takes rows repeats itself; with the sum of their losses."""
 
@@ -196,12 +209,14 @@ def count(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch], l
     """
     plan = plan_of(work, backend) if work.is_product else None
     work = replace(work, plan=plan)
+    if plan is not None and plan.stream_k:
+        return _count_streamed(work, plan, backend, launches, limit)
     axes = [Axis(side, 0, 0) for side in work.shape]
     if prod(work.shape) > limit:
         axes = [_axis(side, *limits) for side, limits in zip(work.shape, _units(work, backend, plan), strict=True)]
     reduced = [number for number, axis in enumerate(axes) if axis.position]
     largest = tuple(axis.side(1 if axis.position else 0) for axis in axes)
-    if prod(largest) > MOST_WORK:
+    if prod(largest) > (MOST_WGMMA_WORK if plan is not None and plan.variant == "wgmma" else MOST_WORK):
         raise ArgumentError("shape", "x".join(map(str, work.shape)), "smaller: it cannot be counted within minutes")
 
     runs: dict[tuple[int, ...], list[RecordedLaunch]] = {}
@@ -209,9 +224,7 @@ def count(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch], l
     def numbers(position: dict[int, int]) -> list[Counter[Any]]:
         shape = tuple(axis.side(position.get(number, 0)) for number, axis in enumerate(axes))
         if shape not in runs:
-            launches.clear()
-            work.at(shape).run(backend)
-            runs[shape] = list(launches)
+            runs[shape] = _launches_of(work.at(shape), backend, launches)
         return [_numbers_of(launch) for launch in runs[shape]]
 
     corners = [dict(zip(reduced, corner, strict=True)) for corner in itertools.product((0, 1), repeat=len(reduced))]
@@ -227,13 +240,66 @@ def count(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch], l
     return Counted(plan, tuple(first), tuple(map(_counts_of, found)), tuple(runs), error == 0, error)
 
 
+def _launches_of(work: Workload, backend: GpuBackend, launches: list[RecordedLaunch]) -> list[RecordedLaunch]:
+    launches.clear()
+    work.run(backend)
+    return list(launches)
+
+
+def _count_streamed(
+    work: Workload, plan: Plan, backend: GpuBackend, launches: list[RecordedLaunch], limit: int
+) -> Counted:
+    """Run and count a product by stream-K, which is one launch: as it is, or in small grids."""
+    if prod(work.shape) <= limit:
+        own = _launches_of(work, backend, launches)
+        return Counted(plan, tuple(own), (counts_of_launch(own[0]),), (work.shape,), True, 0.0)
+    m, n, k = work.shape
+    rows, columns = -(-m // plan.tile_m), -(-n // plan.tile_n)
+    rows, columns = min(rows, 2 if columns > 1 else 4), min(columns, 2 if rows > 1 else 4)
+    tiles = rows * columns
+    deep, deeper = STREAMED_STEPS // tiles, STREAMED_STEPS * 3 // 2 // tiles
+    shapes: list[tuple[int, ...]] = []
+
+    def sample(deep: int, blocks: int) -> tuple[list[int], Counter[Any], RecordedLaunch]:
+        """Return the terms of a grid, its numbers and its launch."""
+        shape = min(m, rows * plan.tile_m), min(n, columns * plan.tile_n), deep * plan.tile_k - -k % plan.tile_k
+        grid = replace(plan, stream_k=blocks)
+        (launch,) = _launches_of(replace(work.at(shape), plan=grid), backend, launches)
+        shapes.append(shape)
+        return _terms(grid, *shape), _numbers_of(launch), launch
+
+    # as many blocks as tiles share none, one less shares some, more share all
+    grids = (deep, tiles), (deep, max(1, tiles - 1)), (deep, 5), (deeper, tiles), (deep, 7)
+    found = [sample(*grid) for grid in grids]
+    solved = np.linalg.pinv(np.array([terms for terms, _, _ in found], float))
+
+    def at(terms: list[int]) -> Counter[Any]:
+        """Return the numbers of a grid with these terms."""
+        weights = terms @ solved
+        keys = dict.fromkeys(key for _, numbers, _ in reversed(found) for key in numbers)  # the last one has all
+        sums = {key: sum(w * numbers[key] for w, (_, numbers, _) in zip(weights, found, strict=True)) for key in keys}
+        return Counter({key: round(number) for key, number in sums.items()})
+
+    terms, numbers, _ = sample(deeper, 8)
+    edges = 1 - m * n / (plan.blocks(m, n) * min(m, plan.tile_m) * min(n, plan.tile_n))
+    error = max(_difference(at(terms), numbers), edges)
+    counts = _counts_of(at(_terms(plan, m, n, k)))
+    return Counted(plan, (found[0][2],), (counts,), tuple(shapes), error == 0, error)
+
+
+def _terms(plan: Plan, m: int, n: int, k: int) -> list[int]:
+    """Return what the work of stream-K is a sum over: tiles of depth, whole tiles, parts, shared tiles and blocks."""
+    runs = plan_model.runs_of(plan, m, n, k)
+    shared = runs.parts - runs.within
+    return [runs.tiles * -(-k // plan.tile_k), runs.tiles - shared, runs.parts, shared, runs.blocks]
+
+
 def plan_of(work: Workload, backend: GpuBackend) -> Plan:
     """Return the plan that the backend computes a product of this shape by."""
     m, n, k = work.shape
-    rows = {"dense_forward": (k, k), "weight_gradient": (m, n), "weight_step": (m, n)}.get(work.primitive, (k, n))
-    alignment = gcd(16, *(side * work.stored.itemsize for side in rows))
     backend.variant = work.variant
-    return backend.execution(Product(m, n, k, alignment, work.stored), work.dtype == "tf32", work.plan).plan
+    found = Product(m, n, k, work.row_alignment, work.stored)
+    return backend.execution(found, work.form, work.dtype == "tf32", work.plan).plan
 
 
 # --- smaller shapes ---------------------------------------------------------------------------------------------------
@@ -253,7 +319,7 @@ def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple
         same_parts = all(plan.parts(axis.side(each)) == plan.parts(k) for each in (0, 1, 2))
         rows, columns = _side_units(plan, *work.shape)
         gap = SECTOR // work.stored.itemsize  # so that rows of neighbouring tiles share no sector
-        sides = [(rows, plan.tile_m + gap), (columns, plan.tile_n + gap)]
+        sides = [(rows, plan.cluster * plan.tile_m + gap), (columns, plan.tile_n + gap)]
         return [*sides, (depth, least) if same_parts else (0, 0)]
     if work.primitive == "update":
         return [(SAMPLE, SAMPLE)]
@@ -263,14 +329,7 @@ def _units(work: Workload, backend: GpuBackend, plan: Plan | None) -> list[tuple
         unit = whole * -(-SAMPLE // (whole * width))
         return [(unit, unit), (0, 0)]
     if work.primitive == "bias_gradient":
-        a_part = plans.column_sum_rows(rows, width, backend.chip)
-        parts = -(-rows // a_part)
-        unit = 64 * parts
-        axis = _axis(rows, unit, 2 * unit)
-        same = all(
-            -(-side // plans.column_sum_rows(side, width, backend.chip)) == parts for side in map(axis.side, (0, 1, 2))
-        )
-        return [(unit, 2 * unit) if same else (0, 0), (0, 0)]
+        return [(0, 0), (COLUMNS, COLUMNS)]  # the parts of the rows follow no line
     unit = ROWS[work.primitive]
     return [(unit, unit), (0, 0)]
 
@@ -279,14 +338,19 @@ def _side_units(plan: Plan, m: int, n: int, k: int) -> tuple[int, int]:
     """Return the steps of rows and columns: whole tiles and, if parts of the depth are added up, whole blocks of the
     kernel that does it.
     """
+    height = plan.cluster * plan.tile_m
     if plan.parts(k) == 1:
-        return plan.tile_m, plan.tile_n
-    rows, columns = BLOCK // gcd(BLOCK, plan.tile_m * n), BLOCK // gcd(BLOCK, plan.tile_n * m)
-    return rows * plan.tile_m, columns * plan.tile_n
+        return height, plan.tile_n
+    rows = REDUCE_BLOCK // gcd(REDUCE_BLOCK, height * n)
+    columns = REDUCE_BLOCK // gcd(REDUCE_BLOCK, plan.tile_n * m)
+    return rows * height, columns * plan.tile_n
 
 
 def _depth_unit(plan: Plan) -> int:
-    return NAIVE_DEPTH if plan.variant == "naive" else plan.split_k * plan.tile_k * UNROLLED
+    if plan.variant == "naive":
+        return NAIVE_DEPTH
+    # the steps of wgmma wait for barriers: no compiler joins them
+    return plan.split_k * plan.tile_k * (1 if plan.variant == "wgmma" else UNROLLED)
 
 
 # --- numbers and their interpolation ----------------------------------------------------------------------------------

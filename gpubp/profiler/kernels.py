@@ -75,7 +75,7 @@ def profile(
         with emulator.observe(races=observe, uninitialised=observe, traffic=True, suppressions=suppressions) as report:
             launched.launch(*sizes, given, shared_mem)
         name, parsed, cubin, resources = launched.made(given)
-        rate = _rate(parsed.decoded().program) if dtype is None else canonical("dtype", dtype)
+        rate = _rate(parsed.decoded().program, gpu) if dtype is None else canonical("dtype", dtype)
     launch = RecordedLaunch(name, parsed.name, cubin, resources, *sizes, shared_mem, report)
     counts = counts_of_launch(launch)
     work = KernelLaunch(name, *sizes, rate, shared_mem, tuple(map(_in_words, args)))
@@ -189,8 +189,8 @@ def _in_words(argument: Any) -> str:
     return f"{type(argument).__name__} {argument}"
 
 
-def _rate(program: Any) -> str:
-    """Return the kind of arithmetic of which a program has most, by its instructions; on tensor cores if it uses them.
+def _rate(program: Any, gpu: Gpu) -> str:
+    """Return the rate that most of a program's instructions go by; that of tensor cores if it uses them.
 
     float32 if it has none.
     """
@@ -204,7 +204,7 @@ def _rate(program: Any) -> str:
             kinds = [name for name in instruction.modifiers if name in (*_MATRIX_KINDS, "f32")]
             if instruction.opcode in ("mma", "wmma") and flops:
                 operands = [name for name in kinds if name != "f32"]
-                matrix[_MATRIX_KINDS[operands[-1]] if operands else "tf32"] += flops
+                matrix[gpu.product_rate(_MATRIX_KINDS[operands[-1]]) if operands else "tf32"] += flops
             elif flops and kinds:
                 plain["float64" if kinds[-1] == "f64" else "float32"] += flops
     found = matrix or plain

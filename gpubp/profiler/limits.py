@@ -3,14 +3,16 @@
 It is no prediction: caches never miss in it, no latency shows, and the clock is the boost clock. What it is good for is
 to say what limits a kernel, and how far from the peak that keeps it.
 
-- arithmetic: flops at the peak rate of their kind.
+- arithmetic: flops at the peak rate of their kind; on tensor cores at the rate that mma.sync reaches, or wgmma: the
+  dense one, 128 clocks for an instruction of 64×256×16.
 - instruction issue: each of a multiprocessor's schedulers issues one instruction of a warp a clock. Instructions are
   those of the machine code where it has a main loop (its multiply-adds are counted, and their share in it is known),
   else those of the PTX.
 - shared memory and L1: 128 bytes a clock and multiprocessor, which is a pass through the 32 banks, or four sectors of
   one request to global memory; what cp.async copies is one pass, into shared memory. Accesses of 8 and 16 bytes are
   counted by halves and quarters of a warp; where threads want the same words the hardware may join some, and then this
-  part is less busy than the model says.
+  part is less busy than the model says. wgmma reads each operand of an instruction once; bulk copies are counted
+  where they arrive.
 - device memory: each input once and each output once, at the published bandwidth.
 
 All but the last are held up by the multiprocessor that gets the most blocks.
@@ -21,12 +23,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpubp.backends.plans import CONSUMER_ROWS, WARPGROUP, Plan
 from gpubp.chips import WARP, Gpu
 from gpubp.costs import Cost
 from gpubp.profiler.counts import Counts
 from gpubp.profiler.machine_code import MachineCode
 
 SECTORS_A_PASS = 4
+PASS = 128
+"""Bytes."""
+DEPTH_BYTES = 32
+"""Of the depth of an instruction of wgmma."""
 
 ARITHMETIC, ISSUE, SHARED, MEMORY = "arithmetic", "instruction issue", "shared memory and L1", "device memory"
 
@@ -70,17 +77,20 @@ class Limits:
         return {name: seconds / self.least_seconds for name, seconds in self.seconds.items()}
 
 
-def limits(gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | None]]) -> Limits:
-    """Return the limits of a primitive's kernels, which run one after the other."""
+def limits(
+    gpu: Gpu, cost: Cost, kernels: Sequence[tuple[Counts, MachineCode | None]], plan: Plan | None = None
+) -> Limits:
+    """Return the limits of a primitive's kernels, which run one after the other. plan: of a product."""
     clock = gpu.boost_hz * gpu.multiprocessors
-    peak = gpu.roofline(cost.rate).peak
+    by_wgmma = plan is not None and plan.variant == "wgmma"
+    peak = (gpu.roofline if by_wgmma else gpu.ceiling)(cost.rate).peak
     seconds = dict.fromkeys((ARITHMETIC, ISSUE, SHARED), 0.0)
     even = uneven = 0.0
     for counts, code in kernels:
         own = {
             ARITHMETIC: counts.flops / peak,
             ISSUE: warp_instructions(counts, code) / (clock * gpu.multiprocessor.register_partitions),
-            SHARED: (counts.passes + global_passes(counts)) / clock,
+            SHARED: (counts.passes + global_passes(counts) + warpgroup_passes(counts, plan)) / clock,
         }
         share = balance(gpu, counts.blocks)
         for name, time in own.items():
@@ -111,9 +121,22 @@ def global_passes(counts: Counts) -> float:
     A request takes one clock for four sectors, and at least one. Asynchronous copies take none: they are counted where
     they arrive.
     """
-    lines = (line for line in counts.lines if not any(each.kind == "async" for each in line.accesses))
-    accesses = (each for line in lines for each in line.accesses if each.space == "global")
+    accesses = (
+        each
+        for line in counts.lines
+        if "asynchronous copy" not in line.instructions and not any(each.kind == "async" for each in line.accesses)
+        for each in line.accesses
+        if each.space == "global"
+    )
     return sum(max(each.requests, each.units / SECTORS_A_PASS) for each in accesses)
+
+
+def warpgroup_passes(counts: Counts, plan: Plan | None) -> float:
+    """Return the clocks in which wgmma reads its operands in shared memory."""
+    if plan is None or plan.variant != "wgmma":
+        return 0.0
+    products = counts.instructions.get("tensor", 0) / WARPGROUP
+    return products * (CONSUMER_ROWS + plan.tile_n) * DEPTH_BYTES / PASS
 
 
 def warp_instructions(counts: Counts, code: MachineCode | None) -> float:

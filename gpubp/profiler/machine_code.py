@@ -19,7 +19,7 @@ from gpubp.toolchain.nvdisasm import disassemble
 # HFMA2 of zeros is how the compiler makes a constant, and HADD2.F32 how it widens a float16.
 _CLASSES = (
     ("FMA", r"[FD]FMA2?\b"),
-    ("tensor", r"([HDIQ]|OM|BM)MMA\b|UTC\w*MMA\b"),
+    ("tensor", r"([HDIQ]|OM|BM)MMA\b|[HIQ]GMMA\b|UTC\w*MMA\b"),
     ("special function", r"MUFU\b"),
     ("other float", r"[FD](ADD|MUL|MNMX|SWZADD|CHK|ADD2|MUL2)\b|HMUL2|HMNMX2"),
     ("conversion", r"HADD2|F2F|F2I|I2F|I2I|F2FP|FRND"),

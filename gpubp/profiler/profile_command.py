@@ -14,7 +14,7 @@ from gpubp.chips import Gpu
 from gpubp.errors import ArgumentError, BackendError, ConflictError, unknown_name
 from gpubp.files import check_path, write_bytes
 from gpubp.profiler.launches import BACKENDS
-from gpubp.profiler.profiles import Profile, profile, separate_halves
+from gpubp.profiler.profiles import Profile, profile, separate_halves, target
 from gpubp.profiler.workloads import Workload
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run(
     dtype: str,
     activation: str,
     optimizer: str,
+    mode: str | None,
     arch: str | None,
     chip: str | None,
     compare: bool,
@@ -47,8 +48,8 @@ def run(
 
     Args:
         console: where they are shown.
-        primitive, shape, backend, variant, dtype, activation, optimizer, arch, chip, compare, as_json, out, html: as on
-            the command line.
+        primitive, shape, backend, variant, dtype, activation, optimizer, mode, arch, chip, compare, as_json, out, html:
+            as on the command line.
         force: the files may replace others.
         page: returns the text of the html file for a profile.
 
@@ -67,7 +68,7 @@ def run(
     if html is not None:
         check_path("html", html, ".html", ".htm", replace=force)
     gpu = chip_of(chip)
-    work = Workload(primitive, shape_of(primitive, shape), dtype, variant, activation, optimizer)
+    work = Workload(primitive, shape_of(primitive, shape), dtype, variant, activation, optimizer, mode)
     found = compared(work, backend, gpu, arch) if compare else [_profiled(work, backend or "cupy", gpu, arch)]
     if out is not None:
         from gpubp.profiler import profile_tables as report
@@ -87,17 +88,19 @@ def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | N
     for name in [backend] if backend else BACKENDS:
         if name == "numba" and work.tensor_cores and backend is None:
             continue  # it has no kernels for tensor cores
-        for variant in _variants(work):
+        for variant in _variants(work, target(gpu, arch)[0]):
+            if name == "numba" and variant in plans.TENSOR_VARIANTS:
+                continue  # likewise
             found.append(_profiled(replace(work, variant=variant), name, gpu, arch))
-        if work.primitive == "hidden_delta":
+        if work.primitive == "hidden_delta" and work.mode is None:
             found.append(separate_halves(work, name, gpu, arch))
     return found
 
 
-def _variants(work: Workload) -> tuple[str | None, ...]:
+def _variants(work: Workload, gpu: Gpu) -> tuple[str | None, ...]:
     if not work.is_product:
         return (None,)
-    return ("tensorcore",) if work.tensor_cores else plans.THREAD_VARIANTS
+    return plans.variants_of(work.dtype, gpu.for_plans()) or (None,)  # which is refused, in words
 
 
 def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -> Profile:

@@ -6,9 +6,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gpubp.backends.plans import variants_of
+from gpubp.dtypes import MIXED
 from gpubp.profiler.counts import Counts
 from gpubp.profiler.profiles import MODEL, KernelProfile, Profile, percent, rounded
-from gpubp.profiler.workloads import KernelLaunch
+from gpubp.profiler.workloads import KernelLaunch, Workload
 from gpubp.training import plots
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def title(profile: Profile) -> str:
     option = {"update": f", {work.optimizer}"}.get(work.primitive, "")
     if work.primitive in ("dense_forward", "hidden_delta", "hadamard_derivative"):
         option = f", {work.activation}"
+    if work.mode is not None:
+        option += f", {work.mode}"
     sides = "×".join(f"{side:,}" for side in work.shape)
     return f"{profile.title} {sides}, {work.dtype}{option}: {profile.arch} on {profile.gpu.name}"
 
@@ -116,6 +120,8 @@ def summary(profile: Profile) -> dict[str, str]:
         found["bytes on their way"] = (
             f"{_kib(profile.stage_bytes)} a stage, {_kib(profile.bytes_in_flight)} a multiprocessor"
         )
+    if cost.flops:
+        found["rate, at most"] = profile.shares
     busy = sorted(profile.limits.busy.items(), key=lambda item: -item[1])
     found["busy, at most"] = ", ".join(f"{name} {percent(share)}" for name, share in busy)
     return found
@@ -176,14 +182,28 @@ def tables(profile: Profile, width: int = WIDE) -> list[Any]:
         lines_table(profile, width),
         *([findings_table(profile)] if profile.findings else []),
         profile.limiter,
+        *rung_note(profile),
         counted_note(profile),
         MODEL,
     ]
 
 
+def rung_note(profile: Profile) -> list[str]:
+    """Return a sentence if the chip has wgmma, and the product's rows keep it from taking that."""
+    work, plan = profile.workload, profile.plan
+    if plan is None or plan.variant != "tensorcore" or not isinstance(work, Workload):
+        return []
+    if work.row_alignment % 16 == 0 or work.variant == "tensorcore":
+        return []
+    if "wgmma" not in variants_of(work.dtype, profile.gpu.for_plans()):
+        return []
+    boundaries = f"{work.row_alignment}-byte boundaries"
+    return [f"Computed by tensorcore: rows of the operands start on {boundaries}, and wgmma needs 16-byte ones."]
+
+
 def comparison(profiles: Sequence[Profile], width: int) -> list[Any]:
     """Return profiles side by side, as tables and sentences for a terminal of this width."""
-    names = list(COMPARED)
+    names = [name for name in COMPARED if name != "of mma.sync" or profiles[0].cost.rate in MIXED]
     columns = len(names) if width >= WIDE else 5 if width >= NARROW else 3
     parts = [names[first : first + columns] for first in range(0, len(names), columns)]
     sentences = [f"{heading(each)}: {each.limiter}" for each in profiles]
@@ -224,8 +244,13 @@ COMPARED = {
     "moved": lambda profile: amount(profile.traffic, "B"),
     "conflicts": lambda profile: _most(profile, lambda kernel: kernel.counts.conflicts),
     "of peak": lambda profile: f"≤ {percent(profile.peak_share)}",
+    "of mma.sync": lambda profile: _of_mma_sync(profile),
 }
 """The columns of a comparison; moved: by the sectors of accesses to global memory, whatever a cache serves of them."""
+
+
+def _of_mma_sync(profile: Profile) -> str:
+    return "?" if profile.gpu.mma_sync is None else f"≤ {percent(profile.ceiling_share)}"
 
 
 def _most(profile: Profile, number: Any) -> str:
@@ -236,8 +261,8 @@ def _counted_together(profiles: Sequence[Profile]) -> str:
     scaled = [each for each in profiles if each.scaled]
     if not scaled:
         return "Counted at the shape itself."
-    error = max(each.error for each in scaled)
-    met = f"off by up to {error:.1g}, as paths depend on the data" if error else "met exactly"
+    worst = max(scaled, key=lambda each: each.error)
+    met = f"off by up to {worst.error:.1g}, as {_inexact(worst)}" if worst.error else "met exactly"
     return f"Counted at smaller shapes by the same plans, and scaled; the checks were {met}."
 
 
@@ -287,9 +312,14 @@ def counted_note(profile: Profile) -> str:
     check = (
         "the last of them was a check, and was met exactly"
         if profile.exact
-        else f"not exactly, as paths depend on the data: the last of them, a check, was off by {profile.error:.1g}"
+        else f"not exactly, as {_inexact(profile)}: off by up to {profile.error:.1g}"
     )
     return f"Counted at {len(profile.shapes)} smaller shapes, {first} to {last}, by the same plan, and scaled; {check}."
+
+
+def _inexact(profile: Profile) -> str:
+    streamed = profile.plan is not None and profile.plan.stream_k
+    return "tiles of stream-K hang over the edges" if streamed else "paths depend on the data"
 
 
 def _short(name: str) -> str:
@@ -317,6 +347,9 @@ def picture(profiles: Sequence[Profile]) -> bytes:
     for rate in dict.fromkeys(each.cost.rate for each in profiles):
         found = first.gpu.roofline(rate)
         limits[f"{rate}: {found.peak / 1e12:.4g} TFLOP/s, {found.bandwidth / 1e9:,.0f} GB/s"] = found
+        by_mma = first.gpu.ceiling(rate)
+        if by_mma != found:
+            limits[f"{rate} by mma.sync: {by_mma.peak / 1e12:.4g} TFLOP/s"] = by_mma
     points = [
         plots.Point(heading(each), each.cost.intensity, each.limits.rate, COLOURS[number % 8], MARKERS[number % 8])
         for number, each in enumerate(profiles)

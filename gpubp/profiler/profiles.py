@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from gpubp import chips
+from gpubp import chips, dtypes
 from gpubp.chips import Gpu, Roofline
 from gpubp.costs import Cost
 from gpubp.errors import ArgumentError, BackendError
@@ -100,9 +100,36 @@ class Profile:
         return self.gpu.roofline(self.cost.rate)
 
     @property
+    def tensor_cores(self) -> bool:
+        """True if tensor cores multiply."""
+        return self.cost.rate in (*dtypes.MIXED, chips.FLOAT64_TENSOR)
+
+    @property
+    def by_wgmma(self) -> bool:
+        """True if warpgroups multiply, at the chip's whole rate."""
+        return self.plan is not None and self.plan.variant == "wgmma"
+
+    @property
     def peak_share(self) -> float:
         """Share of the chip's peak rate that the limits leave."""
         return self.limits.rate / self.roofline.peak
+
+    @property
+    def ceiling_share(self) -> float:
+        """Return the share of the rate that the kernels' instructions reach, on tensor cores mma.sync's or wgmma's."""
+        if self.by_wgmma:
+            return self.peak_share
+        return self.limits.rate / self.gpu.ceiling(self.cost.rate).peak
+
+    @property
+    def shares(self) -> str:
+        """Return both shares in words: of the peak rate and, where it is another, of mma.sync's."""
+        of_peak = f"{percent(self.peak_share)} of the peak rate"
+        if self.cost.rate not in dtypes.MIXED or self.by_wgmma:
+            return of_peak
+        if self.gpu.mma_sync is None:
+            return f"{of_peak}; what mma.sync reaches of it on {self.gpu.name} is not known"
+        return f"{of_peak}, {percent(self.ceiling_share)} of the {percent(self.gpu.mma_sync)} that mma.sync reaches"
 
     @property
     def traffic(self) -> int:
@@ -112,7 +139,9 @@ class Profile:
     @property
     def stage_bytes(self) -> int:
         """Return the bytes of the tiles that a block copies at a time; 0 if it copies none in advance."""
-        return self.plan.shared_bytes // self.plan.stages if self.plan is not None and self.plan.stages > 1 else 0
+        if self.plan is None or self.plan.stages == 1:
+            return 0
+        return (self.plan.tile_m + self.plan.tile_n) * self.plan.tile_k * self.plan.item_bytes
 
     @property
     def bytes_in_flight(self) -> int:
@@ -146,9 +175,11 @@ class Profile:
             for each in self.findings
         ]
         found["gpu"] = {"key": self.gpu.key, "name": self.gpu.name, "source": self.gpu.source}
+        found["gpu"]["mma_sync"] = {"share": self.gpu.mma_sync, "source": self.gpu.mma_source}
         found["note"] = MODEL
         found["limiter"] = self.limiter
-        found["limits"] |= {"busy": self.limits.busy, "limiter": self.limits.limiter, "peak_share": self.peak_share}
+        found["limits"] |= {"busy": self.limits.busy, "limiter": self.limits.limiter}
+        found["limits"] |= {"peak_share": self.peak_share, "ceiling_share": self.ceiling_share}
         found["cost"] |= {"intensity": self.cost.intensity, "ridge": self.roofline.ridge}
         found |= {name: getattr(self, name) for name in ("traffic", "stage_bytes", "bytes_in_flight")}
         for kernel, own in zip(found["kernels"], self.kernels, strict=True):
@@ -234,9 +265,10 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
         [kernel_profile(gpu, launch, counts) for launch, counts in zip(each.launches, each.counts, strict=True)]
         for each in counted
     ]
+    costs = [_cost(part, each.plan) for part, each in zip(parts, counted, strict=True)]
     limits_of = [
-        limits(gpu, part.cost(), [(kernel.counts, _main_loop_code(kernel, part)) for kernel in kernels])
-        for part, kernels in zip(parts, kernels_of, strict=True)
+        limits(gpu, cost, [(kernel.counts, _main_loop_code(kernel, part)) for kernel in kernels], each.plan)
+        for part, cost, kernels, each in zip(parts, costs, kernels_of, counted, strict=True)
     ]
     return Profile(
         title=title or work.primitive,
@@ -245,7 +277,7 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
         arch=arch,
         gpu=gpu,
         plan=counted[0].plan,
-        cost=_sum(part.cost() for part in parts),
+        cost=_sum(costs),
         kernels=tuple(kernel for kernels in kernels_of for kernel in kernels),
         shapes=tuple(shape for each in counted for shape in each.shapes),
         scaled=any(len(each.shapes) > 1 for each in counted),
@@ -258,6 +290,13 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
 def _main_loop_code(kernel: KernelProfile, work: Workload) -> MachineCode | None:
     """Return the machine code of a product, whose multiply-adds are nearly all in its main loop; else None."""
     return kernel.machine_code if work.is_product else None
+
+
+def _cost(work: Workload, plan: Plan | None) -> Cost:
+    """Return the least work of a primitive, at the rate of the units that its plan computes on."""
+    cost = work.cost()
+    on_tensor_cores = plan is not None and plan.variant == "tensorcore" and plan.dtype == "float64"
+    return replace(cost, rate=chips.FLOAT64_TENSOR) if on_tensor_cores else cost
 
 
 def _sum(costs: Iterable[Cost]) -> Cost:
@@ -319,7 +358,7 @@ def _sentence(profile: Profile) -> str:
         why = reasons[name](profile, main)
         if name != MEMORY and profile.limits.balance < 0.995:
             why += f", and the busiest multiprocessor has {percent(1 / profile.limits.balance - 1)} more than its part"
-    share = f"; at most {percent(profile.peak_share)} of the peak rate" if profile.cost.flops else ""
+    share = f"; at most {profile.shares}" if profile.cost.flops else ""
     return f"Limited by {name}: {why}{share}."
 
 
@@ -329,7 +368,8 @@ def _of_memory(profile: Profile, main: KernelProfile) -> str:
 
 
 def _of_arithmetic(profile: Profile, main: KernelProfile) -> str:
-    return f"the units for {profile.cost.rate} have no pause"
+    by = " by wgmma" if profile.by_wgmma else " by mma.sync" if profile.tensor_cores else ""
+    return f"the units for {profile.cost.rate} have no pause{by}"
 
 
 def _of_issue(profile: Profile, main: KernelProfile) -> str:

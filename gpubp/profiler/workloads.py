@@ -15,7 +15,7 @@ from gpubp.backends.gpu_backend import GpuBackend
 from gpubp.backends.plans import Plan
 from gpubp.costs import Cost
 from gpubp.crosscheck import problems
-from gpubp.crosscheck.cases import measured
+from gpubp.crosscheck.cases import measured, modes
 from gpubp.dtypes import ARITHMETIC, canonical
 from gpubp.errors import ArgumentError, unknown_name
 from gpubp.kernels.control import Control
@@ -29,7 +29,7 @@ class KernelLaunch:
     Attributes:
         kernel: its name.
         grid, block: their sides.
-        dtype: the kind of arithmetic, of `gpubp.dtypes.ARITHMETIC`.
+        dtype: the kind of arithmetic, of `gpubp.chips.Gpu.rates`.
         shared_mem: bytes of shared memory that the launch asks for.
         arguments: each in words, such as "float32 (1024,)".
     """
@@ -74,10 +74,11 @@ class Workload:
         variant: the rung of a product; None: what the backend takes.
         activation: of the products that have one, and of hadamard_derivative.
         optimizer: of update.
-        plan: how a product is computed; None: by the rule in `backends.plans`.
+        mode: what else it is asked, of `gpubp.crosscheck.cases.modes`, such as "dropout"; None: nothing.
+        plan: how a product is computed; None: as `backends.plans` chooses.
 
     Raises:
-        ArgumentError: a name or the shape is wrong, or a variant is given for a primitive that has none.
+        ArgumentError: a name or the shape is wrong, or a variant or a mode is given for a primitive that has none.
     """
 
     primitive: str
@@ -86,19 +87,25 @@ class Workload:
     variant: str | None = None
     activation: str = "relu"
     optimizer: str = "sgd"
+    mode: str | None = None
     plan: Plan | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", canonical("dtype", self.dtype))
         self.cost()
+        known = modes(self.primitive, self.dtype)
+        if self.mode is not None and self.mode not in known:
+            raise unknown_name("mode", self.mode, known)
         if self.variant is not None and not self.is_product:
             raise ArgumentError("variant", self.variant, f"left out for {self.primitive}, which comes in one way")
         if self.variant is not None and self.variant not in plans.VARIANTS:
             raise unknown_name("variant", self.variant, plans.VARIANTS)
-        if self.variant is not None and (self.variant == "tensorcore") != self.tensor_cores:
-            own = "left out, or tensorcore," if self.tensor_cores else f"one of {', '.join(plans.THREAD_VARIANTS)},"
-            other = "" if self.tensor_cores else "; or dtype tf32, bfloat16 or float16"
-            raise ArgumentError("variant", self.variant, f"{own} with dtype {self.dtype}{other}")
+        able = plans.variants_of(self.dtype)
+        if self.variant is not None and self.variant not in able:
+            others = ", ".join(plans.kinds_of(self.variant))
+            own = "left out, or" if self.tensor_cores else "one of"
+            must = f"{own} {', '.join(able)}, with dtype {self.dtype}; or dtype {others}"
+            raise ArgumentError("variant", self.variant, must)
         if activations.get(self.activation).name == "softmax":
             raise ArgumentError("activation", self.activation, "an elementwise activation")
         optimizers.get(self.optimizer)
@@ -118,13 +125,34 @@ class Workload:
         return ARITHMETIC[self.dtype].tensor_cores
 
     @property
+    def row_alignment(self) -> int:
+        """Return the bytes, at most 16, that all rows of a product's operands start on multiples of."""
+        m, n, k = self.shape
+        return plans.row_alignment(self.form, m, n, k, self.stored.itemsize)
+
+    @property
+    def form(self) -> str:
+        """Return how a product's operands lie in memory, of `plans.FORMS`."""
+        return {"dense_forward": "NT", "weight_gradient": "TN", "weight_step": "TN"}.get(self.primitive, "NN")
+
+    @property
     def stored(self) -> np.dtype:
         """Return the dtype of the arrays that products read."""
         return ARITHMETIC[self.dtype].storage
 
     def cost(self) -> Cost:
         """Return the least work of the primitive."""
-        return costs.cost(self.primitive, self.shape, self.dtype, activation=self.activation, optimizer=self.optimizer)
+        asked = self.mode or ""
+        return costs.cost(
+            self.primitive,
+            self.shape,
+            self.dtype,
+            activation=self.activation,
+            optimizer=self.optimizer,
+            weighted=asked.startswith("weighted"),
+            accumulate=asked == "accumulate",
+            penalties=asked in ("penalties", "decoupled"),
+        )
 
     def at(self, shape: Sequence[int]) -> Workload:
         """Return the same workload at another shape."""
@@ -137,7 +165,14 @@ class Workload:
         those of one sample.
         """
         backend.variant = self.variant
-        case = measured(self.primitive, self.shape, self.dtype, activation=self.activation, optimizer=self.optimizer)
+        case = measured(
+            self.primitive,
+            self.shape,
+            self.dtype,
+            activation=self.activation,
+            optimizer=self.optimizer,
+            mode=self.mode,
+        )
         problem = problems.make(case)
         given = {**problem.inputs, **problem.started}
         shapes = {name: (x.shape, str(x.dtype)) for name, x in given.items()} | dict(problem.made)
@@ -153,6 +188,8 @@ class Workload:
                 values = given[name]
             else:
                 values = rng.standard_normal(shape, np.float32).astype(dtype)
+                if name == "weights":  # of which none is 0: such a row is left out
+                    values = np.abs(values)
             arrays[name] = device.asarray(values, dtype)
         problem.call(backend, arrays, **({"plan": self.plan} if self.is_product else {}))
 
@@ -160,5 +197,6 @@ class Workload:
 def third_step() -> np.ndarray:
     """Return `control` as it is in the third step of a training."""
     values = np.zeros(len(Control))
-    values[[Control.LEARNING_RATE, Control.STEP, Control.GRADIENT_SCALE, Control.LOSS_SCALE]] = 0.01, 3, 1, 1
+    values[[Control.LEARNING_RATE, Control.STEP, Control.GRADIENT_SCALE, Control.LOSS_SCALE]] = 0.01, 2, 1, 1
+    values[Control.LOSS_FACTOR] = 1
     return values

@@ -91,9 +91,12 @@ def linked(text: str, links: Mapping[str, str]) -> Markup:
     return Markup(_PLACE.sub(link, str(escape(text))))
 
 
-def render(template: str, **values: Any) -> str:
-    """Return the page that a template makes of these values."""
-    return _environment().get_template(template).render(**values)
+def render(template: str, folder: Path = TEMPLATES, **values: Any) -> str:
+    """Return the page that a template makes of these values.
+
+    folder: of the template, which finds those of the reports as well.
+    """
+    return _environment(folder).get_template(template).render(**values)
 
 
 def finite(values: Any) -> Any:
@@ -106,11 +109,11 @@ def finite(values: Any) -> Any:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _environment(folder: Path = TEMPLATES) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

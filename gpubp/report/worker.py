@@ -131,7 +131,7 @@ def cases_of(choice: Choice, backend: Backend) -> list[Case]:
     most = float("inf") if choice.full or (choice.primitives and not choice.quick) else 1 if choice.quick else 2
     counted: Counter[tuple[str, str, str]] = Counter()
     numbered = []
-    for case in selection.cases(backend.variants, backend.stores_halves):
+    for case in selection.cases(backend.variants, backend.stores_halves, backend.tensor_doubles):
         kernel = case.primitive, case.variant, case.dtype
         numbered.append((counted[kernel], case))
         counted[kernel] += 1

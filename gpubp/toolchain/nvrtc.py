@@ -134,6 +134,11 @@ def supported_architectures() -> tuple[str, ...]:
     return tuple(f"sm_{number}" for number in checked(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
 
 
+def compiler_versions() -> tuple[str, ...]:
+    """Return what tells the installed NVRTC from other releases: its version, and that of its wheel."""
+    return _compiler(_nvrtc())
+
+
 def _nvrtc() -> ModuleType:
     """Return the NVRTC bindings.
 

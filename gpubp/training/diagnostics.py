@@ -12,7 +12,7 @@ import numpy as np
 
 from gpubp.errors import ArgumentError
 from gpubp.nn.activations import ELU, LeakyReLU, ReLU
-from gpubp.nn.losses import AbsoluteError, Huber
+from gpubp.nn.losses import AbsoluteError, Huber, Quantile
 from gpubp.nn.network import Network
 from gpubp.registry import require_count, require_number
 
@@ -197,6 +197,8 @@ def gradient_check(
     step: float = 1e-5,
     every: int = 1000,
     directions: int = 20,
+    sample_weight: Any = None,
+    dropout_step: int = 0,
 ) -> GradientCheck:
     """Compare backpropagation with central differences, (L(w + h) − L(w − h)) / 2h, on the batch (x, y).
 
@@ -210,6 +212,8 @@ def gradient_check(
     every: an array of up to this many parameters is checked parameter by parameter, a larger one along random unit
         vectors.
     directions: how many of these.
+    sample_weight: of the examples, as for `Network.gradients`.
+    dropout_step: the training step whose units a network with dropout drops, in every loss that is compared.
 
     The loss has a kink where a ReLU's z or an absolute error is 0: there backpropagation takes one of the one-sided
     derivatives (or 0) and a central difference their mean. Where the two disagree and a unit or an output lies on
@@ -228,20 +232,35 @@ def gradient_check(
     copy.set_weights(net.weights())
     settings = _Settings(tolerance, step, every, directions)
     generator = np.random.default_rng(seed)
-    result = _check_arrays(copy, x, y, settings, generator, moved=False)
+    batch = _Batch(x, y, sample_weight, dropout_step if net.drops else None)
+    result = _check_arrays(copy, batch, settings, generator, moved=False)
     if any(array.checked == 0 for array in result.arrays):
         for parameters in (*copy.w[1:], *copy.b[1:]):
             if parameters is not None:
                 parameters += generator.normal(0, 0.01, parameters.shape)
-        result = _check_arrays(copy, x, y, settings, generator, moved=True)
+        result = _check_arrays(copy, batch, settings, generator, moved=True)
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """What the loss is of: `dropout_step` is None in a network without dropout."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    dropout_step: int | None
+
+    def how(self) -> dict[str, Any]:
+        """Return the arguments beside x and y of `Network.gradients` and `Network.batch_loss`."""
+        return {"sample_weight": self.sample_weight, "dropout_step": self.dropout_step}
+
+
 def _check_arrays(
-    net: Network, x: Any, y: Any, settings: _Settings, generator: np.random.Generator, moved: bool
+    net: Network, batch: _Batch, settings: _Settings, generator: np.random.Generator, moved: bool
 ) -> GradientCheck:
-    loss, gradients = net.gradients(x, y)
-    probe = _Probe(net, x, y, settings)
+    loss, gradients = net.gradients(batch.x, batch.y, **batch.how())
+    probe = _Probe(net, batch, settings)
     arrays = []
     for layer in range(1, net.depth + 1):
         for kind, parameters, gradient in (
@@ -286,8 +305,8 @@ class _Probe:
 
     SHRINKS = (1.0, 0.1, 0.01)
 
-    def __init__(self, net: Network, x: Any, y: Any, settings: _Settings) -> None:
-        self.net, self.x, self.y = net, x, y
+    def __init__(self, net: Network, batch: _Batch, settings: _Settings) -> None:
+        self.net, self.batch = net, batch
         self.step, self.tolerance = settings.step, settings.tolerance
 
     def compare(
@@ -310,7 +329,7 @@ class _Probe:
 
     def _loss_at(self, parameters: np.ndarray, index: Any, change: Any) -> float:
         with _moved(parameters, index, change):
-            return self.net.evaluate(self.x, self.y).loss
+            return self.net.batch_loss(self.batch.x, self.batch.y, **self.batch.how())
 
     def _kink_within(self, parameters: np.ndarray, index: Any, change: Any) -> bool:
         """True if any unit or error is on one side of its kink at w + change, and on another at w − change."""
@@ -321,12 +340,12 @@ class _Probe:
         return any(not np.array_equal(a, b) for a, b in zip(above, below, strict=True))
 
     def _sides(self) -> list[np.ndarray]:
-        net = self.net
-        outputs = net.predict_proba(self.x)
-        values = [*net.hidden_activations(self.x), outputs]
+        net, x, step = self.net, self.batch.x, self.batch.dropout_step
+        outputs = net.predict_proba(x, step)
+        values = [*net.hidden_activations(x, step), outputs]
         sides = [a > 0 for sigma, a in zip(net.activations[1:], values, strict=True) if isinstance(sigma, KINKED)]
-        if isinstance(net.loss, AbsoluteError | Huber):
-            difference = outputs - np.reshape(self.y, outputs.shape)
+        if isinstance(net.loss, AbsoluteError | Huber | Quantile):
+            difference = outputs - np.reshape(self.batch.y, outputs.shape)
             edge = net.loss.threshold if isinstance(net.loss, Huber) else 0.0
             sides += [difference > edge, difference < -edge]
         return sides

@@ -8,13 +8,14 @@ import math
 import numpy as np
 
 from gpubp.data.dataset import Dataset
+from gpubp.data.rows import Inputs, blocks
 
 VALUES = "values-"
 """How the fingerprints begin that are of values; those of earlier versions are of the bytes in memory."""
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return a hash of all inputs and targets of both parts: equal for equal values, whatever their dtypes."""
+    """Return a hash of all inputs, targets and weights of both parts: equal for equal values, whatever their dtypes."""
     digest = hashlib.blake2b(digest_size=16)
     for array in _arrays(dataset):
         digest.update(str(array.shape).encode())
@@ -31,16 +32,15 @@ BLOCK = 2**16
 """Numbers that are converted and hashed at once."""
 
 
-def _exact_dtype(array: np.ndarray) -> str:
+def _exact_dtype(array: Inputs) -> str:
     """Return bytes if they hold the array's values, as those of images and of class indices, else float64.
 
     The values decide, and not the dtype that a reader gave them; bytes are hashed eight times as fast.
     """
     if array.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
-            as_bytes = array.astype(np.uint8)
-        if not np.array_equal(as_bytes, array):
-            return "<f8"
+            if not all(np.array_equal(block.astype(np.uint8), block) for block in blocks(array)):
+                return "<f8"
     return "u1"
 
 
@@ -58,8 +58,10 @@ def _bytes_fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _arrays(dataset: Dataset) -> tuple[np.ndarray, ...]:
-    return dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test
+def _arrays(dataset: Dataset) -> tuple[Inputs, ...]:
+    weights = (dataset.weight_train, dataset.weight_test)
+    # nothing for no weights, so that the fingerprints of earlier versions hold
+    return dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, *(w for w in weights if w is not None)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -67,12 +69,12 @@ SAMPLED = 256
 """Training rows that a model keeps the digests of: few bytes, and some are met in data with a hundredth of all rows."""
 
 
-def row_digests(x: np.ndarray) -> list[str]:
+def row_digests(x: Inputs) -> list[str]:
     """Return a digest of each row of raw inputs (B, features): equal for equal values, whatever their dtype."""
-    rows = (row.astype("<f8") + np.zeros((), "<f8") for row in x)  # -0 becomes 0
+    rows = (row.astype("<f8") + np.zeros((), "<f8") for block in blocks(x) for row in block)  # -0 becomes 0
     return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=8).hexdigest() for row in rows]
 
 
-def sample_digests(x: np.ndarray) -> list[str]:
+def sample_digests(x: Inputs) -> list[str]:
     """Return the digests of at most `SAMPLED` rows, evenly spaced over raw inputs (B, features)."""
     return row_digests(x[np.linspace(0, len(x) - 1, min(len(x), SAMPLED)).astype(int)])

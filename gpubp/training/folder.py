@@ -8,7 +8,7 @@ import io
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -19,20 +19,23 @@ import numpy as np
 import tomli_w
 
 from gpubp import files
+from gpubp.distributed.ranks import ALONE, Ranks
 from gpubp.dtypes import long_name
 from gpubp.errors import ArgumentError, CheckpointError, listed, shown
 from gpubp.training import plots
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.fingerprints import is_fingerprint
 from gpubp.training.from_settings import lasting, load_data, make_network, require_present, training_config
-from gpubp.training.history import HISTORY_FILE
+from gpubp.training.history import ACCURACY, HISTORY_FILE
+from gpubp.training.judgement import Judgement
 from gpubp.training.loop import Listener, Result, Run, signals_heard
 from gpubp.training.model import RUN_FILE
 from gpubp.training.settings import TABLE, Settings, tidy_name
 
 CONFIG_FILE = "config.toml"
 CURVES_FILE = "curves.png"
-FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, CONFIG_FILE, CHECKPOINT_FILE)
+PREDICTIONS_FILE = "predictions.png"
+FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, PREDICTIONS_FILE, CONFIG_FILE, CHECKPOINT_FILE)
 """The files in the folder of a finished run."""
 
 MAY_CHANGE = ("epochs", "backend", "device", "data")
@@ -42,37 +45,66 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """The errors of a file system without locks, as on some clusters: there one can train all the same."""
 
 
-def start(settings: Settings, out: str | Path | None, listener: Listener) -> tuple[Result, Path]:
+def start(settings: Settings, out: str | Path | None, listener: Listener, ranks: Ranks = ALONE) -> tuple[Result, Path]:
     """Train in a new folder, and return the result and the folder. Write nothing before everything is checked.
 
     out: the folder, which must be new, or hold no more than a run leaves that was killed before its first checkpoint;
         None takes runs/DATA-TIME.
+    ranks: as for `fit`.
 
     Raises ArgumentError, DataError, BackendError and CheckpointError for what is wrong; Interrupted and Aborted as
     `fit`.
     """
-    folder = _default_folder(settings) if out is None else Path(out)
-    _check_new(folder)
-    files.check_folder("--out", folder)
-    run = _make_run(settings, folder, listener)
-    _make_folder(folder)
-    with _alone_in(folder):
-        _check_new(folder)  # again: another process may have trained here meanwhile
-        _remove_leftovers(folder)
-        _write_config(run)
+    folder = ranks.from_first(_default_folder(settings) if out is None else Path(out))
+    with ranks.agreed():
+        if ranks.first:
+            _check_new(folder)
+            files.check_folder("--out", folder)
+        run = _make_run(settings, folder, listener, ranks)
+    run.require_alike()
+    with ExitStack() as held:
+        with ranks.agreed():
+            if ranks.first:
+                _make_folder(folder)
+                held.enter_context(_alone_in(folder))
+                _check_new(folder)  # again: another process may have trained here meanwhile
+                _remove_leftovers(folder)
+                _write_config(run)
         return _train(run), folder
 
 
 def resume(
-    folder: str | Path, given: Mapping[str, Any], listener: Listener, *, reschedule: bool = False
+    folder: str | Path,
+    given: Mapping[str, Any],
+    listener: Listener,
+    *,
+    reschedule: bool = False,
+    ranks: Ranks = ALONE,
 ) -> tuple[Result, Path]:
     """Continue the run in a folder, and return its result and the folder. Raises what `start` raises.
 
     given: settings by name; they must be those of the run, but for `epochs`, `backend`, `device`, and `data` for the
         same data in another place.
-    reschedule: as for `fit`.
+    reschedule, ranks: as for `fit`. There may be another number of ranks than the run had before.
     """
     folder = Path(folder)
+    with ranks.agreed():
+        run = _run_to_resume(folder, given, listener, ranks)
+    with ExitStack() as held:
+        with ranks.agreed():
+            if ranks.first:
+                held.enter_context(_alone_in(folder))
+            run.load(reschedule=reschedule)
+        run.require_alike()
+        with ranks.agreed():  # once all have read
+            if ranks.first:
+                _remove_leftovers(folder)
+                _write_config(run, _execution_of(folder))
+        return _train(run), folder
+
+
+def _run_to_resume(folder: Path, given: Mapping[str, Any], listener: Listener, ranks: Ranks) -> Run:
+    """Return the run in a folder, not loaded yet."""
     try:
         checkpoint = Checkpoint.read(folder)
     except CheckpointError as error:
@@ -83,28 +115,37 @@ def resume(
     files.check_folder("--resume", folder)
     if "data" not in given:
         require_present(saved.data)
-    run = _make_run(_merged(saved, given, checkpoint.epoch), folder, listener)
+    run = _make_run(_merged(saved, given, checkpoint.epoch), folder, listener, ranks)
     if "data" in given and not is_fingerprint(checkpoint.data, run.dataset, run.data_fingerprint):
         raise ArgumentError("--data", given["data"], f"left out, or another place of the run's own data, {saved.data}")
-    with _alone_in(folder):
-        run.load(reschedule=reschedule)
-        _remove_leftovers(folder)
-        _write_config(run)
-        return _train(run), folder
+    return run
 
 
 def _train(run: Run) -> Result:
     with signals_heard(run):  # one that comes while the curves are drawn lets the run end
         result = run.train()
-        _keep_curves(run, result)
+        if run.ranks.first:
+            _keep_pictures(run, result)
     return result
 
 
-def _keep_curves(run: Run, result: Result) -> None:
+def _keep_pictures(run: Run, result: Result) -> None:
+    judged = run.judge() if result.row.is_finite else None
+    if judged is not None:
+        run.listener.judged(judged)
     try:
         _draw_curves(run, result)
+        if judged is not None:
+            _draw_predictions(run, judged)
     except CheckpointError as error:  # the model, the history and the checkpoint are there
-        run.listener.warning(f"{error}; gpubp train --resume {run.folder} draws the curves")
+        run.listener.warning(f"{error}; gpubp train --resume {run.folder} draws the pictures")
+
+
+def _draw_predictions(run: Run, judged: Judgement) -> None:
+    assert run.folder is not None
+    picture = io.BytesIO()
+    plots.predictions(judged, title=f"{run.dataset.name}, {judged.what}: {len(judged.y):,} examples", out=picture)
+    files.write_bytes(run.folder / PREDICTIONS_FILE, picture.getvalue())
 
 
 def _draw_curves(run: Run, result: Result) -> None:
@@ -115,12 +156,13 @@ def _draw_curves(run: Run, result: Result) -> None:
         title=f"{run.dataset.name}: {plots.architecture(run.network)}",
         out=picture,
         loss=run.network.loss.name.replace("_", " "),
+        accuracy=ACCURACY[run.model.task],
         chosen_epoch=result.row.epoch if result.row is not result.history[-1] else None,
     )
     files.write_bytes(run.folder / CURVES_FILE, picture.getvalue())
 
 
-def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
+def _make_run(settings: Settings, folder: Path, listener: Listener, ranks: Ranks) -> Run:
     config = training_config(settings)
     settings = replace(settings, data=lasting(settings.data))
     dataset = load_data(settings)
@@ -129,7 +171,10 @@ def _make_run(settings: Settings, folder: Path, listener: Listener) -> Run:
     settings = replace(settings, backend=network.backend.name, device=network.backend.device)
     origin = {name: getattr(settings, name) for name in ("data", "task", "test_fraction", "seed", *TABLE)}
     origin["label"] = settings.label if dataset.label is None else dataset.label
-    return Run(network, dataset, config, folder=folder, listener=listener, settings=settings.chosen(), origin=origin)
+    if dataset.weight_column is not None:
+        origin["weight_column"] = dataset.weight_column
+    chosen = settings.chosen()
+    return Run(network, dataset, config, folder=folder, listener=listener, settings=chosen, origin=origin, ranks=ranks)
 
 
 def _same(name: str, value: Any, before: Any) -> bool:
@@ -235,8 +280,35 @@ def _lock(handle: int, folder: Path) -> None:
             raise CheckpointError(f"cannot lock the folder {folder}: {error.strerror}") from error
 
 
-def _write_config(run: Run) -> None:
-    """Write the settings, and what the settings that were left open came to."""
+def _execution(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the bits of the run depend on besides its settings and versions, and from which epoch on.
+
+    before: the same, as it was when the run was stopped: kept under "earlier" if another GPU, other plans or another
+        number of ranks go on.
+    """
+    backend = run.network.backend
+    ranks = {} if run.ranks.alone else {"ranks": run.ranks.count}
+    now = {"backend": backend.name, "device": backend.device, **ranks, **backend.provenance}
+    known = {name: value for name, value in before.items() if name not in ("from_epoch", "earlier")}
+    earlier = before.get("earlier", [])
+    if known == now:
+        return {"from_epoch": before.get("from_epoch", 0), **now} | ({"earlier": earlier} if earlier else {})
+    if known:
+        earlier = [*earlier, {"from_epoch": before.get("from_epoch", 0), **known}]
+    return {"from_epoch": run.epoch, **now} | ({"earlier": earlier} if earlier else {})
+
+
+def _execution_of(folder: Path) -> Mapping[str, Any]:
+    """Return what the folder's configuration has of it; nothing from an earlier version, or if it cannot be read."""
+    try:
+        found = files.read_toml(folder / CONFIG_FILE).get("execution", {})
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, Mapping) and isinstance(found.get("earlier", []), list) else {}
+
+
+def _write_config(run: Run, before: Mapping[str, Any] | None = None) -> None:
+    """Write the settings, what the settings that were left open came to, and what computes: see `_execution`."""
     assert run.folder is not None
     network = run.network
     contents = {
@@ -247,10 +319,12 @@ def _write_config(run: Run) -> None:
             "loss": network.loss.name,
             "parameters": network.parameter_count,
             "training_examples": run.rows,
-            "validation_examples": len(run.parts["validation"][0]),
-            "test_examples": len(run.parts["test"][0]),
+            "validation_examples": len(run.parts["validation"].inputs),
+            "test_examples": len(run.parts["test"].inputs),
+            **({} if run.class_weight is None else {"class_weights": run.class_weight.tolist()}),
             "optimizer": _without_none(run.trainer.optimizer.config()),
         },
+        "execution": _execution(run, before or {}),
         "versions": {
             "gpubp": version("gpubp"),
             "numpy": np.__version__,

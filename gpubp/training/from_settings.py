@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,31 +12,61 @@ import numpy as np
 from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
+from gpubp.data.loading import Whole
+from gpubp.data.preparation import InputRules
 from gpubp.data.table import TableFormat
 from gpubp.errors import ArgumentError, DataError, shown
 from gpubp.nn import optimizers
-from gpubp.nn.losses import BinaryCrossEntropy
+from gpubp.nn.losses import LOSSES, Loss
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import Optimizer
 from gpubp.registry import require_count
+from gpubp.training import class_weights
 from gpubp.training.config import TrainingConfig
-from gpubp.training.model import Model
-from gpubp.training.settings import TABLE, Settings, tidy_name
+from gpubp.training.model import JUDGES_EACH, Model
+from gpubp.training.settings import RULES, TABLE, Settings, tidy_name
+
+LOSS_PARAMETERS = ("label_smoothing", "gamma", "quantile")
+"""The settings that are numbers of some losses."""
 
 # The test part is random; its spawn key, beside those of `loop`.
 _TEST_SPLIT = 3
 
 
+DEFAULT_LOSS = {
+    "classification": "softmax_cross_entropy",
+    "multilabel": "binary_cross_entropy",
+    "regression": "mean_squared_error",
+}
+"""The loss of each task, if none is named."""
+
+
 def load_data(settings: Settings) -> Dataset:
     """Return the data that the settings name. If it has no test part, one is split off by the seed."""
-    return loading.load(
-        settings.data,
-        task=settings.task,
-        label=settings.label,
-        table=table_format(settings.chosen()),
-        test_fraction=settings.test_fraction,
-        seed=split_seed(settings.seed),
-    )
+    seed = split_seed(settings.seed)
+    return loading.load(**_what_to_load(settings), test_fraction=settings.test_fraction, seed=seed)
+
+
+def load_whole(settings: Settings) -> Whole:
+    """Return the data that the settings name, not split yet."""
+    return loading.load_whole(**_what_to_load(settings))
+
+
+def look(settings: Settings) -> Dataset:
+    """Return all data that the settings name, to show what it is taken for."""
+    return loading.look(**_what_to_load(settings))
+
+
+def _what_to_load(settings: Settings) -> dict[str, Any]:
+    """Return the arguments of `loading.load` that these settings are."""
+    return {
+        "spec": settings.data,
+        "task": settings.task,
+        "label": settings.label,
+        "weight_column": settings.weight_column,
+        "table": table_format(settings.chosen()),
+        "rules": InputRules(**{name: getattr(settings, name) for name in RULES}),
+    }
 
 
 def table_format(*values: Mapping[str, Any]) -> TableFormat:
@@ -53,19 +84,18 @@ def split_seed(seed: int) -> np.random.SeedSequence:
 
 def make_network(settings: Settings, dataset: Dataset) -> Network:
     """Return a network of the settings' architecture for this data, with its initial weights."""
-    classifies = dataset.task == "classification"
-    loss = settings.loss or ("softmax_cross_entropy" if classifies else "mean_squared_error")
-    loss = tidy_name(loss)
-    single = classifies and dataset.outputs == 2 and loss == BinaryCrossEntropy.name
+    loss = tidy_name(settings.loss or DEFAULT_LOSS[dataset.task])
+    single = dataset.task == "classification" and dataset.outputs == 2 and loss in JUDGES_EACH
     activations = settings.names("activation")
     widths = settings.hidden_widths()
     return Network(
         [dataset.features, *widths, 1 if single else dataset.outputs],
         hidden_activation=activations[0] if len(activations) == 1 else activations,
         output_activation=None if settings.output_activation is None else tidy_name(settings.output_activation),
-        loss={"name": loss, "reduction": settings.reduction},
+        loss={"name": loss, "reduction": settings.reduction, **_loss_parameters(settings, loss)},
         initializer=None if settings.initializer is None else tidy_name(settings.initializer),
         bias=settings.bias,
+        dropout=settings.dropout_rates(),
         dtype=settings.dtype,
         precision=None if settings.precision is None else tidy_name(settings.precision),
         backend=settings.backend,
@@ -74,11 +104,33 @@ def make_network(settings: Settings, dataset: Dataset) -> Network:
     )
 
 
-def first_batch(settings: Settings, dataset: Dataset, rows: int) -> tuple[Network, np.ndarray, np.ndarray]:
-    """Return a fresh network, and the first examples (x, y) of the training data as it reads them."""
+def _loss_parameters(settings: Settings, loss: str) -> dict[str, float]:
+    """Return the loss's own numbers that were given. Raises ArgumentError for one that this loss does not have."""
+    given = {name: getattr(settings, name) for name in LOSS_PARAMETERS if getattr(settings, name) is not None}
+    having = {name: [each for each, kind in LOSSES.items() if name in _fields(kind)] for name in given}
+    for name, value in given.items():
+        if loss in LOSSES and loss not in having[name]:
+            hint = f"take --loss {' or '.join(having[name])}"
+            raise ArgumentError(name, value, f"left out with loss {loss!r}", hint)
+    return given
+
+
+def _fields(kind: type[Loss]) -> list[str]:
+    return [each.name for each in fields(kind)]
+
+
+def first_batch(
+    settings: Settings, dataset: Dataset, rows: int
+) -> tuple[Network, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return a fresh network, and the first training examples as it reads them: x, y and their weights."""
     network = make_network(settings, dataset)
     model = Model.for_data(network, dataset)
-    return network, model.inputs(dataset.x_train[:rows]), model.targets(dataset.y_train[:rows])
+    weights = dataset.weight_train
+    if settings.class_weight is not None:
+        given = class_weights.parsed(settings.class_weight)
+        _, weights = class_weights.applied(given, dataset, dataset.y_train, weights)
+    x, y = model.inputs(dataset.x_train[:rows]), model.targets(dataset.y_train[:rows])
+    return network, x, y, None if weights is None else weights[:rows]
 
 
 def training_config(settings: Settings) -> TrainingConfig:
@@ -86,6 +138,7 @@ def training_config(settings: Settings) -> TrainingConfig:
     return TrainingConfig(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
+        accumulate=1 if settings.accumulate is None else settings.accumulate,
         optimizer=make_optimizer(settings),
         schedule=tidy_name(settings.schedule),
         decay=settings.decay,
@@ -93,7 +146,9 @@ def training_config(settings: Settings) -> TrainingConfig:
         warmup=settings.warmup,
         validation=settings.validation,
         patience=settings.patience,
+        monitor="loss" if settings.monitor is None else tidy_name(settings.monitor),
         seed=settings.seed,
+        class_weight=None if settings.class_weight is None else class_weights.parsed(settings.class_weight),
     )
 
 
@@ -108,6 +163,9 @@ def make_optimizer(settings: Settings) -> Optimizer:
         "learning_rate": settings.lr,
         "momentum": settings.momentum,
         "weight_decay": settings.weight_decay,
+        "l1": settings.l1,
+        "l2": settings.l2,
+        "decoupled": settings.decoupled,
         "clip_norm": settings.clip_norm,
         "clip_value": settings.clip_value,
     }

@@ -14,6 +14,8 @@ from gpubp.registry import require_count
 
 HISTORY_FILE = "history.csv"
 """The name of the history in a run's folder."""
+ACCURACY = {"classification": "accuracy", "multilabel": "label accuracy", "regression": "accuracy"}
+"""What the accuracy is called, by the task: the share of right classes, or of right labels over all examples."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class HistoryRow:
         epoch: 1, 2, ...
         steps: updates made so far.
         learning_rate: of the epoch's last update.
-        train_loss: mean over the epoch's examples, each as it was before its update (for reduction "sum": the sum).
+        train_loss: mean over the epoch's examples, each as it was before its update, with the units that dropout left
+            (for reduction "sum": the sum).
         train_accuracy: at the epoch's end, on a sample of the training data; an accuracy is None for regression.
         validation_*, test_*: at the epoch's end; None without such a part. The test part decides nothing.
         gradient_norms: of each layer, first to last, at the epoch's end, on the same sample.

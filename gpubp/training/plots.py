@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpubp.chips import Roofline
     from gpubp.nn.network import Network
     from gpubp.training.history import HistoryRow
+    from gpubp.training.judgement import Judgement
 
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#8C6D31", "#56B4E9", "#5A5A5A",
@@ -56,6 +57,8 @@ LONGEST_TITLE = 150
 """Characters that fit above everything."""
 LONGEST_LABEL = 60
 """Characters that fit beside the panels."""
+LONGEST_TICK = 20
+"""Characters of the name of a class beside an axis."""
 
 
 @contextmanager
@@ -98,9 +101,9 @@ def _write_below(figure: Any, note: str) -> None:
     figure.supxlabel(textwrap.fill(printable(note), 170), x=0.012, ha="left", **style)
 
 
-def _as_label(text: str) -> str:
+def _as_label(text: str, most: int = LONGEST_LABEL) -> str:
     """Return a text for a legend, in which $ begins no formula."""
-    return shown(text, LONGEST_LABEL).replace("$", r"\$")
+    return shown(text, most).replace("$", r"\$")
 
 
 def curves(
@@ -109,11 +112,12 @@ def curves(
     title: str,
     out: str | Path | IO[bytes],
     loss: str = "loss",
+    accuracy: str = "accuracy",
     chosen_epoch: int | None = None,
 ) -> None:
     """Draw how training went, as PNG: the loss, the accuracy where there is one, each layer's gradient norm.
 
-    history: at least one row; title: above everything; out: a path or an open file; loss: its name.
+    history: at least one row; title: above everything; out: a path or an open file; loss, accuracy: their names.
     chosen_epoch: marked as the one whose weights were taken.
     """
     has_accuracy = history[-1].train_accuracy is not None
@@ -124,7 +128,7 @@ def curves(
         _log_where_wide(axes[0])
         if has_accuracy:
             _draw_parts(axes[1], history, "accuracy", 100.0)
-            axes[1].set(title="Accuracy", ylabel="right answers, %")
+            axes[1].set(title=accuracy.capitalize(), ylabel="right answers, %")
             axes[1].set_ylim(top=min(axes[1].get_ylim()[1], 100.5))
         _draw_gradient_norms(axes[-1], history)
         for ax in axes:
@@ -200,6 +204,101 @@ def _whole_epochs(ax: Any, epochs: int) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     if epochs == 1:
         ax.set_xlim(0.5, 1.5)
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+MOST_IN_MATRIX = 1000
+"""Classes that a matrix has room for."""
+MOST_NUMBERED = 20
+"""Classes of a matrix with a number in each cell."""
+MOST_NAMED = 40
+"""Classes that have a name beside them, and a bar; of more the ones with the lowest recall."""
+MOST_POINTS = 5000
+"""Points of a picture of values."""
+MOST_OUTPUTS = 6
+"""Outputs of a regression that have a panel."""
+
+
+def predictions(judged: Judgement, *, title: str, out: str | Path | IO[bytes]) -> None:
+    """Draw predictions beside what is true, as PNG.
+
+    Of classes the confusion matrix, and each one's recall and precision; of labels these alone; of values the predicted
+    over the true ones. title: above everything; out: a path or an open file.
+    """
+    if judged.task == "regression":
+        _draw_values(judged, title, out)
+    else:
+        _draw_classes(judged, title, out)
+
+
+def _draw_classes(judged: Judgement, title: str, out: str | Path | IO[bytes]) -> None:
+    figures = judged.classes()
+    named = sorted(range(len(figures)), key=lambda i: figures[i].recall or 0.0)
+    named = sorted(named[:MOST_NAMED])
+    has_matrix = judged.task == "classification" and len(figures) <= MOST_IN_MATRIX
+    with _figure(1 + has_matrix, height=max(3.5, 1.2 + 0.22 * len(named))) as (figure, axes):
+        _write_above(figure, title)
+        if has_matrix:
+            _draw_confusion(axes[0], judged)
+        ax = axes[-1]
+        for offset, (what, colour) in zip((-0.2, 0.2), (("recall", BLUE), ("precision", ORANGE)), strict=True):
+            shares = [100 * (getattr(figures[i], what) or 0.0) for i in named]
+            ax.barh([place + offset for place in range(len(named))], shares, height=0.38, color=colour, label=what)
+        ax.set_yticks(range(len(named)), [_as_label(figures[i].name, LONGEST_TICK) for i in named])
+        ax.invert_yaxis()
+        ax.set(title=f"Recall and precision of each {'label' if judged.task == 'multilabel' else 'class'}")
+        ax.set(xlabel="%", xlim=(0, 100))
+        ax.grid(False, axis="y")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+        if len(named) < len(figures):
+            _write_below(figure, f"bars: the {len(named)} of {len(figures):,} classes with the lowest recall")
+        figure.savefig(out, format="png")
+
+
+def _draw_confusion(ax: Any, judged: Judgement) -> None:
+    """Draw which share of each class (a row) is taken for each (a column), with the counts where there is room."""
+    counts = judged.confusion
+    total = counts.sum(axis=1, keepdims=True)
+    shares = counts / total.clip(1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.grid(False)
+    ax.set(title="Confusion matrix", xlabel="taken for", ylabel="is")
+    names = [_as_label(name, LONGEST_TICK) for name in judged.names]
+    if len(names) <= MOST_NAMED:
+        is_short = max(map(len, names)) * len(names) < 60
+        ax.set_xticks(range(len(names)), names, rotation=0 if is_short else 90)
+        ax.set_yticks(range(len(names)), names)
+    if len(names) <= MOST_NUMBERED:
+        for (row, column), count in zip(itertools.product(range(len(names)), repeat=2), counts.flat, strict=True):
+            if count:
+                colour = "white" if shares[row, column] > 0.55 else "#333333"
+                ax.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
+
+
+def _draw_values(judged: Judgement, title: str, out: str | Path | IO[bytes]) -> None:
+    figures = judged.outputs()[:MOST_OUTPUTS]
+    step = -(-len(judged.y) // MOST_POINTS)
+    columns = min(3, len(figures))
+    rows = -(-len(figures) // columns)
+    width = {1: 5.5, 2: 9.0}.get(columns, 11.0)
+    with _figure(columns, height=0.6 + 3.6 * rows, width=width, rows=rows) as (figure, axes):
+        _write_above(figure, title)
+        for output, (ax, each) in enumerate(zip(axes, figures, strict=False)):
+            y, predicted = judged.y[::step, output], judged.predicted[::step, output]
+            ax.scatter(y, predicted, s=8, color=BLUE, alpha=0.5, linewidths=0)
+            ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
+            ax.plot(ends, ends, color=GREY, linewidth=1, linestyle="--")
+            r2 = "" if each.r2 is None else f", R² {each.r2:.4f}"
+            told = f"RMSE {each.root_mean_square:.4g}, MAE {each.mean_absolute:.4g}{r2}"
+            ax.set(title=told if len(figures) == 1 else f"{output + 1}: {told}", xlabel="true", ylabel="predicted")
+        for ax in axes[len(figures) :]:
+            ax.set_visible(False)
+        notes = [f"every {step:,}th example"] if step > 1 else []
+        if judged.y.shape[1] > MOST_OUTPUTS:
+            notes.append(f"the first {MOST_OUTPUTS} of {judged.y.shape[1]:,} outputs")
+        if notes:
+            _write_below(figure, "; ".join(notes))
+        figure.savefig(out, format="png")
 
 
 Dashes = str | tuple[int, tuple[int, ...]]
@@ -333,5 +432,8 @@ def architecture(network: Network) -> str:
     """Return a network as a line: 64 → 128 → 10, relu; equal widths in a row are counted: 64 → 9 × 32 → 10."""
     widths = [(width, len(list(same))) for width, same in itertools.groupby(network.sizes[1:-1])]
     hidden = [f"{count} × {width}" if count > 2 else " → ".join([str(width)] * count) for width, count in widths]
-    names = list(dict.fromkeys(activation.name for activation in network.activations[1:-1]))
-    return " → ".join(map(str, [network.sizes[0], *hidden, network.sizes[-1]])) + "".join(f", {name}" for name in names)
+    told = list(dict.fromkeys(activation.name for activation in network.activations[1:-1]))
+    if network.drops:
+        rates = network.dropout if len(set(network.dropout)) > 1 else network.dropout[:1]
+        told.append("dropout " + ", ".join(f"{rate:g}" for rate in rates))
+    return " → ".join(map(str, [network.sizes[0], *hidden, network.sizes[-1]])) + "".join(f", {each}" for each in told)

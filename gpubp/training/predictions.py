@@ -16,6 +16,7 @@ import numpy as np
 from gpubp import files
 from gpubp.data import loading
 from gpubp.data.dataset import Dataset
+from gpubp.data.rows import Inputs, rows_of
 from gpubp.data.splitting import split
 from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError, shown, shown_path
 from gpubp.training.fingerprints import fingerprint, row_digests
@@ -31,13 +32,15 @@ class Examples:
     Attributes:
         name: of the data, and of what part of it this is.
         x, y: as in `Dataset`.
+        weight: of each example, (examples,); None if all count the same.
         warning: what the user must know of them; empty for nothing.
         notes: what was guessed about the data.
     """
 
     name: str
-    x: np.ndarray
+    x: Inputs
     y: np.ndarray
+    weight: np.ndarray | None = None
     warning: str = ""
     notes: tuple[str, ...] = ()
 
@@ -47,6 +50,7 @@ def load_for(
     spec: str | None,
     label: str | None,
     *,
+    weight_column: str | None = None,
     whole: bool = False,
     written: Mapping[str, Any] | None = None,
 ) -> Examples:
@@ -57,7 +61,8 @@ def load_for(
 
     Args:
         spec: name or path of the data; None takes the model's own.
-        label: the label column of a table; None takes that of the training.
+        label: the label column of a table, or several; None takes that of the training.
+        weight_column: the column or array with the examples' weights; None takes that of the training, if it is there.
         whole: take all rows, those of the training among them.
         written: how a table is written, settings by name; those that are missing or None are those of the training.
 
@@ -77,6 +82,7 @@ def load_for(
         spec,
         task=model.task,
         label=label,
+        weight_column=weight_column,
         test_fraction=0.0,
         classes=model.class_names or None,
         **_columns_of(model, spec, written),
@@ -92,9 +98,10 @@ def _require_origin(model: Model) -> None:
         "seed": lambda value: type(value) is int and value >= 0,
         FINGERPRINT: lambda value: isinstance(value, str),
         SAMPLE: lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-        "label": lambda value: type(value) in (str, int),
+        "label": lambda value: _is_column(value) or _are_columns(value),
+        "weight_column": _is_column,
         **dict.fromkeys(TABLE, lambda value: isinstance(value, str)),
-        "keep_index": lambda value: isinstance(value, bool),
+        **dict.fromkeys(("keep_index", "percent"), lambda value: isinstance(value, bool)),
     }
     for name, is_right in kinds.items():
         value = model.origin.get(name)
@@ -102,14 +109,26 @@ def _require_origin(model: Model) -> None:
             raise CheckpointError(f"the model's origin is none that a run wrote: its {name} is {shown(repr(value))}")
 
 
+def _is_column(value: Any) -> bool:
+    """True if the value names a column, or is its position."""
+    return type(value) in (str, int)
+
+
+def _are_columns(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 1 and all(map(_is_column, value))
+
+
 def _columns_of(model: Model, spec: str, written: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what loading must know of the columns of a model's training data."""
     origin = model.origin if loading.is_table(spec) else {}
+    label = origin.get("label")
     return {
         "table": table_format(written or {}, {name: origin[name] for name in TABLE if name in origin}),
         "feature_names": model.feature_names,
         "features": model.network.sizes[0],
-        "model_label": origin.get("label"),
+        "preparation": model.preparation,
+        "model_label": tuple(label) if isinstance(label, list) else label,
+        "model_weight": model.origin.get("weight_column"),
     }
 
 
@@ -121,11 +140,14 @@ def _choose(model: Model, spec: str, found: Dataset, whole: bool) -> Examples:
         raise DataError(f"{found.name}: it has {found.outputs} values an example; the model predicts {outputs}")
     if whole:
         x, y = np.concatenate([found.x_train, found.x_test]), np.concatenate([found.y_train, found.y_test])
-        return Examples(f"{found.name}, all rows", x, y)
+        weights = None
+        if found.weight_train is not None and found.weight_test is not None:
+            weights = np.concatenate([found.weight_train, found.weight_test])
+        return Examples(f"{found.name}, all rows", x, y, weights)
     parts = _split_as_in_training(model, found)
     if _is_trained_on(model, spec, found.name, parts):
         return _held_out(model, found if parts is None else parts)
-    other = _test_part(found) if len(found.x_test) else Examples(found.name, found.x_train, found.y_train)
+    other = _test_part(found) if len(found.x_test) else _training_part(found, found.name)
     return replace(other, warning=_overlap(model, other))
 
 
@@ -134,6 +156,8 @@ def _is_trained_on(model: Model, spec: str, name: str, parts: Dataset | None) ->
     known, same_place = model.origin.get(FINGERPRINT), _is_same_place(spec, model.origin.get("data"))
     if known is None:  # a model of an earlier version
         return same_place
+    if parts is not None and "weight_column" not in model.origin:  # weights that the training did not have
+        parts = replace(parts, weight_train=None, weight_test=None)
     if parts is not None and known == fingerprint(parts):
         return True
     if same_place:
@@ -164,15 +188,22 @@ def _split_as_in_training(model: Model, found: Dataset) -> Dataset | None:
         rows, test_rows = split(found.y_train, fraction, rng, task=found.task)
     except DataError:
         return None
-    x, y = found.x_train, found.y_train
-    return replace(found, x_train=x[rows], y_train=y[rows], x_test=x[test_rows], y_test=y[test_rows])
+    x, y, weights = found.x_train, found.y_train, found.weight_train
+    parts: dict[str, Any] = {"x_train": rows_of(x, rows), "y_train": y[rows]}
+    parts |= {"x_test": rows_of(x, test_rows), "y_test": y[test_rows]}
+    if weights is not None:
+        parts |= {"weight_train": weights[rows], "weight_test": weights[test_rows]}
+    try:
+        return replace(found, **parts)
+    except DataError:  # a part in which no example counts, which a training would have refused
+        return None
 
 
 def _held_out(model: Model, parts: Dataset) -> Examples:
     """Return the part of the training's data that was held out."""
     if not len(parts.x_test):
         why = "no rows were held out from training, so these are the rows that the model was trained on"
-        return Examples(f"{parts.name}, the training part", parts.x_train, parts.y_train, why)
+        return replace(_training_part(parts, f"{parts.name}, the training part"), warning=why)
     if FINGERPRINT in model.origin:
         return _test_part(parts)
     why = (
@@ -195,10 +226,14 @@ def _overlap(model: Model, other: Examples) -> str:
 
 
 def _test_part(found: Dataset) -> Examples:
-    return Examples(f"{found.name}, the test part", found.x_test, found.y_test)
+    return Examples(f"{found.name}, the test part", found.x_test, found.y_test, found.weight_test)
 
 
-def _require_features(model: Model, name: str, x: np.ndarray) -> None:
+def _training_part(found: Dataset, name: str) -> Examples:
+    return Examples(name, found.x_train, found.y_train, found.weight_train)
+
+
+def _require_features(model: Model, name: str, x: Inputs) -> None:
     """Raise DataError unless raw inputs have as many features as the model reads."""
     if x.shape[1] != model.network.sizes[0]:
         raise DataError(f"{name}: it has {x.shape[1]} features an example; the model reads {model.network.sizes[0]}")
@@ -215,22 +250,29 @@ def check_out(out: Path, spec: str, force: bool) -> None:
 
 
 def load_inputs_for(
-    model: Model, spec: str, label: str | None, written: Mapping[str, Any] | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+    model: Model,
+    spec: str,
+    label: str | None,
+    written: Mapping[str, Any] | None = None,
+    *,
+    weight_column: str | None = None,
+) -> tuple[Inputs, tuple[str, ...]]:
     """Return a data set's raw inputs for a model, and notes on what was guessed; arguments as for `load_for`.
 
     Raises DataError for inputs that do not fit the model, CheckpointError for a model that no run wrote.
     """
     _require_origin(model)
-    x, notes = loading.load_inputs(spec, label=label, **_columns_of(model, spec, written))
+    columns = _columns_of(model, spec, written)
+    x, notes = loading.load_inputs(spec, label=label, weight_column=weight_column, **columns)
     _require_features(model, shown_path(spec), x)
     return x, notes
 
 
-def write_predictions(model: Model, x: np.ndarray, path: Path, *, raw: bool = False) -> None:
+def write_predictions(model: Model, x: Inputs, path: Path, *, raw: bool = False) -> None:
     """Write predictions for raw inputs to a .csv or .npz file, whole or not at all.
 
-    Classification: `class` (names) and a probability for each class. Regression: the values.
+    Classification: `class` (names) and a probability for each class. Multilabel: for each label its name, 0 or 1, and
+    its probability. Regression: the values.
 
     raw: write class names into a .csv as they are, also those that a spreadsheet would take for a formula.
 
@@ -245,6 +287,14 @@ def write_predictions(model: Model, x: np.ndarray, path: Path, *, raw: bool = Fa
         cells = model.class_names if raw else tuple(map(_as_text_cell, model.class_names))
         pairs = zip(likeliest.tolist(), probabilities.tolist(), strict=True)
         rows: Sequence[Any] = [[cells[index], *row] for index, row in pairs]
+    elif model.task == "multilabel":
+        probabilities = model.predict_proba(x)
+        labels = model.classes_of(probabilities)
+        arrays = {"labels": labels, "probabilities": probabilities, "label_names": np.array(model.class_names)}
+        header = [*model.class_names, *(f"probability {name}" for name in model.class_names)]
+        if not raw:
+            header = list(map(_as_text_cell, header))
+        rows = [[*ones, *row] for ones, row in zip(labels.tolist(), probabilities.tolist(), strict=True)]
     else:
         values = model.predict(x)
         arrays = {"values": values}

@@ -15,7 +15,7 @@ TYPES = {"str": (str,), "bool": (bool,), "int": (int,), "float": (float, int)}
 """The types that a setting of each type may have in a file."""
 
 
-TABLES = ("settings", "resolved", "versions")
+TABLES = ("settings", "resolved", "execution", "versions")
 """The tables of a run's config.toml. A run takes the first; the others say what came of it."""
 
 
@@ -29,8 +29,10 @@ _data, _network, _optimiser, _training, _where = (
 )
 
 
-TABLE = ("header", "delimiter", "encoding", "keep_index")
+TABLE = ("header", "delimiter", "encoding", "keep_index", "drop", "decimal", "thousands", "percent")
 """The settings that say how a table is written."""
+RULES = ("missing", "categories", "max_categories")
+"""The settings that say what a table's columns become."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,18 @@ class Settings:
     """
 
     data: str = _data(
-        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, or a table: .csv or .tsv, plain "
-        "or .gz.",
+        "digits, fashion-mnist, mnist, a folder with IDX files, a .npz with x and y, x.npy with y.npy beside it, or a "
+        "table: .csv or .tsv, plain or .gz, .parquet, .arrow or .feather, or a folder of such parts.",
         "digits",
     )
-    task: str | None = _data("classification or regression. Default: what the labels look like.")
+    task: str | None = _data("classification, multilabel or regression. Default: what the labels look like.")
     label: str | None = _data(
-        "The label column of a table, by name or by position: from 0, or from -1 at the end. Default: label, class, "
-        "target, y, or the last."
+        "The label column of a table, by name or by position: from 0, or from -1 at the end; several as a,b,c. "
+        "Default: label, class, target, y, or the last."
+    )
+    weight_column: str | None = _data(
+        "The column of a table, or the array of a .npz, that says how much each example counts; it is no input. The "
+        "weights of x_test are in the array NAME_test."
     )
     header: str = _data("Whether a table's first line names its columns: yes, no, or auto, which judges it.", "auto")
     delimiter: str | None = _data(
@@ -58,6 +64,24 @@ class Settings:
         "How a table's text is encoded, such as utf-16 or latin-1. Default: UTF-8, or what its byte order mark says."
     )
     keep_index: bool = _data("Take a table's unnamed first column, an index of the rows, as an input.", False)
+    drop: str | None = _data("Columns of a table to leave out: one, or several as a,b,c.")
+    decimal: str | None = _data("What stands before decimals in a table: point or comma. Default: point.")
+    thousands: str | None = _data(
+        "What stands between thousands in a table: comma, point, space, apostrophe or underscore. Default: nothing."
+    )
+    percent: bool = _data("Let numbers in a table have a percent sign: 12 % is 12.", False)
+    missing: str = _data(
+        "What stands for a missing value in a table: mean or median of the training part's, or zero, with one more "
+        "input that says where; or error.",
+        "error",
+    )
+    categories: str | None = _data(
+        "Columns of a table that are categories even if their cells are numbers or dates: one, or several as a,b,c. "
+        "Default: those whose cells are text."
+    )
+    max_categories: int = _data(
+        "Categories of a column that have an input of their own, the most frequent; the rest share one.", 32
+    )
     test_fraction: float = _data("Share of the data held out for testing, if it has no test part.", 0.2)
 
     layers: str = _network("Widths of the hidden layers, or none.", "128,64")
@@ -71,14 +95,26 @@ class Settings:
     )
     loss: str | None = _network(
         "softmax_cross_entropy, binary_cross_entropy, mean_squared_error, squared_error, half_squared_error, "
-        "absolute_error or huber. Default: the first for classes, mean_squared_error for values."
+        "absolute_error, huber, quantile, softmax_focal_cross_entropy or binary_focal_cross_entropy. Default: the "
+        "first for classes, the second for several labels an example, mean_squared_error for values."
     )
+    label_smoothing: float | None = _network(
+        "Share of a label that softmax_cross_entropy spreads over all classes. Default: 0."
+    )
+    gamma: float | None = _network(
+        "Exponent of the focal losses: the larger, the less what is right already counts. Default: 2."
+    )
+    quantile: float | None = _network("Which quantile the loss quantile is for. Default: 0.5, the median.")
     reduction: str = _network("How a batch's losses are put together: mean or sum.", "mean")
     initializer: str | None = _network(
         "he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, normal or "
         "zeros. Default: he_normal for rectifiers, glorot_uniform for others."
     )
     bias: bool = _network("Whether layers have a bias.", True)
+    dropout: str | None = _network(
+        "Share of the hidden units that each step drops, one for all layers, such as 0.2, or one for each, such as "
+        "0.2,0.5. Default: 0."
+    )
     dtype: str = _network("float32 or float64.", "float32")
     precision: str | None = _network(
         "bf16, fp16 or tf32: float32 weights, and products on tensor cores. Default: the dtype throughout."
@@ -88,6 +124,11 @@ class Settings:
     lr: float | None = _optimiser("Learning rate. Default: sgd 0.1, momentum and nesterov 0.05, others 0.001.")
     momentum: float | None = _optimiser("Momentum of momentum and nesterov. Default: 0.9.")
     weight_decay: float | None = _optimiser("Decay of the weights. Default: adamw 0.01, others 0.")
+    l1: float | None = _optimiser("Penalty on Σ|w| over all weights, biases left out. Default: 0.")
+    l2: float | None = _optimiser("Penalty on ½ Σ w² over all weights, biases left out. Default: 0.")
+    decoupled: bool | None = _optimiser(
+        "Let the penalties shrink the weights by themselves, apart from the gradient. Default: no."
+    )
     clip_norm: float | None = _optimiser("Largest norm of the whole gradient. Default: no limit.")
     clip_value: float | None = _optimiser("Largest magnitude of one gradient. Default: no limit.")
     schedule: str = _optimiser("How the learning rate changes: constant, step, exponential or cosine.", "cosine")
@@ -98,16 +139,25 @@ class Settings:
     warmup: float = _optimiser("Epochs in which the rate rises to its full value.", 0.0)
 
     epochs: int = _training("Passes over the data; with --resume, the new total.", 30)
-    batch_size: int = _training("Examples a step.", 32)
+    batch_size: int = _training("Examples that pass together.", 32)
+    accumulate: int | None = _training("Batches whose gradients are added up before a step. Default: 1.")
     validation: float | None = _training(
         "Share of the training data set aside for validation. Default: 0.1 with --patience, else 0."
     )
     patience: int | None = _training(
-        "Stop after this many epochs without a lower validation loss, and take the best epoch's weights."
+        "Stop after this many epochs without a better one on the validation part, and take the best epoch's weights."
+    )
+    monitor: str | None = _training(
+        "What makes an epoch the best on the validation part: its loss, or its accuracy (of equals the lower loss). "
+        "Default: loss."
+    )
+    class_weight: str | None = _training(
+        "How much each class counts in the training loss: balanced, a number for each class as 1,2,5, or by name as "
+        "cat=2,dog=1."
     )
     seed: int = _training("Of everything random.", 0)
 
-    backend: str = _where("auto, numpy, cupy or numba.", "auto")
+    backend: str = _where("auto, numpy, cpu, cupy or numba.", "auto")
     device: str | None = _where("cpu, gpu, emulator or virtual. Default: the backend's first.")
 
     def hidden_widths(self) -> list[int]:
@@ -121,6 +171,19 @@ class Settings:
         if min(widths) < 1:
             raise ArgumentError("--layers", self.layers, "the widths of the hidden layers, such as 128,64, or none")
         return widths
+
+    def dropout_rates(self) -> float | list[float]:
+        """Return `dropout` as one number for all hidden layers or one for each. Raises ArgumentError for other text."""
+        if self.dropout is None:
+            return 0.0
+        try:
+            rates = [float(rate) for rate in self.dropout.split(",")]
+        except ValueError:
+            expected = "one share of a layer's units, such as 0.2, or one for each hidden layer, such as 0.2,0.5"
+            raise ArgumentError("--dropout", self.dropout, expected) from None
+        if not self.hidden_widths():
+            raise ArgumentError("--dropout", self.dropout, "left out without hidden layers")
+        return rates[0] if len(rates) == 1 else rates
 
     def names(self, option: str) -> list[str]:
         """Return the names in an option that takes several, such as `activation`."""

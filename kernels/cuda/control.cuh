@@ -5,12 +5,14 @@
 enum Control {
     LEARNING_RATE = 0,
     BATCH_OFFSET = 1,
-    STEP = 2,
-    SQUARED_NORM = 3,
-    GRADIENT_SCALE = 4,
-    LOSS_SCALE = 5,
-    CLEAN_STEPS = 6,
-    SKIP = 7
+    LOSS_FACTOR = 2,
+    STEP = 3,
+    SQUARED_NORM = 4,
+    GRADIENT_SCALE = 5,
+    LOSS_SCALE = 6,
+    CLEAN_STEPS = 7,
+    SKIP = 8,
+    SKIPPED = 9
 };
 enum Losses { BATCH = 0, TOTAL = 1 };
 const double LARGEST_LOSS_SCALE = 0x1p24;

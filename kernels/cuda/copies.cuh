@@ -78,6 +78,12 @@ __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
+// A number that the compiler computes here, and keeps in a register: it cannot see that each lane gets its own number
+// back. So it neither computes it anew in every turn of a loop, nor all that follows from it before an outer loop.
+__device__ __forceinline__ int pinned(int x) {
+    return __shfl_sync(~0u, x, int(threadIdx.x % 32));
+}
+
 // One operand's tiles: SIDE rows (or columns) of it, TILE_K deep, copied by all threads of the block.
 //
 // In shared memory a tile is rows of WIDTH elements, as in global memory: [slot][depth] of a depth-contiguous operand,
@@ -97,30 +103,33 @@ struct TileCopies {
     static_assert(WIDTH % UNIT == 0, "16-byte units fit");
     static_assert(SIZE % (VECTOR * BLOCK_THREADS) == 0, "every thread makes the same number of copies");
 
+    int thread;  // of the block
     const T* source[COPIES];
     int64 step;  // from a tile to the next, in elements of the source
     Copy<T, VECTOR> copy[COPIES];
 
     // Copy number c of this thread: its row of the tile, and the first of its elements there.
-    static __device__ __forceinline__ int row_of(int c) {
-        int q = threadIdx.x + c * BLOCK_THREADS;
+    __device__ __forceinline__ int row_of(int c) const {
+        int q = thread + c * BLOCK_THREADS;
         return q / (WIDTH / VECTOR);
     }
-    static __device__ __forceinline__ int element_of(int c) {
-        int q = threadIdx.x + c * BLOCK_THREADS;
+    __device__ __forceinline__ int element_of(int c) const {
+        int q = thread + c * BLOCK_THREADS;
         return q % (WIDTH / VECTOR) * VECTOR;
     }
-    static __device__ __forceinline__ int depth_of(int c) { return by_depth ? element_of(c) : row_of(c); }
+    __device__ __forceinline__ int depth_of(int c) const { return by_depth ? element_of(c) : row_of(c); }
 
     // Where it goes in the tile.
-    static __device__ __forceinline__ int target(int c) {
-        int q = threadIdx.x + c * BLOCK_THREADS;
+    __device__ __forceinline__ int target(int c) const {
+        int q = thread + c * BLOCK_THREADS;
         if (!Place::swizzled) return q * VECTOR;
         int row = row_of(c), element = element_of(c);
         return row * WIDTH + (element / UNIT ^ Place::swizzle(row)) * UNIT + element % UNIT;
     }
 
-    __device__ __forceinline__ TileCopies(const Operand<LAYOUT, T>& x, int64 first_side, int64 first_depth) {
+    __device__ __forceinline__ TileCopies(
+        const Operand<LAYOUT, T>& x, int64 first_side, int64 first_depth, int thread)
+        : thread(thread) {
         step = by_depth ? TILE_K : TILE_K * x.side;
 #pragma unroll
         for (int c = 0; c < COPIES; ++c) {

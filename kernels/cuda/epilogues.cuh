@@ -3,9 +3,11 @@
 // A main loop hands each epilogue runs of W sums that lie side by side in one row of the M×N result, and knows nothing
 // of what becomes of them; so every main loop serves every primitive, and no product is written just to be read again.
 // `aligned<W>` says whether every array of the epilogue starts where a run of W elements may be moved by one access.
+// A run knows how it is stored: by the thread, or by way of shared memory (result_stores.cuh).
 // Arrays are of type T; everything is computed in Accumulator<T>, and only what is stored is rounded to T.
 #pragma once
 
+#include "dropout.cuh"
 #include "runs.cuh"
 
 // c = Σ
@@ -18,59 +20,66 @@ struct Plain {
         return is_aligned<W>(c);
     }
 
-    template <int W>
-    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
-        store_values(c + run.offset, sum, run.count, run.vector);
+    template <int W, class R>
+    __device__ void finish(const R& run, const Accumulator<T> (&sum)[W]) const {
+        run.template store<0>(c, sum);
     }
 };
 
-// z = Σ + b ; a = σ(z)
-template <typename T, template <typename> class Activation>
+// z = α Σ + b ; a = σ(z) of the units that are kept, else 0. α = 1 without dropout.
+template <typename T, template <typename> class Activation, class Units = AllUnits>
 struct BiasActivation {
     const Accumulator<T>* b;  // (N,), or null for no bias
     T* z;                     // (M, N), or null where σ' does not read it
     T* a;                     // (M, N)
     Activation<Accumulator<T>> sigma;
+    Units units;
 
     template <int W>
     __device__ bool aligned() const {
         return is_aligned<W>(z) && is_aligned<W>(a);
     }
 
-    template <int W>
-    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+    template <int W, class R>
+    __device__ void finish(const R& run, const Accumulator<T> (&sum)[W]) const {
         Accumulator<T> bias[W] = {}, z_run[W], a_run[W];
         // b alone need not be aligned: it lies in the middle of all parameters
         if (b != nullptr) load_run(bias, b + run.column, run.count, run.vector && is_aligned<W>(b));
+        bool kept[W];
+        units.draw(run, kept);
 #pragma unroll
         for (int w = 0; w < W; ++w) {
-            z_run[w] = sum[w] + bias[w];
-            a_run[w] = sigma.apply(z_run[w]);
+            z_run[w] = units.scaled(sum[w]) + bias[w];
+            a_run[w] = kept[w] ? sigma.apply(z_run[w]) : Accumulator<T>(0);
         }
-        if (z != nullptr) store_values(z + run.offset, z_run, run.count, run.vector);
-        store_values(a + run.offset, a_run, run.count, run.vector);
+        if (z != nullptr) run.template store<1>(z, z_run);
+        run.template store<0>(a, a_run);
     }
 };
 
-// delta = Σ ⊙ σ'(z)
-template <typename T, template <typename> class Activation>
+// delta = α Σ ⊙ σ'(z) of the units that are kept, else 0. α = 1 without dropout.
+template <typename T, template <typename> class Activation, class Units = AllUnits>
 struct TimesDerivative {
     const T* saved;  // (M, N): a or z, as the activation reads
     T* delta;        // (M, N)
     Activation<Accumulator<T>> sigma;
+    Units units;
 
     template <int W>
     __device__ bool aligned() const {
         return is_aligned<W>(saved) && is_aligned<W>(delta);
     }
 
-    template <int W>
-    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+    template <int W, class R>
+    __device__ void finish(const R& run, const Accumulator<T> (&sum)[W]) const {
         Accumulator<T> saved_run[W], delta_run[W];
         load_values(saved_run, saved + run.offset, run.count, run.vector);
+        bool kept[W];
+        units.draw(run, kept);
 #pragma unroll
-        for (int w = 0; w < W; ++w) delta_run[w] = sum[w] * sigma.derivative(saved_run[w]);
-        store_values(delta + run.offset, delta_run, run.count, run.vector);
+        for (int w = 0; w < W; ++w)
+            delta_run[w] = kept[w] ? units.scaled(sum[w]) * sigma.derivative(saved_run[w]) : Accumulator<T>(0);
+        run.template store<0>(delta, delta_run);
     }
 };
 
@@ -85,13 +94,13 @@ struct ScaledAccumulate {
         return is_aligned<W>(c);
     }
 
-    template <int W>
-    __device__ void finish(const Run& run, const Accumulator<T> (&sum)[W]) const {
+    template <int W, class R>
+    __device__ void finish(const R& run, const Accumulator<T> (&sum)[W]) const {
         Accumulator<T> c_run[W] = {};
         if (beta != Accumulator<T>(0)) load_values(c_run, c + run.offset, run.count, run.vector);
 #pragma unroll
         for (int w = 0; w < W; ++w) c_run[w] = alpha * sum[w] + beta * c_run[w];
-        store_values(c + run.offset, c_run, run.count, run.vector);
+        run.template store<0>(c, c_run);
     }
 };
 
@@ -99,7 +108,7 @@ struct ScaledAccumulate {
 template <typename T, class Epilogue>
 __device__ __forceinline__ void finish_element(const Epilogue& epilogue, int64 row, int64 column, int64 n, T sum) {
     T sums[1] = {sum};
-    epilogue.finish(Run{row * n + column, column, 1, false}, sums);
+    epilogue.finish(Run{row * n + column, row, column, 1, false}, sums);
 }
 
 // A thread's sums, ROWS × COLUMNS of them: row i belongs to row row_of(i) of the result; its columns g W .. g W + W − 1
@@ -132,7 +141,7 @@ __device__ __forceinline__ void finish_sums(
             for (int j = W; j < COLUMNS; ++j) line[j - W] = line[j];
             if (row < m && column < n) {
                 int count = n - column < W ? int(n - column) : W;
-                epilogue.finish(Run{row * n + column, column, count, aligned}, run);
+                epilogue.finish(Run{row * n + column, row, column, count, aligned}, run);
             }
         }
     }

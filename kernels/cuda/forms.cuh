@@ -47,10 +47,9 @@ struct Product {
     __device__ __forceinline__ int64 m() const { return a.side; }
     __device__ __forceinline__ int64 n() const { return b.side; }
 
-    // Part number s of a depth that is split into parts of this length; the last one may be shorter.
-    __device__ __forceinline__ Product part(int64 s, int64 length) const {
-        int64 begin = s * length;
-        return {a, b, begin, begin + length < a.depth ? begin + length : a.depth};
+    // The sum over these depths alone, as far as there are any.
+    __device__ __forceinline__ Product between(int64 begin, int64 end) const {
+        return {a, b, begin, end < a.depth ? end : a.depth};
     }
 };
 

@@ -17,10 +17,22 @@
 
 #include "copies.cuh"
 
+// A register of a fragment: 4 bytes, or a double.
+template <typename T>
+struct FragmentWordOf {
+    using type = unsigned;
+};
+template <>
+struct FragmentWordOf<double> {
+    using type = double;
+};
+template <typename T>
+using FragmentWord = typename FragmentWordOf<T>::type;
+
 // c += A B for one fragment of each.
 template <typename T>
 __device__ __forceinline__ void multiply_fragments(
-    float (&c)[4], const unsigned (&a)[4], unsigned b_first, unsigned b_second);
+    Accumulator<T> (&c)[4], const FragmentWord<T> (&a)[4], FragmentWord<T> b_first, FragmentWord<T> b_second);
 
 #define GPUBP_MULTIPLY(T, INSTRUCTION)                                                            \
     template <>                                                                                   \
@@ -189,8 +201,8 @@ __device__ __forceinline__ void gather_row(
     }
 }
 
-template <bool interleaved>
+template <bool interleaved, typename A = float>
 __device__ __forceinline__ int first_column_of(int lane) {
     int t = lane % 4;
-    return interleaved ? 4 * t : 4 * (t / 2) + 8 * (t % 2);
+    return interleaved || sizeof(A) == 8 ? WIDEST<A> * t : 4 * (t / 2) + 8 * (t % 2);
 }

@@ -1,7 +1,7 @@
 // Losses: what an output adds to the loss of its example, and the derivative ∂ℓ/∂output.
 //
-// `output` is a, or the logits z for a loss `from_logits`, whose derivative is already the one by z. Softmax
-// cross-entropy works on whole rows; it is in output_delta.cu. Terms are float64, for the sums they go into.
+// `output` is a, or the logits z for a loss `from_logits`, whose derivative is already the one by z. The
+// cross-entropies of softmax work on whole rows; they are in output_delta.cu. Terms are float64, for the sums they go into.
 #pragma once
 
 #include "runs.cuh"
@@ -65,6 +65,19 @@ struct Huber {
     }
 };
 
+// d = a − y: ℓ = Σ_j (1 − τ) d_j where d_j > 0, else −τ d_j ; ∂ℓ/∂a = 1 − τ or −τ, 0 at 0
+template <typename T>
+struct Quantile {
+    static constexpr bool from_logits = false;
+    T quantile;
+    int64 width;
+    __device__ double term(T a, T y) const { return double(derivative(a, y) * (a - y)); }
+    __device__ T derivative(T a, T y) const {
+        T d = a - y;
+        return d > T(0) ? T(1) - quantile : d < T(0) ? -quantile : d;  // the last: 0, or NaN
+    }
+};
+
 // A target that is no probability makes the loss NaN, and with it what is learnt from it.
 template <typename T>
 __device__ __forceinline__ T probability(T y) {
@@ -82,4 +95,37 @@ struct BinaryCrossEntropy {
         return double((z > T(0) ? z : T(0)) - z * probability(y) + log1p(exp(-fabs(z))));
     }
     __device__ T derivative(T z, T y) const { return Sigmoid<T>{}.apply(z) - probability(y); }
+};
+
+// What focal losses are made of, at a probability p: f(p) = −(1 − p)^γ ln p, and h(p) = p f'(p) =
+// (1 − p)^γ (γ p ln p / (1 − p) − 1). `rest` is 1 − p and `log_p` is ln p, each computed from the logits.
+template <typename T>
+struct Focal {
+    T p, rest, log_p, gamma;
+    __device__ T loss() const { return -pow(rest, gamma) * log_p; }
+    __device__ T slope() const {
+        T ratio = rest > T(0) ? log_p / rest : T(-1);  // which goes to −1 as p goes to 1
+        return pow(rest, gamma) * (gamma * p * ratio - T(1));
+    }
+};
+
+// a = sigmoid(z): ℓ = Σ_j y_j f(a_j) + (1 − y_j) f(1 − a_j) ; ∂ℓ/∂z = y (1 − a) h(a) − (1 − y) a h(1 − a)
+template <typename T>
+struct BinaryFocalCrossEntropy {
+    static constexpr bool from_logits = true;
+    T gamma;
+    int64 width;
+    // At sigmoid(z); of −z that is 1 − sigmoid(z).
+    __device__ Focal<T> at(T z) const {
+        return {Sigmoid<T>{}.apply(z), Sigmoid<T>{}.apply(-z), -Softplus<T>{}.apply(-z), gamma};
+    }
+    __device__ double term(T z, T y) const {
+        y = probability(y);
+        return double(y * at(z).loss() + (T(1) - y) * at(-z).loss());
+    }
+    __device__ T derivative(T z, T y) const {
+        y = probability(y);
+        Focal<T> one = at(z), other = at(-z);
+        return y * one.rest * one.slope() - (T(1) - y) * other.rest * other.slope();
+    }
 };

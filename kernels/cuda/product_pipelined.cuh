@@ -56,15 +56,20 @@ struct OperandTile : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS,
 
     using Copies::Copies;
 
+    // Where a thread's values begin in the tile.
+    static __device__ __forceinline__ int start(int thread) {
+        return by_depth ? pinned(thread * TILE_K + Place::swizzle(thread) * UNIT) : thread * W;
+    }
+
     // values[i][v] = element (side_of(thread, i), unit · UNIT + v) of the tile at stages[offset].
     static __device__ __forceinline__ void read(
-        const T* stages, int offset, int thread, int unit, T (&values)[PER_THREAD][UNIT]) {
+        const T* stages, int offset, int start, int unit, T (&values)[PER_THREAD][UNIT]) {
 #pragma unroll
-        for (int i = 0; by_depth && i < PER_THREAD; ++i) read_slot(stages, offset, thread, unit, i, values[i]);
+        for (int i = 0; by_depth && i < PER_THREAD; ++i) read_slot(stages, offset, start, unit, i, values[i]);
 #pragma unroll
         for (int v = 0; !by_depth && v < UNIT; ++v) {
             T values_of_depth[PER_THREAD];
-            read_depth(stages, offset, thread, unit, v, values_of_depth);
+            read_depth(stages, offset, start, unit, v, values_of_depth);
 #pragma unroll
             for (int i = 0; i < PER_THREAD; ++i) values[i][v] = values_of_depth[i];
         }
@@ -72,16 +77,16 @@ struct OperandTile : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS,
 
     // values[v] = element (side_of(thread, i), unit · UNIT + v), of a depth-contiguous operand.
     static __device__ __forceinline__ void read_slot(
-        const T* stages, int offset, int thread, int unit, int i, T (&values)[UNIT]) {
+        const T* stages, int offset, int start, int unit, int i, T (&values)[UNIT]) {
         // the exclusive or works on the whole offset, all else of which is a multiple of TILE_K: one instruction
-        const T* mine = stages + (offset + thread * TILE_K + Place::swizzle(thread) * UNIT ^ unit * UNIT);
+        const T* mine = stages + (offset + start ^ unit * UNIT);
         load_run(values, mine + i * THREADS * TILE_K, UNIT, true);
     }
 
     // values[i] = element (side_of(thread, i), unit · UNIT + v), of a side-contiguous operand.
     static __device__ __forceinline__ void read_depth(
-        const T* stages, int offset, int thread, int unit, int v, T (&values)[PER_THREAD]) {
-        const T* mine = stages + offset + (unit * UNIT + v) * SIDE + thread * W;
+        const T* stages, int offset, int start, int unit, int v, T (&values)[PER_THREAD]) {
+        const T* mine = stages + offset + start + (unit * UNIT + v) * SIDE;
 #pragma unroll
         for (int g = 0; g < PER_THREAD / W; ++g) {
             T run[W];
@@ -95,30 +100,56 @@ struct OperandTile : TileCopies<T, LAYOUT, SIDE, TILE_K, VECTOR, BLOCK_THREADS,
 // gpubp/backends/plans.py chooses the sizes and checks what they must meet.
 //   STAGES: tiles in shared memory (2 without cp.async); VECTOR: elements a copy moves, WIDEST<T> or, for rows that do
 //   not start on 16-byte boundaries, 1.
-template <int TILE_M, int TILE_N, int TILE_K, int THREAD_M, int THREAD_N, int MOST_STAGES, int VECTOR>
+template <int ROWS, int COLUMNS, int DEPTH, int THREAD_M, int THREAD_N, int MOST_STAGES, int VECTOR>
 struct Pipelined {
+    static constexpr int TILE_M = ROWS, TILE_N = COLUMNS, TILE_K = DEPTH;
     static constexpr int STAGES = GPUBP_CP_ASYNC ? MOST_STAGES : 2;
     static constexpr int THREADS_M = TILE_M / THREAD_M, THREADS_N = TILE_N / THREAD_N;
     static constexpr int THREADS = THREADS_M * THREADS_N, BLOCKS = 1;
     static_assert(TILE_M % THREAD_M == 0 && TILE_N % THREAD_N == 0, "threads cover the tile");
     static_assert(THREADS_M % 8 == 0 && THREADS_N % 8 == 0, "a warp is 4x8 threads, the swizzle repeats every 8 rows");
 
-    // product.first is a multiple of 16 bytes, and at least one depth lies behind it.
+    using Place = TilePlace<TILE_M, TILE_N>;
+    template <typename T>
+    using Sums = T[THREAD_M][THREAD_N];  // of a thread
+    template <class Form, typename T>
+    using TileOfA = OperandTile<T, Form::a, TILE_M, THREAD_M, TILE_K, VECTOR, THREADS>;
+    template <class Form, typename T>
+    using TileOfB = OperandTile<T, Form::b, TILE_N, THREAD_N, TILE_K, VECTOR, THREADS>;
+
+    // A thread's place in the tile.
+    static __device__ __forceinline__ int thread_m(int thread) {  // 0 .. THREADS_M − 1
+        int warp = thread / 32, lane = thread % 32;
+        return lane / 8 + warp / (THREADS_N / 8) * 4;
+    }
+    static __device__ __forceinline__ int thread_n(int thread) {  // 0 .. THREADS_N − 1
+        int warp = thread / 32, lane = thread % 32;
+        return lane % 8 + warp % (THREADS_N / 8) * 8;
+    }
+
     template <class Form, typename T, class Epilogue>
     static __device__ __forceinline__ void compute(const Product<Form, T>& product, const Epilogue& epilogue) {
-        using ATile = OperandTile<T, Form::a, TILE_M, THREAD_M, TILE_K, VECTOR, THREADS>;
-        using BTile = OperandTile<T, Form::b, TILE_N, THREAD_N, TILE_K, VECTOR, THREADS>;
+        Place place(blockIdx.x, product.m(), product.n());
+        Sums<T> sums = {};
+        int thread = threadIdx.x;
+        sum_up(product, place, thread, sums);
+        finish(product, place, thread, sums, epilogue);
+    }
+
+    // Add this thread's sums of a tile to `sums`. product.first is a multiple of 16 bytes, and at least one depth lies
+    // behind it.
+    template <class Form, typename T>
+    static __device__ __forceinline__ void sum_up(
+        const Product<Form, T>& product, const Place& place, int thread, Sums<T>& sums) {
+        using ATile = TileOfA<Form, T>;
+        using BTile = TileOfB<Form, T>;
         constexpr int STAGE = ATile::SIZE + BTile::SIZE;
         __shared__ __align__(128) T stages[STAGES * STAGE];  // each: the tile of A, then the tile of B
 
-        int64 m = product.m(), n = product.n();
-        TilePlace<TILE_M, TILE_N> place(m, n);
-        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        int thread_n = lane % 8 + warp % (THREADS_N / 8) * 8;  // 0 .. THREADS_N − 1
-        int thread_m = lane / 8 + warp / (THREADS_N / 8) * 4;  // 0 .. THREADS_M − 1
+        int a_start = ATile::start(thread_m(thread)), b_start = BTile::start(thread_n(thread));
 
-        ATile a_tile(product.a, place.row, product.first);
-        BTile b_tile(product.b, place.column, product.first);
+        ATile a_tile(product.a, place.row, product.first, thread);
+        BTile b_tile(product.b, place.column, product.first, thread);
         int64 length = product.last - product.first;
         int tiles = int((length + TILE_K - 1) / TILE_K);
         int present = int(length - int64(tiles - 1) * TILE_K);  // of the first tile's depth
@@ -137,7 +168,6 @@ struct Pipelined {
             commit_copies();
         }
 
-        T sums[THREAD_M][THREAD_N] = {};
         int reading = 0, writing = (STAGES - 1) * STAGE;  // offsets in `stages`
         for (int tile = 0; tile < tiles; ++tile) {
             wait_for_copies<STAGES - 2>();
@@ -154,11 +184,11 @@ struct Pipelined {
                 // values of A are read when they are needed, which keeps few of them in registers
                 if constexpr (ATile::by_depth) {
                     T b_values[THREAD_N][BTile::UNIT];
-                    BTile::read(stages, reading + ATile::SIZE, thread_n, unit, b_values);
+                    BTile::read(stages, reading + ATile::SIZE, b_start, unit, b_values);
 #pragma unroll
                     for (int i = 0; i < THREAD_M; ++i) {
                         T a_values[ATile::UNIT];
-                        ATile::read_slot(stages, reading, thread_m, unit, i, a_values);
+                        ATile::read_slot(stages, reading, a_start, unit, i, a_values);
 #pragma unroll
                         for (int v = 0; v < ATile::UNIT; ++v)
 #pragma unroll
@@ -168,8 +198,8 @@ struct Pipelined {
 #pragma unroll
                     for (int v = 0; v < ATile::UNIT; ++v) {
                         T a_values[THREAD_M], b_values[THREAD_N];
-                        ATile::read_depth(stages, reading, thread_m, unit, v, a_values);
-                        BTile::read_depth(stages, reading + ATile::SIZE, thread_n, unit, v, b_values);
+                        ATile::read_depth(stages, reading, a_start, unit, v, a_values);
+                        BTile::read_depth(stages, reading + ATile::SIZE, b_start, unit, v, b_values);
 #pragma unroll
                         for (int i = 0; i < THREAD_M; ++i)
 #pragma unroll
@@ -185,9 +215,15 @@ struct Pipelined {
             reading = reading + STAGE == STAGES * STAGE ? 0 : reading + STAGE;
             writing = writing + STAGE == STAGES * STAGE ? 0 : writing + STAGE;
         }
+    }
 
-        auto row_of = [=](int i) { return place.row + ATile::Place::side_of(thread_m, i); };
-        auto column_of = [=](int g) { return place.column + BTile::Place::side_of(thread_n, g * BTile::W); };
-        finish_sums<BTile::W>(sums, m, n, row_of, column_of, epilogue);
+    template <class Form, typename T, class Epilogue>
+    static __device__ __forceinline__ void finish(
+        const Product<Form, T>& product, const Place& place, int thread, Sums<T>& sums, const Epilogue& epilogue) {
+        using ATile = TileOfA<Form, T>;
+        using BTile = TileOfB<Form, T>;
+        auto row_of = [=](int i) { return place.row + ATile::Place::side_of(thread_m(thread), i); };
+        auto column_of = [=](int g) { return place.column + BTile::Place::side_of(thread_n(thread), g * BTile::W); };
+        finish_sums<BTile::W>(sums, product.m(), product.n(), row_of, column_of, epilogue);
     }
 };

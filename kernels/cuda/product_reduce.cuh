@@ -9,17 +9,40 @@
 #include "epilogues.cuh"
 #include "forms.cuh"
 
+// A block takes 4 THREADS neighbouring elements. Where every row starts on a 16-byte boundary, a thread adds up runs of
+// as many as one access moves, else single ones.
 struct Reduction {
-    static constexpr int THREADS = 256, BLOCKS = 1;
+    static constexpr int THREADS = 64, BLOCKS = 1;
+    static constexpr int EACH = 4;  // elements of a thread
 
     template <class Form, typename T, class Epilogue>
     static __device__ __forceinline__ void compute(const Product<Form, T>& product, const Epilogue& epilogue) {
+        constexpr int W = WIDEST<T>;
         const T* parts = product.a.start;
-        int64 m = product.m(), n = product.n(), split = product.last;
-        int64 index = int64(blockIdx.x) * THREADS + threadIdx.x;
-        if (index >= m * n) return;
-        T sum = parts[index];
-        for (int64 s = 1; s < split; ++s) sum += parts[s * m * n + index];
-        finish_element(epilogue, index / n, index % n, n, sum);
+        if (product.n() % W == 0 && is_aligned<W>(parts) && epilogue.template aligned<W>())
+            add_up<W>(parts, int(product.last), product.m(), product.n(), epilogue);
+        else
+            add_up<1>(parts, int(product.last), product.m(), product.n(), epilogue);
+    }
+
+    template <int W, typename T, class Epilogue>
+    static __device__ __forceinline__ void add_up(
+        const T* parts, int split, int64 m, int64 n, const Epilogue& epilogue) {
+        int64 size = m * n;
+#pragma unroll 1
+        for (int e = 0; e < EACH; e += W) {
+            int64 index = (int64(blockIdx.x) * EACH + e) * THREADS + threadIdx.x * W;
+            if (index >= size) return;
+            const T* next = parts + index;
+            T sums[W];
+            load_run(sums, next, W, true);
+            for (int s = 1; s < split; ++s) {
+                T part[W];
+                load_run(part, next += size, W, true);
+#pragma unroll
+                for (int w = 0; w < W; ++w) sums[w] += part[w];
+            }
+            epilogue.finish(Run{index, index / n, index % n, W, W > 1}, sums);
+        }
     }
 };

@@ -1,12 +1,13 @@
 // tensorcore: warps multiply with mma.sync, the instruction of the matrix units: tf32, bfloat16 or float16 operands,
-// float sums.
+// float sums; or doubles, on chips where that is faster than threads are.
 //
 //   Matrix units       One instruction of a warp makes 16×8×16 multiply-adds of 2-byte elements (16×8×8 of 4-byte
 //                      ones), where `pipelined` needs 64 (32) instructions. So what limits the loop is no longer
 //                      arithmetic, but how fast operands arrive in registers.
 //   Warp tiles         A warp computes WARP_M×WARP_N of the result. Of each 32 bytes of depth it reads WARP_M + WARP_N
 //                      sides, and uses each of them WARP_N or WARP_M times.
-//   ldmatrix           One instruction reads a 16-side fragment, in the layout that mma.sync asks for (fragments.cuh).
+//   ldmatrix           One instruction reads a 16-side fragment, in the layout that mma.sync asks for (fragments.cuh);
+//                      lanes read doubles one by one (double_fragments.cuh).
 //   Two sets           While one set of fragments is multiplied, the next one is read, also across the barrier between
 //                      two tiles: the matrix units do not wait for shared memory.
 //   Pipelining         As in `pipelined`, with cp.async: STAGES tiles are in shared memory, one barrier a tile.
@@ -15,42 +16,65 @@
 //   No bank conflicts  See FragmentPlace.
 //
 // Shapes are a block's TILE_M×TILE_N of the result, and TILE_K of the depth at a time. mma.sync is in every chip from
-// sm_80 on; the newer instructions of single generations (Hopper's wgmma, Blackwell's tcgen05) are faster there, and
-// not used.
+// sm_80 on. Single generations have faster ones: Hopper's are those of `wgmma`, and Blackwell's (tcgen05) are not used.
 #pragma once
 
+#include "double_fragments.cuh"
 #include "epilogues.cuh"
 #include "fragments.cuh"
 #include "tile_place.cuh"
 
 // gpubp/backends/plans.py chooses the sizes and checks what they must meet.
 //   VECTOR: elements a copy moves: 16 bytes of them, or 2 or 1 for rows that do not start on 16-byte boundaries.
-template <int TILE_M, int TILE_N, int TILE_K, int WARP_M, int WARP_N, int STAGES, int VECTOR>
+template <int ROWS, int COLUMNS, int DEPTH, int WARP_M, int WARP_N, int STAGES, int VECTOR>
 struct TensorCore {
+    static constexpr int TILE_M = ROWS, TILE_N = COLUMNS, TILE_K = DEPTH;
     static constexpr int WARPS_N = TILE_N / WARP_N;
     static constexpr int THREADS = TILE_M / WARP_M * WARPS_N * 32, BLOCKS = 1;
     static_assert(TILE_M % WARP_M == 0 && TILE_N % WARP_N == 0, "warps cover the tile");
     static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0, "fragments cover a warp's piece");
 
-    // product.first is a multiple of 16 bytes, and at least one depth lies behind it.
+    static constexpr int A_GROUPS = WARP_M / 16, B_GROUPS = WARP_N / 16;
+
+    using Place = TilePlace<TILE_M, TILE_N>;
+    template <typename T>
+    using Sums = Accumulator<T>[A_GROUPS][2 * B_GROUPS][4];  // of a lane, as fragments of C
+    template <class Form, typename T>
+    using TileOfA = FragmentTile<Factor::a, T, Form::a, TILE_M, TILE_K, VECTOR, THREADS>;
+    template <class Form, typename T>
+    using TileOfB = FragmentTile<Factor::b, T, Form::b, TILE_N, TILE_K, VECTOR, THREADS>;
+
+    // Where the piece of a thread's warp begins in the tile.
+    static __device__ __forceinline__ int warp_row(int thread) { return thread / 32 / WARPS_N * WARP_M; }
+    static __device__ __forceinline__ int warp_column(int thread) { return thread / 32 % WARPS_N * WARP_N; }
+
     template <class Form, typename T, class Epilogue>
     static __device__ __forceinline__ void compute(const Product<Form, T>& product, const Epilogue& epilogue) {
-        using ATile = FragmentTile<Factor::a, T, Form::a, TILE_M, TILE_K, VECTOR, THREADS>;
-        using BTile = FragmentTile<Factor::b, T, Form::b, TILE_N, TILE_K, VECTOR, THREADS>;
+        Place place(blockIdx.x, product.m(), product.n());
+        Sums<T> sums = {};
+        int thread = threadIdx.x;
+        sum_up(product, place, thread, sums);
+        finish(product, place, thread, sums, epilogue);
+    }
+
+    // Add this lane's sums of a tile to `sums`. product.first is a multiple of 16 bytes, and at least one depth lies
+    // behind it.
+    template <class Form, typename T>
+    static __device__ __forceinline__ void sum_up(
+        const Product<Form, T>& product, const Place& place, int thread, Sums<T>& sums) {
+        using ATile = TileOfA<Form, T>;
+        using BTile = TileOfB<Form, T>;
         constexpr int STAGE = ATile::SIZE + BTile::SIZE;  // elements: the tile of A, then the tile of B
-        constexpr int STEPS = TILE_K / ATile::DEPTH, A_GROUPS = WARP_M / 16, B_GROUPS = WARP_N / 16;
+        constexpr int STEPS = TILE_K / ATile::DEPTH;
         static_assert(STEPS % 2 == 0, "the two sets of fragments take turns");
         extern __shared__ __align__(128) unsigned char shared[];  // STAGES · STAGE elements
         T* stages = reinterpret_cast<T*>(shared);
 
-        int64 m = product.m(), n = product.n();
-        TilePlace<TILE_M, TILE_N> place(m, n);
-        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        int warp_row = warp / WARPS_N * WARP_M, warp_column = warp % WARPS_N * WARP_N;  // in the tile
-        unsigned a_start = ATile::start(warp_row, lane), b_start = BTile::start(warp_column, lane);
+        int lane = thread % 32;
+        unsigned a_start = ATile::start(warp_row(thread), lane), b_start = BTile::start(warp_column(thread), lane);
 
-        ATile a_tile(product.a, place.row, product.first);
-        BTile b_tile(product.b, place.column, product.first);
+        ATile a_tile(product.a, place.row, product.first, thread);
+        BTile b_tile(product.b, place.column, product.first, thread);
         int64 length = product.last - product.first;
         int tiles = int((length + TILE_K - 1) / TILE_K);
         int present = int(length - int64(tiles - 1) * TILE_K);  // of the first tile's depth
@@ -71,8 +95,7 @@ struct TensorCore {
             commit_copies();
         }
 
-        float sums[A_GROUPS][2 * B_GROUPS][4] = {};
-        unsigned a_parts[2][A_GROUPS][4], b_parts[2][B_GROUPS][4];
+        FragmentWord<T> a_parts[2][A_GROUPS][4], b_parts[2][B_GROUPS][4];
         auto read_fragments = [&](int set, int stage, int step) {
             unsigned tile = unsigned(__cvta_generic_to_shared(stages + stage));
 #pragma unroll
@@ -107,7 +130,7 @@ struct TensorCore {
                 for (int i = 0; i < A_GROUPS; ++i)
 #pragma unroll
                     for (int j = 0; j < 2 * B_GROUPS; ++j) {
-                        const unsigned* b_part = b_parts[step % 2][j / 2] + j % 2 * 2;
+                        const FragmentWord<T>* b_part = b_parts[step % 2][j / 2] + j % 2 * 2;
                         multiply_fragments<T>(sums[i][j], a_parts[step % 2][i], b_part[0], b_part[1]);
                     }
             }
@@ -118,14 +141,23 @@ struct TensorCore {
             }
             writing = writing + STAGE == STAGES * STAGE ? 0 : writing + STAGE;
         }
+    }
 
-        constexpr bool interleaved = BTile::Place::interleaved;
-        float rows[2 * A_GROUPS][4 * B_GROUPS];
+    template <class Form, typename T, class Epilogue>
+    static __device__ __forceinline__ void finish(
+        const Product<Form, T>& product, const Place& place, int thread, Sums<T>& sums, const Epilogue& epilogue) {
+        using ATile = TileOfA<Form, T>;
+        constexpr bool interleaved = TileOfB<Form, T>::Place::interleaved;
+        using A = Accumulator<T>;
+        constexpr int W = WIDEST<A>;
+        int lane = thread % 32;
+        A rows[2 * A_GROUPS][4 * B_GROUPS];
 #pragma unroll
         for (int i = 0; i < 2 * A_GROUPS; ++i) gather_row<interleaved>(rows[i], sums[i / 2], i % 2, lane);
-        int64 row = place.row + warp_row, column = place.column + warp_column + first_column_of<interleaved>(lane);
+        int64 row = place.row + warp_row(thread);
+        int64 column = place.column + warp_column(thread) + first_column_of<interleaved, A>(lane);
         auto row_of = [=](int i) { return row + i / 2 * 16 + ATile::Place::side_of(lane / 4, i % 2); };
-        auto column_of = [=](int j) { return column + j * 16; };
-        finish_sums<4>(rows, m, n, row_of, column_of, epilogue);
+        auto column_of = [=](int j) { return column + j * 4 * W; };
+        finish_sums<W>(rows, product.m(), product.n(), row_of, column_of, epilogue);
     }
 };

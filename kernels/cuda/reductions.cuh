@@ -28,7 +28,8 @@ __device__ __forceinline__ T team_reduce(T x, Combine combine) {
     for (int distance = 16; distance > 0; distance /= 2) x = combine(x, __shfl_xor_sync(~0u, x, distance));
     if constexpr (TEAM > 32) {
         __shared__ T of_warp[TEAM / 32];
-        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;
+        int thread = threadIdx.y * blockDim.x + threadIdx.x;
+        if (thread % 32 == 0) of_warp[thread / 32] = x;
         __syncthreads();
         x = of_warp[0];
 #pragma unroll
@@ -40,9 +41,10 @@ __device__ __forceinline__ T team_reduce(T x, Combine combine) {
 
 constexpr int SUM_THREADS = 256;
 
-// The second stage of a sum in two: one block adds `count` parts, and every thread gets the sum.
+// The second stage of a sum in two: one block of THREADS adds `count` parts, and every thread gets the sum.
+template <int THREADS>
 __device__ __forceinline__ double sum_of_parts(const double* parts, int64 count) {
     double sum = 0;
-    for (int64 i = threadIdx.x; i < count; i += SUM_THREADS) sum += parts[i];
-    return team_reduce<SUM_THREADS>(sum, Sum{});
+    for (int64 i = threadIdx.y * blockDim.x + threadIdx.x; i < count; i += THREADS) sum += parts[i];
+    return team_reduce<THREADS>(sum, Sum{});
 }

@@ -47,14 +47,6 @@ using Vector = typename VectorOf<T, W>::type;
 template <typename T>
 constexpr int WIDEST = 16 / int(sizeof(T));
 
-// Where a run of W elements of a matrix lies, and how much of it is there.
-struct Run {
-    int64 offset;  // of its first element in the matrix
-    int64 column;  // of its first element in the row
-    int count;     // how many of its elements are in the row: less than W at the right edge
-    bool vector;   // whether one access may move it: all W are there, and every row starts on a W-element boundary
-};
-
 // The compiler splits a store of values that come from separate registers into single elements; these do not.
 __device__ __forceinline__ void store_whole(float* to, const float (&x)[4]) {
     asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3])
@@ -138,3 +130,18 @@ template <int W, typename T>
 __device__ __forceinline__ bool is_aligned(const T* x) {
     return reinterpret_cast<unsigned long long>(x) % (sizeof(T) * W) == 0;
 }
+
+// Where a run of W elements of a matrix lies, and how much of it is there.
+struct Run {
+    int64 offset;  // of its first element in the matrix
+    int64 row;
+    int64 column;  // of its first element in the row
+    int count;     // how many of its elements are in the row: less than W at the right edge
+    bool vector;   // whether one access may move it: all W are there, and every row starts on a W-element boundary
+
+    // Store it into an output of the epilogue, the first (0) or the second (1).
+    template <int OUTPUT, typename T, int W>
+    __device__ __forceinline__ void store(T* output, const Accumulator<T> (&x)[W]) const {
+        store_values(output + offset, x, count, vector);
+    }
+};

@@ -1,12 +1,14 @@
 // update: one step of an optimiser over all parameters, in one pass: w ← w − η g, and the other recurrences
 //
 //   gradients, parameters, first, second: `size` elements each (the optimiser's state: null where it has none);
-//   the first `decayed` parameters are subject to weight decay λ; η, the step t and the gradient's scale are in control
+//   the first `decayed` parameters, the weights, are drawn to 0 besides; η, the step t and the gradient's scale are in
+//   control
 //   stored: the new parameters rounded to its type, or null: what the products read where they read 16 bits
 //
 // Where control[SKIP] is set, nothing changes.
 //
-// A gradient is scaled, then clipped by value (clip_value may be infinite), then gets λ w added (but for AdamW).
+// A gradient is scaled, then clipped by value (clip_value may be infinite); then what draws weights to 0 is added, and what
+// draws them apart from the gradient shrinks them; then the recurrence follows.
 #include "control.cuh"
 #include "runs.cuh"
 
@@ -22,7 +24,7 @@ template <typename T>
 struct Step {
     T rate;            // η
     T gradient_scale;  // of clipping by the global norm
-    T decay;           // AdamW: 1 − η λ
+    T shrink;          // 1 − η λ₂, of what draws apart from the gradient
     T mean_rate;       // Adam: η / (1 − β₁ᵗ)
     T square_scale;    // Adam: 1 / (1 − β₂ᵗ)
     bool skip;
@@ -102,20 +104,64 @@ struct AdamW : Adam<T> {
     static constexpr bool decoupled = true;
 };
 
-template <typename T, template <typename> class Optimizer, typename Stored = Nothing>
+// Factors of what draws a weight w to 0: λ₁ of sign(w), and λ₂ of w.
+struct Penalty {
+    double l1, l2;
+};
+
+// Weight decay alone: λ w in the gradient, or, for AdamW, apart from it: w ← (1 − η λ) w
+struct WeightDecay {
+    template <typename T>
+    using StepOf = Step<T>;
+    template <typename T>
+    static __device__ void prepare(Step<T>& step, double rate, const Penalty& apart) {
+        step.shrink = T(1 - rate * apart.l2);
+    }
+    template <class Rule, typename T>
+    static __device__ void apply(T& w, T& g, const Penalty& in_gradient, const Step<T>& step) {
+        if constexpr (Rule::decoupled)
+            w *= step.shrink;
+        else
+            g += T(in_gradient.l2) * w;
+    }
+};
+
+// Both penalties: λ₂ w + λ₁ sign(w) in the gradient ; apart from it w ← (1 − η λ₂) w, then towards 0 by η λ₁, and not past
+// it: w ← w − clip(w, −η λ₁, η λ₁)
+struct L1AndL2 {
+    template <typename T>
+    struct StepOf : Step<T> {
+        T pull;  // η λ₁
+    };
+    template <typename T>
+    static __device__ void prepare(StepOf<T>& step, double rate, const Penalty& apart) {
+        step.shrink = T(1 - rate * apart.l2);
+        step.pull = T(rate * apart.l1);
+    }
+    template <class Rule, typename T>
+    static __device__ void apply(T& w, T& g, const Penalty& in_gradient, const StepOf<T>& step) {
+        g += T(in_gradient.l2) * w;
+        g += w > T(0) ? T(in_gradient.l1) : w < T(0) ? T(-in_gradient.l1) : w;  // the last: 0, or NaN
+        w *= step.shrink;
+        w -= w > step.pull ? step.pull : w < -step.pull ? -step.pull : w;
+    }
+};
+
+template <typename T, template <typename> class Optimizer, class Penalties, typename Stored = Nothing>
 __global__ void update(
     const T* gradients, T* parameters, T* first, T* second, const double* control, Stored* stored, int64 size,
-    int64 decayed, double weight_decay, T clip_value, double first_number, double second_number, T epsilon) {
+    int64 decayed, double l1_in_gradient, double l2_in_gradient, double l1_apart, double l2_apart, T clip_value,
+    double first_number, double second_number, T epsilon) {
     using Rule = Optimizer<T>;
-    __shared__ Step<T> step;
+    __shared__ typename Penalties::template StepOf<T> step;
     if (threadIdx.x == 0) {
         double rate = control[LEARNING_RATE];
         step.skip = control[SKIP] != 0;
         step.rate = T(rate);
         step.gradient_scale = T(control[GRADIENT_SCALE]);
-        step.decay = T(1 - rate * weight_decay);
+        Penalties::prepare(step, rate, Penalty{l1_apart, l2_apart});
         if constexpr (Rule::corrects_bias) {
-            int64 t = int64(control[STEP]);
+            int64 t = int64(control[STEP] + 1 - control[SKIPPED]);
             step.mean_rate = T(rate / (1 - power(first_number, t)));
             step.square_scale = T(1 / (1 - power(second_number, t)));
         }
@@ -141,12 +187,8 @@ __global__ void update(
     for (int v = 0; v < W; ++v) {
         g[v] *= step.gradient_scale;
         g[v] = g[v] < -clip_value ? -clip_value : g[v] > clip_value ? clip_value : g[v];  // a NaN stays one
-        if (i + v < decayed) {
-            if constexpr (Rule::decoupled)
-                w[v] *= step.decay;
-            else
-                g[v] += T(weight_decay) * w[v];
-        }
+        if (i + v < decayed)
+            Penalties::template apply<Rule>(w[v], g[v], Penalty{l1_in_gradient, l2_in_gradient}, step);
         Rule::apply(w[v], g[v], first_state[v], second_state[v], hyper, step);
     }
 

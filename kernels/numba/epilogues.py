@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.kernels.control import Control
+from gpubp.kernels.numba import philox
 from gpubp.kernels.numba.activations import Sigma
 from gpubp.toolchain.numba_package import cuda
 
@@ -96,6 +97,27 @@ def bias_activation(jit: Callable, sigma: Sigma, has_bias: bool, keeps_z: bool) 
     return finish
 
 
+def bias_activation_dropout(jit: Callable, dtype: str, sigma: Sigma, has_bias: bool, keeps_z: bool) -> Any:
+    """z = α Σ + b ; a = σ(z) where dropout keeps the unit, else 0 ; operands: (b, z, a, α, mask), mask for philox.kept.
+
+    σ is computed of every element. Computed of the kept ones alone, tanh and SiLU in large tiles make NVVM fail for
+    sm_80: "Symbol name with unsupported characters".
+    """
+    zero = np.dtype(dtype).type(0)
+    apply, kept = sigma.apply, philox.kept(jit)
+
+    @jit(device=True, inline="always")
+    def finish(operands, i, j, total):
+        b, z, a, alpha, mask = operands
+        z_value = alpha * total + b[j] if has_bias else alpha * total
+        if keeps_z:
+            z[i, j] = z_value
+        a_value = apply(z_value)
+        a[i, j] = a_value if kept(mask, i, j) else zero
+
+    return finish
+
+
 def times_derivative(jit: Callable, sigma: Sigma) -> Any:
     """delta = Σ ⊙ σ'(z) ; operands: (saved, delta)."""
     derivative = sigma.derivative
@@ -103,6 +125,21 @@ def times_derivative(jit: Callable, sigma: Sigma) -> Any:
     @jit(device=True, inline="always")
     def finish(operands, i, j, total):
         operands[1][i, j] = total * derivative(operands[0][i, j])
+
+    return finish
+
+
+def times_derivative_dropout(jit: Callable, dtype: str, sigma: Sigma) -> Any:
+    """delta = α Σ ⊙ σ'(z) where dropout keeps the unit, else 0 ; operands: (saved, delta, α, mask), mask for
+    philox.kept."""
+    zero = np.dtype(dtype).type(0)
+    derivative, kept = sigma.derivative, philox.kept(jit)
+
+    @jit(device=True, inline="always")
+    def finish(operands, i, j, total):
+        saved, delta, alpha, mask = operands
+        delta_value = alpha * total * derivative(saved[i, j])
+        delta[i, j] = delta_value if kept(mask, i, j) else zero
 
     return finish
 

@@ -60,8 +60,9 @@ def team(jit: Callable, threads: int, dtype: str, combine: Any) -> Any:
     def over_block(x):
         of_warp = cuda.shared.array(warps, scalar)
         x = over_warp(x)
-        if cuda.threadIdx.x % 32 == 0:
-            of_warp[cuda.threadIdx.x // 32] = x
+        thread = cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+        if thread % 32 == 0:
+            of_warp[thread // 32] = x
         cuda.syncthreads()
         x = of_warp[0]
         for warp in range(1, warps):
@@ -102,14 +103,14 @@ def _of_lane(jit: Callable, dtype: str) -> Any:
     return of_lane
 
 
-def sum_of_parts(jit: Callable) -> Any:
-    """Return the device function add(parts): the second stage of a sum in two; one block of SUM_THREADS, float64."""
-    reduce = team(jit, SUM_THREADS, "float64", total(jit))
+def sum_of_parts(jit: Callable, threads: int) -> Any:
+    """Return the device function add(parts): the second stage of a sum in two; one block of `threads`, float64."""
+    reduce = team(jit, threads, "float64", total(jit))
 
     @jit(device=True, inline="always")
     def add(parts):
         x = 0.0
-        for i in range(cuda.threadIdx.x, parts.shape[0], SUM_THREADS):
+        for i in range(cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x, parts.shape[0], threads):
             x += parts[i]
         return reduce(x)
 

@@ -1,9 +1,11 @@
 """update: one step of an optimiser over all parameters, in one pass: w ← w − η g, and the other recurrences
 
     gradients, parameters, first, second: flat, of one size (the optimiser's state; not looked at where it has none);
-    the first `decayed` parameters are subject to weight decay λ; η, the step t and the gradient's scale are in control
+    the first `decayed` parameters are weights; η, the step t and the gradient's scale are in control
 
-A gradient is scaled, then clipped by value (clip_value may be infinite), then gets λ w added (but for AdamW).
+A gradient is scaled, then clipped by value (clip_value may be infinite), then gets the penalties `in_gradient` added:
+λ₁ sign(w) + λ₂ w. Those `apart` shrink the weight itself, before its step: w ← (1 − η λ₂) w, then towards 0 by η λ₁ and
+not past it. Weight decay is λ₂ in the one place or the other (AdamW); an instance of its own has all four.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from gpubp.kernels.control import Control
 from gpubp.kernels.numba.signatures import CONTROL, COUNT, array, kernel
 from gpubp.toolchain.numba_package import cuda
 
-LEARNING_RATE, STEP, GRADIENT_SCALE = int(Control.LEARNING_RATE), int(Control.STEP), int(Control.GRADIENT_SCALE)
+LEARNING_RATE, GRADIENT_SCALE = int(Control.LEARNING_RATE), int(Control.GRADIENT_SCALE)
+STEP, SKIPPED = int(Control.STEP), int(Control.SKIPPED)
 
 
 # Each optimiser: the device function apply(i, g, w, first, second, rates) -> the new w; it changes the state in place.
@@ -99,30 +102,40 @@ CORRECTS_BIAS = ("adam", "adamw")
 DECOUPLED = ("adamw",)
 
 
-def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float, float]) -> Any:
-    """Return the kernel update(gradients, parameters, first, second, control, decayed, weight_decay, clip_value), one
-    thread a parameter. numbers: (μ or ρ or β₁, β₂, ε), 0 for what the optimiser does not have."""
+def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float, float], penalised: bool) -> Any:
+    """Return the kernel update(gradients, parameters, first, second, control, decayed, in_l1, in_l2, apart_l1,
+    apart_l2, clip_value), one thread a parameter.
+
+    numbers: (μ or ρ or β₁, β₂, ε), 0 for what the optimiser does not have. penalised: False: all there may be is weight
+    decay, and the other three λ are not looked at.
+    """
     scalar = np.dtype(dtype).type
-    zero = scalar(0)
+    minus_one, zero, one = map(scalar, (-1, 0, 1))
     apply = jit(device=True, inline="always")(_FUNCTIONS[optimizer](scalar, numbers))
-    corrects_bias, decoupled = optimizer in CORRECTS_BIAS, optimizer in DECOUPLED
+    corrects_bias = optimizer in CORRECTS_BIAS
+    count = 5 if penalised else 4
+    shrinks = penalised or optimizer in DECOUPLED
+    adds = penalised or optimizer not in DECOUPLED
     beta1, beta2, _ = numbers
     power = _power(jit)
 
-    def update(gradients, parameters, first, second, control, decayed, weight_decay, clip_value):
+    def update(gradients, parameters, first, second, control, decayed, in_l1, in_l2, apart_l1, apart_l2, clip_value):
         # what changes from step to step, computed once a block, in float64
-        rates = cuda.shared.array(4, scalar)
+        rates = cuda.shared.array(count, scalar)
         if cuda.threadIdx.x == 0:
             rate = control[LEARNING_RATE]
             rates[0] = scalar(rate)
             if corrects_bias:
-                t = np.int64(control[STEP])
+                t = np.int64(control[STEP] + 1 - control[SKIPPED])
                 rates[1] = scalar(rate / (1 - power(beta1, t)))
                 rates[2] = scalar(1 / (1 - power(beta2, t)))
             else:
                 rates[1] = zero
                 rates[2] = zero
-            rates[3] = scalar(1 - rate * weight_decay)
+            if shrinks:
+                rates[3] = scalar(1 - rate * apart_l2)
+            if penalised:
+                rates[4] = scalar(rate * apart_l1)
         cuda.syncthreads()
         i = cuda.grid(1)
         if i < parameters.size:
@@ -133,14 +146,18 @@ def make(jit: Callable, dtype: str, optimizer: str, numbers: tuple[float, float,
             elif g > clip_value:  # a NaN stays one
                 g = clip_value
             if i < decayed:
-                if decoupled:
+                if adds:
+                    g += scalar(in_l2) * w  # of a NaN makes a NaN
+                if penalised:
+                    g += scalar(in_l1) * (one if w > zero else minus_one if w < zero else zero)
+                if shrinks:
                     w *= rates[3]
-                else:
-                    g += scalar(weight_decay) * w
+                if penalised:
+                    w -= min(max(w, -rates[4]), rates[4])
             parameters[i] = apply(i, g, w, first, second, rates)
 
     flat = array(dtype, 1)
-    return jit(kernel(flat, flat, flat, flat, CONTROL, COUNT, "float64", dtype))(update)
+    return jit(kernel(flat, flat, flat, flat, CONTROL, COUNT, *["float64"] * 4, dtype))(update)
 
 
 def _power(jit: Callable) -> Any:

@@ -1,5 +1,7 @@
 """A captured step does what the step does, with other rows and step sizes each time; elsewhere it is a clear error."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from devices import DEVICE
@@ -8,6 +10,7 @@ from gpubp import LossScaling, Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.data.dataset import Dataset
 from gpubp.errors import ArgumentError, BackendError
+from gpubp.nn.trainer import BatchSteps
 from gpubp.training.config import TrainingConfig
 from gpubp.training.loop import Run
 
@@ -57,6 +60,64 @@ def test_a_captured_step_refuses_what_it_was_not_made_for():
     assert not step.is_current
     with pytest.raises(ArgumentError, match="captured anew"):
         step(0)
+
+
+def test_a_captured_step_holds_the_optimizer_but_for_its_rate():
+    trainer, feed = make("cupy", DEVICE, {"name": "sgd", "l2": 0.1})
+    step = trainer.capture(feed, BATCH)
+    trainer.optimizer = replace(trainer.optimizer, learning_rate=0.5)
+    assert step.is_current
+    for settings in ({"l2": 0.2}, {"clip_norm": 1.0}, {"clip_value": 1.0}):
+        kept = trainer.optimizer
+        trainer.optimizer = replace(kept, **settings)
+        assert not step.is_current, settings
+        with pytest.raises(ArgumentError, match="captured anew"):
+            step(0)
+        trainer.optimizer = kept
+    assert step.is_current
+    trainer.at_once = 3
+    assert not step.is_current
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda used: setattr(used, "variant", "naive"),
+        lambda used: setattr(used, "stream_k", 2),
+        lambda used: setattr(used, "largest_tiles", True),
+        lambda used: setattr(used, "widest", 0),
+        lambda used: setattr(used, "tuned", {**used.tuned, "of a product": "a plan"}),
+        lambda used: used.release_workspace(),
+    ],
+    ids=["variant", "stream_k", "largest_tiles", "widest", "tuned", "release_workspace"],
+)
+def test_a_captured_step_is_no_longer_current_when_the_backend_would_launch_others(change):
+    trainer, feed = make("cupy", DEVICE)
+    steps = BatchSteps(trainer, feed, BATCH)
+    steps(0)
+    step = steps._captured
+    change(trainer.network.backend)
+    assert not step.is_current
+    with pytest.raises(ArgumentError, match="captured anew"):
+        step(0)
+    steps(0)
+    assert steps._captured is not step
+    assert steps._captured.is_current
+    assert not trainer.network.backend.counts_arrivals()
+
+
+def test_steps_on_batches_follow_an_optimizer_that_is_replaced():
+    """As for penalties that are divided by the weight of each batch."""
+    followed, feed = make("cupy", DEVICE, {"name": "sgd", "l2": 0.1})
+    plain, plain_feed = make("cupy", DEVICE, {"name": "sgd", "l2": 0.1})
+    steps = BatchSteps(followed, feed, BATCH)
+    for l2 in (0.1, 0.1, 3.0, 3.0, 3.0, 0.1, 5.0):
+        if l2 != plain.optimizer.l2:
+            followed.optimizer = plain.optimizer = replace(plain.optimizer, l2=l2)
+        assert steps(0) == BATCH
+        plain.step_rows(plain_feed, 0, BATCH)
+        for name, values in plain.state().items():
+            np.testing.assert_array_equal(followed.state()[name], values, err_msg=f"{name}, {l2}")
 
 
 def test_a_backend_that_cannot_capture_says_so_and_leaves_the_network_alone():

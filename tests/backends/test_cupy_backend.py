@@ -8,9 +8,10 @@ import pytest
 from devices import DEVICE, emulator_only
 
 from gpubp import emulator
+from gpubp.backends.arguments import Product
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
-from gpubp.backends.plans import PIPELINED, THREAD_VARIANTS, Plan
+from gpubp.backends.plans import PIPELINED, PIPELINED_SMALL_BLOCKS, THREAD_VARIANTS, Plan
 from gpubp.emulator.device.memory import MEMORY
 from gpubp.errors import ArgumentError
 from gpubp.kernels.control import Control
@@ -110,6 +111,17 @@ def test_split_depth_is_exact_and_leaves_nothing_out(backend, rng, form):
         np.testing.assert_array_equal(backend.asnumpy(c), reference(form, a, b), f"split {split}: {plan.parts(k)}")
 
 
+def test_stream_k_that_the_model_chooses_is_exact(backend, rng, monkeypatch):
+    monkeypatch.setattr(backend, "chip", replace(backend.chip, multiprocessors=4))
+    m, n, k = 192, 192, 512  # nine tiles of 64 × 64 for four multiprocessors
+    a, b = (integers(rng, side, "float32") for side in sides("NN", m, n, k))
+    assert backend.execution(Product(m, n, k, 16, np.dtype("float32")), "NN", False, None).plan.stream_k == 16
+    c = backend.asarray(np.full((m, n), np.nan), "float32")
+    backend.product("NN", *on(backend, a, b), c)
+    np.testing.assert_array_equal(backend.asnumpy(c), a @ b)
+    assert not backend.counts_arrivals()
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -120,7 +132,8 @@ def test_split_depth_is_exact_and_leaves_nothing_out(backend, rng, form):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_tile_is_exact(backend, rng, form, dtype, step):
-    for plan in PIPELINED[dtype][FORMS.index(form) % step :: step]:
+    tiles = (*PIPELINED[dtype], *PIPELINED_SMALL_BLOCKS[dtype])
+    for plan in tiles[FORMS.index(form) % step :: step]:
         unit = plan.unit
         for m, n, k in (
             (plan.tile_m, plan.tile_n, 4 * plan.tile_k),
@@ -163,6 +176,54 @@ def test_the_same_bits_every_time(backend, rng):
         backend.product("NN", *on(backend, a, b), c, plan=plan)
         results.append(backend.asnumpy(c).tobytes())
     assert results[0] == results[1]
+
+
+STREAM = replace(PIPELINED["float32"][-1], stream_k=7)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 7, 100])
+@pytest.mark.parametrize("form", FORMS)
+def test_stream_k_is_exact_for_any_number_of_blocks_and_leaves_the_counts_at_zero(backend, rng, form, blocks):
+    m, n, k = 37, 40, 150
+    a, b = (integers(rng, side, "float32") for side in sides(form, m, n, k))
+    plan = replace(STREAM, stream_k=blocks)
+    for _ in range(2):
+        c = backend.empty((m, n), "float32")
+        backend.product(form, *on(backend, a, b), c, plan=plan)
+        np.testing.assert_array_equal(backend.asnumpy(c), reference(form, a, b))
+        _, counts = backend._workspace.held
+        assert not backend.asnumpy(counts).any()
+
+
+def test_the_blocks_of_stream_k_have_equal_runs():
+    # 3 · 3 tiles of 5 steps each
+    for blocks, grid in ((1, 1), (7, 7), (16, 15), (44, 23), (45, 45), (1000, 45)):
+        assert replace(STREAM, stream_k=blocks).grid(37, 40, 150) == (grid,)
+
+
+@emulator_only
+def test_stream_k_gives_the_same_bits_in_every_order_without_races(backend, rng):
+    a, b = (rng.standard_normal(side).astype("float32") for side in ((37, 150), (40, 150)))
+    results = set()
+    for order in (None, 1, 2, 3):
+        c = backend.empty((37, 40), "float32")
+        backend.release_workspace()
+        with emulator.observe(races=True, uninitialised=True, order=order) as report:
+            backend.product("NT", *on(backend, a, b), c, plan=STREAM)
+        assert report.findings == []
+        results.add(backend.asnumpy(c).tobytes())
+    assert len(results) == 1
+
+
+def test_a_captured_product_by_stream_k_can_be_replayed(backend, rng):
+    a, b = integers(rng, (37, 150), "float32"), integers(rng, (40, 150), "float32")
+    placed, c = on(backend, a, b), backend.zeros((37, 40), "float32")
+    backend.product("NT", *placed, c, plan=STREAM)  # which makes the working memory
+    replay = backend.capture(lambda: backend.product("NT", *placed, c, 1.0, 1.0, plan=STREAM))
+    backend.release_workspace()  # what the recording needs lives on
+    replay()
+    replay()
+    np.testing.assert_array_equal(backend.asnumpy(c), 3 * reference("NT", a, b))
 
 
 @pytest.mark.parametrize("variant", THREAD_VARIANTS)
@@ -255,10 +316,12 @@ def test_a_nan_goes_through_every_activation(backend):
         assert np.isnan(backend.asnumpy(a)).all(), name
 
 
+SQUARED = ("squared_error", "mean_squared_error")
 LOSS_CASES = [
     *((name, sigma) for name in ("half_squared_error", "huber", "absolute_error") for sigma in ("tanh", "softmax")),
-    *((name, "sigmoid") for name in ("squared_error", "mean_squared_error", "binary_cross_entropy")),
-    ("softmax_cross_entropy", "softmax"),
+    *((name, "sigmoid") for name in (*SQUARED, "binary_cross_entropy", "binary_focal_cross_entropy")),
+    *((name, "softmax") for name in ("softmax_cross_entropy", "softmax_focal_cross_entropy")),
+    ("quantile", "tanh"),
 ]
 
 
@@ -275,7 +338,7 @@ def test_losses(backend, rng, name, sigma_name, reduction):
     inputs = {"output": output, "saved": saved, "y": y}
 
     def call(each, x, out):
-        each.output_delta(loss, sigma, x["output"], x["saved"], x["y"], None, out["losses"], out["delta"])
+        each.output_delta(loss, sigma, x["output"], x["saved"], x["y"], None, None, out["losses"], out["delta"])
 
     made = {"losses": np.array([np.nan, 5.0]), "delta": np.full_like(z, np.nan)}
     assert_close(run_both(backend, call, inputs, made))
@@ -290,7 +353,7 @@ def test_labels_are_the_same_as_their_unit_rows(backend, rng):
     for y in (labels, targets):
         total, delta = backend.zeros((2,), "float64"), backend.empty(z.shape, "float32")
         placed = backend.asarray(z, "float32")
-        backend.output_delta(loss, sigma, placed, placed, backend.asarray(y, y.dtype), None, total, delta)
+        backend.output_delta(loss, sigma, placed, placed, backend.asarray(y, y.dtype), None, None, total, delta)
         results.append((backend.asnumpy(total), backend.asnumpy(delta)))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
@@ -300,7 +363,8 @@ def test_a_label_that_is_no_class_shows(backend, rng):
     z = backend.asarray(rng.standard_normal((2, 3)), "float64")
     total, delta = backend.zeros((2,), "float64"), backend.empty((2, 3), "float64")
     y = backend.asarray(np.array([0, 3]), "int64")
-    backend.output_delta(losses.get("softmax_cross_entropy"), activations.get("softmax"), z, z, y, None, total, delta)
+    loss, sigma = losses.get("softmax_cross_entropy"), activations.get("softmax")
+    backend.output_delta(loss, sigma, z, z, y, None, None, total, delta)
     assert np.isnan(backend.asnumpy(total)).all()
 
 
@@ -322,12 +386,6 @@ def test_bias_gradient(backend, rng, rows):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_squared_norm(backend, rng):
-    x = {"x": integers(rng, (301, 17), "float32")}
-    pairs = run_both(backend, lambda each, x, out: each.squared_norm(x["x"], out["n"]), x, {"n": np.array([np.nan])})
-    assert pairs[0][1] == pairs[0][2] > 0
-
-
 @pytest.mark.parametrize("width", [1, 10, 1300])
 def test_row_argmax_takes_the_first_and_nan(backend, rng, width):
     x = integers(rng, (9, width), "float32")
@@ -344,11 +402,14 @@ def test_gather_rows(backend, rng, shape, dtype):
     control = np.zeros(len(Control))
     control[Control.BATCH_OFFSET] = 6
     inputs = {"source": integers(rng, shape, dtype), "order": rng.permutation(20), "control": control}
-    made = {"out": np.zeros((9, shape[1]), dtype)}
-    pairs = run_both(
-        backend, lambda each, x, out: each.gather_rows(x["source"], x["order"], x["control"], out["out"]), inputs, made
-    )
-    np.testing.assert_array_equal(pairs[0][1], pairs[0][2])
+    inputs["numbers"] = np.arange(20)
+    made = {"out": np.zeros((9, shape[1]), dtype), "chosen": np.zeros(9, "int64")}
+
+    def call(each, x, out):
+        each.gather_rows((x["source"], x["numbers"]), x["order"], x["control"], (out["out"], out["chosen"]))
+
+    for _, found, expected in run_both(backend, call, inputs, made):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_copy_cast_and_scale(backend, rng):
@@ -376,8 +437,7 @@ def test_optimizers(backend, rng, name, settings, dtype):
 
     def call(each, x, out):
         for t in range(3):
-            each.squared_norm(x[f"g{t}"], out["control"][Control.SQUARED_NORM : Control.SQUARED_NORM + 1])
-            each.prepare_update(optimizer.clip_norm, out["control"])
+            each.prepare_update(x[f"g{t}"], optimizer.clip_norm, out["control"])
             state = [out[slot] for slot in optimizer.state]
             each.update(optimizer, x[f"g{t}"], 700, out["control"], state, out["w"])
 
@@ -437,7 +497,7 @@ def test_other_wrong_arguments(backend):
     with pytest.raises(ArgumentError, match="decayed was 9"):
         backend.update(optimizers.SGD(), x, 9, control, [], backend.zeros((8,), "float32"))
     with pytest.raises(ArgumentError, match=r"control\.shape"):
-        backend.prepare_update(None, control[:7])
+        backend.prepare_update(x, None, control[:7])
     with pytest.raises(ArgumentError, match="form was 'TT'"):
         backend.product("TT", x, x, x)
     with pytest.raises(ArgumentError, match="device was 'tpu'"):

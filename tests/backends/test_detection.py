@@ -1,5 +1,6 @@
 """Detection tells apart what can be missing, each with the command that mends it; and the switch acts on it."""
 
+import ctypes
 import os
 import re
 import subprocess
@@ -195,10 +196,10 @@ def test_the_extras_that_a_machine_can_use(monkeypatch, driver, extras):
     assert detection.extras(virtual=True) == with_cupy
 
 
-def test_automatic_takes_numpy_without_a_gpu(monkeypatch):
+def test_automatic_takes_the_cpu_without_a_gpu(monkeypatch):
     use_driver(monkeypatch, detection.Driver(fault="no NVIDIA driver is installed"))
     backend = backends.get("auto")
-    assert (backend.name, backend.device) == ("numpy", "cpu")
+    assert (backend.name, backend.device) == ("cpu", "cpu")
 
 
 def test_automatic_on_a_gpu_that_is_missing_says_why(monkeypatch):
@@ -216,7 +217,7 @@ def test_automatic_prefers_cupy_then_numba(monkeypatch):
     assert backends._automatic(None) == ("cupy", "gpu")
     works.remove("cupy")
     assert backends._automatic(None) == ("numba", "gpu")
-    assert backends._automatic("cpu") == ("numpy", "cpu")
+    assert backends._automatic("cpu") == ("cpu", "cpu")
 
 
 def test_automatic_never_takes_the_emulator():
@@ -233,3 +234,14 @@ def test_unknown_names_are_named(name, device):
 def test_the_driver_is_asked_without_any_package():
     found = detection.driver()
     assert bool(found.fault) == (not found.devices)
+
+
+def test_a_gpu_is_known_by_what_the_driver_calls_it_and_no_other():
+    class Library:
+        def cuDeviceGet(self, device, ordinal):
+            ctypes.cast(device, ctypes.POINTER(ctypes.c_int))[0] = 40 + ordinal
+
+        def cuDeviceGetUuid_v2(self, buffer, device):
+            ctypes.memmove(buffer, bytes([device.value]) + bytes(15), 16)  # it has zeros, which end no number
+
+    assert detection._device_identity(Library(), 2) == "2a000000-0000-0000-0000-000000000000"

@@ -5,16 +5,8 @@ import pytest
 from devices import DEVICE
 
 from gpubp import Network, Trainer, backends
-from gpubp.data import Scaler, load
 
 BATCH = 64
-
-
-@pytest.fixture(scope="module")
-def digits():
-    found = load("digits")
-    scaler = Scaler.fit(found.x_train)
-    return scaler.apply(found.x_train), found.y_train, scaler.apply(found.x_test), found.y_test
 
 
 def train(digits, backend, steps, optimizer, **settings):

@@ -20,12 +20,14 @@ def case(primitive, option="-", mode="-", variant="-", dtype="float32"):
 
 def chosen():
     """Each kernel's arithmetic once: activations, losses and optimisers, and each rung of the ladder."""
-    for primitive in ("softmax", "bias_gradient", "squared_norm", "scale", "row_argmax"):
+    for primitive in ("softmax", "bias_gradient", "scale", "row_argmax"):
         yield case(primitive)
     for variant in ("naive", "tiled", "blocked", "pipelined"):
         yield case("transpose_product", variant=variant)
-    yield case("weight_gradient", variant="naive")
-    yield case("weight_step", variant="naive")
+    for mode in ("-", "bias"):
+        yield case("weight_gradient", mode=mode, variant="naive")
+        yield case("weight_step", mode=mode, variant="naive")
+    yield case("prepare_update", mode="clipped")
     for name in cases.ELEMENTWISE:
         yield case("dense_forward", name, "bias", "naive")
         yield case("hadamard_derivative", name)
@@ -54,7 +56,21 @@ def mixed():
 
 
 CASES = list(chosen())
-QUICK = ("row_argmax", "squared_norm", "softmax")
+QUICK = ("row_argmax", "prepare_update", "softmax")
+LOSSES = [option.removesuffix("+tanh") for option in cases.OPTIONS["output_delta"] if option.endswith("+tanh")]
+SPARED = [
+    *(case("output_delta", f"{loss}+{('softmax', 'tanh')[i % 2]}", "mean") for i, loss in enumerate(LOSSES)),
+    *(case("update", name, ("clip_value", "clip_norm")[i % 2]) for i, name in enumerate(cases.OPTIONS["update"])),
+]
+"""Those of `make long`: a loss comes with two activations, and an optimiser with two ways of clipping, which know
+nothing of each other. `make test` has one of the two, in turn."""
+
+
+def parameter(each):
+    """The case as a parameter, which runs when it should."""
+    if each.primitive in QUICK:
+        return each
+    return pytest.param(each, marks=pytest.mark.exhaustive if each in SPARED else pytest.mark.slow)
 
 
 def planted(primitive, problem):
@@ -94,7 +110,7 @@ def test_nan_goes_through_mixed_precision_as_in_numpy(case):
 
 @pytest.mark.parametrize(
     "case",
-    [each if each.primitive in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
+    [parameter(each) for each in CASES],
     ids=lambda each: f"{each.primitive}-{each.variant}-{each.option}-{each.mode}",
 )
 def test_nan_goes_through_as_in_numpy(backend, case):

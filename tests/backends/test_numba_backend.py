@@ -79,9 +79,9 @@ def test_mixed_precision_is_refused_by_name(backend):
     flat = x.reshape(-1)
     refused = {
         "tf32": lambda: backend.transpose_product(x, x, backend.zeros((4, 4), "float32"), tf32=True),
-        "loss_scaling": lambda: backend.prepare_update(None, control, LossScaling()),
+        "loss_scaling": lambda: backend.prepare_update(flat, None, control, LossScaling()),
         "control": lambda: backend.output_delta(
-            loss, identity, x, x, x, control, sums, backend.zeros((4, 4), "float32")
+            loss, identity, x, x, x, None, control, sums, backend.zeros((4, 4), "float32")
         ),
         "stored": lambda: backend.update(
             optimizers.SGD(), backend.zeros((16,), "float32"), 0, control, [], flat, backend.zeros((16,), "float32")
@@ -179,7 +179,7 @@ def test_wrong_arguments_are_named_before_anything_is_written(backend):
     with pytest.raises(ArgumentError, match="gradients"):
         backend.update(None, np.zeros(3), 0, None, (), None)
     with pytest.raises(ArgumentError, match="control"):
-        backend.prepare_update(None, backend.zeros((len(Control) + 1,), "float64"))
+        backend.prepare_update(shared, None, backend.zeros((len(Control) + 1,), "float64"))
     with pytest.raises(ArgumentError, match="device"):
         NumbaBackend("cpu")
 
@@ -192,8 +192,8 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
     loss, softmax = losses.get("softmax_cross_entropy"), activations.get("softmax")
 
     def step():
-        backend.output_delta(loss, softmax, z, z, y, None, sums, delta)
-        backend.weight_gradient(delta, a_prev, gradient, plan=SPLIT)
+        backend.output_delta(loss, softmax, z, z, y, None, None, sums, delta)
+        backend.weight_gradient(delta, a_prev, gradient, bias_gradient=b_gradient, plan=SPLIT)
         backend.bias_gradient(delta, b_gradient)
 
     step()
@@ -204,6 +204,12 @@ def test_a_second_step_allocates_nothing(backend, monkeypatch):
     assert any(key[0] is numba_backend.MAKERS["partial_product"] for key in backend._made)
     step()
     assert len(backend._made) == kernels
+
+
+def test_stream_k_is_refused(backend):
+    a, b = backend.zeros((40, 5), "float32"), backend.zeros((40, 6), "float32")
+    with pytest.raises(ArgumentError, match="stream_k was 7; it must be 0: backend 'numba' splits"):
+        backend.weight_gradient(a, b, backend.zeros((5, 6), "float32"), plan=replace(SPLIT, split_k=1, stream_k=7))
 
 
 def test_kernels_that_do_not_depend_on_the_split_are_made_once(backend):

@@ -90,15 +90,16 @@ def test_gather_rows_starts_at_the_offset(backend, target):
     for offset, rows in ((0, 3), (3, 3), (2, 1), (0, 6)):
         control[Control.BATCH_OFFSET] = offset
         out = np.zeros((rows, *source.shape[1:]), source.dtype)
-        backend.gather_rows(source, order, control, out)
+        numbers, chosen = np.arange(6.0), np.zeros(rows)
+        backend.gather_rows((source, numbers), order, control, (out, chosen))
         np.testing.assert_array_equal(out, source[order[offset : offset + rows]])
+        np.testing.assert_array_equal(chosen, order[offset : offset + rows])
 
 
-def test_squared_norm_sums_in_float64(backend, small_blocks):
-    x = np.full((5, 6), 1e30, "float32")  # squares overflow float32
-    out = np.zeros(1)
-    backend.squared_norm(x, out)
-    assert out[0] == pytest.approx(30 * float(np.float32(1e30)) ** 2, rel=1e-14)
+def test_the_norm_is_summed_in_float64(backend, small_blocks):
+    control = np.zeros(len(Control))
+    backend.prepare_update(np.full((5, 6), 1e30, "float32"), None, control)  # squares overflow float32
+    assert control[Control.SQUARED_NORM] == pytest.approx(30 * float(np.float32(1e30)) ** 2, rel=1e-14)
 
 
 def test_row_argmax_takes_the_first_of_equals_and_nan_before_all(backend):
@@ -181,8 +182,9 @@ def test_weight_and_bias_gradients(rows, n, k, dtype):
     rng = np.random.default_rng(rows * 169 + n * 13 + k)
     delta, a_prev = numbers(rng, rows, n, dtype=dtype), numbers(rng, rows, k, dtype=dtype)
     dw, db = poisoned(n, k, dtype=dtype), poisoned(n, dtype=dtype)
-    NumpyBackend().weight_gradient(delta, a_prev, dw)
-    NumpyBackend().bias_gradient(delta, db)
+    NumpyBackend().weight_gradient(delta, a_prev, dw, bias_gradient=db)
+    NumpyBackend().bias_gradient(delta, alone := poisoned(n, dtype=dtype))
+    assert alone.tolist() == db.tolist()
     assert_close(dw, [[sum(delta[:, i] * a_prev[:, j]) for j in range(k)] for i in range(n)])
     assert_close(db, [sum(delta[:, i]) for i in range(n)])
 
@@ -232,7 +234,7 @@ def test_output_delta_in_blocks_equals_that_at_once(name, reduction, monkeypatch
         for block in (7, 1_000, 1):
             monkeypatch.setattr(numpy_backend, "BLOCK", block)
             found, delta = np.array([np.nan, 10.0]), poisoned(9, 3)
-            NumpyBackend().output_delta(loss, activation, output, saved, y, None, found, delta)
+            NumpyBackend().output_delta(loss, activation, output, saved, y, None, None, found, delta)
             results.append((found, delta))
         divisor = 9 if reduction == "mean" else 1
         for found, delta in results:
@@ -256,18 +258,20 @@ def test_results_are_the_same_from_run_to_run():
 
 # --- update -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("max_norm", "squared_norm", "scale"),
-    [(None, 100.0, 1), (5.0, 100.0, 0.5), (10.0, 100.0, 1), (20.0, 100.0, 1), (1.0, 0.0, 1), (1.0, np.inf, 0)],
+    ("max_norm", "norm", "scale"),
+    [(None, 10.0, 1), (5.0, 10.0, 0.5), (10.0, 10.0, 1), (20.0, 10.0, 1), (1.0, 0.0, 1), (1.0, np.inf, 0)],
 )
-def test_prepare_update_counts_and_sets_the_scale(backend, max_norm, squared_norm, scale):
-    control = np.array([0.1, 7, 41, squared_norm, np.nan])
-    backend.prepare_update(max_norm, control)
-    assert control.tolist() == [0.1, 7, 42, squared_norm, scale]
+def test_prepare_update_sets_the_norm_and_the_scale(backend, max_norm, norm, scale):
+    control = np.arange(100.0, 100 + len(Control))
+    expected = control.copy()
+    expected[Control.SQUARED_NORM], expected[Control.GRADIENT_SCALE] = norm**2, scale
+    backend.prepare_update(np.array([[0.6 * norm], [-0.8 * norm]]), max_norm, control)
+    np.testing.assert_allclose(control, expected, rtol=1e-15)
 
 
 def test_a_norm_of_nan_gives_a_scale_of_nan(backend):
-    control = np.array([0, 0, 0, np.nan, 1])
-    backend.prepare_update(1.0, control)
+    control = np.ones(len(Control))
+    backend.prepare_update(np.array([1.0, np.nan]), 1.0, control)
     assert np.isnan(control[Control.GRADIENT_SCALE])
 
 
@@ -278,7 +282,8 @@ def test_an_update_in_blocks_equals_that_at_once(name, decayed, monkeypatch):
     optimizer = optimizers.get({"name": name, "weight_decay": 0.1, "clip_value": 1.0})
     gradients, parameters = numbers(rng, 30), numbers(rng, 30)
     state = [np.abs(numbers(rng, 30)) for _ in optimizer.state]
-    control = np.array([0.01, 0, 5, 0, 0.5, 0, 0, 0])
+    control = np.zeros(len(Control))
+    control[Control.LEARNING_RATE], control[Control.STEP], control[Control.GRADIENT_SCALE] = 0.01, 5, 0.5
     results = []
     for block in (7, 1000):
         monkeypatch.setattr(numpy_backend, "BLOCK", block)
@@ -364,9 +369,13 @@ def test_gathering_rows_makes_no_large_array(bias):
 def test_the_measure_sees_a_large_array(monkeypatch):
     # such as the one that a plain `delta.T @ a_prev` would make
     monkeypatch.setattr(
-        NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient, _: np.copyto(gradient, delta.T @ a_prev)
+        NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient, *_: np.copyto(gradient, delta.T @ a_prev)
     )
     assert peak_of_a_step(optimizer="momentum") > SMALLEST * 4
+
+
+CONTROL = np.zeros(len(Control))
+CONTROL[[Control.LEARNING_RATE, Control.STEP, Control.GRADIENT_SCALE]] = 0.1, 1, 1
 
 
 # --- NaN --------------------------------------------------------------------------------------------------------------
@@ -383,12 +392,12 @@ def test_nan_goes_through_every_primitive(backend):
         assert np.isnan(column[:, 0]).tolist() == [True, False]
         backend.bias_gradient(nan, sums := np.zeros(2))
         assert np.isnan(sums).tolist() == [True, False]
-        backend.squared_norm(nan, norm := np.zeros(1))
-        assert np.isnan(norm[0])
+        backend.prepare_update(nan, None, control := np.zeros(len(Control)))
+        assert np.isnan(control[Control.SQUARED_NORM])
         for name in OPTIMIZERS:
             optimizer = optimizers.get({"name": name, "clip_value": 1.0})
             w, state = np.ones(2), [np.ones(2) for _ in optimizer.state]
-            backend.update(optimizer, nan[0], 2, np.array([0.1, 0, 1, 0, 1, 0, 0, 0]), state, w)
+            backend.update(optimizer, nan[0], 2, CONTROL, state, w)
             assert np.isnan(w).tolist() == [True, False], name
 
 
@@ -404,7 +413,6 @@ def test_the_backend_has_every_method_of_the_protocol_with_its_parameters():
 # --- other precisions -------------------------------------------------------------------------------------------------
 HALF = np.ones((2, 2), np.float16)
 RELU, LOSS = activations.get("relu"), losses.get("half_squared_error")
-CONTROL = np.array([0.1, 0, 1, 0, 1, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -414,7 +422,10 @@ CONTROL = np.array([0.1, 0, 1, 0, 1, 0, 0, 0])
         ("z", lambda numpy: numpy.softmax(HALF, np.ones((2, 2), np.float32))),
         ("product", lambda numpy: numpy.hadamard_derivative(HALF, RELU, HALF, HALF.copy())),
         ("delta", lambda numpy: numpy.bias_gradient(HALF, np.ones(2, np.float32))),
-        ("output", lambda numpy: numpy.output_delta(LOSS, RELU, HALF, HALF, HALF, None, np.zeros(2), HALF.copy())),
+        (
+            "output",
+            lambda numpy: numpy.output_delta(LOSS, RELU, HALF, HALF, HALF, None, None, np.zeros(2), HALF.copy()),
+        ),
         ("a", lambda numpy: numpy.dense_forward(HALF, HALF, None, RELU, None, HALF.copy())),
         ("a", lambda numpy: numpy.weight_gradient(HALF, HALF, np.ones((2, 2), np.float32))),
         ("w", lambda numpy: numpy.weight_step(HALF, HALF, CONTROL, HALF.copy())),

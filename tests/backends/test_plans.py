@@ -1,4 +1,4 @@
-"""Plans: their constraints, and the rule that chooses one."""
+"""Plans: their constraints, and which one is chosen."""
 
 from dataclasses import replace
 
@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubp import chips
-from gpubp.backends import plans
-from gpubp.backends.plans import PIPELINED, TENSORCORE, TENSORCORE_UNALIGNED, Plan, choose
+from gpubp.backends import plan_model, plans
+from gpubp.backends.gpu_backend import variants_for
+from gpubp.backends.plan_model import choose
+from gpubp.backends.plans import PIPELINED, TENSORCORE, TENSORCORE_UNALIGNED, Plan
 from gpubp.chips import Chip
+from gpubp.dtypes import MIXED
 from gpubp.errors import ArgumentError
 
 GOOD = Plan("pipelined", "float32", 128, 128, 16, 8, 8, 3, 4)
@@ -71,6 +74,26 @@ def test_a_plan_for_tensor_cores_that_cannot_be_names_what_is_wrong(change, word
 
 
 @pytest.mark.parametrize(
+    ("plan", "change", "words"),
+    [
+        (GOOD, {"stream_k": -1}, "stream_k was -1; it must be a whole number ≥ 0"),
+        (GOOD, {"stream_k": 4, "split_k": 2}, "stream_k was 4; it must be 0 where split_k is not 1"),
+        (PIPELINED["float32"][0], {"stream_k": 4}, "0 where a thread has 128 sums"),
+        (Plan("naive", "float32", 8, 32), {"stream_k": 4}, "stream_k was 4; it must be 0 with variant 'naive'"),
+    ],
+)
+def test_a_plan_of_stream_k_names_what_it_cannot_have(plan, change, words):
+    with pytest.raises(ArgumentError, match=words):
+        replace(plan, **change)
+
+
+def test_stream_k_is_not_for_products_of_too_many_steps():
+    plan = replace(PIPELINED["float32"][-1], stream_k=132)
+    with pytest.raises(ArgumentError, match="stream_k was 132; it must be 0 for a product of"):
+        plan.grid(2**20, 2**20, 1024)
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
         (("naive", "float32", 8, 32, 1, 2), "thread_m was 2; it must be 1 with variant 'naive'"),
@@ -101,7 +124,7 @@ def test_a_simple_variant_names_what_it_cannot_have(fields, words):
     ],
 )
 def test_a_plan_says_how_it_is_launched(plan, grid, block):
-    assert (plan.grid(100, 200), plan.block) == (grid, block)
+    assert (plan.grid(100, 200, 50), plan.block) == (grid, block)
     assert np.prod(block) == plan.threads
     assert np.prod(grid) == plan.blocks(100, 200)
 
@@ -126,7 +149,7 @@ def test_without_async_copies_two_stages_are_enough():
 def test_all_plans_fit_every_chip():
     for dtype, tiles in PIPELINED.items():
         areas = [plan.tile_m * plan.tile_n for plan in tiles]
-        assert areas == sorted(areas, reverse=True), "the rule takes the first that fits as the largest"
+        assert areas == sorted(areas, reverse=True), "the largest comes first: of equals it is chosen"
         for plan in tiles:
             assert plan.dtype == dtype
             assert plan.on(EMULATED_CHIP).shared_bytes <= 48 * 1024
@@ -138,50 +161,99 @@ def test_tensor_cores_need_a_chip_that_has_them():
         GOOD_TENSOR.on(T4)
     with pytest.raises(ArgumentError, match=r"sm_75.*no tensor cores"):
         choose(64, 64, 64, "tf32", T4, "tensorcore")
+    for chip in (T4, RTX_5090, chips.get("B200").for_plans()):
+        match = rf"'tensorcore'; it must be .*'pipelined' on {chip.arch}, which has no tensor cores for float64"
+        with pytest.raises(ArgumentError, match=match):
+            choose(64, 64, 64, "float64", chip, "tensorcore")
+        with pytest.raises(ArgumentError, match=match):
+            TENSORCORE["float64"][-1].on(chip)
+
+
+@pytest.mark.parametrize("form", plans.FORMS)
+@pytest.mark.parametrize("key", ["A100", "H100"])
+def test_float64_is_chosen_on_tensor_cores_where_the_table_has_their_rate(key, form):
+    chip = chips.get(key).for_plans()
+    both = ("pipelined", "tensorcore")
+    assert variants_for("float64", None, chip, 16) == variants_for("float64", None, chip, 8) == both
+    plan = choose(4096, 4096, 4096, "float64", chip, form=form, others=("tensorcore",))
+    assert plan.variant == "tensorcore"
+    assert plan.tile_m * plan.tile_n >= 64 * 64
+    clocks = [
+        plan_model.best(plan_model.candidates("float64", chip, name, 16, form), 4096, 4096, 4096, chip.multiprocessors)
+        for name in both
+    ]
+    assert clocks[0][1].clocks > 1.7 * clocks[1][1].clocks
+
+
+def test_float64_stays_with_threads_elsewhere():
+    for key in ("B200", "RTX4090", "T4"):
+        assert variants_for("float64", None, chips.get(key).for_plans(), 16) == ("pipelined",)
+    with pytest.raises(ArgumentError, match=r"variant was 'wgmma'; it must be another one to multiply in float64$"):
+        variants_for("float64", "wgmma", EMULATED_CHIP, 16)
 
 
 @pytest.mark.parametrize("tables", [TENSORCORE, TENSORCORE_UNALIGNED])
 def test_all_plans_for_tensor_cores_fit_every_chip_that_has_them(tables):
     for dtype, tiles in tables.items():
         areas = [plan.tile_m * plan.tile_n for plan in tiles]
-        assert areas == sorted(areas, reverse=True), "the rule takes the first that fits as the largest"
+        assert areas == sorted(areas, reverse=True), "the largest comes first: of equals it is chosen"
         for plan in tiles:
             assert plan.dtype == dtype
-            assert plan.on(RTX_5090).stages >= 3
+            assert plan.on(RTX_5090 if dtype in MIXED else chips.get("A100").for_plans()).stages >= 3
+            assert plan.fits(RTX_5090)
             # two fragments take turns, whichever the type
-            assert plan.tile_k * plan.item_bytes % 64 == 0
+            assert plan.tile_k % (2 * plan.fragment_depth) == 0
 
 
-@pytest.mark.parametrize("dtype", TENSORCORE)
+@pytest.mark.parametrize("dtype", MIXED)
 def test_the_named_sizes_of_tiles_are_there(dtype):
     sizes = {(plan.tile_m, plan.tile_n) for plan in TENSORCORE[dtype]}
     assert {(128, 256), (128, 128), (64, 64), (32, 32)} <= sizes
 
 
-# --- the rule ---------------------------------------------------------------------------------------------------------
-def test_the_largest_tile_that_fills_the_chip():
-    assert choose(4096, 4096, 4096, "float32", EMULATED_CHIP).tile_m == 256
-    # 1024 × 1024: 64 tiles of 128 × 128 and 128 of 128 × 64 leave some of 132 multiprocessors idle
+# --- the choice -------------------------------------------------------------------------------------------------------
+def test_the_largest_tile_where_there_are_enough():
+    assert choose(4096, 4096, 4096, "float32", EMULATED_CHIP, stream=False).tile_m == 256
+    # 1024 × 1024: 64 tiles of 128 × 128 leave half of 132 multiprocessors idle
     plan = choose(1024, 1024, 1024, "float32", EMULATED_CHIP)
-    assert (plan.tile_m, plan.tile_n, plan.split_k) == (64, 64, 1)
+    assert (plan.tile_m * plan.tile_n, plan.sums, plan.split_k, plan.stream_k) == (64 * 64, 64, 1, 0)
     # a smaller chip is filled by larger tiles
-    plan = choose(1024, 1024, 1024, "float32", Chip("sm_80", 64))
-    assert (plan.tile_m, plan.tile_n) == (128, 128)
+    plan = choose(1024, 1024, 1024, "float32", Chip("sm_90", 16))
+    assert (plan.tile_m, plan.tile_n) == (256, 128)
 
 
 def test_a_deep_product_of_few_tiles_is_split():
-    plan = choose(128, 784, 60_000, "float32", EMULATED_CHIP)
+    plan = choose(128, 784, 60_000, "float32", EMULATED_CHIP, stream=False)
     assert plan.tile_m * plan.tile_n >= 64 * 64
     assert plan.split_k > 1
-    assert plan.blocks(128, 784) * plan.parts(60_000) >= 0.9 * EMULATED_CHIP.multiprocessors
-    assert plan.part(60_000) >= plans.LEAST_PART
+    blocks = plan.blocks(128, 784) * plan.parts(60_000)
+    assert blocks / (-(-blocks // EMULATED_CHIP.multiprocessors) * EMULATED_CHIP.multiprocessors) >= 0.9
 
 
-def test_a_shallow_product_takes_small_tiles():
-    plan = choose(256, 1024, 64, "float32", EMULATED_CHIP)
+def test_stream_k_is_taken_where_tiles_fill_no_whole_waves():
+    # 1104 × 1040: 81 tiles of 128 × 128, or 153 of 128 × 64, for 132 multiprocessors
+    plan = choose(1104, 1040, 1600, "float32", EMULATED_CHIP)
+    assert plan.stream_k == 2 * EMULATED_CHIP.multiprocessors
+    least, other = (_clocks(1104, 1040, 1600, stream) for stream in (True, False))
+    assert least < 0.85 * other
+    # where every multiprocessor gets a whole tile nothing is shared, and a block a tile does the same
+    assert choose(1024, 1024, 1024, "float32", EMULATED_CHIP).stream_k == 0
+
+
+def _clocks(m, n, k, stream):
+    tiles = plan_model.candidates("float32", EMULATED_CHIP, "pipelined", 16, "NT", stream)
+    return plan_model.best(tiles, m, n, k, EMULATED_CHIP.multiprocessors)[1].clocks
+
+
+def test_there_is_no_stream_k_for_rows_off_16_byte_boundaries():
+    found = plan_model.candidates("float32", EMULATED_CHIP, "pipelined", 4)
+    assert not any(each.plan.stream_k for each in found)
+
+
+def test_a_split_that_costs_more_than_it_saves_is_not_made():
+    plan = choose(4096, 4096, 64, "float32", EMULATED_CHIP)
     assert plan.split_k == 1
-    assert plan.tile_m * plan.tile_n < 64 * 64
-    assert plan.blocks(256, 1024) >= EMULATED_CHIP.multiprocessors
+    assert choose(32, 64, 64, "float32", EMULATED_CHIP).split_k == 1
 
 
 def test_a_small_product_takes_the_smallest_tile():
@@ -189,10 +261,40 @@ def test_a_small_product_takes_the_smallest_tile():
     assert (plan.tile_m, plan.tile_n, plan.split_k) == (16, 16, 1)
 
 
-def test_no_tile_hangs_over_by_more_than_half():
+def test_no_tile_hangs_over_where_a_smaller_one_does_the_same():
     plan = choose(100_000, 10, 512, "float32", EMULATED_CHIP)
     assert plan.tile_n == 16
-    assert plan.tile_m == 64
+
+
+def test_the_form_of_the_product_counts():
+    """A row of A is contiguous along the depth in NT and NN: what the compiler makes of it differs."""
+    tiles = {form: plan_model.candidates("float32", EMULATED_CHIP, "pipelined", 16, form) for form in plans.FORMS}
+    assert [each.resident for each in tiles["TN"]] != [each.resident for each in tiles["NT"]]
+    with pytest.raises(ArgumentError, match="form was 'TT'"):
+        choose(1, 1, 1, "float32", EMULATED_CHIP, form="TT")
+
+
+@pytest.mark.parametrize("form", plans.FORMS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", *MIXED])
+def test_the_choice_has_the_least_time_of_all_candidates(dtype, form):
+    variant = "tensorcore" if dtype in MIXED else "pipelined"
+    count = EMULATED_CHIP.multiprocessors
+    found = plan_model.candidates(dtype, EMULATED_CHIP, variant, 16, form)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        m, n, k = (int(2**power) for power in rng.uniform(0, 13, 3))
+        plan = choose(m, n, k, dtype, EMULATED_CHIP, variant, 16, form)
+        (own,) = [each for each in found if replace(plan, split_k=1) == each.plan.on(EMULATED_CHIP)]
+        least = own.estimate(m, n, k, count, plan.split_k).clocks
+        for each in found:
+            gain = plan_model.STREAM_GAIN if each.plan.stream_k else 1 / plan_model.STREAM_GAIN if plan.stream_k else 1
+            assert least <= gain * each.estimate(m, n, k, count, 1).clocks
+        assert least <= own.estimate(m, n, k, count, max(1, count // own.plan.blocks(m, n))).clocks
+
+
+def test_an_unknown_architecture_is_taken_for_the_next_older_one():
+    for arch, taken in (("sm_90", "sm_90"), ("sm_95", "sm_90"), ("sm_200", "sm_121"), ("sm_70", "sm_75")):
+        assert chips.architecture(arch).name == taken
 
 
 def test_rows_off_16_byte_boundaries():
@@ -208,6 +310,8 @@ def test_rows_off_16_byte_boundaries():
         ("tf32", 16, 4),
         ("tf32", 8, 2),
         ("tf32", 4, 1),
+        ("float64", 16, 2),
+        ("float64", 8, 1),
         ("bfloat16", 16, 8),
         ("bfloat16", 8, 2),
         ("float16", 4, 2),
@@ -220,20 +324,23 @@ def test_tensor_core_copies_are_as_wide_as_rows_allow(dtype, alignment, vector):
     assert plan.suits_vector(vector)
 
 
-def test_tensor_cores_take_the_largest_tile_that_fills_the_chip():
+def test_tensor_cores_take_large_tiles_where_there_are_enough():
     for dtype in TENSORCORE:
         plan = choose(4096, 4096, 4096, dtype, EMULATED_CHIP, "tensorcore")
-        assert (plan.tile_m, plan.tile_n, plan.split_k) == (128, 256, 1)
+        # a multiplication of float64 takes so long that a small tile keeps up
+        assert plan.tile_m * plan.tile_n >= (128 * 128 if dtype in MIXED else 64 * 64)
+        assert plan.split_k == 1
         plan = choose(128, 784, 60_000, dtype, EMULATED_CHIP, "tensorcore")
         assert plan.tile_m * plan.tile_n >= 64 * 64
-        assert plan.split_k > 1
+        assert plan.split_k > 1 if dtype in MIXED else plan.stream_k
         plan = choose(1, 10, 64, dtype, EMULATED_CHIP, "tensorcore")
-        assert (plan.tile_m, plan.tile_n, plan.split_k) == (32, 32, 1)
+        # float64 has four tiles in depth, which are worth a part each
+        assert (plan.tile_m, plan.tile_n, plan.split_k) == (32, 32, 1 if dtype in MIXED else 4)
 
 
 @pytest.mark.parametrize("variant", plans.VARIANTS)
 def test_every_variant_can_be_asked_for(variant):
-    dtype = "tf32" if variant == "tensorcore" else "float64"
+    dtype = plans.kinds_of(variant)[-1]
     assert choose(100, 100, 100, dtype, EMULATED_CHIP, variant).variant == variant
 
 
@@ -254,11 +361,11 @@ def test_arguments_are_checked():
     SIDES,
     SIDES,
     st.integers(1, 100_000),
-    st.sampled_from(["float32", "float64", *TENSORCORE]),
+    st.sampled_from(["float32", "float64", *MIXED]),
     st.sampled_from([2, 4, 16]),
 )
 def test_parts_cover_the_depth_and_none_is_empty(m, n, k, dtype, alignment):
-    on_tensor_cores = dtype in TENSORCORE
+    on_tensor_cores = dtype in MIXED
     for chip in (EMULATED_CHIP, RTX_5090 if on_tensor_cores else T4):
         plan = choose(m, n, k, dtype, chip, "tensorcore" if on_tensor_cores else "pipelined", alignment)
         part, parts = plan.part(k), plan.parts(k)
@@ -269,12 +376,12 @@ def test_parts_cover_the_depth_and_none_is_empty(m, n, k, dtype, alignment):
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------
-@given(SIDES, SIDES)
-def test_parts_of_a_column_sum(rows, width):
-    rows_a_part = plans.column_sum_rows(rows, width, EMULATED_CHIP)
+@given(SIDES)
+def test_parts_of_a_column_sum(rows):
+    rows_a_part = plans.column_sum_rows(rows)
     parts = -(-rows // rows_a_part)
     assert parts * rows_a_part >= rows > (parts - 1) * rows_a_part
-    assert parts == 1 or rows_a_part >= 64
+    assert rows_a_part - 1 <= parts <= rows_a_part
 
 
 def test_blocks_of_a_sum():

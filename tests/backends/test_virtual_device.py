@@ -20,6 +20,7 @@ FILES = [
     "test_nan.py",
     "test_numba_backend.py",
     "test_stray_targets.py",
+    "test_wgmma.py",
 ]
 
 

@@ -102,7 +102,7 @@ def test_a_wrong_result_has_no_time_and_exits_with_1(bench, monkeypatch):
 
 
 def test_a_step_with_wrong_losses_exits_with_1(bench, monkeypatch):
-    monkeypatch.setattr(NumpyBackend, "bias_gradient", lambda self, delta, gradient: gradient.fill(1))
+    monkeypatch.setattr(NumpyBackend, "bias_gradient", lambda self, delta, gradient, _: gradient.fill(1))
     monkeypatch.setattr(turns.own, "reference_losses", lambda step, steps: [2.0] * steps)
     out = bench(*FAST, "--network", "tiny", code=1).stdout
     assert "wrong: the loss at step 1 is" in out

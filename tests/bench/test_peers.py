@@ -133,8 +133,8 @@ def test_a_peer_that_computes_in_a_lower_precision_is_found(lower, passes):
 
 def test_everyone_can_be_chosen_and_says_why_not():
     assert [each.key for each in contenders.choose()] == [
-        "numpy", "cupy", "cupy-graph", "numba", "torch", "torch-compiled", "jax", "sklearn", "cublas", "cublaslt",
-        "torch-graph",
+        "numpy", "cpu", "cupy", "cupy-graph", "numba", "torch", "torch-compiled", "jax", "sklearn", "cublas",
+        "cublaslt", "torch-graph",
     ]  # fmt: skip
     assert contenders.choose(["numpy"]) == [CONTENDERS["numpy"]]
     keys = [each.key for each in contenders.choose(["numpy"], ["tiled"])]

@@ -10,8 +10,9 @@ from gpubp.training import plots
 
 @pytest.fixture
 def no_picture(monkeypatch):
-    """Spares a run the drawing of its curves, which takes longer than its training here."""
+    """Spares a run the drawing of its pictures, which takes longer than its training here."""
     monkeypatch.setattr(plots, "curves", lambda history, *, out, **options: out.write(b"curves"))
+    monkeypatch.setattr(plots, "predictions", lambda judged, *, out, **options: out.write(b"predictions"))
 
 
 @pytest.fixture

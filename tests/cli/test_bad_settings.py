@@ -46,13 +46,41 @@ from gpubp.training import folder as runs
         (["--weight-decay", "-1"], "--weight-decay was -1"),
         (["--clip-norm", "0"], "--clip-norm was 0"),
         (["--clip-value", "-1"], "--clip-value was -1"),
+        (["--l1", "-1"], "--l1 was -1"),
+        (["--l2", "nan"], "--l2 was nan"),
+        (["--decoupled"], "--decoupled was True; it must be left out without l1 and l2"),
+        (["--dropout", "1"], "--dropout was 1.0; it must be a finite number ≥ 0 and < 1"),
+        (["--dropout=-0.1"], "--dropout was -0.1"),
+        (["--dropout", "0.1,x"], "--dropout was '0.1,x'; it must be one share of a layer's units, such as 0.2, or"),
+        (["--dropout", "nan"], "--dropout was nan"),
+        (["--dropout", "0.1,0.2,0.3"], "--dropout has 3 rates; it must have one, or 2: one a hidden layer"),
+        (["--dropout", "0.2", "--layers", "none"], "--dropout was '0.2'; it must be left out without hidden layers"),
+        (["--label-smoothing", "1"], "--label-smoothing was 1.0; it must be a finite number ≥ 0 and < 1"),
+        (
+            ["--label-smoothing", "0.1", "--loss", "Huber"],
+            "--label-smoothing was 0.1; it must be left out with loss 'huber'; take --loss softmax_cross_entropy",
+        ),
+        (["--gamma", "-1", "--loss", "softmax_focal_cross_entropy"], "--gamma was -1"),
+        (
+            ["--gamma", "2"],
+            [
+                "--gamma was 2.0; it must be left out with loss 'softmax_cross_entropy'",
+                "take --loss binary_focal_cross_entropy or softmax_focal_cross_entropy",
+            ],
+        ),
+        (["--quantile", "0", "--loss", "quantile"], "--quantile was 0.0; it must be a finite number > 0 and < 1"),
+        (["--quantile", "0.5"], ["--quantile was 0.5", "take --loss quantile"]),
+        (["--quantile", "0.5", "--loss", "quantil"], ["--loss was 'quantil'", "did you mean 'quantile'?"]),
         (["--warmup", "-1"], "--warmup was -1"),
         (["--decay", "2", "--schedule", "step"], "--decay was 2"),
         (["--epochs", "0"], "--epochs was 0"),
         (["--batch-size", "0"], "--batch-size was 0"),
         (["--batch-size", "-3"], "--batch-size was -3"),
+        (["--accumulate", "0"], "--accumulate was 0"),
         (["--validation", "1"], "--validation was 1"),
         (["--patience", "0"], "--patience was 0"),
+        (["--patience", "2", "--monitor", "acuracy"], ["--monitor was 'acuracy'", "did you mean 'accuracy'?"]),
+        (["--monitor", "accuracy"], ["--monitor was 'accuracy'; it must be left out", "--patience or --validation"]),
         (["--seed", "-1"], "--seed was -1"),
         (["--test-fraction", "1"], "--test-fraction was 1"),
         (["--data", "digit"], ["'digit'", "did you mean 'digits'?"]),
@@ -133,6 +161,12 @@ def test_names_that_are_too_long(refused):
     refused("train", "--resume", name, message="no run to resume")
     refused("evaluate", name, message="File name too long")
     refused("predict", name, "--data", "digits", "--out", "p.csv", message="File name too long")
+
+
+def test_an_accuracy_that_is_none(refused):
+    np.savez("line.npz", x=np.arange(60.0)[:, None], y=np.arange(60) / 7)
+    message = ["--monitor was 'accuracy'; it must be loss: ", "line.npz is regression, which has no accuracy"]
+    refused("train", "--data", "line.npz", "--patience", "2", "--monitor", "accuracy", message=message)
 
 
 def test_a_network_that_fits_into_no_memory(refused):

@@ -130,6 +130,7 @@ def test_evaluate_a_model_of_an_earlier_version(gpubp):
     [
         {"data": 5}, {"test_fraction": "0.2"}, {"test_fraction": 2}, {"seed": -1}, {"seed": "x"}, {"fingerprint": 3},
         {"sample": 3}, {"sample": [[]]}, {"sample": {"a": 1}}, {"label": [0]}, {"header": 1}, {"keep_index": "yes"},
+        {"label": ["a", [0]]}, {"label": {"a": 0}}, {"weight_column": ["w", "v"]}, {"weight_column": 0.5},
     ],
     ids=str,
 )  # fmt: skip

@@ -12,6 +12,21 @@ def test_gradcheck_agrees(gpubp, options):
     assert "differs" not in text
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--label-smoothing", "0.2"],
+        ["--loss", "softmax_focal_cross_entropy", "--gamma", "1.5"],
+        ["--loss", "binary_focal_cross_entropy"],
+        ["--loss", "quantile", "--quantile", "0.8"],
+    ],
+)
+def test_gradcheck_of_a_loss_with_a_number_of_its_own(gpubp, options):
+    text = gpubp("gradcheck", "--layers", "6,5", "--batch-size", "8", *options).stdout
+    assert text.count("agrees") == 6
+    assert "differs" not in text
+
+
 def test_gradcheck_sees_a_wrong_derivative(gpubp, monkeypatch):
     from gpubp.nn.activations import Tanh
 

@@ -50,7 +50,15 @@ def test_every_setting_is_an_option_of_train(gpubp):
         assert option.help == each.metadata["help"]
         assert option.default == each.default
         assert f"--{each.name.replace('_', '-')}" in option.opts
-    assert list(parameters)[len(fields(Settings)) :] == ["out", "resume", "config", "reschedule"]
+    assert list(parameters)[len(fields(Settings)) :] == [
+        "out",
+        "resume",
+        "config",
+        "reschedule",
+        "find_lr",
+        "cv",
+        "ranks",
+    ]
 
 
 def test_the_help_names_every_choice(gpubp):

@@ -26,12 +26,16 @@ WRITTEN = {
     "profile --out": ["profile", "update", "--out"],
     "profile --html": ["profile", "update", "--html"],
     "report --out": ["report", "--out"],
+    "explain network --out": ["explain", "network", "--out"],
+    "explain kernel --out": ["explain", "kernel", "update", "--out"],
+    "check --explain": ["check", "--backend", "cupy", "--device", "emulator", "--explain"],
 }
 SUFFIXES = {
     "train --config": ".toml", "bench --compare": ".json", "profile --chip": ".toml", "predict --out": ".csv",
     "check --report": ".md", "bench --save": ".json", "profile --out": ".png", "profile --html": ".html",
     "report --out": ".html", "train --data": ".csv", "evaluate --data": ".npz", "predict --data": ".csv",
-    "gradcheck --data": ".npz",
+    "gradcheck --data": ".npz", "explain network --out": ".html", "explain kernel --out": ".html",
+    "check --explain": ".html",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from command_line import (
     write_idx_set,
 )
 
+from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.training import folder as runs
 from gpubp.training.model import Model
 
@@ -32,6 +33,32 @@ def test_resume_goes_on_for_more_epochs(gpubp):
     assert Model.load("part").network.weights().keys() == Model.load("whole").network.weights().keys()
     for name, weight in Model.load("part").network.weights().items():
         np.testing.assert_array_equal(weight, Model.load("whole").network.weights()[name])
+
+
+def _execution():
+    return tomllib.loads(Path("run/config.toml").read_text())["execution"]
+
+
+def test_what_the_bits_depend_on_is_kept_with_the_run(gpubp, monkeypatch):
+    """Of each part of a run that another chip, or other plans, computed: where it begins, and what that was."""
+    first, second = {"arch": "sm_90", "plan_table": "a"}, {"arch": "sm_90", "plan_table": "b", "tuned_plans": "c"}
+    cpu = {"backend": "numpy", "device": "cpu"}
+    for found, epochs in ((first, 1), (first, 2), (second, 3)):
+        monkeypatch.setattr(NumpyBackend, "provenance", property(lambda self, found=found: found))
+        run = ("--resume", "run") if epochs > 1 else ("--out", "run", *FAST, "--backend", "numpy")
+        gpubp("train", *run, "--epochs", str(epochs))
+        if found == first:
+            assert _execution() == {"from_epoch": 0, **cpu, **first}
+    assert _execution() == {"from_epoch": 2, **cpu, **second, "earlier": [{"from_epoch": 0, **cpu, **first}]}
+    gpubp("train", "--out", "again", "--config", "run/config.toml", "--epochs", "1")  # a table that settings know
+
+
+def test_a_run_of_an_earlier_version_says_what_goes_on_with_it(gpubp):
+    gpubp("train", "--out", "run", *FAST, "--epochs", "1", "--backend", "numpy")
+    text = Path("run/config.toml").read_text()
+    Path("run/config.toml").write_text(re.sub(r"\[execution\][^\[]*", "", text))
+    gpubp("train", "--resume", "run", "--epochs", "2")
+    assert _execution() == {"from_epoch": 1, "backend": "numpy", "device": "cpu"}
 
 
 @pytest.mark.slow
@@ -85,6 +112,9 @@ def test_a_run_with_nothing_left_to_train_says_why(gpubp):
         text = gpubp("train", "--resume", "early", *more).stdout
         assert "nothing is left to train: it stopped early, after 1 epochs without a lower validation loss" in text
         assert "more come with --epochs" not in text
+    gpubp("train", "--out", "right", *options, *early, "--monitor", "accuracy")
+    text = gpubp("train", "--resume", "right").stdout
+    assert "it stopped early, after 1 epochs without a better validation accuracy (--patience)" in text
     gpubp("train", "--out", "lost", *options, "--optimizer", "sgd", "--lr", "1e30", code=1)
     for more in ([], ["--epochs", "50"]):
         text = gpubp("train", "--resume", "lost", *more, code=1).stdout

@@ -1,14 +1,14 @@
 """The cases: names, and a covering subset that covers."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
-from gpubp import chips
-from gpubp.backends import plans
+from gpubp import backends, chips
+from gpubp.backends import plan_model, plans
 from gpubp.chips import Chip
-from gpubp.crosscheck import cases
+from gpubp.crosscheck import buffers, cases, problems
+from gpubp.crosscheck.covering import covering_array
 from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 
@@ -49,7 +49,11 @@ MIXED = [name for name in cases.OPTIONS if cases.mixed_dtypes(name)]
 def test_every_pair_of_choices_occurs_in_mixed_precision(primitive):
     variants = (*VARIANTS, cases.TENSOR_CORE)
     parameters = cases.mixed_choices(primitive, variants)
-    chosen = [case for case in cases.covering_cases(primitive, variants) if case.dtype in cases.MIXED_DTYPES]
+    chosen = [
+        case
+        for case in cases.covering_cases(primitive, variants)
+        if case.dtype in cases.MIXED_DTYPES or case.on_tensor_doubles
+    ]
     rows = [((c.variant, c.dtype, c.option), c.shape, c.mode, (c.scale, c.values), c.offset, c.seed) for c in chosen]
     for i, j in itertools.combinations(range(len(parameters)), 2):
         assert {(row[i], row[j]) for row in rows} >= set(itertools.product(parameters[i], parameters[j]))
@@ -66,25 +70,26 @@ def test_mixed_precision_comes_where_it_is_and_only_there():
 
 def test_everything_in_mixed_precision_holds_every_option_and_shape():
     chosen = [case for case in cases.all_cases("weight_step", ("tiled", "tensorcore")) if case.dtype == "tf32"]
-    assert {case.variant for case in chosen} == {"tensorcore", "tensorcore+large"}
-    assert {case.shape for case in chosen} == set(cases.PRODUCT_SHAPES)
+    assert {case.variant for case in chosen} == {"tensorcore", "tensorcore+large", "tensorcore+streamed"}
+    assert {case.shape for case in chosen if not case.streamed} == set(cases.PRODUCT_SHAPES)
     assert {case.option for case in cases.all_cases("hidden_delta", ("tensorcore",))} == set(cases.ELEMENTWISE)
 
 
 @pytest.mark.parametrize("primitive", WITH_LARGE_TILES)
 def test_large_tiles_for_tensor_cores_are_among_the_cases(primitive):
     large = [case for case in cases.covering_cases(primitive, ("tensorcore",)) if case.large_tiles]
-    chip = replace(chips.get("H100").for_plans(), multiprocessors=1)
-    assert {case.dtype for case in large} == set(cases.mixed_dtypes(primitive))
-    for dtype in cases.mixed_dtypes(primitive):
+    chip = chips.get("H100").for_plans()
+    assert {case.dtype for case in large} == set(cases.tensor_dtypes(primitive))
+    for dtype in cases.tensor_dtypes(primitive):
         sizes = {
             (plan.tile_m, plan.tile_n)
             for case in large
-            for alignment in (16, 2 * ARITHMETIC[dtype].item_bytes)
+            for alignment in (16, *(2 * ARITHMETIC[dtype].item_bytes,) * (dtype in cases.MIXED_DTYPES))
             if case.dtype == dtype
-            for plan in [plans.choose(*case.shape, dtype, chip, "tensorcore", alignment)]
+            for plan in [plans.largest(*case.shape[:2], dtype, chip, "tensorcore", alignment)]
         }
-        largest = plans.TENSORCORE[dtype][0], plans.TENSORCORE_UNALIGNED[dtype][0]
+        tables = (plans.TENSORCORE, plans.TENSORCORE_UNALIGNED)[: 1 + (dtype in cases.MIXED_DTYPES)]
+        largest = [table[dtype][0] for table in tables]
         assert sizes == {(tile.tile_m, tile.tile_n) for tile in largest}
 
 
@@ -105,13 +110,13 @@ def test_no_case_comes_twice(make):
 @pytest.mark.parametrize("primitive", WITH_LARGE_TILES)
 def test_large_tiles_are_among_the_cases(primitive):
     large = [case for case in cases.covering_cases(primitive, VARIANTS) if case.large_tiles]
-    chip = Chip("sm_90", 1)
+    chip = Chip("sm_90", 132)
     for dtype in cases.DTYPES:
         tiles = {
             (plan.variant, plan.tile_m, plan.tile_n)
             for case in large
             if case.dtype == dtype
-            for plan in [plans.choose(*case.shape, dtype, chip, case.rung)]
+            for plan in [plans.largest(*case.shape[:2], dtype, chip, case.rung)]
         }
         first = plans.PIPELINED[dtype][0]
         assert tiles >= {("tiled", 32, 32), ("blocked", 128, 128), ("pipelined", first.tile_m, first.tile_n)}
@@ -122,15 +127,18 @@ def test_among_the_blocks_is_one_of_threads_in_no_square(primitive):
     found = []
     for case in cases.covering_cases(primitive, VARIANTS):
         if case.rung == "pipelined":
-            chip = Chip("sm_90", 1 if case.large_tiles else 132)
-            plan = plans.choose(*case.shape, case.dtype, chip, case.rung)
+            chip = Chip("sm_90", 132)
+            if case.large_tiles:
+                plan = plans.largest(*case.shape[:2], case.dtype, chip, case.rung)
+            else:
+                plan = plan_model.choose(*case.shape, case.dtype, chip, case.rung)
             found.append((plan.tile_m // plan.thread_m, plan.tile_n // plan.thread_n))
     assert any(rows != columns for rows, columns in found)
 
 
 def test_the_subset_is_small():
     parameters = cases.choices("hidden_delta", VARIANTS)
-    rows = cases._covering_array(parameters)
+    rows = covering_array(parameters)
     largest, second = sorted(map(len, parameters))[-1:-3:-1]
     assert largest * second <= len(rows) <= 1.5 * largest * second
     assert len(rows) * 20 < sum(1 for _ in cases.all_cases("hidden_delta", VARIANTS))
@@ -143,7 +151,8 @@ def test_the_subset_is_the_same_each_time():
 def test_every_primitive_of_the_protocol_is_checked():
     from gpubp.backends.base import Backend
 
-    moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "capture", "synchronize"}
+    moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "record", "capture", "synchronize"}
+    moves |= {"all_reduce"}  # between processes: tests/distributed holds trainings to those of one process
     methods = {name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
     assert methods - moves - {"for_precision"} == set(cases.OPTIONS)
 
@@ -182,3 +191,15 @@ def test_random_numbers_differ_between_cases_and_not_between_runs():
     first, second, *_ = cases.covering_cases("scale", ())
     assert first.generator().random() == first.generator().random()
     assert first.generator().random() != second.generator().random()
+
+
+@pytest.mark.parametrize("primitive", cases.LONE_ARRAYS)
+def test_each_array_of_a_vector_kernel_starts_off_its_alignment_alone_once(primitive):
+    names = list(cases.LONE_ARRAYS[primitive][-1])
+    each_alone = names + ["b"] * (primitive == "dense_forward")  # a bias in the middle of all parameters once more
+    found = [case for case in cases.covering_cases(primitive, plans.VARIANTS, True) if case.seed >= cases.ALONE]
+    for case, name in zip(found, each_alone, strict=True):
+        assert cases.parse(case.name) == case
+        placed = buffers.placed(backends.get("numpy"), problems.make(case), case)
+        assert list(placed) == names
+        assert [each for each, buffer in placed.items() if buffer.start != buffers.GUARD] == [name]

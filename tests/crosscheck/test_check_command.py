@@ -1,5 +1,6 @@
 """`gpubp check`: choices, the report, exit codes."""
 
+import itertools
 import json
 
 import pytest
@@ -70,7 +71,7 @@ def test_one_case_by_its_name():
         (["--case", "scale"], "case was 'scale'"),
         (["--case", "scale:-:float32:5x5:-:-:1:random:0:0"], "a shape of 1 side(s)"),
         (["--case", "scale:naive:float32:5:-:-:1:random:0:0"], "a variant that backend 'numpy' has: -"),
-        (["--case", "hidden_delta:tiled:tf32:5x5x5:relu:-:1:random:0:0"], "of variant 'tensorcore' with dtype tf32"),
+        (["--case", "hidden_delta:tiled:tf32:5x5x5:relu:-:1:random:0:0"], "float32, float64 with variant 'tiled'"),
         (["--report", "report.txt"], "report was 'report.txt'"),
         (["--report", "missing/report.md"], "in a folder that exists"),
         (["--observe"], "--observe was"),
@@ -93,6 +94,15 @@ def test_a_backend_without_mixed_precision_says_so():
     assert {case.dtype for case in Selection(("hidden_delta", "softmax")).cases(VARIANTS)} == {"float32", "float64"}
 
 
+def test_float64_on_tensor_cores_is_checked_where_they_have_it():
+    variants = (*VARIANTS, "tensorcore")
+    chosen = Selection(("hidden_delta",), ("tensorcore",), ("float64",))
+    assert {case.on_tensor_doubles for case in chosen.cases(variants, tensor_doubles=True)} == {True}
+    with pytest.raises(ArgumentError, match=r"dtype was 'float64'; .*; tensor cores multiply it on sm_80 and sm_90"):
+        chosen.cases(variants)
+    assert not any(case.on_tensor_doubles for case in Selection(("hidden_delta",)).cases(variants))
+
+
 def test_mixed_precision_is_checked_by_default_where_there_is_any():
     chosen = Selection(("weight_gradient", "softmax")).cases((*VARIANTS, "tensorcore"))
     found = {(case.primitive, case.rung, case.dtype) for case in chosen}
@@ -111,6 +121,29 @@ def test_a_shape_stands_for_the_grid():
 def test_choices_leave_what_they_say():
     chosen = Selection(("hidden_delta", "scale"), ("tiled",), ("float64",)).cases(VARIANTS)
     assert {(case.primitive, case.rung, case.dtype) for case in chosen} == {("hidden_delta", "tiled", "float64")}
+
+
+def test_modes_leave_the_primitives_that_have_them():
+    chosen = Selection(modes=("dropout", "accumulate")).cases(VARIANTS)
+    assert {(case.primitive, case.mode) for case in chosen} == {
+        *((primitive, "dropout") for primitive in ("dense_forward", "hidden_delta")),
+        *((primitive, "accumulate") for primitive in ("weight_gradient", "bias_gradient", "product")),
+    }
+    for variant, dtype in itertools.product(VARIANTS, ("float32", "float64")):
+        assert any((case.rung, case.dtype, case.mode) == (variant, dtype, "dropout") for case in chosen)
+
+
+@pytest.mark.parametrize(
+    ("primitives", "modes", "message"),
+    [
+        ((), ("weigthed",), r"mode was 'weigthed'; .* did you mean 'weighted'\?"),
+        (("update",), ("weighted",), r"mode was 'weighted'; it must be one of first, late, .* penalties, decoupled"),
+        (("cast",), ("float64",), r"mode was 'float64'; it must be one that the chosen primitives and variants have"),
+    ],
+)
+def test_a_mode_that_no_chosen_primitive_has_is_named(primitives, modes, message):
+    with pytest.raises(ArgumentError, match=message):
+        Selection(primitives, modes=modes).cases(VARIANTS)
 
 
 def test_everything_is_more_than_the_subset_and_holds_it():

@@ -93,7 +93,7 @@ def test_every_architecture_has_what_the_largest_tile_of_tensor_cores_needs():
 def test_the_numbers_of_a_case_make_no_other_kernel():
     cases = [STEP, replace(STEP, seed=1), replace(STEP, scale=1e-8)]
     kernels = list(compile_cases(cases, "cupy", jobs=1, architectures=("sm_90",)))
-    assert sorted(kernel.name for kernel in kernels) == ["prepare_update<double>", "update<float, Adam>"]
+    assert sorted(kernel.name for kernel in kernels) == ["prepare_update<float>", "update<float, Adam, WeightDecay>"]
 
 
 def test_what_cannot_be_compiled_is_a_finding():
@@ -126,3 +126,24 @@ def test_a_misfit_fails_the_report_and_stands_in_it(tmp_path):
     for name in ("report.md", "report.json"):
         report.write(tmp_path / name)
         assert "8 bytes of registers spill" in (tmp_path / name).read_text()
+
+
+WARPGROUPS = parse("dense_forward:wgmma:bfloat16:40x136x72:relu:bias:1:random:0:0")
+
+
+def test_waits_that_the_compiler_adds_are_named():
+    log = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized"
+    found = compilation.ADDED_WAITS.search(f"ptxas info    : 0 bytes gmem\n{log}\n")
+    assert found is not None
+    assert "C7510" in replace(GOOD, waits=found[0]).complaint
+    assert compilation.ADDED_WAITS.search("ptxas info    : Used 168 registers, used 0 barriers\n") is None
+
+
+def test_warpgroups_multiply_on_one_architecture_alone():
+    product, _ = compile_group("cupy", (WARPGROUPS,), ("sm_90",))  # in parts of the depth
+    assert (product.complaint, product.absent) == ("", "")
+    assert product.shared_bytes > 48 * 1024
+    for arch in ("sm_75", "sm_80", "sm_100"):
+        (kernel,) = compile_group("cupy", (WARPGROUPS,), (arch,))
+        assert kernel.complaint == ""
+        assert "sm_90 alone" in kernel.absent

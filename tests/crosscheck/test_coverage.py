@@ -11,12 +11,17 @@ from gpubp.backends.numba_backend import MAKERS, NumbaBackend
 from gpubp.crosscheck import buffers, cases, problems, runner
 from gpubp.kernels import numba as numba_kernels
 
+MOVES = ("copy", "gather_rows")
+
 
 def problems_of(backend):
-    """The problem of each case of one seed and scale, with its arrays, while plans are made as the case asks."""
+    """The problem of each case of one seed and scale, with its arrays, while plans are made as the case asks.
+
+    Of primitives that move bytes it is each case: the seed decides how arrays are aligned.
+    """
     for primitive in cases.OPTIONS:
         for case in cases.covering_cases(primitive, backend.variants):
-            if (case.seed, case.scale) == (0, 1.0):
+            if (case.seed, case.scale) == (0, 1.0) or primitive in MOVES:
                 problem = problems.make(case)
                 placed = buffers.placed(backend, problem, case)
                 with runner.plans_of(backend, case):
@@ -42,7 +47,9 @@ def test_every_kernel_in_cuda_is_launched(launches):
     declared = {
         name
         for path in KERNEL_DIRECTORY.glob("*.cu")
-        for name in re.findall(r"__global__ void (?:__launch_bounds__\([^{;]*?\) )?(\w+)\(", path.read_text())
+        for name in re.findall(
+            r"__global__ void (?:IN_CLUSTERS )?(?:__launch_bounds__\([^{;]*?\) )?(\w+)\(", path.read_text()
+        )
     }
     assert {launch.kernel for launch in launches} == declared
 
@@ -58,7 +65,7 @@ def test_every_file_in_cuda_is_compiled(launches):
 
 
 def test_bytes_are_moved_in_words_of_every_size(launches):
-    for kernel in ("copy", "gather_rows"):
+    for kernel in MOVES:
         assert {launch.template[0].nbytes for launch in launches if launch.kernel == kernel} == {2, 4, 8, 16}
 
 

@@ -7,7 +7,7 @@ import pytest
 from data_files import IRIS, write_csv
 
 from gpubp.data.loading import load
-from gpubp.errors import DataError
+from gpubp.errors import ArgumentError, DataError
 
 
 def test_csv_gives_names_classes_and_values(iris):
@@ -168,6 +168,17 @@ def test_csv_that_is_not_text_is_an_error(tmp_path):
 def test_a_label_column_that_is_not_there_is_an_error(iris, label, message):
     with pytest.raises(DataError, match=message):
         load(iris, label=label)
+
+
+@pytest.mark.parametrize("label", ["petal\nspecies", "species\rx", "x" * 200_000])
+def test_a_label_that_is_no_line_of_columns_is_an_error(iris, label):
+    with pytest.raises(ArgumentError, match=r"label was '.*it must be a column, or several with commas between them"):
+        load(iris, label=label)
+
+
+def test_a_column_whose_name_has_a_comma_and_a_line_break_is_a_label(tmp_path):
+    path = write_csv(tmp_path / "t.csv", 'a,"kind, of\nleaf"\n1,x\n2,y\n3,x\n4,y\n')
+    assert load(path, label="kind, of\nleaf").class_names == ("x", "y")
 
 
 def test_regression_on_text_is_an_error(iris):

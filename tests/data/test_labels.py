@@ -69,7 +69,12 @@ def test_rows_of_labels_are_classes_if_each_has_a_single_one(tmp_path, kind):
     assert found.y_train.tolist() == [2, 0, 1, 2]
     assert found.notes == ("task: classification (one-hot rows)",)
     np.savez(path, x=np.ones((4, 2)), y=np.array([[1, 1, 0]] * 4, dtype=kind))
-    assert load(path, test_fraction=0).notes == ("task: regression (several values an example)",)
+    rows_of_several = {
+        np.float64: "task: regression (several values an example)",
+        np.int64: "task: multilabel (rows of 0 and 1; --task regression overrules)",
+        bool: "task: multilabel (rows of 0 and 1; --task regression overrules)",
+    }
+    assert load(path, test_fraction=0).notes == (rows_of_several[kind],)
 
 
 def test_both_parts_are_judged_together(tmp_path):

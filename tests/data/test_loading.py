@@ -163,9 +163,9 @@ def test_an_unknown_data_set_is_an_error(tmp_path, monkeypatch, spec, message):
 
 
 def test_an_unknown_kind_of_file_is_an_error(tmp_path):
-    (tmp_path / "data.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"must end in \.npz or \.csv"):
-        load(tmp_path / "data.parquet")
+    (tmp_path / "data.xls").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"must end in \.npz, \.csv or \.parquet"):
+        load(tmp_path / "data.xls")
 
 
 @pytest.mark.parametrize("name", ["data.npz", "data.csv"])
@@ -189,7 +189,7 @@ def test_a_file_that_may_not_be_read_is_an_error(tmp_path, monkeypatch, name):
         ({"test_fraction": -0.1}, "test_fraction was -0.1"),
         ({"test_fraction": float("nan")}, "test_fraction was nan"),
         ({"test_fraction": "many"}, "test_fraction was 'many'"),
-        ({"label": "species"}, "only a CSV file has label columns"),
+        ({"label": "species"}, "only a table has label columns"),
     ],
 )
 def test_arguments_of_load(options, message):

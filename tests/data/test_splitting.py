@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubp.data.loading import load
-from gpubp.data.splitting import split
+from gpubp.data.splitting import folds, split
 from gpubp.errors import ArgumentError, DataError
 
 
@@ -63,3 +63,29 @@ def test_too_few_examples_for_two_parts_are_an_error(tmp_path, task, y):
 def test_a_fraction_out_of_range_is_an_error(fraction):
     with pytest.raises(ArgumentError, match="fraction was"):
         split(np.array([0, 1]), fraction, np.random.default_rng(0))
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "multilabel"])
+def test_each_row_is_in_one_fold_and_each_class_in_all(task):
+    y = np.repeat([0, 1, 2], [50, 21, 4])
+    found = folds(y, 5, np.random.default_rng(0), task=task)
+    assert sorted(np.concatenate([test for _, test in found]).tolist()) == list(range(75))
+    for rows, test in found:
+        assert len(test) == 15
+        assert sorted([*rows, *test]) == list(range(75))
+        assert (np.diff(rows) > 0).all()
+        if task == "classification":
+            counts = np.bincount(y[test], minlength=3)
+            assert (np.abs(counts - np.array([10, 4.2, 0.8])) < 1).all()
+    other = folds(y, 5, np.random.default_rng(1), task=task)
+    assert any((a[1] != b[1]).any() for a, b in zip(found, other, strict=True))
+
+
+def test_folds_that_cannot_be():
+    with pytest.raises(ArgumentError, match="count was 1"):
+        folds(np.zeros(9), 1, np.random.default_rng(0))
+    with pytest.raises(DataError, match="3 examples are too few for 4 folds"):
+        folds(np.zeros(3), 4, np.random.default_rng(0))

@@ -158,7 +158,7 @@ def test_an_unnamed_first_column_can_be_the_label(read):
 @pytest.mark.parametrize("first", [0, 1])
 def test_an_input_that_counts_the_rows_is_noted(read, first):
     lines = "".join(f"{i + first},{i % 7},{i % 2}\n" for i in range(30))
-    note = "the input {} counts the rows: if it is an index, leave it out"
+    note = "the input {} counts the rows: if it is an index, leave it out (--drop)"
     assert note.format("'id'") in read("id,a,label\n" + lines).notes
     assert note.format("0") in read(lines).notes
     assert not any("counts" in each for each in read("id,a,label\n" + lines.replace("5,", "6,", 1)).notes)
@@ -272,7 +272,11 @@ def test_a_format_that_cannot_be(options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"header": "no"}, {"delimiter": ";"}, {"encoding": "latin-1"}, {"keep_index": True}]
+    "options",
+    [
+        *({"header": "no"}, {"delimiter": ";"}, {"encoding": "latin-1"}, {"keep_index": True}),
+        *({"drop": "a"}, {"decimal": ","}, {"thousands": " "}, {"percent": True}),
+    ],
 )
 @pytest.mark.parametrize("spec", ["digits", "a.npz"])
 def test_only_a_table_has_a_format(tmp_path, monkeypatch, spec, options):
@@ -295,7 +299,7 @@ def test_only_a_table_has_a_format(tmp_path, monkeypatch, spec, options):
         ),
         ("True", "write 1 and 0 for true and false"),
         ("FALSE", "write 1 and 0 for true and false"),
-        ('"1,5"', "write it without the comma, with a point for decimals"),
+        ('"1,5"', "--decimal comma reads it, or write it with a point"),
         ('"1,234.5"', "without separators of thousands"),
         ("1 234", "without separators of thousands"),
         ("1'234'567", "without separators of thousands"),
@@ -419,9 +423,10 @@ def test_the_label_is_found_where_the_model_had_it(read):
     text = "kind,b,note,a\n" + "".join(f"{label},{b},7,{a}\n" for a, b, label in ROWS)
     found = read(text, feature_names=["a", "b"], features=2, model_label="kind", classes=("n", "y"))
     assert found.x_train.tolist() == INPUTS
-    # With another name, it is the last column that is no input.
-    found = read(text, feature_names=["a", "b"], features=2, model_label="species", task="regression")
-    assert found.label == "note"
+    with pytest.raises(DataError, match="the label column 'species' of the training is missing; --label names another"):
+        read(text, feature_names=["a", "b"], features=2, model_label="species", task="regression")
+    usual = text.replace("kind", "class")
+    assert read(usual, feature_names=["a", "b"], features=2, model_label="species").label == "class"
     with pytest.raises(DataError, match="no column has labels: the model reads all of them"):
         read("a,b\n1,2\n3,4\n", feature_names=["a", "b"], features=2)
     with pytest.raises(DataError, match="the column 'a' is an input of the model, and no label"):

@@ -50,6 +50,7 @@ PTX_HEADER = """.version 8.5
 .file 1 "test.cu"
 {module}
 .visible .entry test({parameters})
+{directives}
 {{
     .reg .pred %p<20>;
     .reg .b16 %h<20>;
@@ -65,17 +66,20 @@ PTX_HEADER = """.version 8.5
 
 @pytest.fixture(scope="session")
 def ptx_text() -> Callable[..., str]:
-    """`ptx_text(body, count, module)`: a module with a kernel `test` around a body of PTX.
+    """`ptx_text(body, count, module, directives)`: a module with a kernel `test` around a body of PTX.
 
     It takes `count` pointers, which the body finds in %rd1, %rd2, ...; %r0 is tid.x and %rd0 four times that. Line n of
     the body is source line n of test.cu.
     """
 
-    def text(body: str, count: int, module: str = "") -> str:
+    def text(body: str, count: int, module: str = "", directives: str = "") -> str:
         lines = "\n".join(f".loc 1 {n} 1\n{line}" for n, line in enumerate(body.strip().splitlines(), 1))
         pointers = "\n".join(f"    ld.param.u64 %rd{n + 1}, [p{n}];" for n in range(count))
         header = PTX_HEADER.format(
-            module=module, parameters=", ".join(f".param .u64 p{n}" for n in range(count)), pointers=pointers
+            module=module,
+            directives=directives,
+            parameters=", ".join(f".param .u64 p{n}" for n in range(count)),
+            pointers=pointers,
         )
         return f"{header}{lines}\nret;\n}}\n"
 
@@ -84,8 +88,8 @@ def ptx_text() -> Callable[..., str]:
 
 @pytest.fixture
 def run_ptx(ptx_text: Callable[..., str]) -> Callable[..., list[np.ndarray]]:
-    """`run_ptx(body, *arrays, grid=, block=, shared=, lanes=, module=)` runs such a kernel on copies of the arrays in
-    device memory and gives what they hold afterwards."""
+    """`run_ptx(body, *arrays, grid=, block=, shared=, lanes=, module=, directives=)` runs such a kernel on copies of
+    the arrays in device memory and gives what they hold afterwards."""
 
     def run(
         body: str,
@@ -95,10 +99,11 @@ def run_ptx(ptx_text: Callable[..., str]) -> Callable[..., list[np.ndarray]]:
         shared: int = 0,
         lanes: int | None = None,
         module: str = "",
+        directives: str = "",
     ) -> list[np.ndarray]:
         sides = [(x,) if isinstance(x, int) else x for x in (grid, block)]
         grid, block = (side + (1,) * (3 - len(side)) for side in sides)
-        kernel = launch.load(ptx_text(body, len(arrays), module)).kernel("test")
+        kernel = launch.load(ptx_text(body, len(arrays), module, directives)).kernel("test")
         addresses = [upload(array) for array in arrays]
         try:
             launch.launch(kernel, grid, block, [a.to_bytes(8, "little") for a in addresses], shared, lanes=lanes)

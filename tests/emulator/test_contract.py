@@ -6,8 +6,10 @@ has it.
 
 import contextlib
 import ctypes
+import importlib
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import cupy
@@ -103,6 +105,21 @@ CUPY.remove(("ndarray", "item"))
 
 # Parameters that an older CuPy may lack: from 14.2 on.
 LATER = {("ndarray", "reshape"): ("copy",)}
+
+
+def test_nccls_parameters_are_cupys():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a library that is not there
+        theirs = importlib.import_module("cupy.cuda.nccl")
+    if not theirs.available:
+        pytest.skip("CuPy knows NCCL's names only where NCCL is installed")
+    ours = cp.cuda.nccl
+    for name in ("get_unique_id", "NcclCommunicator"):
+        assert parameters(getattr(ours, name)) == parameters(getattr(theirs, name))
+    assert parameters(ours.NcclCommunicator.allReduce) == parameters(theirs.NcclCommunicator.allReduce)
+    for name in ("NCCL_SUM", "NCCL_FLOAT32", "NCCL_FLOAT64"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert len(ours.get_unique_id()) == len(theirs.get_unique_id())
 
 
 def resolve(module, path):

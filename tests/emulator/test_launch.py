@@ -81,8 +81,8 @@ def test_unknown_names_list_the_known_ones(module):
 
 
 def test_directives_that_change_a_launch_are_not_ignored():
-    with pytest.raises(PTXSyntaxError, match=r"unsupported directive \.reqnctapercluster"):
-        launch.load(KERNEL.replace(".reqntid", ".reqnctapercluster 2, 1, 1 .reqntid"))
+    with pytest.raises(PTXSyntaxError, match=r"unsupported directive \.blocksareclusters"):
+        launch.load(KERNEL.replace(".reqntid", ".blocksareclusters .reqntid"))
 
 
 def test_launches_from_several_threads_take_turns(ptx_text):

@@ -91,6 +91,20 @@ __device__ int fibonacci(int n) {
 extern "C" __global__ void fibonaccis(int* counts) { *counts = fibonacci(*counts + 1); }'''
 cp.RawKernel(calls, "fibonaccis")((1,), (1,), (counts,))
 assert counts.get()[0] == 8
+pair = r'''
+extern "C" __global__ void __cluster_dims__(2) pair(int* counts) {
+    __shared__ int value;
+    unsigned there, rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    value = rank + 40;
+    asm volatile("barrier.cluster.arrive; barrier.cluster.wait;" ::: "memory");
+    unsigned here = __cvta_generic_to_shared(&value);
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank ^ 1));
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(counts[rank]) : "r"(there) : "memory");
+    asm volatile("barrier.cluster.arrive; barrier.cluster.wait;" ::: "memory");
+}'''
+cp.RawKernel(pair, "pair")((2,), (1,), (counts,))
+assert counts.get()[:2].tolist() == [41, 40]
 print("right")
 """
 

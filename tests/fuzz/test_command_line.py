@@ -24,16 +24,31 @@ BASES = {
     "train": ["--data", "table.csv", "--layers", "2", "--epochs", "1", "--out", "new"],
     "evaluate": ["run", "--data", "table.csv"],
     "predict": ["run", "--data", "table.csv", "--out", "p.csv"],
+    "export": ["run", "--to", "torch", "--force"],
     "gradcheck": ["--data", "table.csv", "--layers", "2", "--batch-size", "2"],
     "check": ["--backend", "numpy", "--case", "update:-:float32:3:sgd:-:1:random:0:0", "--jobs", "1"],
     "bench": ["--compare", "a.json", "--compare", "b.json"],
     "profile": ["bias_gradient", "--shape", "3x2", "--dtype", "no such"],
+    "tune": ["--shape", "3x2x2", "--dtype", "no such"],
+    "explain network": ["--sizes", "2,1"],
+    "explain kernel": ["hidden_delta", "--language", "no such"],
     "info": [],
     "report": ["--skip", "check", "--skip", "bench", "--skip", "profile", "--backend", "no such"],
 }
 """A command of each verb that is right and little work, or wrong in an option that is looked at last."""
 
-LENGTHS = {"epochs", "repeats", "jobs", "threads", "batch_size", "layers", "shape", "tolerance", "decay_epochs"}
+LENGTHS = {
+    "epochs",
+    "repeats",
+    "jobs",
+    "threads",
+    "batch_size",
+    "layers",
+    "sizes",
+    "shape",
+    "tolerance",
+    "decay_epochs",
+}
 """Options that a large number makes long or large work of."""
 TOO_MUCH = ("0", "-1", "1.5", "x", "1e3", "1" * 30, "9" * 5000, "-" + "9" * 30)
 HEAVY = {"--full", "--quick", "--resume", "--step", "--observe"}
@@ -117,11 +132,15 @@ def odd_word(rng, option):
 
 
 def odd_command(rng, verb):
-    words = [verb, *BASES[verb]]
-    options = [each for each in get_command(cli.app).commands[verb].params if not HEAVY & set(each.opts)]
+    names = verb.split()
+    command = get_command(cli.app)
+    for name in names:
+        command = command.commands[name]
+    words = [*names, *BASES[verb]]
+    options = [each for each in command.params if not HEAVY & set(each.opts)]
     for option in rng.sample(options, min(len(options), rng.randint(1, 2))):
         if option.param_type_name == "argument":
-            words[1:2] = [odd_word(rng, option)]
+            words[len(names) : len(names) + 1] = [odd_word(rng, option)]
         elif option.is_flag:
             words.append(rng.choice([*option.opts, *option.secondary_opts]))
         else:

@@ -65,7 +65,17 @@ def test_a_message_that_is_no_good_fails(message):
 
 
 def test_what_runs_without_end_fails(monkeypatch):
+    def attempt(rng):
+        while True:
+            pass
+
     monkeypatch.setattr("damage.SECONDS", 0.05)
+    with pytest.raises(AssertionError, match="TooLong"):
+        fuzz(attempt)
+
+
+def test_what_waits_without_end_fails(monkeypatch):
+    monkeypatch.setattr("damage.PATIENCE", 0.05)
     with pytest.raises(AssertionError, match="TooLong"):
         fuzz(lambda rng: time.sleep(60))
 

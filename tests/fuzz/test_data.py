@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import struct
 import zipfile
 
@@ -10,7 +11,9 @@ import pytest
 from damage import ODD_INTEGERS, damaged_bytes, damaged_text, fuzz
 
 from gpubp.data.loading import load, load_inputs
+from gpubp.data.preparation import InputColumn, InputRules, Preparation
 from gpubp.data.scaler import Scaler
+from gpubp.data.table import TableFormat
 
 TABLES = (
     "sepal,petal,species\n" + "5.1,1.4,setosa\n4.9,1.3,setosa\n6.4,4.5,virginica\n6.9,4.9,virginica\n" * 3,
@@ -18,25 +21,67 @@ TABLES = (
     ",a,b,label\n" + "".join(f"{i},{i / 3:.3f},{i % 4},{i % 2}\n" for i in range(20)),
     "0,1,2,label\n" + "".join(f"{i * 7 % 5},0,{i % 4},{i * 1000}\n" for i in range(20)),
     'a\t"b\tc"\tlabel\n' + '1\t"2"\t01234\n3\t4\t1234\n' * 6,
+    "a,b,label,w\n" + "".join(f"{i % 3},{'true' if i % 2 else 'FALSE'},{i // 7},{i / 4}\n" for i in range(20)),
+    "".join(f"{i % 2},{i % 5 // 4},{i},{i * 9 % 4}\n" for i in range(20)),
+    "a,b,c,label\n"
+    + "".join(f"{'Rome' if i % 3 else 'Bern'},{'NA' if i % 4 else i},{i > 9},{i % 2}\n" for i in range(20)),
+    "a;b;label\n" + "".join(f"{i}.234,5;{i} %;{['x', '', 'y'][i % 3]}\n" for i in range(20)),
 )
-OPTIONS = ({}, {"label": 0}, {"label": "label"}, {"label": -1}, {"task": "regression"}, {"task": "classification"})
+OPTIONS = (
+    *({}, {"label": 0}, {"label": "label"}, {"label": -1}, {"task": "regression"}, {"task": "classification"}),
+    *({"label": "0,1"}, {"label": "label,b"}, {"label": [1, -2, 0]}, {"label": "1,0", "task": "multilabel"}),
+    *({"rules": InputRules("mean")}, {"rules": InputRules("median", "a", 2)}, {"rules": InputRules("zero", [-2, 0])}),
+    {"table": TableFormat(decimal=",", thousands=".", percent=True), "rules": InputRules("mean"), "label": 0},
+    *({"weight_column": "w"}, {"weight_column": -1}, {"weight_column": 0, "label": "1,2", "task": "regression"}),
+)
+OF_MODELS = (
+    *(
+        {},
+        {"features": 2, "model_label": 3, "model_weight": 0},
+        {"features": 1, "model_label": (0, 3), "model_weight": 2},
+    ),
+    *({"model_weight": "w", "model_label": ("b", "label"), "features": 1, "feature_names": ("a",)}, {"label": "1,0"}),
+)
+PREPARED = Preparation(
+    (
+        InputColumn("a", "category", ("Bern", "x"), indicator=True),
+        InputColumn("b", fill=2.5),
+        InputColumn("c", "boolean", (), 0.5, True),
+    ),
+    "mean",
+)
+UNNAMED = Preparation((InputColumn(""), InputColumn("", "category", ("1.4",))))
+OF_ARCHIVES = ({}, {"weight_column": "w"}, {"model_weight": "w"}, {"task": "multilabel"})
 
 
 def use(path, rng):
     """Load it, and do with it what training does first."""
     if rng.random() < 0.3:
-        x, notes = load_inputs(path)
+        prepared = ({"preparation": PREPARED}, {"preparation": UNNAMED, "model_label": 2})
+        x, notes = load_inputs(path, **rng.choice((*OF_MODELS, *prepared)))
         assert np.isfinite(x).all()
         assert x.ndim == 2
         assert x.size
     else:
         is_table = ".csv" in path.name
-        found = load(path, test_fraction=rng.choice((0.0, 0.2)), **(rng.choice(OPTIONS) if is_table else {}))
+        found = load(path, test_fraction=rng.choice((0.0, 0.2)), **rng.choice(OPTIONS if is_table else OF_ARCHIVES))
         notes = found.notes
+        if found.preparation is not None:
+            assert Preparation.from_config(json.loads(json.dumps(found.preparation.config()))) == found.preparation
+            assert len(set(found.feature_names)) == found.features == found.preparation.inputs
+        for column in found.columns:
+            assert (column.values + column.kind).isprintable()
+            assert len(column.values) <= 100
         assert len(found.x_train) == len(found.y_train) > 0
         assert found.x_train.shape[1:] == found.x_test.shape[1:] == (found.features,)
         assert np.isfinite(found.x_train).all()
-        if found.task == "classification":
+        for part in ("train", "test"):
+            weight = getattr(found, f"weight_{part}")
+            assert weight is None or (len(weight) == len(getattr(found, f"x_{part}")) and (weight >= 0).all())
+        if found.task == "multilabel":
+            assert found.y_train.shape[1:] == found.y_test.shape[1:] == (len(found.class_names),) == (found.outputs,)
+            assert np.isin(found.y_train, (0, 1)).all()
+        elif found.task == "classification":
             assert len(set(found.class_names)) == found.outputs > found.y_train.max()
             "".join(found.class_names).encode()
         else:
@@ -89,6 +134,8 @@ def archives():
             {"train_images": images, "train_labels": y[:, None], "test_images": images, "test_labels": y[:, None]},
             {"data": x, "target": np.array(["left", "right"])[y]},
             {"X": x, "y": np.eye(2)[y]},
+            {"x": x, "y": np.stack([y, y > -1], 1), "w": y / 3},
+            {"x": x, "y": y, "x_test": x, "y_test": y, "w_train": y, "w_test": y + 0.5},
         ):
             file = io.BytesIO()
             save(file, **arrays)

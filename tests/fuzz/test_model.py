@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from damage import damaged_bytes, damaged_tree, fuzz
 
 from gpubp import Network
 from gpubp.data.dataset import Dataset
+from gpubp.data.preparation import InputColumn, Preparation
 from gpubp.errors import ArgumentError, DataError
 from gpubp.nn import model_file
 from gpubp.terminal import PlainConsole
@@ -23,6 +25,8 @@ X = np.random.default_rng(0).normal(size=(12, 3))
 CLASSES = Dataset(
     X, np.arange(12) % 2, X, np.arange(12) % 2, class_names=("left", "right"), feature_names=("a", "b", "c")
 )
+PREPARED = Preparation((InputColumn("a", "category", ("x",)), InputColumn("b", fill=0.5)), "mean")
+CLASSES = replace(CLASSES, preparation=PREPARED, feature_names=PREPARED.input_names())
 VALUES = Dataset(X, X[:, :2], X, X[:, :2], task="regression")
 CONFIG = TrainingConfig(epochs=2, batch_size=5, patience=2, validation=0.25)
 

@@ -392,7 +392,7 @@ class Source:
 
     def _operand(self, number: int, step: int) -> int:
         """Return the last token, in the direction of `step`, of the operand beside an operator of logic."""
-        stops = {"&&", "||", "and", "or", ";", ",", "?", ":", "=", "return", "if", "else", "while", "not"}
+        stops = {"&&", "||", "and", "or", ";", ",", "?", ":", "=", "return", "if", "elif", "else", "while", "not"}
         if self.tokens[number].text in ("||", "or"):
             stops -= {"&&", "and"}
         at = number + step

@@ -48,8 +48,9 @@ MOST_BLOCKS = 100_000
 more than this is a loop without an end, on any machine."""
 WHOLE_SECONDS = 900.0
 """On the clock for one mutant. A compiler, too, can be given a loop without an end."""
-MEMORY = 16 << 30
-"""Bytes that a mutant may have beyond what this process has."""
+MEMORY = 48 << 30
+"""Bytes of addresses that a mutant may have beyond what this process has. Observers have tables of all addresses of the
+device's memory, ten times its size, of which next to nothing is ever touched."""
 
 OBSERVED = 3
 """Changed instances that are also run under the emulated device's observers; all of them if a barrier has changed."""

@@ -9,6 +9,7 @@ with each dtype and each form of a product (in Python each by itself).
 
 from __future__ import annotations
 
+import ast
 import functools
 import math
 import re
@@ -22,7 +23,7 @@ from typing import Any
 import gpubp.kernels
 from gpubp.backends.base import FORMS
 from gpubp.backends.gpu_backend import Launch
-from gpubp.backends.instances import SOURCES, Word
+from gpubp.backends.instances import SOURCES, MapOf, Word
 from gpubp.backends.plans import Plan
 from gpubp.crosscheck import problems, runner
 from gpubp.crosscheck.buffers import placed
@@ -71,17 +72,29 @@ class Instance:
 def reached(file: str) -> frozenset[str]:
     """Return a kernel's file and all that it includes or imports."""
     text = (KERNELS / file).read_text(encoding="utf-8")
-    found = {f"cuda/{name}" for name in re.findall(r'^#include "([^"]+)"', text, re.M)}
-    for module, names in re.findall(r"^from gpubp\.kernels\.numba(?:\.(\w+))? import (.+)$", text, re.M):
-        found |= {f"numba/{name}.py" for name in ([module] if module else names.split(", "))}
+    if file.startswith("cuda/"):
+        found = {f"cuda/{name}" for name in re.findall(r'^#include "([^"]+)"', text, re.M)}
+    else:
+        found = {f"numba/{name}.py" for name in _imported(ast.parse(text))}
     return frozenset({file}.union(*map(reached, found)))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules of `gpubp.kernels.numba` that a module imports something from."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "gpubp.kernels.numba":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gpubp.kernels.numba."):
+            yield str(node.module).rpartition(".")[2]
 
 
 def _short(x: Any) -> str:
     if isinstance(x, Word):
         return f"{x.dtype} by {x.nbytes} bytes"
+    if isinstance(x, MapOf):
+        return f"{x.dtype} by the copy engine"
     if isinstance(x, Plan):
-        return f"{x.variant} {x.tile_m}x{x.tile_n}x{x.tile_k}/{x.vector}"
+        return f"{x.variant} {x.tile_m}x{x.tile_n}x{x.tile_k}/{x.vector}{' streamed' if x.stream_k else ''}"
     return str(getattr(x, "name", x))
 
 
@@ -156,10 +169,15 @@ def _various(sizes: Mapping[Case, tuple[int, ...]]) -> list[Case]:
 
 
 def _plain(launch: Launch) -> Launch:
-    """Return a launch without what makes no other instance: its arrays, but for which are there, and split-K."""
-    template = tuple(replace(each, split_k=1) if isinstance(each, Plan) else each for each in launch.template)
+    """Return a launch without what makes no other instance: its arrays, but for which are there, and how many parts or
+    blocks split the depth.
+    """
+    template = tuple(
+        replace(each, split_k=1, stream_k=min(each.stream_k, 1)) if isinstance(each, Plan) else each
+        for each in launch.template
+    )
     arrays = tuple(None if each is None else True for each in launch.arrays)
-    return launch._replace(template=template, arrays=arrays)
+    return launch._replace(template=template, arrays=arrays, working=(), stored=())
 
 
 def _chosen(instances: Sequence[Instance]) -> Iterator[Instance]:
@@ -173,8 +191,12 @@ def _chosen(instances: Sequence[Instance]) -> Iterator[Instance]:
 
 _FORM = {
     "dense_forward": "NT",
+    "dense_forward_dropout": "NT",
     "hidden_delta": "NN",
+    "hidden_delta_dropout": "NN",
     "transpose_product": "NN",
+    "layer_gradient": "TN",
+    "layer_step": "TN",
     "weight_gradient": "TN",
     "weight_step": "TN",
 }

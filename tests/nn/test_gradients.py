@@ -177,25 +177,40 @@ ELL = {
         anp.where(anp.abs(a - y) <= 1, (a - y) ** 2 / 2, anp.abs(a - y) - 0.5),
         axis=1,
     ),
+    "quantile": lambda a, y: anp.sum(anp.maximum(0.5 * (y - a), 0.5 * (a - y)), axis=1),
     "binary_cross_entropy": lambda a, y: -anp.sum(y * anp.log(a) + (1 - y) * anp.log(1 - a), axis=1),
+    "binary_focal_cross_entropy": lambda a, y: (
+        -anp.sum(y * (1 - a) ** 2 * anp.log(a) + (1 - y) * a**2 * anp.log(1 - a), axis=1)
+    ),
     "softmax_cross_entropy": lambda a, y: -anp.sum(y * anp.log(a), axis=1),
+    "softmax_focal_cross_entropy": lambda a, y: -anp.sum(y * (1 - a) ** 2 * anp.log(a), axis=1),
 }
 """Of each example, from the output a = σ(z), by the definitions."""
 
-FIXED = {"binary_cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax"}
+FIXED = {
+    "binary_cross_entropy": "sigmoid",
+    "binary_focal_cross_entropy": "sigmoid",
+    "softmax_cross_entropy": "softmax",
+    "softmax_focal_cross_entropy": "softmax",
+}
 SIZES, ROWS = [3, 5, 4, 2], 6
 
 
-def differentiate(net, x, y):
-    """(loss, ∂L/∂w, ∂L/∂b) by autograd, from the definitions and the network's weights."""
+def differentiate(net, x, y, weights=None, masks=None):
+    """(loss, ∂L/∂w, ∂L/∂b) by autograd, from the definitions and the network's weights.
+
+    masks: what each layer's output is multiplied by, the input's and the last one's included.
+    """
     names = [sigma.name for sigma in net.activations[1:]]
-    reduce = anp.mean if net.loss.reduction == "mean" else anp.sum
+    weights = np.ones(len(x)) if weights is None else weights
+    divisor = weights.sum() if net.loss.reduction == "mean" else 1
+    masks = [1] * len(net.sizes) if masks is None else masks
 
     def loss(parameters):
         a = x
-        for name, (w, b) in zip(names, parameters, strict=True):
-            a = SIGMA[name](anp.dot(a, w.T) + b)
-        return reduce(ELL[net.loss.name](a, y))
+        for name, mask, (w, b) in zip(names, masks[1:], parameters, strict=True):
+            a = SIGMA[name](anp.dot(a, w.T) + b) * mask
+        return anp.sum(weights * ELL[net.loss.name](a, y)) / divisor
 
     zeros = [np.zeros(n) for n in net.sizes[1:]]
     biases = net.b[1:] if net.bias else zeros
@@ -204,15 +219,15 @@ def differentiate(net, x, y):
 
 
 def target_for(loss, rng, rows, width):
-    if loss == "softmax_cross_entropy":
+    if loss.startswith("softmax"):
         y = rng.random((rows, width))
         return y / y.sum(axis=1, keepdims=True)
-    return rng.random((rows, width)) if loss == "binary_cross_entropy" else rng.normal(size=(rows, width))
+    return rng.random((rows, width)) if loss.startswith("binary") else rng.normal(size=(rows, width))
 
 
-def assert_agrees_with_autograd(net, x, y):
-    loss, gradients = net.gradients(x, y)
-    expected_loss, dw, db = differentiate(net, x, y)
+def assert_agrees_with_autograd(net, x, y, weights=None, dropout_step=None):
+    loss, gradients = net.gradients(x, y, sample_weight=weights, dropout_step=dropout_step)
+    expected_loss, dw, db = differentiate(net, x, y, weights, masks_of(net, len(x), dropout_step))
     what = str(net.config())
     assert loss == pytest.approx(expected_loss, rel=1e-10), what
     for l in range(1, net.depth + 1):
@@ -222,6 +237,14 @@ def assert_agrees_with_autograd(net, x, y):
                 continue
             error = np.abs(found - expected).max()
             assert error <= 1e-10 * max(1.0, np.abs(expected).max()), f"layer {l} of {what}: {error}"
+
+
+def masks_of(net, rows, step):
+    """What dropout multiplies each layer's outputs by in a step: 0 or 1 / (1 − p)."""
+    if step is None:
+        return None
+    drops = zip(net.sizes, net.dropped(), strict=True)
+    return [1 if drop is None else drop.mask(rows, width, step) / (1 - drop.rate) for width, drop in drops]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -257,6 +280,68 @@ def test_one_activation_a_layer_and_the_sum_over_the_batch():
         backend="numpy",
     )
     assert_agrees_with_autograd(net, rng.normal(size=(7, 4)), np.eye(3)[rng.integers(0, 3, 7)])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_with_weights(loss, reduction):
+    rng = np.random.default_rng(11)
+    net = Network(
+        SIZES, hidden_activation="tanh", loss={"name": loss, "reduction": reduction}, dtype="float64", backend="numpy"
+    )
+    weights = np.array([0.5, 0, 2, 1e-3, 7, 1])
+    x, y = rng.normal(size=(ROWS, SIZES[0])), target_for(loss, rng, ROWS, SIZES[-1])
+    assert_agrees_with_autograd(net, x, y, weights)
+
+
+@pytest.mark.parametrize("output", ["identity", "tanh", "gelu", "softmax"])
+@pytest.mark.parametrize("hidden", [name for name in ACTIVATIONS if name != "softmax"])
+def test_every_activation_with_dropout_at_a_fixed_step(hidden, output):
+    rng = np.random.default_rng(12)
+    for rates in ((0.5, 0.25), (0, 0.4), 0.9):
+        net = Network(
+            SIZES,
+            hidden_activation=hidden,
+            output_activation=output,
+            loss="huber",
+            dropout=rates,
+            dtype="float64",
+            backend="numpy",
+            initializer="lecun_normal",
+        )
+        # off the kink at 0, where z lies if all units below are dropped
+        net.set_weights({name: value + 0.05 for name, value in net.weights().items()})
+        x, y = rng.normal(size=(ROWS, SIZES[0])), rng.normal(size=(ROWS, SIZES[-1]))
+        assert_agrees_with_autograd(net, x, y, rng.random(ROWS), dropout_step=3)
+
+
+def test_dropout_in_finite_differences():
+    # without the masks that the network says it draws: the loss of a step, and how it moves
+    rng = np.random.default_rng(13)
+    net = Network([4, 9, 7, 3], hidden_activation="softplus", dropout=[0.3, 0.6], dtype="float64", backend="numpy")
+    x, y = rng.normal(size=(11, 4)), rng.integers(0, 3, 11)
+    loss, gradients = net.gradients(x, y, dropout_step=5)
+    assert loss != net.gradients(x, y, dropout_step=6)[0]
+    start = net.weights()
+    for name, values in start.items():
+        layer, kind = int(name[5]), gradients.w if name.endswith("weight") else gradients.b
+        place = tuple(rng.integers(0, n) for n in values.shape)
+        moved = []
+        for change in (1e-6, -1e-6):
+            shifted = {**start, name: values.copy()}
+            shifted[name][place] += change
+            net.set_weights(shifted)
+            moved.append(net.gradients(x, y, dropout_step=5)[0])
+        assert (moved[0] - moved[1]) / 2e-6 == pytest.approx(kind[layer][place], rel=1e-6, abs=1e-9)
+
+
+def test_the_gradients_of_kept_units_are_those_without_dropout_if_no_step_is_named():
+    rng = np.random.default_rng(14)
+    x, y = rng.normal(size=(5, 4)), rng.integers(0, 3, 5)
+    net = Network([4, 9, 3], dropout=0.5, dtype="float64", backend="numpy")
+    plain = Network([4, 9, 3], dtype="float64", backend="numpy")
+    assert net.gradients(x, y)[0] == plain.gradients(x, y)[0]
+    assert_close(net.gradients(x, y)[1], plain.gradients(x, y)[1], 0)
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------
@@ -382,6 +467,30 @@ def test_a_small_step_along_the_gradient_lowers_the_loss_by_its_squared_norm(pro
     fall = loss - net.evaluate(x, y).loss
     # kinks and rounding leave a little
     assert fall == pytest.approx(rate * squared_norm, rel=0.02, abs=1e-13 * max(1.0, loss) * 30)
+
+
+@few
+@given(problems(), st.lists(st.integers(0, 3), min_size=9, max_size=9))
+def test_a_weight_of_k_is_the_row_k_times_and_one_of_0_is_none(problem, counts):
+    make, x, y = problem
+    counts = np.array(counts[: len(x)])
+    counts[0] = max(counts[0], 1)
+    for reduction in ("mean", "sum"):
+        net = make(reduction)
+        loss, gradients = net.gradients(x, y, sample_weight=counts)
+        repeated_loss, repeated = net.gradients(np.repeat(x, counts, axis=0), np.repeat(y, counts, axis=0))
+        assert loss == pytest.approx(repeated_loss, rel=1e-12)
+        assert_close(gradients, repeated)
+
+
+@few
+@given(problems())
+def test_a_batch_of_zero_weight_has_no_loss_and_no_gradient(problem):
+    make, x, y = problem
+    for reduction in ("mean", "sum"):
+        loss, gradients = make(reduction).gradients(x, y, sample_weight=np.zeros(len(x)))
+        assert loss == 0
+        assert not any(part.any() for part in arrays(gradients))
 
 
 def test_identical_examples_weigh_as_one():

@@ -15,7 +15,6 @@ from gpubp.nn import activations
 from gpubp.nn.activations import LeakyReLU, Tanh
 from gpubp.nn.initializers import HeUniform
 from gpubp.nn.losses import Huber
-from gpubp.nn.network import CHUNK
 
 
 def same_weights(first, second):
@@ -141,7 +140,7 @@ def test_hidden_activations_are_those_of_each_layer():
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "huber"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_any_number_of_rows_is_predicted_and_evaluated_in_chunks(loss, reduction):
-    rows = 2 * CHUNK + 5
+    rows = 2 * NumpyBackend.rows_at_once + 5
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(rows, 4)), rng.integers(0, 2, (rows, 3))
     if loss == "softmax_cross_entropy":

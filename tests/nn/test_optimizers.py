@@ -334,10 +334,76 @@ def test_decay_stops_at_the_first_bias_wherever_the_blocks_of_the_update_end():
     np.testing.assert_array_equal(net.b[1], np.ones(201))
 
 
+# --- penalties --------------------------------------------------------------------------------------------------------
+def penalised(optimizer, **penalties):
+    """(the weights before, the gradient, the step) of one update with penalties, from weights of both signs and 0."""
+    net = small()
+    start = {key: value + 0.1 for key, value in net.weights().items()}
+    start["layer1.weight"][0, 0] = 0.0
+    net.set_weights(start)
+    gradient = gradient_of(net)
+    return start, gradient, step_of(net, {**optimizers.get(optimizer).config(), **penalties})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_penalties_in_the_gradient_are_their_derivatives(optimizer):
+    start, gradient, step = penalised(optimizer, l1=0.2, l2=0.3, weight_decay=0.0, learning_rate=0.01)
+    for key, g in gradient.items():
+        if key.endswith("weight"):
+            g = g + 0.2 * np.sign(start[key]) + 0.3 * start[key]
+        g = g / (np.abs(g) + 1e-8) if optimizer == "adamw" else g
+        np.testing.assert_allclose(step[key], 0.01 * g, rtol=1e-9, atol=1e-15, err_msg=key)
+
+
+def test_decoupled_penalties_shrink_the_weights_and_leave_the_averages_alone():
+    start, gradient, step = penalised("adam", l1=0.2, l2=0.3, decoupled=True, learning_rate=0.01)
+    for key, g in gradient.items():
+        w = start[key]
+        if key.endswith("weight"):
+            w = (1 - 0.01 * 0.3) * w
+            w = np.sign(w) * np.maximum(np.abs(w) - 0.01 * 0.2, 0)
+        expected = start[key] - (w - 0.01 * g / (np.abs(g) + 1e-8))
+        np.testing.assert_allclose(step[key], expected, rtol=1e-9, atol=1e-15, err_msg=key)
+
+
+def test_weight_decay_and_a_penalty_add_up():
+    start, gradient, step = penalised("sgd", l2=0.3, weight_decay=0.4, learning_rate=0.1)
+    weight = "layer2.weight"
+    np.testing.assert_allclose(step[weight], 0.1 * (gradient[weight] + 0.7 * start[weight]), rtol=1e-12)
+    start, gradient, step = penalised("adamw", l2=0.3, weight_decay=0.4, decoupled=True, learning_rate=0.01)
+    g, w = gradient[weight], start[weight]
+    expected = w - ((1 - 0.01 * 0.7) * w - 0.01 * g / (np.abs(g) + 1e-8))
+    np.testing.assert_allclose(step[weight], expected, rtol=1e-9)
+
+
+def test_a_decoupled_l1_stops_at_0():
+    net = one_weight()
+    net.set_weights({"layer1.weight": np.array([[1e-3]])})
+    # no gradient: with a step of 0.1, a weight of 1e-3 would pass 0 by far
+    Trainer(net, SGD(learning_rate=0.1, l1=1.0, decoupled=True)).step(np.zeros_like(X), np.zeros_like(X))
+    assert net.w[1][0, 0] == 0
+
+
+def test_an_optimizer_without_penalties_is_saved_as_before_there_were_any():
+    assert not {"l1", "l2", "decoupled"} & optimizers.get("adam").config().keys()
+    assert optimizers.get(SGD(l1=0.5, decoupled=True).config()) == SGD(l1=0.5, decoupled=True)
+
+
+@pytest.mark.parametrize("decoupled", [1, "yes", None])
+def test_decoupled_is_true_or_false(decoupled):
+    with pytest.raises(ArgumentError, match="decoupled"):
+        SGD(l1=0.1, decoupled=decoupled)
+
+
+def test_decoupled_is_about_something():
+    with pytest.raises(ArgumentError, match="decoupled was True; it must be left out without l1 and l2"):
+        AdamW(decoupled=True)
+
+
 def test_only_sgd_with_nothing_else_is_plain():
     plain = [name for name in OPTIMIZERS if optimizers.get(name).is_plain_sgd]
     assert plain == ["sgd"]
-    for extra in ({"weight_decay": 0.1}, {"clip_norm": 1.0}, {"clip_value": 1.0}):
+    for extra in ({"weight_decay": 0.1}, {"l1": 0.1}, {"l2": 0.1}, {"clip_norm": 1.0}, {"clip_value": 1.0}):
         assert not SGD(**extra).is_plain_sgd
     assert SGD(schedule=Cosine(steps=3)).is_plain_sgd
 
@@ -362,6 +428,8 @@ def test_a_config_makes_the_same_optimizer_again(name):
         (lambda: SGD(learning_rate=math.nan), "learning_rate"),
         (lambda: SGD(learning_rate="fast"), "learning_rate"),
         (lambda: SGD(weight_decay=-1e-4), "weight_decay"),
+        (lambda: SGD(l1=-1e-4), "l1"),
+        (lambda: Adam(l2=math.nan), "l2"),
         (lambda: SGD(clip_norm=0), "clip_norm"),
         (lambda: SGD(clip_value=-1), "clip_value"),
         (lambda: Nesterov(momentum=1), "momentum"),
@@ -377,3 +445,14 @@ def test_a_config_makes_the_same_optimizer_again(name):
 def test_a_wrong_setting_is_an_error_that_names_it(make, field):
     with pytest.raises(ArgumentError, match=field):
         make()
+
+
+def test_epsilon_hat_is_of_adam_alone_and_of_no_config_without_it():
+    assert "epsilon_hat" not in optimizers.get("adam").config()
+    chosen = optimizers.get({"name": "adam", "epsilon_hat": True})
+    assert optimizers.get(chosen.config()) == chosen
+    for config in ({"name": "adamw"}, {"name": "adam", "l2": 0.1, "decoupled": True}):
+        with pytest.raises(ArgumentError, match="epsilon_hat was True; it must be left out"):
+            optimizers.get({**config, "epsilon_hat": True})
+    with pytest.raises(ArgumentError, match="epsilon_hat was 1; it must be True or False"):
+        optimizers.get({"name": "adam", "epsilon_hat": 1})

@@ -237,7 +237,7 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
             break
         skipped = step + 1
         assert control(trainer, Control.LOSS_SCALE) == 2.0 ** (40 - skipped)
-        assert control(trainer, Control.STEP) == control(trainer, Control.CLEAN_STEPS) == 0
+        assert (control(trainer, Control.SKIPPED), control(trainer, Control.CLEAN_STEPS)) == (skipped, 0)
         now = contents(trainer)
         assert all(now[name] == kept[name] for name in kept if name.startswith(("layer", "optimizer")))
         np.testing.assert_array_equal(
@@ -245,8 +245,9 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
         )
         assert np.isfinite(trainer.last_loss())
     assert 20 < skipped < 30  # δ^L is about 0.1, and float16 ends at 2¹⁶
-    assert control(trainer, Control.STEP) == control(trainer, Control.CLEAN_STEPS) == 1
+    assert (control(trainer, Control.SKIPPED), control(trainer, Control.CLEAN_STEPS)) == (skipped, 1)
     assert trainer.steps == skipped + 1
+    assert trainer.state()["updates"] == 1
 
     # from there on, all is as if the scale had been that from the start
     other = training(optimizer="adam", loss_scaling=LossScaling(initial=2.0 ** (40 - skipped), growth_interval=1000))
@@ -278,7 +279,7 @@ def test_an_overflow_of_the_weights_skips_and_recovers():
     trainer.step(x, y)
     assert np.isfinite(trainer.last_loss())
     assert control(trainer, Control.SKIP) == 0
-    assert control(trainer, Control.STEP) == 1
+    assert control(trainer, Control.SKIPPED) == 3
     assert (net.weights()["layer1.weight"] != right["layer1.weight"]).any()
 
 
@@ -300,7 +301,7 @@ def test_the_scale_doubles_after_clean_steps():
         trainer.step(x, y)
         scales.append(control(trainer, Control.LOSS_SCALE))
     assert scales == [4, 4, 8, 8, 8, 16, 16, 16, 32]
-    assert control(trainer, Control.STEP) == 9
+    assert control(trainer, Control.SKIPPED) == 0
 
 
 def test_a_skip_starts_the_count_of_clean_steps_anew():
@@ -312,7 +313,7 @@ def test_a_skip_starts_the_count_of_clean_steps_anew():
         assert not trainer.skipping  # without end: there are smaller scales
         scales.append(control(trainer, Control.LOSS_SCALE))
     assert scales == [4, 4, 2, 2, 2, 4]
-    assert control(trainer, Control.STEP) == 5
+    assert control(trainer, Control.SKIPPED) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adam", {"name": "sgd", "clip_norm": 0.5}, {"name": "sgd", "clip_value": 0.01}])
@@ -395,7 +396,7 @@ def test_the_scale_stops_growing_at_its_bound(initial, end):
         assert control(trainer, Control.SKIP) == 0
         assert control(trainer, Control.LOSS_SCALE) <= end
     assert control(trainer, Control.LOSS_SCALE) == end
-    assert control(trainer, Control.STEP) == 200
+    assert control(trainer, Control.SKIPPED) == 0
 
 
 def test_gradients_of_nothing_at_the_largest_scale_are_nothing():
@@ -449,7 +450,7 @@ def test_a_state_continues_bit_for_bit(precision):
     assert contents(second) == contents(straight)
     assert second.network.precision_name == precision
     if precision == "fp16":
-        assert 0 < control(second, Control.STEP) < second.steps == 30
+        assert 0 < control(second, Control.SKIPPED) < second.steps == 30
 
 
 def test_a_state_without_the_scale_is_refused():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 from networks import LABELS, VALUES, X, network, regression
 
-from gpubp import Trainer
+from gpubp import Network, Trainer
 from gpubp.errors import ArgumentError
+from gpubp.kernels.control import Control
 from gpubp.nn.optimizers import OPTIMIZERS, SGD, Adam
+
+WEIGHTS = np.array([1.0, 2, 0, 3, 1, 0, 2])
 
 
 def test_a_trainer_takes_a_network():
@@ -178,6 +183,153 @@ def test_a_feed_serves_every_trainer_of_its_network():
     assert second.steps == 1
 
 
+def test_a_feed_gathers_the_weights_of_its_rows():
+    fed, stepped = (Trainer(network(dtype="float64"), "adam") for _ in range(2))
+    feed = fed.feed(X, LABELS, WEIGHTS)
+    for epoch in range(2):
+        order = np.random.default_rng(epoch).permutation(7)
+        feed.visit(order)
+        for start in (0, 3, 6):
+            chosen = order[start : start + 3]
+            fed.step_rows(feed, start, len(chosen))
+            stepped.step(X[chosen], LABELS[chosen], WEIGHTS[chosen])
+            assert fed.last_loss() == stepped.last_loss()
+    assert same_weights(fed, stepped)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+def test_a_step_with_weights_is_the_step_on_repeated_rows():
+    weighted, repeated = (Trainer(network(dtype="float64"), "momentum") for _ in range(2))
+    for _ in range(4):
+        weighted.step(X, LABELS, WEIGHTS)
+        repeated.step(np.repeat(X, WEIGHTS.astype(int), axis=0), np.repeat(LABELS, WEIGHTS.astype(int)))
+    for name, value in repeated.network.weights().items():
+        np.testing.assert_allclose(weighted.network.weights()[name], value, rtol=1e-12, atol=1e-14, err_msg=name)
+    assert weighted.total_loss() == pytest.approx(repeated.total_loss(), rel=1e-12)
+    evaluated = weighted.network.evaluate(X, LABELS, WEIGHTS)
+    expected = weighted.network.evaluate(
+        np.repeat(X, WEIGHTS.astype(int), axis=0), np.repeat(LABELS, WEIGHTS.astype(int))
+    )
+    assert (evaluated.loss, evaluated.accuracy) == pytest.approx((expected.loss, expected.accuracy), rel=1e-12)
+
+
+def test_a_batch_of_zero_weight_is_a_step_that_moves_nothing():
+    trainer = Trainer(network())
+    trainer.step(X, LABELS, np.zeros(7))
+    assert same_weights(trainer, Trainer(network()))
+    assert (trainer.last_loss(), trainer.steps) == (0, 1)
+
+
+def test_scores_are_weighted():
+    net = regression()
+    y = net.predict(X) + np.array([0, 0, 0, 0, 0, 0, 5.0])[:, None]
+    weights = np.array([1.0, 1, 1, 1, 1, 1, 0])
+    assert net.score(X, y) < 1
+    assert net.score(X, y, weights) == pytest.approx(1)
+    classes = network()
+    labels = classes.predict(X)
+    labels[2] = (labels[2] + 1) % 3
+    assert classes.score(X, labels, [1, 1, 2, 0, 0, 0, 0]) == 0.5
+
+
+def test_one_evaluation_in_several_chunks_weighs_each_row_once():
+    net = network(dtype="float64")
+    rows = 5000  # more than a chunk
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.normal(size=(rows, 4)), rng.integers(0, 3, rows), rng.random(rows)
+    each = [net.evaluate(x[i : i + 1], y[i : i + 1]).loss for i in range(rows)]
+    assert net.evaluate(x, y, weights).loss == pytest.approx(np.average(each, weights=weights), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(6), r"sample_weight has shape \(6,\); it must have shape \(7,\)"),
+        (np.ones((7, 1)), r"sample_weight has shape \(7, 1\)"),
+        ([1, 1, 1, -0.5, 1, 1, 1], "sample_weight is -0.5 in row 3; it must be at least 0"),
+        ([1, 1, 1, np.nan, 1, 1, 1], "sample_weight holds NaN or infinity"),
+        ([1e39] * 7, "sample_weight holds NaN or infinity"),  # beyond float32
+        (["1"] * 7, "sample_weight holds"),
+    ],
+)
+def test_weights_that_are_none_are_refused_and_nothing_changes(weights, message):
+    trainer = Trainer(network())
+    for call in (
+        trainer.step,
+        trainer.feed,
+        trainer.network.evaluate,
+        lambda x, y, w: trainer.network.gradients(x, y, sample_weight=w),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            call(X, LABELS, weights)
+    assert same_weights(trainer, Trainer(network()))
+    assert trainer.steps == 0
+
+
+def test_there_is_no_mean_over_nothing():
+    with pytest.raises(ArgumentError, match="sample_weight is 0 in every row"):
+        network().evaluate(X, LABELS, np.zeros(7))
+
+
+# --- in parts ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("chosen", "optimizer"),
+    [
+        ({}, "sgd"),
+        ({"bias": False}, {"name": "adam", "clip_norm": 0.1}),
+        ({"dropout": 0.4}, "momentum"),
+        ({"loss": {"name": "softmax_cross_entropy", "reduction": "sum"}}, "sgd"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [1, 3, 7, 100])
+@pytest.mark.parametrize("weights", [None, [1.0, 2, 0, 0, 0, 0.5, 3]])
+def test_a_batch_in_parts_is_the_whole_batch(chosen, optimizer, at_once, weights):
+    whole = Trainer(network(dtype="float64", **chosen), optimizer)
+    parts = Trainer(network(dtype="float64", **chosen), optimizer, at_once=at_once)
+    fed = Trainer(network(dtype="float64", **chosen), optimizer, at_once=at_once)
+    feed = fed.feed(X, LABELS, weights)
+    for _ in range(3):
+        whole.step(X, LABELS, weights)
+        parts.step(X, LABELS, weights)
+        fed.step_rows(feed, 0, 7)
+    assert same_weights(parts, fed)
+    assert parts.total_loss() == pytest.approx(whole.total_loss(), rel=1e-12)
+    for name, value in whole.network.weights().items():
+        np.testing.assert_allclose(parts.network.weights()[name], value, rtol=1e-11, atol=1e-13, err_msg=name)
+    assert parts.steps == 3
+
+
+def test_a_batch_in_parts_scales_its_loss_once():
+    whole, parts = (Trainer(network(precision="fp16"), "adam", at_once=rows) for rows in (None, 2))
+    for _ in range(3):
+        whole.step(X, LABELS)
+        parts.step(X, LABELS)
+    assert parts.loss_scale == whole.loss_scale
+    assert parts.state()["updates"] == 3
+    for name, value in whole.network.weights().items():
+        np.testing.assert_allclose(parts.network.weights()[name], value, rtol=0.02, atol=2e-3, err_msg=name)
+
+
+def test_a_batch_in_parts_needs_no_more_memory_than_a_part():
+    net = network()
+    Trainer(net, at_once=2).step(X, LABELS)
+    assert net.batches._rows == 2
+
+
+def test_a_wrong_target_in_the_last_part_is_refused_before_the_first_is_learnt_from():
+    trainer = Trainer(network(), at_once=2)
+    with pytest.raises(ArgumentError, match="labels"):
+        trainer.step(X, np.array([0, 1, 2, 0, 1, 2, 3]))
+    assert same_weights(trainer, Trainer(network()))
+    assert trainer.total_loss() == 0
+
+
+@pytest.mark.parametrize("at_once", [0, -1, 2.5, "2"])
+def test_a_part_of_no_rows_is_an_error(at_once):
+    with pytest.raises(ArgumentError, match="at_once"):
+        Trainer(network(), at_once=at_once)
+
+
 @pytest.mark.parametrize(("start", "rows"), [(-1, 2), (0, 0), (0, 8), (5, 3), (7, 1), (0, -1)])
 def test_rows_outside_the_feed_are_refused(start, rows):
     trainer = Trainer(network())
@@ -261,3 +413,62 @@ def test_nan_in_a_training_step_shows_in_the_loss_and_the_weights():
     trainer.step(x, LABELS)
     assert math.isnan(trainer.last_loss())
     assert np.isnan(trainer.network.w[2]).any()
+
+
+def test_epsilon_before_the_correction_is_the_order_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    # w ← w − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√s + ε), with an ε that shows
+    network = Network([3, 4, 2], loss="mean_squared_error", dtype="float64", backend="numpy", seed=1)
+    trainer = Trainer(network, {"name": "adam", "epsilon": 0.1, "epsilon_hat": True, "learning_rate": 0.02})
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
+    w, m, s = network.weights()["layer1.weight"], 0.0, 0.0
+    for t in range(1, 5):
+        g = network.gradients(x, y)[1].w[1]
+        m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
+        w = w - 0.02 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(s) + 0.1)
+        trainer.step(x, y)
+        np.testing.assert_allclose(network.weights()["layer1.weight"], w, rtol=1e-12)
+        again = Trainer(network, trainer.optimizer.config())
+        again.restore(trainer.state())
+        trainer = again
+
+
+def test_a_velocity_keeps_its_step_when_the_rate_changes():
+    rng = np.random.default_rng(3)
+    network = Network([3, 4, 2], loss="mean_squared_error", dtype="float64", backend="numpy", seed=1)
+    trainer = Trainer(network, {"name": "momentum", "learning_rate": 0.1})
+    trainer.step(rng.normal(size=(6, 3)), rng.normal(size=(6, 2)))
+    before = trainer.state()["optimizer.velocity"]
+    trainer.scale_state(0.1 / 0.02)
+    np.testing.assert_allclose(trainer.state()["optimizer.velocity"], 5 * before)
+
+
+def test_the_weights_sum_of_squares_leaves_the_biases_out():
+    network = Network([3, 40, 2], dtype="float64", backend="numpy", seed=1)
+    weights = network.weights()
+    network.set_weights(weights | {"layer1.bias": np.full(40, 7.0)})
+    control = np.zeros(len(Control))
+    network.sum_squared_weights(control)
+    expected = sum(np.sum(w**2) for name, w in weights.items() if name.endswith("weight"))
+    assert control[Control.SQUARED_NORM] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make_another", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize(("backend", "precision"), [("numpy", None), ("numpy", "fp16"), ("cpu", None), ("cpu", "bf16")])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_copy_goes_on_as_the_original_and_apart_from_it(make_another, backend, precision, optimizer):
+    x, y = np.eye(3), np.array([0, 1, 0])
+    trainer = Trainer(Network((3, 4, 2), backend=backend, precision=precision), optimizer, at_once=2)
+    trainer.step(x, y)
+    before = trainer.state()
+    another = make_another(trainer)
+    assert (another.optimizer, another.at_once) == (trainer.optimizer, 2)
+    another.step(x, y)
+    for name, values in trainer.state().items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+    trainer.step(x, y)
+    for name, values in trainer.state().items():
+        np.testing.assert_array_equal(another.state()[name], values, err_msg=name)
+    np.testing.assert_array_equal(another.network.predict_proba(x), trainer.network.predict_proba(x))

@@ -48,12 +48,26 @@ PROFILES = (
     ("cupy", "A100", Workload("weight_gradient", LARGE, "tf32")),
     ("cupy", "H100", Workload("hadamard_derivative", LAYER)),
     ("cupy", "H100", Workload("output_delta", (512, 10))),
+    ("cupy", "H100", Workload("output_delta", (512, 10), mode="weighted")),
     ("cupy", "H100", Workload("bias_gradient", LAYER)),
+    ("cupy", "H100", Workload("bias_gradient", LAYER, mode="accumulate")),
     ("cupy", "H100", Workload("update", (100_000,), optimizer="adam")),
+    ("cupy", "H100", Workload("update", (100_000,), optimizer="adam", mode="penalties")),
+    ("cupy", "H100", Workload("dense_forward", SQUARE)),
+    ("cupy", "H100", Workload("dense_forward", SQUARE, mode="dropout")),
+    ("cupy", "H100", Workload("hidden_delta", SQUARE)),
+    ("cupy", "H100", Workload("hidden_delta", SQUARE, mode="dropout")),
+    ("cupy", "A100", Workload("dense_forward", SQUARE, "bfloat16")),
+    ("cupy", "A100", Workload("dense_forward", SQUARE, "bfloat16", mode="dropout")),
+    ("cupy", "H100", Workload("weight_gradient", SQUARE)),
+    ("cupy", "H100", Workload("weight_gradient", SQUARE, mode="accumulate")),
     ("numba", "H100", Workload("hidden_delta", SQUARE, variant="tiled")),
     ("numba", "H100", Workload("hidden_delta", SQUARE, variant="blocked")),
     ("numba", "H100", Workload("hidden_delta", SQUARE)),
+    ("numba", "H100", Workload("hidden_delta", SQUARE, mode="dropout")),
     ("numba", "H100", Workload("softmax", LAYER)),
+    ("numba", "H100", Workload("output_delta", (512, 10))),
+    ("numba", "H100", Workload("output_delta", (512, 10), mode="weighted")),
     ("numba", "H100", Workload("update", (100_000,), optimizer="adam")),
 )
 """Backend, chip and work of each stored profile."""
@@ -121,6 +135,7 @@ def _profiles() -> Iterator[tuple[str, tuple[KernelProfile, ...]]]:
         made = profile(work, backend, chips.get(chip))
         variant = f" {made.plan.variant}" if made.plan is not None else ""
         option = {"update": f" {work.optimizer}"}.get(work.primitive, f" {work.activation}")
+        option += f" {work.mode}" if work.mode else ""
         sides = "x".join(map(str, work.shape))
         yield f"{backend} {work.primitive}{variant} {work.dtype}{option} {sides} {made.arch}", made.kernels
 

@@ -1,10 +1,14 @@
 """Counts against those worked out by hand, and counts at smaller shapes against those of the shape itself."""
 
+from dataclasses import replace
+
 import pytest
 
-from gpubp import costs
+from gpubp import chips, costs
+from gpubp.backends.plans import PIPELINED
 from gpubp.errors import ArgumentError
-from gpubp.profiler import counts
+from gpubp.profiler import counts, launches
+from gpubp.profiler.workloads import Workload
 
 NAIVE_LINE, TILED_LINE, BLOCKED_LINE = "product_naive.cuh", "product_tiled.cuh", "product_blocked.cuh"
 
@@ -98,30 +102,60 @@ def test_a_large_shape_is_counted_at_smaller_ones(count):
     assert_scales(count, "transpose_product", (43, 170, 203), variant="naive")
 
 
+def plan_in_parts(parts, shape, **options):
+    """The plan of a product of this shape, with its depth in so many parts."""
+    with launches.recording("cupy", chips.get("H100"), "sm_90") as (device, _):
+        return replace(counts.plan_of(Workload("hidden_delta", shape, **options), device), split_k=parts)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "variant", "dtype", "shape"),
+    ("backend", "variant", "dtype", "shape", "parts"),
     [
-        ("cupy", "tiled", "float64", (101, 90, 330)),
-        ("cupy", "blocked", "float64", (101, 190, 330)),
-        ("cupy", "pipelined", "float32", (128, 96, 900)),
-        ("cupy", "pipelined", "float32", (83, 100, 5167)),  # in parts of the depth, and off 16-byte boundaries
-        ("cupy", "tensorcore", "bfloat16", (200, 264, 1600)),
-        ("cupy", "pipelined", "float32", (133, 72, 544)),  # in parts whose sums do not fill whole blocks
-        ("cupy", "tensorcore", "bfloat16", (260, 516, 704)),  # rows of neighbouring tiles in one sector, if too few
-        ("numba", "tiled", "float32", (101, 90, 330)),
-        ("numba", "blocked", "float32", (101, 190, 330)),
+        ("cupy", "tiled", "float64", (101, 90, 330), None),
+        ("cupy", "blocked", "float64", (101, 190, 330), None),
+        ("cupy", "pipelined", "float32", (128, 96, 900), 1),
+        ("cupy", "pipelined", "float32", (83, 100, 5167), 3),  # in parts of the depth, and off 16-byte boundaries
+        ("cupy", "tensorcore", "bfloat16", (200, 264, 1600), 1),
+        ("cupy", "pipelined", "float32", (133, 72, 1088), 2),  # in parts whose sums do not fill whole blocks
+        ("cupy", "tensorcore", "bfloat16", (260, 516, 704), 1),  # rows of neighbouring tiles in one sector, if too few
+        ("numba", "tiled", "float32", (101, 90, 330), None),
+        ("numba", "blocked", "float32", (101, 190, 330), None),
     ],
 )
-def test_every_variant_scales(count, backend, variant, dtype, shape):
-    assert_scales(count, "hidden_delta", shape, backend=backend, variant=variant, dtype=dtype)
+def test_every_variant_scales(count, backend, variant, dtype, shape, parts):
+    options = {"variant": variant, "dtype": dtype}
+    if parts is not None:
+        options["plan"] = plan_in_parts(parts, shape, **options)
+    assert_scales(count, "hidden_delta", shape, backend=backend, **options)
+
+
+STREAMED = replace(PIPELINED["float32"][-1], stream_k=13)
+
+
+@pytest.mark.parametrize(("rows", "columns", "deep"), [(4, 5, 15), (1, 3, 50), (1, 1, 150)])
+def test_stream_k_scales(count, rows, columns, deep):
+    """13 blocks share some tiles of many, or all of few."""
+    shape = rows * STREAMED.tile_m, columns * STREAMED.tile_n, deep * STREAMED.tile_k - 4
+    assert_scales(count, "hidden_delta", shape, plan=STREAMED)
+
+
+def test_edges_of_stream_k_count_as_an_error(count):
+    shape = 4 * STREAMED.tile_m - 3, 5 * STREAMED.tile_n, 15 * STREAMED.tile_k
+    found, own = (count("hidden_delta", shape, plan=STREAMED, limit=limit) for limit in (0, 2**24))
+    assert (found.exact, own.exact) == (False, True)
+    assert found.error == pytest.approx(3 / (4 * STREAMED.tile_m))
+    for name in ("executed", "sectors", "passes"):
+        most = getattr(own.counts[0], name)
+        assert most <= getattr(found.counts[0], name) <= most * (1 + found.error)
 
 
 @pytest.mark.slow
 def test_what_does_not_scale_is_said(count, monkeypatch):
     # blocks that add parts up are then not whole, for every second column of tiles
     monkeypatch.setattr(counts, "_side_units", lambda plan, *sides: (plan.tile_m, plan.tile_n))
-    found = count("hidden_delta", (133, 72, 544), limit=0)
+    plan = plan_in_parts(2, (233, 264, 544), variant="pipelined")
+    found = count("hidden_delta", (233, 264, 544), limit=0, plan=plan)
     assert not found.exact
     assert found.error > 0
 
@@ -133,7 +167,7 @@ def test_what_does_not_scale_is_said(count, monkeypatch):
         ("hadamard_derivative", (601, 512)),
         ("softmax", (200, 37)),
         ("output_delta", (5000, 10)),
-        ("bias_gradient", (70001, 33)),
+        ("bias_gradient", (901, 1800)),
         ("update", (300001,)),
     ],
 )

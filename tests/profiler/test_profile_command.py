@@ -35,6 +35,23 @@ def test_json():
     assert found["workload"]["shape"] == [16, 64, 32]
 
 
+def test_what_else_a_primitive_is_asked():
+    """With weights a row's is read once more and nothing else; and the titles tell the two apart."""
+    plain, weighted = (
+        json.loads(run("profile", "output_delta", "--shape", "8x10", "--json", *options).output)["profiles"][0]
+        for options in ((), ("--mode", "weighted"))
+    )
+    assert [each["workload"]["mode"] for each in (plain, weighted)] == [None, "weighted"]
+    assert weighted["cost"]["bytes_read"] - plain["cost"]["bytes_read"] == 4 * 8
+    first, second = (each["kernels"][0]["counts"] for each in (plain, weighted))
+    assert second["read"]["global"] > first["read"]["global"]
+    assert second["executed"] > first["executed"]
+    assert (
+        "8×10, float32, weighted: sm_90"
+        in run("profile", "output_delta", "--shape", "8x10", "--mode", "weighted").output
+    )
+
+
 @pytest.mark.slow
 def test_variants_side_by_side(tmp_path):
     options = ("--compare", "--backend", "cupy", "--json", "--out", str(tmp_path / "x.png"))
@@ -97,6 +114,7 @@ def test_tensor_cores():
         ),
         (["hidden_delta", "--backend", "numpy"], "--backend was 'numpy'; it must be one of cupy, numba"),
         (["hidden_delta", "--backend", "numpy", "--compare"], "--backend was 'numpy'; it must be one of cupy, numba"),
+        (["hidden_delta", "--mode", "droput"], "--mode was 'droput'; it must be one of -, dropout; did you mean"),
         (["update", "--variant", "naive"], "--variant was 'naive'; it must be left out for update"),
         (
             ["hidden_delta", "--variant", "naive", "--compare"],

@@ -12,6 +12,7 @@ from gpubp.errors import ArgumentError
 from gpubp.profiler import limits, profiles
 from gpubp.profiler import profile_tables as report
 from gpubp.profiler.counts import Access, Counts, Line
+from gpubp.profiler.limits import MEMORY
 from gpubp.profiler.machine_code import MachineCode
 from gpubp.profiler.workloads import Workload
 from gpubp.toolchain import nvdisasm
@@ -45,6 +46,8 @@ def test_the_chip_and_the_architecture():
         ({"variant": "naive", "dtype": "tf32"}, "left out, or tensorcore, with dtype tf32"),
         ({"activation": "softmax"}, "an elementwise activation"),
         ({"optimizer": "best"}, "optimizer was 'best'"),
+        ({"mode": "droput"}, "mode was 'droput'; it must be one of -, dropout; did you mean 'dropout'"),
+        ({"primitive": "softmax", "shape": (4, 4), "mode": "scaled"}, "mode was 'scaled'; it must be one of -"),
         ({"primitive": "update", "shape": (4,), "variant": "naive"}, "left out for update"),
         ({"primitive": "weight_step", "dtype": "float16"}, "the step would be rounded away"),
     ],
@@ -182,6 +185,50 @@ def test_what_limits_is_said_in_a_sentence(naive):
     assert "It does not run on H100 SXM: a multiprocessor has too few registers" in sentence(
         limits.MEMORY, 2, waves=None, occupancy=full
     )
+
+
+def test_tensor_cores_are_measured_by_what_mma_sync_reaches(naive):
+    cost = replace(naive.cost, rate="bfloat16")
+    work = replace(naive.workload, dtype="bfloat16", variant="tensorcore")
+    own = limits.limits(H100, cost, [(counts(flops=cost.flops), None)])
+    found = replace(naive, cost=cost, workload=work, limits=own)
+    assert own.seconds["arithmetic"] == pytest.approx(cost.flops / (0.65 * 989.4e12))
+    half = replace(own, seconds={**own.seconds, "shared memory and L1": 2 * own.seconds["arithmetic"], MEMORY: 0.0})
+    found = replace(found, limits=half)
+    words = "32 % of the peak rate, 50 % of the 65 % that mma.sync reaches"
+    assert (found.peak_share, found.ceiling_share) == (pytest.approx(0.325), pytest.approx(0.5))
+    assert found.shares == words
+    assert found.limiter.endswith(f"at most {words}.")
+    assert report.summary(found)["rate, at most"] == words
+    assert (report.COMPARED["of peak"](found), report.COMPARED["of mma.sync"](found)) == ("≤ 32 %", "≤ 50 %")
+    stored = json.loads(json.dumps(found.to_dict()))
+    assert (stored["limits"]["peak_share"], stored["limits"]["ceiling_share"]) == (found.peak_share, 0.5)
+    assert stored["gpu"]["mma_sync"] == {"share": 0.65, "source": H100.mma_source}
+    unknown = replace(found, gpu=chips.get("B200"))
+    assert unknown.shares.endswith("of the peak rate; what mma.sync reaches of it on B200 SXM is not known")
+    assert report.COMPARED["of mma.sync"](unknown) == "?"
+
+
+def test_float64_is_measured_by_the_units_that_its_plan_computes_on():
+    work = Workload("transpose_product", (64, 64, 64), "float64")
+    found = {name: profiles.profile(replace(work, variant=name), gpu=H100) for name in ("pipelined", "tensorcore")}
+    rates = {name: each.cost.rate for name, each in found.items()}
+    assert rates == {"pipelined": "float64", "tensorcore": "float64_tensor"}
+    peaks = [each.roofline.peak for each in found.values()]
+    assert peaks == pytest.approx([33.5e12, 66.9e12])
+    own = found["tensorcore"]
+    assert own.tensor_cores
+    assert own.ceiling_share == own.peak_share
+    assert own.limits.seconds["arithmetic"] == pytest.approx(own.cost.flops / 66.9e12 / own.limits.balance, rel=0.05)
+    assert "mma.sync reaches" not in own.shares
+    assert own.kernels[0].counts.conflicts == 0
+    with pytest.raises(ArgumentError, match=r"'tensorcore'.*sm_100, which has no tensor cores for float64"):
+        profiles.profile(replace(work, variant="tensorcore"), gpu=chips.get("B200"))
+
+
+def test_without_tensor_cores_there_is_one_share(naive):
+    assert naive.ceiling_share == naive.peak_share
+    assert "mma.sync" not in naive.shares + report.summary(naive)["rate, at most"]
 
 
 @pytest.mark.parametrize(("blocks", "words"), [(1, "1 block for"), (66, "66 blocks for"), (67, "have no pause")])

@@ -391,8 +391,8 @@ def test_the_rehearsal_for_the_first_gpu(tmp_path, check_page):
     found = Report.read(tmp_path / "report.json")
     assert {name: part.status for name, part in found.parts.items()} == dict.fromkeys(PARTS, "done")
     assert found.verdict == "Passed on the virtual device; nothing ran on a GPU"
-    assert all(check["cases"] == check["chosen"] > 50 for check in found.results("check"))
+    assert all(check["cases"] == check["chosen"] >= 50 for check in found.results("check"))
     rehearsed = {each["contender"] for bench in found.results("bench") for each in bench["rehearsed"]}
     assert {"cupy-on-virtual", "cupy-graph-on-virtual", "numba-on-virtual", "cupy-pipelined-on-virtual"} <= rehearsed
-    for bench in found.measured.values():
-        assert {record.contender for record in bench.records if record.seconds} <= {"numpy", "limit-cpu", "sklearn"}
+    measured = {record.contender for bench in found.measured.values() for record in bench.records if record.seconds}
+    assert measured <= {"numpy", "cpu", "limit-cpu", "sklearn"}

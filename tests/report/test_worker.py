@@ -20,7 +20,7 @@ RUNGS = ("naive", "tiled", "blocked", "pipelined", "tensorcore")
 
 
 def backend(device="gpu", rungs=RUNGS):
-    return SimpleNamespace(variants=rungs, stores_halves=True, device=device)
+    return SimpleNamespace(variants=rungs, stores_halves=True, tensor_doubles=True, device=device)
 
 
 def kernels(cases):
@@ -42,7 +42,7 @@ def test_how_much_is_checked(choice, device, each, dtypes):
     found = kernels(cases)
     assert max(found.values()) == each
     assert len({dtype for _, _, dtype in found}) == dtypes
-    covering = kernels(Selection().cases(RUNGS, True))
+    covering = kernels(Selection().cases(RUNGS, True, True))
     assert {kernel for kernel in covering if dtypes == 5 or kernel[2] == "float32"} == set(found)
     # a check that is cut short has had one of each kernel first
     assert set(kernels(cases[: len(found)]).values()) == {1}

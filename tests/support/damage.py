@@ -20,7 +20,9 @@ from gpubp.errors import GpubpError
 CASES = int(os.environ.get("GPUBP_FUZZ", "40"))
 FIRST = int(os.environ.get("GPUBP_FUZZ_FIRST", "0"))
 SECONDS = 20
-"""The longest that a case may take; most take milliseconds, but a machine may be busy."""
+"""The most of the processor's time that a case may take; most take milliseconds."""
+PATIENCE = 300
+"""Seconds by the clock that a case may take: to wait for ever is a fault too, but a machine may be busy."""
 MEMORY = 2**30
 """Bytes that a case may take beyond what the process has."""
 LONGEST_MESSAGE = 400
@@ -260,25 +262,29 @@ def message_fault(message: str) -> str | None:
 
 
 class TooLong(BaseException):
-    """A case took longer than SECONDS. No loader catches it."""
+    """A case took longer than it may. No loader catches it."""
 
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Raise TooLong in what runs beyond SECONDS, and let what takes more than MEMORY run out of it."""
+    """Raise TooLong in what runs beyond SECONDS or PATIENCE, and let what takes more than MEMORY run out of it."""
 
     def stop(number: int, frame: object) -> None:
-        raise TooLong(f"it took more than {SECONDS} s")
+        raise TooLong(f"it took more than {SECONDS} s of the processor's time, or {PATIENCE} s")
 
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    before = signal.signal(signal.SIGALRM, stop)
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}
+    before = {number: signal.signal(number, stop) for number in timers}
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, hard))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    for timer, seconds in timers.values():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer, _ in timers.values():
+            signal.setitimer(timer, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,9 +1,16 @@
 """Reading a page as a browser would: its elements, nested as they must be."""
 
+import base64
+import struct
+import zlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+
+MOST_BYTES = 2_000_000
+"""Of a page that explains something."""
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -79,13 +86,13 @@ def parse(text):
     return builder.root
 
 
-def check_page(text):
-    """The page as elements, once it is shown to be one that stands alone."""
+def check_page(text, language="en", scripted=False):
+    """The page as elements, once it is shown to be one that stands alone. `scripted`: it may have a script."""
     assert text.startswith("<!DOCTYPE html>")
     page = parse(text)
-    assert page.one("html").attributes["lang"] == "en"
+    assert page.one("html").attributes["lang"] == language
     assert "width=device-width" in page.one("meta", name="viewport").attributes["content"]
-    assert page.one("title").text
+    assert page.one("head").one("title").text
     assert page.one("h1").text
     for element in page.all():
         for name, value in element.attributes.items():
@@ -97,7 +104,7 @@ def check_page(text):
         assert "url(" not in style.raw
         assert "@import" not in style.raw
     for script in page.all("script"):
-        assert script.attributes["type"] == "application/json", "a script that runs"
+        assert script.attributes.get("type") == "application/json" or scripted, "a script that runs"
     targets = {element.attributes["href"][1:] for element in page.all("a")}
     assert targets <= {element.attributes.get("id") for element in page.all()}, "a link leads nowhere"
     for image in page.all("img"):
@@ -107,6 +114,17 @@ def check_page(text):
         assert len(widths) == 1, f"rows of {sorted(widths)} cells"
         assert list(table.all("th")), "a table without headers"
     return page
+
+
+def pixels(uri):
+    """Width, height and pixels of a PNG in a data URI."""
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    at = data.index(b"IDAT")
+    (size,) = struct.unpack(">I", data[at - 4 : at])
+    raw = np.frombuffer(zlib.decompress(data[at + 4 : at + 4 + size]), np.uint8).reshape(height, 1 + 3 * width)
+    return raw[:, 1:].reshape(height, width, 3).astype(int)
 
 
 @pytest.fixture(name="check_page")

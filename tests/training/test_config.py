@@ -17,6 +17,8 @@ from gpubp.training.config import TrainingConfig
         ({"epochs": 1.5}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": -8}, "batch_size"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"accumulate": 2.0}, "accumulate"),
         ({"optimizer": "adma"}, "optimizer"),
         ({"optimizer": {"name": "sgd", "learning_rate": -1}}, "learning_rate"),
         ({"schedule": "cosin"}, "schedule"),
@@ -32,6 +34,9 @@ from gpubp.training.config import TrainingConfig
         ({"validation": -0.1}, "validation"),
         ({"patience": 0}, "patience"),
         ({"patience": 3, "validation": 0}, "validation"),
+        ({"patience": 3, "monitor": "acuracy"}, "monitor"),
+        ({"monitor": "accuracy"}, "monitor"),
+        ({"monitor": "accuracy", "validation": 0.0}, "monitor"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -69,3 +74,11 @@ def test_the_schedule_is_stretched_over_the_epochs(settings, expected):
 def test_a_configuration_can_be_made_from_its_config():
     config = TrainingConfig(epochs=3, optimizer=Adam(clip_norm=1.0), patience=2, warmup=0.5)
     assert TrainingConfig(**config.config()) == config
+    config = TrainingConfig(validation=0.1, monitor="accuracy", accumulate=3)
+    assert TrainingConfig(**config.config()) == config
+
+
+def test_what_earlier_versions_had_no_setting_for_is_left_out_of_the_config():
+    """So their checkpoints can be resumed, and those of runs without the setting are theirs to the bit."""
+    kept = {"epochs", "batch_size", "optimizer", "schedule", "decay", "decay_epochs", "warmup", "validation"}
+    assert set(TrainingConfig().config()) == kept | {"patience", "seed"}

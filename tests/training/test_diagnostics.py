@@ -89,6 +89,28 @@ def test_any_number_of_rows_and_the_sum_over_them():
         assert gradient_check(net, *problem(net, rows)).passed
 
 
+@pytest.mark.parametrize("hidden", [name for name in ACTIVATIONS if name != "softmax"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "quantile", "binary_focal_cross_entropy"])
+def test_right_gradients_with_weights_and_dropout_pass(hidden, loss):
+    net = network((4, 7, 6, 2), hidden_activation=hidden, loss=loss, dropout=[0.5, 0.25], seed=1)
+    x, y = problem(net, 7)
+    weights = [1, 0, 2, 0.5, 3, 1e-3, 1]
+    found = gradient_check(net, x, y, sample_weight=weights, dropout_step=2)
+    assert found.passed, found
+    assert found.loss == pytest.approx(net.gradients(x, y, sample_weight=weights, dropout_step=2)[0], rel=1e-5)
+    assert found.loss != gradient_check(net, x, y, sample_weight=weights, dropout_step=3).loss
+
+
+def test_a_row_of_weight_2_is_the_row_twice_in_the_check():
+    net = network()
+    x, y = problem(net)
+    weighted = gradient_check(net, x, y, sample_weight=[2, 1, 0, 1, 3])
+    repeated = gradient_check(net, np.repeat(x, [2, 1, 0, 1, 3], axis=0), np.repeat(y, [2, 1, 0, 1, 3]))
+    assert weighted.passed
+    assert repeated.passed
+    assert weighted.loss == pytest.approx(repeated.loss, rel=1e-12)
+
+
 # --- what is wrong fails ----------------------------------------------------------------------------------------------
 def failing(found):
     return [(array.layer, array.kind) for array in found.arrays if not array.passed]
@@ -103,7 +125,7 @@ def test_a_transposed_product_without_the_derivative_is_found(monkeypatch, every
     monkeypatch.setattr(
         NumpyBackend,
         "hidden_delta",
-        lambda self, delta_next, w_next, activation, saved, delta, _: np.matmul(delta_next, w_next, out=delta),
+        lambda self, delta_next, w_next, activation, saved, delta, *_: np.matmul(delta_next, w_next, out=delta),
     )
     net = network()
     assert failing(gradient_check(net, *problem(net), every=every)) == ALL_BELOW_THE_OUTPUT
@@ -125,8 +147,9 @@ def test_a_missing_division_by_the_batch_is_found(monkeypatch):
     divisor = SoftmaxCrossEntropy.divisor
     right = NumpyBackend.output_delta
 
-    def wrong(self, loss, activation, output, saved, y, control, losses, delta):
-        right(self, loss, activation, output, saved, y, control, losses, delta)
+    def wrong(self, loss, activation, output, *others):
+        right(self, loss, activation, output, *others)
+        delta = others[-2]
         delta *= divisor(loss, len(output))
 
     monkeypatch.setattr(NumpyBackend, "output_delta", wrong)
@@ -135,11 +158,37 @@ def test_a_missing_division_by_the_batch_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize("every", [1000, 0])
+def test_a_delta_without_its_mask_is_found(monkeypatch, every):
+    right = NumpyBackend.hidden_delta
+
+    def wrong(self, delta_next, w_next, activation, saved, delta, tf32, dropout, control):
+        right(self, delta_next, w_next, activation, saved, delta, tf32)
+        delta *= 1 if dropout is None else dropout.factor
+
+    monkeypatch.setattr(NumpyBackend, "hidden_delta", wrong)
+    net = network((4, 9, 8, 2), dropout=0.5)
+    assert failing(gradient_check(net, *problem(net), every=every)) == ALL_BELOW_THE_OUTPUT
+
+
+def test_a_row_that_is_not_weighted_is_found(monkeypatch):
+    right = NumpyBackend.output_delta
+
+    def wrong(self, loss, activation, output, saved, y, weights, *others):
+        right(self, loss, activation, output, saved, y, weights, *others)
+        others[-2][0] /= weights[0]
+
+    monkeypatch.setattr(NumpyBackend, "output_delta", wrong)
+    net = network()
+    found = gradient_check(net, *problem(net), sample_weight=[2, 1, 1, 1, 1])
+    assert failing(found) == ALL
+
+
+@pytest.mark.parametrize("every", [1000, 0])
 def test_one_wrong_weight_is_found_and_named(monkeypatch, every):
     right = NumpyBackend.weight_gradient
 
-    def wrong(self, delta, a_prev, gradient, tf32):
-        right(self, delta, a_prev, gradient)
+    def wrong(self, delta, a_prev, gradient, *others):
+        right(self, delta, a_prev, gradient, *others)
         if gradient.shape == (3, 5):
             gradient[2, 4] *= 1.001
 
@@ -156,14 +205,20 @@ def test_one_wrong_weight_is_found_and_named(monkeypatch, every):
 
 def test_a_bias_gradient_without_the_last_example_is_found(monkeypatch):
     monkeypatch.setattr(
-        NumpyBackend, "bias_gradient", lambda self, delta, gradient: np.sum(delta[:-1], axis=0, out=gradient)
+        NumpyBackend, "bias_gradient", lambda self, delta, gradient, _: np.sum(delta[:-1], axis=0, out=gradient)
     )
     net = network()
     assert failing(gradient_check(net, *problem(net))) == [(1, "bias"), (2, "bias"), (3, "bias")]
 
 
 def test_gradients_of_0_are_found(monkeypatch):
-    monkeypatch.setattr(NumpyBackend, "weight_gradient", lambda self, delta, a_prev, gradient, _: gradient.fill(0))
+    right = NumpyBackend.weight_gradient
+
+    def without_weights(self, delta, a_prev, gradient, *others):
+        right(self, delta, a_prev, gradient, *others)
+        gradient.fill(0)
+
+    monkeypatch.setattr(NumpyBackend, "weight_gradient", without_weights)
     net = network()
     found = gradient_check(net, *problem(net))
     assert failing(found) == [(1, "weights"), (2, "weights"), (3, "weights")]

@@ -53,6 +53,21 @@ def test_it_tells_any_change(monkeypatch, make, block):
     assert len(known) == 1 + 40 + 3
 
 
+def test_it_tells_weights():
+    """Any change of one, and weights from none; without any, it is that of earlier versions, which is written below."""
+    weighted = {"weight_train": np.arange(7.0), "weight_test": np.ones(3)}
+    found = replace(data(), **weighted)
+    known = {fingerprint(data()), fingerprint(found)}
+    for part in weighted:
+        for row in range(len(weighted[part])):
+            changed = weighted[part].copy()
+            changed[row] += 0.5
+            known.add(fingerprint(replace(found, **{part: changed})))
+    known.add(fingerprint(replace(found, weight_train=weighted["weight_train"][::-1])))
+    assert len(known) == 2 + 10 + 1
+    assert is_fingerprint(fingerprint(found), found, fingerprint(found))
+
+
 @pytest.mark.parametrize("block", [1, 4, 2**16])
 def test_blocks_do_not_show(monkeypatch, block):
     monkeypatch.setattr(fingerprints, "BLOCK", block)

@@ -1,7 +1,9 @@
 import errno
+import math
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +131,65 @@ def test_the_seed_decides_everything():
     assert run(1) != run(2)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_accumulated_batches_are_one_large_batch_to_roundoff(reduction):
+    """90 rows in steps of 3 batches of 8: the last step has two batches, of 8 and of 2."""
+    dataset = blobs()
+    loss = {"name": "softmax_cross_entropy", "reduction": reduction}
+    settings = {"epochs": 3, "optimizer": {"name": "adam", "clip_norm": 0.5}, "warmup": 0.5, "validation": 0.0}
+    small, large = (
+        fit(
+            network_for(dataset, loss=loss, dropout=(0.2, 0.5), dtype="float64"), dataset,
+            TrainingConfig(batch_size=batch_size, accumulate=accumulate, **settings),
+        )
+        for batch_size, accumulate in ((8, 3), (24, 1))
+    )  # fmt: skip
+    assert [row.steps for row in small.history] == [4, 8, 12]
+    for one, other in zip(small.history, large.history, strict=True):
+        assert (one.steps, one.learning_rate) == (other.steps, other.learning_rate)
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-12)
+        assert one.gradient_norms == pytest.approx(other.gradient_norms, rel=1e-9)
+    for name, array in large.model.network.weights().items():
+        np.testing.assert_allclose(small.model.network.weights()[name], array, rtol=1e-9, atol=1e-12)
+
+
+def test_accumulated_batches_pass_one_by_one(monkeypatch):
+    dataset = blobs()
+    passed = []
+    real = NumpyBackend.output_delta
+
+    def noted(self, loss, activation, output, *rest):
+        passed.append(len(output))
+        return real(self, loss, activation, output, *rest)
+
+    run = Run(network_for(dataset, backend="numpy"), dataset, TrainingConfig(epochs=1, batch_size=8, accumulate=3))
+    monkeypatch.setattr(NumpyBackend, "output_delta", noted)
+    run.feed.visit(epoch_order(0, 0, run.rows))
+    for batch in range(run.batches):
+        run.batch = batch
+        run._train_batch()
+    assert passed == [8] * 11 + [2]
+    assert run.trainer.steps == 4
+
+
+def test_the_running_loss_is_that_of_the_steps_so_far():
+    dataset = blobs(rows=90)
+    seen = []
+
+    class Looker(Listener):
+        def batch(self, run):
+            seen.append(run.running_loss())
+
+    config = TrainingConfig(epochs=1, batch_size=10, accumulate=3, optimizer=SGD(learning_rate=1e-9))
+    network = network_for(dataset, dtype="float64")
+    fit(network, dataset, config, listener=Looker())
+    model = Model.for_data(network, dataset)
+    order = epoch_order(0, 0, 90)
+    x, y = model.inputs(dataset.x_train)[order], dataset.y_train[order]
+    expected = [network.evaluate(x[:rows], y[:rows]).loss for rows in (30, 60, 90)]
+    assert seen == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_batch_larger_than_the_data_is_one_batch():
     dataset = blobs(rows=20)
     recorder = Recorder()
@@ -196,10 +257,13 @@ class Replaying(NumpyBackend):
         return replay
 
 
-@pytest.mark.parametrize(("batch_size", "recorded", "replayed"), [(20, 2, 12), (30, 2, 9), (90, 1, 3), (100, 0, 0)])
-def test_whole_batches_are_recorded_and_replayed(batch_size, recorded, replayed):
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "recorded", "replayed"),
+    [(20, 1, 2, 12), (30, 1, 2, 9), (90, 1, 1, 3), (100, 1, 0, 0), (10, 4, 2, 6), (30, 2, 2, 3), (40, 3, 0, 0)],
+)
+def test_whole_batches_are_recorded_and_replayed(batch_size, accumulate, recorded, replayed):
     dataset = blobs()
-    config = TrainingConfig(epochs=3, batch_size=batch_size)
+    config = TrainingConfig(epochs=3, batch_size=batch_size, accumulate=accumulate)
     backend = Replaying()
     networks = [network_for(dataset, backend=each) for each in ("numpy", backend)]
     runs = [Run(network, dataset, config) for network in networks]
@@ -269,7 +333,7 @@ def test_a_loss_for_classes_is_refused_for_values():
 def test_the_validation_part_is_stratified_and_is_not_trained_on():
     dataset = blobs(rows=90)
     run = Run(network_for(dataset), dataset, TrainingConfig(validation=1 / 3))
-    inputs, targets = run.parts["validation"]
+    inputs, targets, _ = run.parts["validation"]
     assert run.rows == 60
     np.testing.assert_array_equal(np.bincount(targets), [10, 10, 10])
     trained_on = {row.tobytes() for row in run.feed.x}
@@ -315,6 +379,54 @@ def test_without_patience_the_last_weights_stay():
     assert result.row.epoch == 12
     found = result.model.evaluate(dataset.x_test, dataset.y_test)
     assert found.loss == result.history[-1].test_loss
+
+
+def test_early_stopping_on_accuracy_restores_the_weights_of_its_best_epoch():
+    dataset = overfitted()
+
+    def train(**settings):
+        common = {"batch_size": 8, "optimizer": SGD(learning_rate=0.02), "schedule": "constant", "validation": 0.3}
+        return fit(network_for(dataset, (32,), seed=29, dtype="float64"), dataset, TrainingConfig(**common, **settings))
+
+    by_loss, by_accuracy = (train(epochs=60, patience=6, monitor=monitor) for monitor in ("loss", "accuracy"))
+    merits = [(row.validation_accuracy, -row.validation_loss) for row in by_accuracy.history]
+    best = merits.index(max(merits)) + 1
+    assert by_accuracy.stopped_early
+    assert best == by_accuracy.best_epoch == len(by_accuracy.history) - 6
+    assert best != by_loss.best_epoch
+    assert by_accuracy.row == by_accuracy.history[best - 1]
+    assert weights(train(epochs=best).model.network) == weights(by_accuracy.model.network)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("loss", 2), ("accuracy", 4)])
+def test_of_equally_accurate_epochs_the_one_with_the_lower_loss_is_the_best_and_of_equals_the_first(monitor, best):
+    dataset = blobs()
+    run = Run(network_for(dataset), dataset, TrainingConfig(epochs=1, validation=0.2, monitor=monitor))
+    (row,) = run.train().history
+    found = [(0.5, 0.8), (0.1, 0.7), (0.4, 0.9), (0.3, 0.9), (0.3, 0.9), (0.1, 0.8)]
+    run.history = [
+        replace(row, epoch=epoch, validation_loss=loss, validation_accuracy=accuracy)
+        for epoch, (loss, accuracy) in enumerate(found, start=1)
+    ]
+    assert run.best_epoch == best
+
+
+def test_an_epoch_without_a_number_for_its_loss_is_never_the_best():
+    dataset = blobs()
+    run = Run(network_for(dataset), dataset, TrainingConfig(patience=2, monitor="accuracy"))
+    run.train()
+    lost = [replace(row, validation_loss=math.nan, validation_accuracy=1.0) for row in run.history[:1]]
+    run.history = [*lost, replace(run.history[1], validation_accuracy=0.5)]
+    assert run.best_epoch == 2
+    run.history = lost
+    assert run.best_epoch is None
+
+
+def test_the_accuracy_of_regression_cannot_be_monitored():
+    dataset = line()
+    with pytest.raises(ArgumentError, match="line is regression") as caught:
+        fit(network_for(dataset, loss="huber"), dataset, TrainingConfig(patience=2, monitor="accuracy"))
+    assert caught.value.argument == "monitor"
 
 
 def test_patience_alone_sets_a_tenth_aside():
@@ -679,6 +791,49 @@ def test_another_network_cannot_resume_a_run(tmp_path, change, message):
     with pytest.raises(CheckpointError, match=message):
         fit(*resumable(**change), folder=tmp_path, resume=True)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+DROPPING = {"dropout": (0.2, 0.5)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_with_dropout():
+    return fit(*accumulating())
+
+
+def accumulating():
+    """Steps of two batches of 9: with the 48 rows that are left to train on, three an epoch."""
+    network, dataset, _ = resumable(**DROPPING)
+    return network, dataset, TrainingConfig(**{**CONFIG, "batch_size": 9, "accumulate": 2})
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_run_with_dropout_and_accumulation_resumes_bit_for_bit(tmp_path, at, uninterrupted_with_dropout):
+    with pytest.raises(Interrupted) as stopped:
+        fit(*accumulating(), folder=tmp_path, listener=Recorder(at=at))
+    assert (stopped.value.epoch, stopped.value.batch) == divmod(at, 3)
+    assert Checkpoint.read(tmp_path).state["steps"] == at
+    result = fit(*accumulating(), folder=tmp_path, resume=True)
+    assert result.history == uninterrupted_with_dropout.history
+    assert weights(result.model.network) == weights(uninterrupted_with_dropout.model.network)
+
+
+def test_dropout_and_accumulation_change_what_a_run_learns(uninterrupted, uninterrupted_with_dropout):
+    """So that the tests above resume what they mean to."""
+    network, dataset, config = accumulating()
+    without = fit(network_for(dataset), dataset, config)
+    assert network.drops
+    assert without.history[0].train_loss != uninterrupted_with_dropout.history[0].train_loss
+    one_by_one = fit(network, dataset, TrainingConfig(**{**CONFIG, "batch_size": 9}))
+    assert one_by_one.history[-1].steps == 2 * uninterrupted_with_dropout.history[-1].steps
+
+
+def test_another_accumulation_cannot_resume_a_run(tmp_path):
+    with pytest.raises(Interrupted):
+        fit(*resumable(), folder=tmp_path, listener=Recorder(at=2))
+    network, dataset, _ = resumable()
+    with pytest.raises(CheckpointError, match="another training: its accumulate is None, and that to resume has 2"):
+        fit(network, dataset, TrainingConfig(**{**CONFIG, "accumulate": 2}), folder=tmp_path, resume=True)
 
 
 def test_another_configuration_or_other_data_cannot_resume_a_run(tmp_path):

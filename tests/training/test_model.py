@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,75 @@ def test_values_have_neither_accuracy_nor_probabilities():
         found.predict_proba(data.x_test)
 
 
+# --- several labels an example ----------------------------------------------------------------------------------------
+def labelled(count=3):
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 2, (40, 4))
+    y = (x[:, :count] + rng.normal(size=(40, count)) > 5).astype(float)
+    return Dataset(x[:30], y[:30], x[30:], y[30:], task="multilabel", class_names=tuple("abc"[:count]), name="labelled")
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "binary_focal_cross_entropy"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_several_labels_an_example(tmp_path, loss, count):
+    data = labelled(count)
+    found = Model.for_data(Network([4, 5, count], seed=0, loss=loss), data)
+    assert found.target_scaler is None
+    targets = found.targets(data.y_test)
+    np.testing.assert_array_equal(targets, data.y_test)
+    assert targets.dtype == "float32"
+    probabilities, predicted = found.predict_proba(data.x_test), found.predict(data.x_test)
+    assert probabilities.shape == predicted.shape == (10, count)
+    np.testing.assert_array_equal(predicted, probabilities > 0.5)
+    assert predicted.dtype == np.int64
+    right = (predicted == data.y_test).astype(float)
+    assert 0 < right.mean() < 1
+    assert found.evaluate(data.x_test, data.y_test).accuracy == pytest.approx(right.mean(), rel=1e-12)
+    weight = np.arange(10.0)
+    assert found.evaluate(data.x_test, data.y_test, weight).accuracy == pytest.approx(
+        weight @ right.mean(axis=1) / weight.sum(), rel=1e-12
+    )
+    found.save(tmp_path / "m.safetensors")
+    loaded = Model.load(tmp_path / "m.safetensors")
+    assert (loaded.task, loaded.class_names) == ("multilabel", data.class_names)
+    np.testing.assert_array_equal(loaded.predict_proba(data.x_test), probabilities)
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "softmax_focal_cross_entropy", "mean_squared_error"])
+def test_losses_that_several_labels_cannot_have(loss):
+    expected = f"loss was '{loss}'; it must be binary_cross_entropy or binary_focal_cross_entropy, which judge each"
+    with pytest.raises(ArgumentError, match=expected):
+        Model.for_data(Network([4, 3], loss=loss), labelled())
+
+
+def test_several_labels_have_an_output_each():
+    with pytest.raises(ArgumentError, match="it must be of 2 outputs last"):
+        Model.for_data(Network([4, 1], loss="binary_cross_entropy"), labelled(2))
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "softmax_focal_cross_entropy", "half_squared_error"])
+def test_the_accuracy_is_weighted_whatever_the_loss(loss):
+    data, found = dataset(), model(loss=loss)
+    weight = np.arange(30) % 4.0
+    right = found.predict(data.x_train) == data.y_train
+    assert found.evaluate(data.x_train, data.y_train, weight).accuracy == pytest.approx(
+        weight @ right / weight.sum(), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_scaling_is_fitted_on_what_counts(task):
+    data = dataset(task)
+    weight = np.arange(30) % 3
+    weighted = replace(data, weight_train=weight, weight_test=np.ones(10))
+    loss = "softmax_cross_entropy" if task == "classification" else "mean_squared_error"
+    found = Model.for_data(Network([4, data.outputs], loss=loss), weighted)
+    np.testing.assert_allclose(found.scaler.offset, data.x_train[weight > 0].mean(axis=0))
+    if task == "regression":
+        np.testing.assert_allclose(found.target_scaler.offset, data.y_train[weight > 0].mean(axis=0))
+
+
 def test_a_bare_network_is_no_model(tmp_path):
     Network([4, 3]).save(tmp_path / "bare.safetensors")
     with pytest.raises(CheckpointError, match="without its data's scaling"):
@@ -137,6 +208,19 @@ def test_a_file_that_does_not_fit_together_is_refused(tmp_path, spoil):
     with pytest.raises(CheckpointError, match="does not describe a model") as caught:
         Model.load(path)
     assert len(str(caught.value)) < 400
+
+
+def test_a_file_of_one_class_is_refused_as_earlier_versions_wrote_it(tmp_path):
+    """With one output, which has two probabilities and one name."""
+    path = tmp_path / "m.safetensors"
+    model().save(path)
+    tensors, metadata = model_file.read(path)
+    network = Network([4, 1], loss="binary_cross_entropy", backend="numpy")
+    metadata["model"]["class_names"], metadata["network"] = ["only"], network.config()
+    kept = {name: array for name, array in tensors.items() if not name.startswith("layer")}
+    model_file.write(path, kept | network.weights(), metadata)
+    with pytest.raises(CheckpointError, match="class_names names one class; it must name two or more"):
+        Model.load(path, "numpy")
 
 
 @pytest.mark.parametrize("contents", [None, 3, "x", [], [{}]])

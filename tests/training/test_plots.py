@@ -53,6 +53,7 @@ def test_the_curves_show_the_numbers_of_the_history(drawn):
     history = [row(epoch) for epoch in range(1, 21)]
     panels, picture = drawn(history)
     assert list(panels) == ["Loss", "Accuracy", "Gradient norm of each layer"]
+    assert "Label accuracy" in drawn(history, accuracy="label accuracy")[0]
     loss, accuracy, norms = panels.values()
     assert lines(loss)["training"] == (list(range(1, 21)), [each.train_loss for each in history])
     assert set(lines(loss)) == {"training", "validation", "test"}
@@ -115,6 +116,8 @@ def test_architecture():
     network = Network([4, 8, 6, 3], hidden_activation=["relu", "tanh"])
     assert plots.architecture(network) == "4 → 8 → 6 → 3, relu, tanh"
     assert plots.architecture(Network([4, 3])) == "4 → 3"
+    assert plots.architecture(Network([4, 8, 6, 3], dropout=0.2)) == "4 → 8 → 6 → 3, relu, dropout 0.2"
+    assert plots.architecture(Network([4, 8, 6, 3], dropout=[0, 0.5])) == "4 → 8 → 6 → 3, relu, dropout 0, 0.5"
     assert plots.architecture(Network([4, 8, 8, 5, 5, 5, 3])) == "4 → 8 → 8 → 3 × 5 → 3, relu"
 
 

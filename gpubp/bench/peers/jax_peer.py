@@ -38,7 +38,7 @@ def _output_delta(x: Arrays) -> Arrays:
 
 def _update(x: Arrays) -> Arrays:
     rule: Any = optimizers.get(OPTIMIZER)
-    step = x["control"][Control.STEP] + 1
+    step = x["control"][Control.STEP] + 1 - x["control"][Control.SKIPPED]
     mean = rule.beta1 * x["mean"] + (1 - rule.beta1) * x["g"]
     square = rule.beta2 * x["square"] + (1 - rule.beta2) * x["g"] ** 2
     # the corrections are made in float64, and then join the arrays' arithmetic

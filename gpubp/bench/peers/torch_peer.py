@@ -132,7 +132,7 @@ def _update(control: Any, x: Arrays, mode: str) -> tuple[Callable[[], Arrays], l
         fused=True,
         capturable=mode == "graph",
     )
-    step = torch.tensor(float(control[Control.STEP]), dtype=torch.float32, device=w.device)
+    step = torch.tensor(float(control[Control.STEP] - control[Control.SKIPPED]), dtype=torch.float32, device=w.device)
     adam.state[w] = {"step": step, "exp_avg": x["mean"], "exp_avg_sq": x["square"]}
     outputs = {name: x[name] for name in ("w", "mean", "square")}
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpubp.crosscheck.cases import Case
-from gpubp.crosscheck.problems import arrays, network, update
+from gpubp.crosscheck.problems import arrays, network, output, update
 from gpubp.crosscheck.problems.problem import Expected, Problem
 
 __all__ = ["Expected", "Problem", "make"]
@@ -23,7 +23,7 @@ __all__ = ["Expected", "Problem", "make"]
 _MAKERS: dict[str, Callable[[Case, np.random.Generator], Problem]] = {
     "dense_forward": network.dense_forward,
     "softmax": network.softmax,
-    "output_delta": network.output_delta,
+    "output_delta": output.output_delta,
     "hidden_delta": network.hidden_delta,
     "transpose_product": network.transpose_product,
     "hadamard_derivative": network.hadamard_derivative,
@@ -33,7 +33,6 @@ _MAKERS: dict[str, Callable[[Case, np.random.Generator], Problem]] = {
     "prepare_update": update.prepare_update,
     "update": update.update,
     "product": arrays.general_product,
-    "squared_norm": arrays.squared_norm,
     "gather_rows": arrays.gather_rows,
     "row_argmax": arrays.row_argmax,
     "scale": arrays.scale,

@@ -40,40 +40,36 @@ def general_product(case: Case, rng: np.random.Generator) -> Problem:
     )
 
 
-def squared_norm(case: Case, rng: np.random.Generator) -> Problem:
-    x = pieces.draw(case, rng, case.shape, case.scale)
-
-    def expect() -> dict[str, Expected]:
-        reference = np.array([np.square(x.astype(np.longdouble)).sum()])
-        bound = stored(4 * x.size**0.5 * UNIT_ROUNDOFF["float64"] * reference, reference, "float64")
-        return {"norm": Expected(reference, bound)}
-
-    return Problem(
-        {"x": x},
-        lambda backend, arrays: backend.squared_norm(arrays["x"], arrays["norm"]),
-        expect,
-        {"norm": ((1,), "float64")},
-    )
-
-
 def gather_rows(case: Case, rng: np.random.Generator) -> Problem:
+    """Return the problem of a batch of as many rows as the case has, from within an order; by mode, from the end of one
+    that is shorter than the source, or from one that is longer and names rows more than once.
+
+    By its option the batch is of one array, of examples and labels, or of examples, targets and weights.
+    """
     rows, width = case.shape
-    if case.option == "labels":
-        source = rng.integers(0, 1000, 3 * rows)
-    else:
-        source = pieces.draw(case, rng, (3 * rows, width))
-    order = rng.permutation(3 * rows)
+    sources = {"x": pieces.draw(case, rng, (3 * rows, width))}
+    if case.option == "labelled":
+        sources["y"] = rng.integers(0, 1000, 3 * rows)
+    elif case.option == "weighted":
+        sources["y"] = pieces.draw(case, rng, (3 * rows, width + 1)).astype(case.master)
+        sources["weights"] = rng.random(3 * rows).astype(case.master)
     start = rows // 2
+    order = rng.permutation(3 * rows)
+    if case.mode == "shorter":
+        order = order[: start + rows]
+    elif case.mode == "longer":
+        order = np.concatenate([order, rng.integers(0, 3 * rows, 4 * rows)])
+        start += 4 * rows
     control = np.zeros(len(Control))
     control[Control.BATCH_OFFSET] = start
-    reference = source[order[start : start + rows]]
+    gathered = {f"{name}_out": source[order[start : start + rows]] for name, source in sources.items()}
     return Problem(
-        {"source": source, "order": order, "control": control},
+        {**sources, "order": order, "control": control},
         lambda backend, arrays: backend.gather_rows(
-            arrays["source"], arrays["order"], arrays["control"], arrays["out"]
+            [arrays[name] for name in sources], arrays["order"], arrays["control"], [arrays[name] for name in gathered]
         ),
-        lambda: {"out": pieces.exact(reference.astype(np.longdouble))},
-        {"out": (reference.shape, str(reference.dtype))},
+        lambda: {name: pieces.exact(each.astype(np.longdouble)) for name, each in gathered.items()},
+        {name: (each.shape, str(each.dtype)) for name, each in gathered.items()},
     )
 
 

@@ -3,64 +3,126 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpubp.backends.base import Array, Backend
 from gpubp.crosscheck import bounds, references
-from gpubp.crosscheck.bounds import ROUNDINGS, UNIT_ROUNDOFF, stored
+from gpubp.crosscheck.bounds import UNIT_ROUNDOFF, stored
 from gpubp.crosscheck.cases import Case
 from gpubp.crosscheck.problems import pieces
 from gpubp.crosscheck.problems.problem import Expected, Problem
 from gpubp.kernels.control import Control
-from gpubp.nn import activations, losses
 from gpubp.nn.activations import Activation
-from gpubp.nn.precision import LossScaling
+from gpubp.nn.dropout import Dropout
 
 EXACT = ("identity", "relu")
 """Activations whose σ and σ' make no rounding: small integers go through them bit for bit."""
 
 
+class _Forward(NamedTuple):
+    """What dense_forward is asked: with a bias, keeping z, with α, with dropout."""
+
+    bias: bool = True
+    keeps_z: bool = False
+    scaled: bool = False
+    dropout: bool = False
+
+
+_FORWARD = {
+    "bias": _Forward(),
+    "no_bias": _Forward(bias=False),
+    "keep_z": _Forward(keeps_z=True),
+    "scaled": _Forward(scaled=True),
+    "dropout": _Forward(dropout=True),
+    "dropout_keep_z": _Forward(bias=False, keeps_z=True, scaled=True, dropout=True),
+}
+"""By mode."""
+
+
 def dense_forward(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
-    activation = pieces.activation_of(case.option)
+    activation, asked = pieces.activation_of(case.option), _FORWARD[case.mode]
     a_prev, w, b = (pieces.draw(case, rng, shape) for shape in ((m, k), (n, k), (n,)))
     b = b.astype(case.master)
     if case.values == "random":
         w = pieces.stored_operand(case, w / np.sqrt(k))  # z of order 1, where σ bends
-    with_bias = case.mode != "no_bias"
     made = {"a": ((m, n), case.storage)}
-    if case.mode == "keep_z":
+    if asked.keeps_z:
         made["z"] = (m, n), case.storage
+    alpha, factors = _alpha(case) if asked.scaled else (1.0, {})
+    mask = _dropout(case, rng, (m, n)) if asked.dropout else None
 
     def call(backend: Backend, arrays: Mapping[str, Array], **options: Any) -> None:
-        b_array = arrays["b"] if with_bias else None
+        b_array = arrays["b"] if asked.bias else None
         z_array = arrays.get("z")
-        options |= pieces.tf32(case)
+        options |= pieces.tf32(case) | factors | _dropped(mask, arrays)
         backend.dense_forward(arrays["a_prev"], arrays["w"], b_array, activation, z_array, arrays["a"], **options)
 
     def expect() -> dict[str, Expected]:
-        wide_a, wide_w = pieces.operand(case, a_prev), pieces.operand(case, w)
-        wide_b = pieces.wide(b if with_bias else np.zeros_like(b))
-        z = wide_a @ wide_w.T + wide_b
-        z_error = bounds.product_error(np.abs(wide_a) @ np.abs(wide_w).T + np.abs(wide_b), k, case.dtype)
+        product, absolute = pieces.product(case, a_prev, w.T)
+        wide_b = pieces.wide(b if asked.bias else np.zeros_like(b))
+        z = alpha * product + wide_b
+        z_error = bounds.product_error(alpha * absolute + np.abs(wide_b), k, case.dtype)
         z_read = stored(z_error, z, case.master)  # the error of the z that σ reads, which is not rounded to 16 bits
         a = references.sigma(activation, z)
         # σ is computed at the kernel's z, where its own error is of the size that it has at |z| + the error of z
         own = bounds.sigma_error(activation, pieces.away_from_zero(z, z_read), case.master)
         exact = case.values == "integers"
         if exact and activation.name in EXACT:
-            expected = {"a": pieces.exactly(a, case.storage)}
+            found = pieces.exactly(a, case.storage)
         else:
             error = own if exact else bounds.lipschitz(activation) * z_read + own
-            expected = {"a": pieces.within(a, error, case.storage)}
-        if case.mode == "keep_z":
+            found = pieces.within(a, error, case.storage)
+        expected = {"a": found if mask is None else _masked(found, mask)}
+        if asked.keeps_z:
             expected["z"] = pieces.summed(case, z, z_error, case.storage)
         return expected
 
-    return Problem({"a_prev": a_prev, "w": w, "b": b}, call, expect, made)
+    inputs = {"a_prev": a_prev, "w": w, "b": b}
+    return Problem(inputs if mask is None else inputs | {"control": mask.control}, call, expect, made)
+
+
+class _Mask(NamedTuple):
+    """Dropout, the `control` with the step that is drawn for, and the units that are kept then."""
+
+    dropout: Dropout
+    control: np.ndarray
+    kept: np.ndarray
+
+
+def _dropout(case: Case, rng: np.random.Generator, shape: tuple[int, int]) -> _Mask:
+    """Return dropout of a layer at some row and step, also where their numbers have more than 32 bits.
+
+    The rate is such that one unit's random number is just large enough to keep it; with integers it is ½, whose factor
+    2 is exact.
+    """
+    key = int(rng.integers(2**32)), int(rng.integers(2**32))
+    layer = int(rng.integers(1, 9))
+    first_row = int(rng.choice([0, 1000, 2**32 - 3]))
+    step = int(rng.choice([0, 1000, 2**32 + 9]))
+    words = references.random_words(shape, key, layer, first_row, step)
+    threshold = 2**31 if case.values == "integers" else int(np.sort(words, axis=None)[3 * words.size // 10])
+    control = np.full(len(Control), np.nan)
+    control[Control.STEP] = step
+    return _Mask(Dropout(threshold / 2**32, key, layer, first_row), control, words >= threshold)
+
+
+def _dropped(mask: _Mask | None, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the options of a primitive with dropout; none without."""
+    return {} if mask is None else {"dropout": mask.dropout, "control": arrays["control"]}
+
+
+def _masked(found: Expected, mask: _Mask) -> Expected:
+    """Return what must be where units are dropped: 0, and nothing beside it."""
+    return Expected(np.where(mask.kept, found.reference, 0), np.where(mask.kept, found.bound, 0))
+
+
+def _alpha(case: Case) -> tuple[float, dict[str, float]]:
+    """Return α as the kernel has it, rounded to its dtype, and the option of a primitive; with integers it is exact."""
+    alpha = 2.0 if case.values == "integers" else 1 / 0.7
+    return float(pieces.rounded(np.array(alpha), case.master)), {"alpha": alpha}
 
 
 def softmax(case: Case, rng: np.random.Generator) -> Problem:
@@ -70,7 +132,7 @@ def softmax(case: Case, rng: np.random.Generator) -> Problem:
     def expect() -> dict[str, Expected]:
         wide = pieces.wide(z)
         a = references.softmax(wide)
-        return {"a": pieces.within(a, _softmax_error(wide, a, case.master), dtype)}
+        return {"a": pieces.within(a, bounds.softmax_error(wide, a, case.master), dtype)}
 
     return Problem(
         {"z": z},
@@ -80,168 +142,32 @@ def softmax(case: Case, rng: np.random.Generator) -> Problem:
     )
 
 
-def _softmax_error(z: np.ndarray, a: np.ndarray, dtype: str) -> np.ndarray:
-    """Return c u a (1 + |z − m| + √n): the rounding of z − m grows through the exponential, and a row sums n terms."""
-    spread = z.max(axis=1, keepdims=True) - z
-    mean_spread = (a * spread).sum(axis=1, keepdims=True)
-    terms = a * (1 + spread + mean_spread + z.shape[1] ** 0.5)
-    return ROUNDINGS["softmax"] * UNIT_ROUNDOFF[dtype] * terms
-
-
-def output_delta(case: Case, rng: np.random.Generator) -> Problem:
-    rows = case.shape[0]
-    loss_name, activation_name, *labels = case.option.split("+")
-    scaled = case.mode == "scaled"
-    loss = losses.get({"name": loss_name, "reduction": "sum" if case.mode == "sum" else "mean"})
-    activation = pieces.activation_of(activation_name)
-    z = pieces.logits(case, rng, 2) if loss.from_logits else pieces.rounded(rng.normal(0, 2, case.shape), case.storage)
-    if loss.from_logits:
-        output = saved = z
-    else:
-        a = _outputs(activation, z)
-        output, saved = a, (z if activation.reads == "z" else a)
-    y = _targets(case, rng, loss, bool(labels))
-    started = {"losses": np.array([np.nan, 3.0])}
-    if case.scale != 1 and not loss.from_logits:
-        # outputs near their targets make deltas of the size of small gradients; the loss is of its square then
-        y = pieces.rounded(pieces.wide(output) + case.scale * rng.normal(0, 1, case.shape), case.master)
-    astray = _strayed(rng, loss, y, case.shape[1]) if case.mode == "stray" else np.zeros_like(y, bool)
-    factor = LossScaling().initial if scaled else 1.0
-
-    def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
-        backend.output_delta(
-            loss,
-            activation,
-            arrays["output"],
-            arrays["output"] if saved is output else arrays["saved"],
-            arrays["y"],
-            arrays.get("control"),
-            arrays["losses"],
-            arrays["delta"],
-        )
-
-    inputs = {"output": output, "y": y} | ({} if saved is output else {"saved": saved})
-    if scaled:
-        inputs["control"] = control = np.zeros(len(Control))
-        control[Control.LOSS_SCALE] = factor
-
-    def expect() -> dict[str, Expected]:
-        wide_out, wide_saved = pieces.wide(output), pieces.wide(saved)
-        wide_y = np.where(astray, 0, y if labels else pieces.wide(y))
-        delta, total, g = references.output_delta(loss, activation, wide_out, wide_saved, wide_y)
-        error = _output_delta_error(case, loss, activation, wide_out, wide_saved, wide_y, g)
-        delta, error = factor * delta, factor * error
-        losses_reference = pieces.wide_like(np.array([total / loss.divisor(rows), 3.0 + total]), case.dtype)
-        terms = _loss_terms(loss, wide_out, wide_y)
-        # the sum is made in float64 (or as widely as the dtype), from terms that are rounded to the dtype
-        u, u_sum = UNIT_ROUNDOFF[case.master], UNIT_ROUNDOFF["float64"]
-        loss_error = ROUNDINGS["loss"] * u * terms + 4 * rows * u_sum * terms
-        loss_bound = np.array([loss_error / loss.divisor(rows), loss_error + 4 * u_sum * 3.0])
-        bound = stored(pieces.wide_like(loss_bound, case.dtype), losses_reference, "float64")
-        # a softmax couples the places of a row, but for cross-entropy, whose δ is a − y
-        by_rows = labels or (activation.name == "softmax" and not loss.from_logits)
-        nan = astray.reshape(rows, -1).any(axis=1, keepdims=True) if by_rows else astray
-        return {
-            "delta": replace(pieces.within(delta, error, case.storage), nan=np.broadcast_to(nan, case.shape)),
-            "losses": Expected(losses_reference, bound, np.full(2, astray.any())),
-        }
-
-    return Problem(inputs, call, expect, {"delta": (case.shape, case.storage)}, started)
-
-
-def _outputs(activation: Activation, z: np.ndarray) -> np.ndarray:
-    """Return the output activations for the logits z, as a network would hold them."""
-    wide = pieces.wide(z)
-    a = references.softmax(wide) if activation.name == "softmax" else references.sigma(activation, wide)
-    return pieces.rounded(a, str(z.dtype))
-
-
-def _targets(case: Case, rng: np.random.Generator, loss: losses.Loss, labels: bool) -> np.ndarray:
-    rows, width = case.shape
-    if labels:
-        return rng.integers(0, width, rows)
-    if loss.name == "softmax_cross_entropy":
-        return np.eye(width, dtype=case.master)[rng.integers(0, width, rows)]
-    if loss.name == "binary_cross_entropy":
-        return rng.integers(0, 2, case.shape).astype(case.master)
-    return pieces.rounded(rng.normal(0, 1, case.shape), case.master)
-
-
-def _strayed(rng: np.random.Generator, loss: losses.Loss, y: np.ndarray, width: int) -> np.ndarray:
-    """Put targets that the loss does not take into y, at least one. Return where they are."""
-    astray = rng.random(y.shape) < 0.1
-    astray.reshape(-1)[rng.integers(y.size)] = True
-    wrong: list[Any] = [np.nan]
-    if y.ndim == 1:
-        wrong = [-1, width, 2**32, np.iinfo(np.int64).min, np.iinfo(np.int64).max]
-    elif loss.from_logits:
-        wrong += [-1.0, 5.0, -1e-30, np.nextafter(y.dtype.type(1), 2)]
-    y[astray] = rng.permuted(np.resize(wrong, int(astray.sum())))
-    return astray
-
-
-def _output_delta_error(
-    case: Case,
-    loss: losses.Loss,
-    activation: Activation,
-    output: np.ndarray,
-    saved: np.ndarray,
-    y: np.ndarray,
-    g: np.ndarray,
-) -> np.ndarray:
-    u, c = UNIT_ROUNDOFF[case.master], ROUNDINGS["output_delta"]
-    divisor = loss.divisor(len(output))
-    if loss.name == "softmax_cross_entropy":
-        a = references.softmax(output)
-        return (_softmax_error(output, a, case.master) + c * u * np.abs(g)) / divisor
-    if loss.name == "binary_cross_entropy":
-        # a − y: a's own error, then the difference's
-        return c * u * (np.abs(g) + references.sigma(activations.get("sigmoid"), output)) / divisor
-    if activation.name == "softmax":
-        terms = np.abs(saved) * (np.abs(g) + (np.abs(g) * saved).sum(axis=1, keepdims=True) * output.shape[1] ** 0.5)
-        return c * u * terms / divisor
-    slope = references.sigma_prime(activation, saved)
-    slope_error = bounds.sigma_prime_error(activation, saved, case.master)
-    return (c * u * np.abs(g * slope) + np.abs(g) * slope_error) / divisor
-
-
-def _loss_terms(loss: losses.Loss, output: np.ndarray, y: np.ndarray) -> float:
-    """Return the sum of the absolute terms of the loss."""
-    if loss.name == "softmax_cross_entropy":
-        m = output.max(axis=1)
-        chosen = output[np.arange(len(y)), y] if y.ndim == 1 else (output * y).sum(axis=1)
-        spread = np.abs(m - chosen)
-        return float((np.log(np.exp(output - m[:, None]).sum(axis=1)) + spread + output.shape[1] ** 0.5).sum())
-    if loss.name == "binary_cross_entropy":
-        return float((np.abs(output) * (1 + y) + 1).sum())
-    scratch = np.empty_like(output)
-    return float(loss.evaluate(output, y, scratch))
-
-
 def hidden_delta(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
     activation = pieces.activation_of(case.option)
     delta_next, w_next = pieces.draw(case, rng, (m, k), case.scale), pieces.draw(case, rng, (k, n))
-    saved = pieces.saved(case, rng, activation, (m, n))
+    saved = pieces.saved(case, rng, activation, (m, n))  # with dropout too: an output of 0 is no sign of a dropped unit
+    mask = _dropout(case, rng, (m, n)) if case.mode == "dropout" else None
+
+    def call(backend: Backend, arrays: Mapping[str, Array], **options: Any) -> None:
+        options |= pieces.tf32(case) | _dropped(mask, arrays)
+        backend.hidden_delta(
+            arrays["delta_next"], arrays["w_next"], activation, arrays["saved"], arrays["delta"], **options
+        )
 
     def expect() -> dict[str, Expected]:
-        product, error = pieces.product(case, delta_next, w_next)
-        return {"delta": _hadamard(case, activation, product, error, pieces.wide(saved))}
+        product, absolute = pieces.product(case, delta_next, w_next)
+        error = bounds.product_error(absolute, k, case.dtype)
+        if mask is None:
+            return {"delta": _hadamard(case, activation, product, error, pieces.wide(saved))}
+        factor = pieces.wide_like(np.array(mask.dropout.factor), case.dtype)
+        # the factor's rounding to the kernel's dtype, and that of the product with it
+        error = factor * (error + 2 * UNIT_ROUNDOFF[case.master] * np.abs(product))
+        return {"delta": _masked(_hadamard(case, activation, factor * product, error, pieces.wide(saved)), mask)}
 
-    return Problem(
-        {"delta_next": delta_next, "w_next": w_next, "saved": saved},
-        lambda backend, arrays, **options: backend.hidden_delta(
-            arrays["delta_next"],
-            arrays["w_next"],
-            activation,
-            arrays["saved"],
-            arrays["delta"],
-            **pieces.tf32(case),
-            **options,
-        ),
-        expect,
-        {"delta": ((m, n), case.storage)},
-    )
+    inputs = {"delta_next": delta_next, "w_next": w_next, "saved": saved}
+    made = {"delta": ((m, n), case.storage)}
+    return Problem(inputs if mask is None else inputs | {"control": mask.control}, call, expect, made)
 
 
 def transpose_product(case: Case, rng: np.random.Generator) -> Problem:
@@ -249,7 +175,8 @@ def transpose_product(case: Case, rng: np.random.Generator) -> Problem:
     delta_next, w_next = pieces.draw(case, rng, (m, k), case.scale), pieces.draw(case, rng, (k, n))
 
     def expect() -> dict[str, Expected]:
-        product, error = pieces.product(case, delta_next, w_next)
+        product, absolute = pieces.product(case, delta_next, w_next)
+        error = bounds.product_error(absolute, k, case.dtype)
         return {"product": pieces.summed(case, product, error, case.storage)}
 
     return Problem(
@@ -293,19 +220,50 @@ def _hadamard(
 def weight_gradient(case: Case, rng: np.random.Generator) -> Problem:
     m, n, k = case.shape
     delta, a_prev = pieces.draw(case, rng, (k, m), case.scale), pieces.draw(case, rng, (k, n))
+    alpha, options = _alpha(case) if case.mode in ("scaled", "accumulate", "bias_scaled") else (1.0, {})
+    started, made, added = _gradient(case, rng, (m, n))
+    with_bias = case.mode.startswith("bias")
+    bias_started, bias_made, bias_added = _gradient(case, rng, (m,), "bias_gradient") if with_bias else ({}, {}, None)
+
+    def call(backend: Backend, arrays: Mapping[str, Array], **others: Any) -> None:
+        beside = {"bias_gradient": arrays["bias_gradient"]} if with_bias else {}
+        others |= pieces.tf32(case) | options | _adds(case) | beside
+        backend.weight_gradient(arrays["delta"], arrays["a_prev"], arrays["gradient"], **others)
 
     def expect() -> dict[str, Expected]:
-        gradient, error = pieces.product(case, delta.T, a_prev)
-        return {"gradient": pieces.summed(case, gradient, error, case.master)}
+        product, absolute = pieces.product(case, delta.T, a_prev)
+        error = bounds.product_error(alpha * absolute + np.abs(added), k, case.dtype)
+        expected = {"gradient": pieces.summed(case, alpha * product + added, error, case.master)}
+        if bias_added is not None:
+            expected["bias_gradient"] = _column_sums(case, delta, bias_added)
+        return expected
 
-    return Problem(
-        {"delta": delta, "a_prev": a_prev},
-        lambda backend, arrays, **options: backend.weight_gradient(
-            arrays["delta"], arrays["a_prev"], arrays["gradient"], **pieces.tf32(case), **options
-        ),
-        expect,
-        {"gradient": ((m, n), case.master)},
-    )
+    return Problem({"delta": delta, "a_prev": a_prev}, call, expect, made | bias_made, started | bias_started)
+
+
+def _gradient(
+    case: Case, rng: np.random.Generator, shape: tuple[int, ...], name: str = "gradient"
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[tuple[int, ...], str]], np.ndarray]:
+    """Return a gradient as what is started with or as what is made, and what is added to, in the reference's dtype: 0
+    unless the mode says that gradients accumulate.
+    """
+    if not _adds(case):
+        return {}, {name: (shape, case.master)}, pieces.wide_like(np.zeros(shape), case.dtype)
+    gradient = pieces.draw(case, rng, shape, case.scale).astype(case.master)
+    return {name: gradient}, {}, pieces.wide(gradient)
+
+
+def _adds(case: Case) -> dict[str, bool]:
+    """Return the option of a primitive that adds to what its output holds; none by another mode."""
+    return {"accumulate": True} if case.mode.endswith("accumulate") else {}
+
+
+def _column_sums(case: Case, delta: np.ndarray, added: np.ndarray) -> Expected:
+    """Return what the sums of δ's columns must be, added to what was there."""
+    wide = pieces.wide(delta)
+    absolute = np.abs(wide).sum(axis=0) + np.abs(added)
+    error = bounds.product_error(absolute, len(delta), case.master)
+    return pieces.summed(case, wide.sum(axis=0) + added, error, case.master)
 
 
 def weight_step(case: Case, rng: np.random.Generator) -> Problem:
@@ -315,40 +273,43 @@ def weight_step(case: Case, rng: np.random.Generator) -> Problem:
         pieces.draw(case, rng, (k, n)),
         pieces.draw(case, rng, (m, n)),
     )
+    started = {"w": w}
+    if case.mode == "bias":
+        started["b"] = pieces.draw(case, rng, (m,))
     rate = 0.5 if case.values == "integers" else 0.01
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = rate
 
-    def expect() -> dict[str, Expected]:
-        product, error = pieces.product(case, delta.T, a_prev)
-        wide_rate = pieces.wide(pieces.rounded(np.array(rate), case.master))  # the kernel's η is rounded to its dtype
-        step = wide_rate * product
-        after = pieces.wide(w) - step
-        u = UNIT_ROUNDOFF[case.master]
-        error = wide_rate * error + 2 * u * np.abs(step) + u * np.abs(pieces.wide(w))
-        return {"w": pieces.summed(case, after, error, case.master)}
+    def call(backend: Backend, arrays: Mapping[str, Array], **options: Any) -> None:
+        options |= pieces.tf32(case) | ({"b": arrays["b"]} if "b" in started else {})
+        backend.weight_step(arrays["delta"], arrays["a_prev"], arrays["control"], arrays["w"], **options)
 
-    return Problem(
-        {"delta": delta, "a_prev": a_prev, "control": control},
-        lambda backend, arrays, **options: backend.weight_step(
-            arrays["delta"], arrays["a_prev"], arrays["control"], arrays["w"], **pieces.tf32(case), **options
-        ),
-        expect,
-        started={"w": w},
-    )
+    def after(before: np.ndarray, sum_: np.ndarray, error: np.ndarray) -> Expected:
+        """Return what weights must be after a step by this sum, which has this error."""
+        wide_rate = pieces.wide(pieces.rounded(np.array(rate), case.master))  # the kernel's η is rounded to its dtype
+        step, u = wide_rate * sum_, UNIT_ROUNDOFF[case.master]
+        error = wide_rate * error + 2 * u * np.abs(step) + u * np.abs(pieces.wide(before))
+        return pieces.summed(case, pieces.wide(before) - step, error, case.master)
+
+    def expect() -> dict[str, Expected]:
+        product, absolute = pieces.product(case, delta.T, a_prev)
+        expected = {"w": after(w, product, bounds.product_error(absolute, k, case.dtype))}
+        if "b" in started:
+            wide = pieces.wide(delta)
+            error = bounds.product_error(np.abs(wide).sum(axis=0), k, case.master)
+            expected["b"] = after(started["b"], wide.sum(axis=0), error)
+        return expected
+
+    return Problem({"delta": delta, "a_prev": a_prev, "control": control}, call, expect, started=started)
 
 
 def bias_gradient(case: Case, rng: np.random.Generator) -> Problem:
     delta = pieces.draw(case, rng, case.shape, case.scale)
-
-    def expect() -> dict[str, Expected]:
-        wide = pieces.wide(delta)
-        error = bounds.product_error(np.abs(wide).sum(axis=0), len(delta), case.master)
-        return {"gradient": pieces.summed(case, wide.sum(axis=0), error, case.master)}
-
+    started, made, added = _gradient(case, rng, (case.shape[1],))
     return Problem(
         {"delta": delta},
-        lambda backend, arrays: backend.bias_gradient(arrays["delta"], arrays["gradient"]),
-        expect,
-        {"gradient": ((case.shape[1],), case.master)},
+        lambda backend, arrays: backend.bias_gradient(arrays["delta"], arrays["gradient"], **_adds(case)),
+        lambda: {"gradient": _column_sums(case, delta, added)},
+        made,
+        started,
     )

@@ -23,53 +23,60 @@ DECAYED_SHARE = 3
 """The first third of the parameters decays: 1 of 3."""
 
 
-_LATE_STEP = 1000
+_PENALISED = ("penalties", "decoupled")
+"""Modes with ℓ₁ and ℓ₂ penalties: in the gradient, and apart from it."""
+
+_LATE_STEP, _LATE_SKIPPED = 1000, 7
 _SCALING = LossScaling(initial=1024.0, growth_interval=10)
 
 
 def prepare_update(case: Case, rng: np.random.Generator) -> Problem:
-    """Return the problem of prepare_update at one state of `control`, by the case's mode."""
-    norm = {"unclipped": np.nan, "nan": np.nan, "infinite": np.inf, "skipped": np.inf, "skipped_nan": np.nan}.get(
-        case.mode, case.scale
-    )
-    limits = {"clipped": 0.3, "scaled_clipped": 0.3, "within": 3.0, "nan": 1.0, "infinite": 1.0}
-    max_norm = limits[case.mode] * case.scale if case.mode in limits else None
+    """Return the problem of prepare_update on a gradient of the case's scale, or of its norm by the case's mode."""
     scaling = _SCALING if case.mode in HALF_MODES["prepare_update"] else None
     if case.mode == "grown":
         scaling = replace(_SCALING, growth_interval=1)  # the shortest
     control = rng.normal(0, 1, len(Control))  # what it must not change, or sets whatever was there
-    control[Control.STEP] = _LATE_STEP
-    if scaling is None:
-        control[Control.SQUARED_NORM] = norm**2
-    else:
+    loss_scale = 1.0
+    if scaling is not None:
         loss_scale = {"capped": LARGEST_LOSS_SCALE, "least": 1.0}.get(case.mode, scaling.initial)
-        control[Control.SQUARED_NORM] = np.inf if case.mode == "least" else (loss_scale * norm) ** 2
         control[Control.LOSS_SCALE] = loss_scale
         control[Control.CLEAN_STEPS] = scaling.growth_interval - 1 if case.mode in ("grown", "capped") else 3
+    g = pieces.rounded(case.scale * rng.normal(0, 1, case.shape), case.master)
+    worst = {"nan": np.nan, "infinite": np.inf, "skipped": -np.inf, "skipped_nan": np.nan, "least": np.inf}
+    if case.mode in worst:
+        g[rng.integers(g.size)] = worst[case.mode]
+    share = {"clipped": 0.3, "scaled_clipped": 0.3, "within": 3.0}.get(case.mode)
+    norm = float(np.square(g.astype(np.longdouble)).sum()) ** 0.5 / loss_scale
+    max_norm = share * norm if share is not None else 1.0 if case.mode in ("nan", "infinite") else None
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
-        backend.prepare_update(max_norm, arrays["control"], *(() if scaling is None else (scaling,)))
+        backend.prepare_update(arrays["g"], max_norm, arrays["control"], *(() if scaling is None else (scaling,)))
 
     def expect() -> dict[str, Expected]:
-        after = references.prepared(control, max_norm, scaling)
-        return {"control": _control(after, np.isnan(after))}
+        after = references.prepared(g, control, max_norm, scaling)
+        return {"control": _control(after, g.size, np.isnan(after))}
 
-    return Problem({}, call, expect, started={"control": control})
+    return Problem({"g": g}, call, expect, started={"control": control})
 
 
-def _control(after: np.ndarray, nan: np.ndarray | None = None) -> Expected:
-    """Return what `control` must be: a few roundings, in float64, from what it is in exact arithmetic."""
+def _control(after: np.ndarray, size: int, nan: np.ndarray | None = None) -> Expected:
+    """Return what `control` must be: from what it is in exact arithmetic by a few roundings in float64, of what follows
+    from the norm of `size` numbers by as many as their sum has."""
     finite = np.where(np.isfinite(after), after, 0)
-    return Expected(after, stored(4 * UNIT_ROUNDOFF["float64"] * np.abs(finite), finite, "float64"), nan)
+    roundings = np.full(len(after), 4.0)
+    roundings[[Control.SQUARED_NORM, Control.GRADIENT_SCALE]] += 4 * size**0.5
+    return Expected(after, stored(roundings * UNIT_ROUNDOFF["float64"] * np.abs(finite), finite, "float64"), nan)
 
 
 def _optimizer(case: Case) -> Optimizer:
     options: dict[str, Any] = {"name": case.option, "learning_rate": 0.01}
-    if case.mode == "decay":
+    if case.mode in ("decay", *_PENALISED):
         options["weight_decay"] = 0.1
+    if case.mode in _PENALISED:
+        options |= {"l1": 0.3, "l2": 0.2, "decoupled": case.mode == "decoupled"}
     if case.mode in ("clip_norm", "grown"):
         options["clip_norm"] = 1.0
-    if case.mode == "clip_value":
+    if case.mode in ("clip_value", *_PENALISED):  # what is added to the gradient is not clipped
         options["clip_value"] = 0.5 * case.scale
     return optimizers.get(options)
 
@@ -83,14 +90,19 @@ def update(case: Case, rng: np.random.Generator) -> Problem:
     w, g = (pieces.rounded(scale * rng.normal(0, 1, case.shape), case.master) for scale in (1.0, case.scale))
     if case.mode == "overflow":
         g[-1] = np.inf
+    if case.mode in _PENALISED:
+        w[::4] = 0  # where the sign is 0
+        w[2::4] *= w.dtype.type(1e-3)  # near what the ℓ₁ penalty takes off
     state = {name: _state(case, rng, name) for name in optimizer.state}
-    control = _update_control(case, optimizer, g, scaling)
-    after = references.prepared(control, optimizer.clip_norm, scaling)
+    control = _update_control(case, optimizer, scaling)
+    after = references.prepared(g, control, optimizer.clip_norm, scaling)
     skipped = case.mode == "overflow"
     half = case.storage != case.master
 
     def prepare(backend: Backend, arrays: Mapping[str, Array]) -> None:
-        backend.prepare_update(optimizer.clip_norm, arrays["control"], *(() if scaling is None else (scaling,)))
+        backend.prepare_update(
+            arrays["g"], optimizer.clip_norm, arrays["control"], *(() if scaling is None else (scaling,))
+        )
 
     def call(backend: Backend, arrays: Mapping[str, Array]) -> None:
         slots = [arrays[name] for name in optimizer.state]
@@ -107,20 +119,21 @@ def update(case: Case, rng: np.random.Generator) -> Problem:
             expected = {
                 name: pieces.exactly(pieces.wide(values), str(values.dtype)) for name, values in started.items()
             }
-            return expected | {"control": pieces.exactly(after, "float64")}
-        scale, step = float(after[Control.GRADIENT_SCALE]), int(after[Control.STEP])
+            return expected | {"control": _control(after, size, np.isnan(after))}
+        scale = float(after[Control.GRADIENT_SCALE])
+        step = int(after[Control.STEP] + 1 - after[Control.SKIPPED])
         expected = _expected_update(case, optimizer, w, g, state, decayed, scale, step)
-        return expected | {"control": _control(after)}
+        return expected | {"control": _control(after, size)}
 
     return Problem({"g": g}, call, expect, made, started, prepare)
 
 
-def _update_control(case: Case, optimizer: Optimizer, g: np.ndarray, scaling: LossScaling | None) -> np.ndarray:
+def _update_control(case: Case, optimizer: Optimizer, scaling: LossScaling | None) -> np.ndarray:
     """Return the control array before the update."""
     control = np.zeros(len(Control))
     control[Control.LEARNING_RATE] = optimizer.learning_rate
-    control[Control.STEP] = _LATE_STEP if case.mode in ("late", *HALF_MODES["update"]) else 0
-    control[Control.SQUARED_NORM] = float(np.square(pieces.wide(g)).sum())
+    if case.mode in ("late", *HALF_MODES["update"]):
+        control[[Control.STEP, Control.SKIPPED]] = _LATE_STEP, _LATE_SKIPPED
     control[Control.GRADIENT_SCALE] = 7.0
     if scaling is not None:
         control[Control.LOSS_SCALE] = scaling.initial
@@ -153,14 +166,22 @@ def _expected_update(
     wide_w, wide_g = pieces.wide(w), scale * pieces.wide(g)
     if optimizer.clip_value is not None:
         wide_g = np.clip(wide_g, -optimizer.clip_value, optimizer.clip_value)
-    decay = np.where(np.arange(w.size) < decayed, optimizer.weight_decay, 0.0)
-    g_terms = np.abs(wide_g)
-    w_terms = np.abs(wide_w)
+    g_terms, w_terms = np.abs(wide_g), np.abs(wide_w)
+    is_weight = np.arange(w.size) < decayed
+    l1, l2 = (np.where(is_weight, factor, 0.0) for factor in (optimizer.l1, optimizer.l2))
+    decay = np.where(is_weight, optimizer.weight_decay, 0.0)
+    none = np.zeros(w.size)
+    l1_added, l1_apart = (none, l1) if optimizer.decoupled else (l1, none)
+    l2_added, l2_apart = (none, l2) if optimizer.decoupled else (l2, none)
     if isinstance(optimizer, AdamW):
-        wide_w = wide_w * (1 - optimizer.learning_rate * decay)
+        l2_apart = l2_apart + decay
     else:
-        g_terms = g_terms + decay * w_terms
-        wide_g = wide_g + decay * wide_w
+        l2_added = l2_added + decay
+    g_terms = g_terms + l1_added + l2_added * w_terms
+    wide_g = wide_g + l1_added * np.sign(wide_w) + l2_added * wide_w
+    shrunk = wide_w * (1 - optimizer.learning_rate * l2_apart)
+    wide_w = np.sign(shrunk) * np.maximum(np.abs(shrunk) - optimizer.learning_rate * l1_apart, 0)
+    w_terms = w_terms + optimizer.learning_rate * l1_apart
 
     slots = {name: pieces.wide(values).copy() for name, values in state.items()}
     terms = {name: np.abs(values) for name, values in slots.items()}

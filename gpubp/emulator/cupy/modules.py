@@ -349,7 +349,8 @@ def _load_file(path: Path) -> _Binary:
         return _binary(compiled.ptx, compiled.resources, {}, compiled.cubin)
     ptx = path.read_text(encoding="utf-8")
     _check_loads(_target(ptx), same_major=False)
-    assembled = assemble(ptx, current_arch())
+    target = _target(ptx)
+    assembled = assemble(ptx, target if target[-1] in "af" else current_arch())
     resources = assembled.resources
     binary = _binary(ptx, resources, {}, assembled.cubin)
     # Shared memory that is declared outside of a kernel is not in ptxas' report of it.
@@ -383,9 +384,11 @@ def _target(ptx: str) -> str:
 
 
 def _check_loads(built: str, same_major: bool) -> None:
-    """PTX runs on its architecture and later ones, machine code on later ones of the same major version."""
+    """PTX runs on its architecture and later ones, machine code on later ones of the same major version, and both on
+    their own one alone if that is of one chip, such as sm_90a."""
     wanted, present = compute_capability(built), compute_capability(current_arch())
-    if wanted > present or (same_major and wanted[0] != present[0]):
+    only = built[-1] == "a" and wanted != present
+    if only or wanted > present or (same_major and wanted[0] != present[0]):
         raise LaunchError(f"the module was built for {built} and cannot be loaded on {current_arch()}")
 
 

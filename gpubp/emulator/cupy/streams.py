@@ -15,6 +15,7 @@ from gpubp.emulator.chip import check_device_id
 from gpubp.emulator.errors import EmulatorError
 
 _handles = itertools.count(0x10)
+_capturing: dict[int, Stream] = {}  # by their handles
 _state = threading.local()
 
 
@@ -110,11 +111,13 @@ class Stream:
             raise EmulatorError("the default stream cannot be captured: make a Stream(non_blocking=True)")
         self.check_not_capturing("begin_capture")
         self._recorded = []
+        _capturing[self.ptr] = self
 
     def end_capture(self) -> Graph:
         if self._recorded is None:
             raise EmulatorError("end_capture on a stream that is not capturing")
         steps, self._recorded = self._recorded, None
+        del _capturing[self.ptr]
         return Graph(steps)
 
     def is_capturing(self) -> bool:
@@ -160,6 +163,15 @@ def get_current_stream(device_id: int = -1) -> Stream:
 def current(stream: Stream | None) -> Stream:
     """Return `stream`, or the current one if it is None."""
     return get_current_stream() if stream is None else stream
+
+
+def submit(handle: int, step: Callable[[], None]) -> None:
+    """Do a piece of device work on the stream of this handle, or keep it if that stream is capturing."""
+    stream = _capturing.get(handle)
+    if stream is None:
+        step()
+    else:
+        stream.submit(step)
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:

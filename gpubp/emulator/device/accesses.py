@@ -50,6 +50,8 @@ class AccessModifiers:
             base = modifier.split("::")[0]
             if base in SPACES and modifier in (base, "shared::cta", "param::entry", "param::func"):
                 self.space = base
+            elif modifier == "shared::cluster":
+                self.space = "cluster"
             elif modifier in ("v2", "v4", "v8"):
                 self.vector = int(modifier[1:])
             elif modifier not in _WITHOUT_EFFECT and not modifier.startswith(_HINTS):
@@ -124,6 +126,8 @@ def bind_access_at(
 def _bind_space(space: str, *arguments: Any) -> Access:
     if space == "generic":
         return _resolver_generic(*arguments)
+    if space == "cluster":
+        return _watched(_resolver_cluster(0)(*arguments), "shared", *arguments)
     # A const operand lies in the arena, but is no traffic of global memory.
     return _watched(_RESOLVERS["global" if space == "const" else space](*arguments), space, *arguments)
 
@@ -193,6 +197,8 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
     def bind(
         machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
     ) -> Access:
+        if space == "shared" and base and machine.cluster_size > 1:
+            return _resolver_cluster(base)(machine, instruction, addresses, offset, nbytes, kind, out)
         if space == "local" and machine.calls is not None:
             return _resolver_frames(machine, instruction, addresses, offset, base, nbytes, kind, out)
         layout = machine.shared_layout if space == "shared" else machine.local_layout
@@ -220,6 +226,64 @@ def _resolver_window(space: str, base: int) -> Callable[..., Access]:
         return access
 
     return bind
+
+
+def _resolver_cluster(base: int) -> Callable[..., Access]:
+    """Return the resolver of addresses of shared memory of a cluster (clusters.py), from `base` on."""
+
+    def bind(
+        machine: Machine, instruction: Instruction, addresses: Array, offset: int, nbytes: int, kind: str, out: Array
+    ) -> Access:
+        valid, bases, ranks = machine.shared_layout.valid, machine.shared_bases, machine.rank_of_lane
+        row, size = machine.shared.shape[1], machine.cluster_size
+
+        def access() -> Array:
+            active = machine.active
+            bad = native.resolve_cluster(
+                addresses,
+                offset - base,
+                nbytes,
+                bases,
+                ranks,
+                row,
+                size,
+                valid,
+                WINDOW_GRANULE_BITS,
+                active.lanes,
+                active.whole,
+                active.count,
+                out,
+            )
+            if bad >= 0:
+                raise fault(machine, instruction, "shared", kind, nbytes, addresses, offset - base, bad)
+            check_peers(machine, instruction, out[: active.count])
+            return out
+
+        return access
+
+    return bind
+
+
+def check_peers(machine: Machine, instruction: Instruction, pointers: Array) -> None:
+    """Raise MemoryAccessError if the active lanes access shared memory of a block of their cluster that has ended."""
+    if machine.cluster_size == 1:
+        return
+    owner = (pointers - machine.shared.ctypes.data) // machine.shared.shape[1]
+    lanes = machine.active.lanes
+    remote = owner != machine.block_of_lane[lanes]
+    if not remote.any():
+        return
+    lives = np.asarray(machine.live.reshape(machine.blocks, -1).any(axis=1))
+    gone = remote & ~lives[owner]
+    if gone.any():
+        position = int(np.flatnonzero(gone)[0])
+        block = machine.block_index(int(owner[position]) * machine.padded)
+        raise MemoryAccessError(
+            f"{machine.where(instruction, int(lanes[position]))}: `{instruction.text}` accesses shared memory of block "
+            f"{block}, which has ended: its threads must wait, at a barrier of the cluster, until all others are done"
+        )
+    if machine.observer is not None:
+        machine.observer.peer_accessed(machine, instruction, lanes[remote], owner[remote])
 
 
 def _resolver_frames(
@@ -353,6 +417,8 @@ def place(machine: Machine, instruction: Instruction, address: int) -> str:
 def _variable(machine: Machine, space: str, address: int, lane: int | None = None) -> str:
     if space == "local" and machine.calls is not None and lane is not None:
         return str(machine.calls.describe(lane, address))
+    if space == "shared" and machine.cluster_size > 1:
+        address &= 0xFFFFFF  # without the rank of a block, see clusters.py
     if space in ("shared", "local"):
         return (machine.shared_layout if space == "shared" else machine.local_layout).describe(address)
     return MEMORY.describe(address)

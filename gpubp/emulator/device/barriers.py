@@ -51,8 +51,6 @@ class Barriers:
 
     def arrive(self, instruction: Instruction, active: Active, resume: int, live_count: int) -> bool:
         """Let the active lanes arrive at a barrier, and return True if all may go on at once."""
-        if "cluster" in instruction.modifiers:
-            raise self.machine.unsupported(instruction, "clusters")
         if "warp" in instruction.modifiers:
             return self._arrive_warp(instruction, active, resume)
         # Everybody is here: the usual case.
@@ -65,8 +63,6 @@ class Barriers:
 
     def arrive_only(self, instruction: Instruction) -> None:
         """bar.arrive: counts, and goes on."""
-        if "cluster" in instruction.modifiers:
-            raise self.machine.unsupported(instruction, "clusters")
         active = self.machine.active
         numbers, _ = self._operands(instruction, active)
         lanes = active.lanes

@@ -7,7 +7,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gpubp.emulator.device import accesses, async_copies, fused, hints, mbarriers, runtime_calls, warp_instructions
+from gpubp.emulator.device import (
+    accesses,
+    async_copies,
+    bulk_copies,
+    clusters,
+    fused,
+    hints,
+    mbarriers,
+    roles,
+    runtime_calls,
+    warp_instructions,
+    warpgroup_products,
+)
 from gpubp.emulator.device.lanewise import Action, Bound, always, bind_lanewise
 from gpubp.emulator.device.state import Active, Machine
 from gpubp.emulator.device.steps import Computation, describe
@@ -16,7 +28,12 @@ from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import Instruction, Register, is_fence
 
 #: Nothing that these do can be seen on a device that runs one wave in order and measures no time.
-_NO_EFFECT = frozenset(("membar", "fence", "griddepcontrol", "pmevent"))
+_NO_EFFECT = frozenset(("membar", "fence", "pmevent"))
+_PROXY_FENCES = frozenset(
+    [("proxy", "async", *space) for space in ((), ("global",), ("shared::cta",), ("shared::cluster",))]
+    + [("proxy", "alias"), ("mbarrier_init", "release", "cluster")]
+)
+"""Fences of the async proxy, and of new mbarriers; others are refused by name."""
 
 
 #: What the emulated device does not have.
@@ -45,10 +62,14 @@ class BoundBlock:
         self._bound = [(one, _bind_guarded(machine, one)) for one in block.instructions]
         self._first = [] if observer is None else [always(observer.count_block(machine, block))]
         self._last = [] if last is None else [always(last)]
+        ends = None if observer is None or block.end is None else observer.traced(machine, block.end)
+        self._last += [] if ends is None else [always(ends)]
         everything = [*self._first, *(bound for _, bound in self._bound if bound is not None), *self._last]
         self.full = [(one.function, one.arguments) for one in everything]
         self.masked = [one.masked for one in everything]
         self.until_full = self.until_masked = fused.HOT * max(1, len(block.instructions) // fused.SHORT)
+        if observer is not None and observer.trace is not None:
+            self.until_full = self.until_masked = 0  # never fused: a trace has each instruction
 
     def fuse(self, masked: bool) -> None:
         """Compile the instructions, as far as they are steps, for one of the two cases."""
@@ -61,7 +82,10 @@ class BoundBlock:
     def _fused(self, masked: bool) -> Iterator[Bound]:
         machine = self._machine
         tracker = None if machine.observer is None else machine.observer.tracker(machine)
-        steps = [(describe(machine, instruction), bound) for instruction, bound in self._bound]
+        steps = [
+            (None if self._is_hooked(instruction) else describe(machine, instruction), bound)
+            for instruction, bound in self._bound
+        ]
         for is_run, group in itertools.groupby(steps, lambda pair: pair[0] is not None):
             members = list(group)
             run = [step for step, _ in members if step is not None]
@@ -72,14 +96,25 @@ class BoundBlock:
             execute = fused.fuse(machine, run, masked)
             yield always(execute if tracker is None else tracker.unless_undefined(execute, bound))
 
+    def _is_hooked(self, instruction: Instruction) -> bool:
+        """Return True for an instruction that an observer must see by itself."""
+        observer = self._machine.observer
+        return observer is not None and observer.hooks(self._machine, instruction)
+
 
 def bind(machine: Machine, instruction: Instruction) -> Bound | None:
     """Bind one instruction, its guard apart; None if it has no effect. Raises UnsupportedInstruction."""
     if instruction.opcode in _NO_EFFECT:
         observer = machine.observer
+        if instruction.opcode == "fence" and not is_fence(instruction):
+            if instruction.modifiers not in _PROXY_FENCES:
+                raise machine.unsupported(instruction)
+            return None if observer is None else always(lambda: observer.proxy_fence(machine, instruction))
         return always(lambda: observer.fence(machine)) if observer is not None and is_fence(instruction) else None
     if instruction.opcode in _MISSING:
         raise machine.unsupported(instruction, _MISSING[instruction.opcode])
+    if instruction.opcode == "griddepcontrol":
+        return roles.bind_dependency(machine, instruction)
     factory = _FACTORIES.get(instruction.opcode, bind_lanewise)
     try:
         bound = factory(machine, instruction)
@@ -97,8 +132,13 @@ def _bind_guarded(machine: Machine, instruction: Instruction) -> Bound | None:
     bound = bind(machine, instruction)
     observer = machine.observer
     tracker = None if observer is None else observer.tracker(machine)
+    if bound is not None and observer is not None:
+        bound = observer.hooked(machine, instruction, bound)
     if bound is not None and tracker is not None:
         bound = tracker.watched(instruction, bound)
+    noted = None if observer is None else observer.traced(machine, instruction)
+    if bound is not None and noted is not None:
+        bound = _after(noted, bound)
     if bound is None or instruction.guard is None:
         return bound
     step = bound.masked
@@ -106,6 +146,20 @@ def _bind_guarded(machine: Machine, instruction: Instruction) -> Bound | None:
         step = observer.counted(machine, instruction, step)
     step = _guarded(machine, instruction.guard, step)
     return always(step if tracker is None else tracker.guarded(instruction, step))
+
+
+def _after(first: Action, bound: Bound) -> Bound:
+    """Return an instruction that does something else first."""
+
+    def full() -> None:
+        first()
+        bound.function(*bound.arguments)
+
+    def masked() -> None:
+        first()
+        bound.masked()
+
+    return Bound(full, (), masked)
 
 
 def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
@@ -130,7 +184,14 @@ def _guarded(machine: Machine, guard: Register, step: Action) -> Action:
 
 def _bind_arrive(machine: Machine, instruction: Instruction) -> Bound:
     """Return the step of bar.arrive. Barriers at which threads wait end their block, and belong to the scheduler."""
+    if clusters.is_cluster_barrier(instruction):
+        return always(lambda: machine.cluster_barriers.arrive(instruction))
     return always(lambda: machine.barriers.arrive_only(instruction))
+
+
+def _bind_copy(machine: Machine, instruction: Instruction) -> Bound:
+    bulk = "bulk" in instruction.modifiers
+    return (bulk_copies.bind_bulk if bulk else async_copies.bind_async)(machine, instruction)
 
 
 _FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
@@ -139,11 +200,15 @@ _FACTORIES: dict[str, Callable[[Machine, Instruction], Bound | None]] = {
     "st": accesses.bind_store,
     "atom": accesses.bind_atomic,
     "red": accesses.bind_atomic,
-    "cp": async_copies.bind_async,
+    "cp": _bind_copy,
+    "setmaxnreg": roles.bind_registers,
+    "wgmma": warpgroup_products.bind_product,
     "mbarrier": mbarriers.bind_mbarrier,
     "call": runtime_calls.bind_call,
     "bar": _bind_arrive,
     "barrier": _bind_arrive,
+    "mapa": clusters.bind_mapa,
+    "getctarank": clusters.bind_rank,
     **hints.FACTORIES,
     **warp_instructions.FACTORIES,
 }

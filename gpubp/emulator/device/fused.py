@@ -15,9 +15,12 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import llvmlite
@@ -394,7 +397,7 @@ def _compiled(text: str) -> Callable[[int, int, int], int]:
     """Return the function of a module, which is compiled for this CPU unless gpubp's cache has it."""
     parts = (CACHE_FORMAT, text, llvmlite.__version__, llvm.get_host_cpu_name(), _features())
     entry = f"loops/fused-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
-    with _LOCK:
+    with _LOCK, _interrupts_wait():
         content = cache.find(entry, _read)
         if content is None:
             content = _object_code(text)
@@ -405,6 +408,26 @@ def _compiled(text: str) -> Callable[[int, int, int], int]:
         _ENGINES.append(engine)
         address = engine.get_function_address("fused")
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let a Ctrl-C wait until the block is over: llvmlite, interrupted as it frees something, frees it again.
+
+    Python handles signals in the main thread alone: in another thread nothing has to wait.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *told: heard.append(told))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if heard:
+            usual(*heard[0])
 
 
 def _read(path: Path) -> bytes | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpubp.emulator.device import native
 from gpubp.emulator.device.accesses import bind_access
+from gpubp.emulator.device.bulk_copies import bind_map
 from gpubp.emulator.device.clock import CLOCK
 from gpubp.emulator.device.lanewise import Bound, always
 from gpubp.emulator.device.memory import POISON
@@ -31,6 +32,8 @@ _PREFETCHES = frozenset(
 
 
 def _bind_prefetch(machine: Machine, instruction: Instruction) -> Bound:
+    if "tensormap" in instruction.modifiers:
+        return _bind_map(machine, instruction)
     known = instruction.modifiers in _PREFETCHES or (instruction.opcode, instruction.modifiers) == (
         "prefetchu",
         ("L1",),
@@ -38,6 +41,19 @@ def _bind_prefetch(machine: Machine, instruction: Instruction) -> Bound:
     if not known or not isinstance(instruction.operands[0], Address):
         raise machine.unsupported(instruction)
     return always(lambda: None)
+
+
+def _bind_map(machine: Machine, instruction: Instruction) -> Bound:
+    """Return the step of prefetch.tensormap: a hint, but of something that must be a tensor map."""
+    if instruction.modifiers not in (("tensormap",), ("param", "tensormap"), ("const", "tensormap")):
+        raise machine.unsupported(instruction)
+    maps = bind_map(machine, instruction, instruction.operands[0])
+
+    def prefetch() -> None:
+        for lane in machine.active.lanes.tolist():
+            maps(lane)
+
+    return always(prefetch)
 
 
 def _bind_line(machine: Machine, instruction: Instruction) -> Bound:

@@ -13,7 +13,7 @@ An arrival that waits for copies (`cp.async.mbarrier.arrive`) happens when someb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +26,11 @@ from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.errors import BarrierError
 from gpubp.emulator.loops import loop
 from gpubp.emulator.program.cfg import waits_for_mbarrier
-from gpubp.emulator.program.ptx import Immediate, Instruction, Operand, Register, Sink
+from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Sink
 
 NBYTES = 8
+REMOTE = ("arrive", "arrive_drop", "expect_tx", "complete_tx")
+"""What a thread may do at an mbarrier of another block of its cluster. Arrivals give no state then."""
 MOST = (1 << 20) - 1
 """The highest count of arrivals, and of bytes of transactions that are under way."""
 
@@ -182,10 +184,19 @@ class Mbarriers:
     def _access(self, instruction: Instruction, operand: Operand, modifiers: set[str], kind: str) -> Access:
         """Return a function of the active lanes' pointers to mbarriers, which raises BarrierError if one is to none."""
         machine = self.machine
-        known = {"shared", "shared::cta", "release", "acquire", "relaxed", "cta", "cluster"}
+        name = instruction.modifiers[0]
+        known = {"shared", "shared::cta", "shared::cluster", "release", "acquire", "relaxed", "cta", "cluster"}
         if modifiers - known:
             raise machine.unsupported(instruction)
         space = "shared" if {"shared", "shared::cta"} & modifiers else "generic"
+        if "shared::cluster" in modifiers:
+            if name not in REMOTE or not isinstance(instruction.operands[0], Sink | Address):
+                raise machine.unsupported(instruction)
+            space = "cluster"
+        return self._access_in(instruction, operand, space, kind)
+
+    def _access_in(self, instruction: Instruction, operand: Operand, space: str, kind: str) -> Access:
+        machine = self.machine
         access = bind_access(machine, instruction, operand, space, NBYTES, kind)
         end = self.base + machine.shared.size
 
@@ -220,6 +231,10 @@ class Mbarriers:
         per_block = self.machine.shared.shape[1]
         where = self.machine.shared_layout.describe(slot * NBYTES % per_block)
         text = f"phase {phase} of the mbarrier {where} misses {pending} of {expected} arrivals"
+        if nbytes < 0:
+            return f"{text} and {nbytes:,} bytes: more have come than were expected"
+        if nbytes and pending == 0:
+            return f"{text} and {nbytes:,} bytes: fewer have come than were expected"
         return f"{text} and {nbytes:,} bytes" if nbytes else text
 
     def _lanes(self, operand: Operand | None, otherwise: int) -> Array:
@@ -250,7 +265,7 @@ class Mbarriers:
                 self.made.add(slot)
             self.machine.changed = True
             if self.machine.observer is not None:
-                self.machine.observer.mbarriers_gone(self.machine, slots)
+                self.machine.observer.mbarriers_made(self.machine, instruction, self.machine.active.lanes, slots)
 
         return init
 
@@ -303,6 +318,8 @@ class Mbarriers:
             counts, nbytes = (ones, chosen) if transaction else (chosen, none)
             self._let_arrive(instruction, pointers, counts, nbytes, tokens, drops, incomplete)
             if machine.observer is not None:
+                slots, phases = pointers - self.base >> 3, tokens[: active.count] >> 32
+                machine.observer.mbarrier_arrives(machine, instruction, active.lanes, slots, phases)
                 clocks = machine.observer.mbarrier_clocks(machine, active.lanes, releases)
                 machine.observer.mbarrier_arrived(machine, pointers - self.base >> 3, tokens >> 32, clocks)
             if target is not None:
@@ -337,6 +354,40 @@ class Mbarriers:
             self.table, self.base, pointers, counts, nbytes, drops, incomplete, tokens, pointers.size
         )  # fmt: skip
         self._refuse(instruction, pointers, *result)
+
+    def bind_slots(self, instruction: Instruction, operand: Operand, space: str) -> Access:
+        """Return a function of the numbers of the mbarriers that the active lanes name, in a space: "shared" or
+        "cluster"."""
+        access = self._access_in(instruction, operand, space, "atomic")
+        return lambda: (access() - self.base) >> 3
+
+    def check_slots(self, instruction: Instruction, lane: int, slots: Sequence[int]) -> None:
+        """Raise BarrierError if one of these is no mbarrier."""
+        pointers = np.array([self.base + slot * NBYTES for slot in slots])
+        problem = _check(self.table, self.base, pointers, pointers.size)[1]
+        if problem != _FINE:
+            raise BarrierError(f"{self.machine.where(instruction, lane)}: `{instruction.text}`: {_WHAT[problem]}")
+
+    def phase_of(self, slot: int) -> int:
+        """Return the number of the phase that an mbarrier is in."""
+        return int(self.table[slot, PHASE])
+
+    def complete_transaction(self, instruction: Instruction, lane: int, slot: int, nbytes: int) -> int:
+        """Note that bytes have arrived which a copy of a lane brings, and return the phase that missed them.
+
+        Raises:
+            BarrierError: there is no mbarrier any more.
+        """
+        machine = self.machine
+        pointers = np.array([self.base + slot * NBYTES])
+        one, tokens = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        outer, mask = machine.active, np.zeros(machine.lanes, bool)
+        mask[lane] = True
+        machine.active = Active(mask)
+        self._refuse(instruction, pointers, *_check(self.table, self.base, pointers, 1))
+        self._let_arrive(instruction, pointers, one, one - nbytes, tokens, False, False)
+        machine.active = outer
+        return int(tokens[0]) >> 32
 
     def _pending_count(self, instruction: Instruction) -> Action:
         machine = self.machine
@@ -504,15 +555,26 @@ class Mbarriers:
             self.send(position, mask)
 
     def waits_for(self) -> str:
-        """Return a text that says where the first parked thread is and what it waits for."""
+        """Return a text that says where the first parked thread is and what it waits for, and so of the others of its
+        cluster."""
         machine = self.machine
         lane = int(np.flatnonzero(self.parked)[0])
-        block = machine.block_of_lane == machine.block_of_lane[lane]
-        same = np.count_nonzero(self.parked & block & (self.slot == self.slot[lane]))
-        return (
-            f"{machine.where(self.waits[self.at[lane]].instruction, lane)}: {same} threads of the block wait for ever: "
-            f"{self.describe(int(self.slot[lane]))}"
-        )
+        near = machine.block_of_lane // machine.cluster_size == machine.block_of_lane[lane] // machine.cluster_size
+        parts: list[str] = []
+        for slot in dict.fromkeys(self.slot[self.parked & near].tolist()):
+            lanes = np.flatnonzero(self.parked & near & (self.slot == slot))
+            first = int(lanes[0])
+            if not parts:
+                where, verb = machine.where(self.waits[self.at[first]].instruction, first), "wait for ever"
+            else:
+                line = machine.line(self.waits[self.at[first]].instruction, first)
+                where = f"block {machine.block_index(first)}, thread {machine.thread_index(first)} at {line}"
+                verb = "wait besides"
+            text = f"{where}: {lanes.size} threads of the block {verb}: {self.describe(slot)}"
+            if (phase := int(self.phase[first])) != self.table[slot, PHASE]:
+                text += f" (they wait for phase {phase})"
+            parts.append(text)
+        return "; ".join(parts)
 
 
 def bind_mbarrier(machine: Machine, instruction: Instruction) -> Bound:

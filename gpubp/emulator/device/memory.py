@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import math
 import mmap
 import sys
 import threading
@@ -259,6 +260,13 @@ def _reserve(nbytes: int, wanted: int = 0) -> tuple[int, int]:
         nbytes //= 2
 
 
+def sparse_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """Return an array of zeros that costs memory only where it is touched, and may be larger than the memory."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+    return np.frombuffer(pages, dtype).reshape(shape)
+
+
 def _array_at(address: int, nbytes: int) -> np.ndarray:
     """Return the bytes at an address of this process as an array."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
@@ -316,23 +324,24 @@ def layout(
 ) -> SpaceLayout:
     """Return the layout of variables in order; all `dynamic` ones begin at the same place behind the others.
 
-    They keep their addresses modulo `period`. `reserved`: the shared memory that cooperative groups use lies behind
-    all; it is no part of the block's.
+    They keep their addresses modulo `period`, and modulo their own alignment. `reserved`: the shared memory that
+    cooperative groups use lies behind all; it is no part of the block's.
     """
     addresses: dict[str, int] = {}
     entries: list[tuple[int, int, str]] = []
     real = here = 0
     for variable in variables:
         real = _align(real, variable.align)
-        here = _congruent(here, real, period)
+        here = _congruent(here, real, max(period, variable.align))
         addresses[variable.name] = here
         entries.append((here, variable.nbytes, variable.name))
         real += variable.nbytes
         here += variable.nbytes + _RED_ZONE
     nbytes = real
     if dynamic or dynamic_bytes:
-        real = _align(real, max([16, *(variable.align for variable in dynamic)]))
-        here = _congruent(here, real, period)
+        align = max([16, *(variable.align for variable in dynamic)])
+        real = _align(real, align)
+        here = _congruent(here, real, max(period, align))
         addresses.update((variable.name, here) for variable in dynamic)
         entries.append((here, dynamic_bytes, dynamic[0].name if dynamic else "dynamic shared memory"))
         here += dynamic_bytes + _RED_ZONE

@@ -63,6 +63,29 @@ def resolve_window(addresses, offset, nbytes, bases, valid, bits, lanes, whole, 
 
 
 @loop
+def resolve_cluster(addresses, offset, nbytes, bases, ranks, row, size, valid, bits, lanes, whole, count, out):
+    """As resolve_window, of shared memory of a cluster of `size` blocks, whose memories lie `row` bytes apart: an
+    address has a block's rank plus 1 above its low 24 bits, or 0 for the block of the lane itself."""
+    extent = np.int64(valid.size) << bits
+    inside = (np.int64(1) << bits) - 1
+    for i in range(count):
+        lane = i if whole else lanes[i]
+        address = _in_window(addresses, lane, offset)
+        if address < 0:
+            return i
+        rank = (address >> 24) - 1
+        address &= 0xFFFFFF
+        if rank >= size or address >= extent or address & (nbytes - 1) != 0:
+            return i
+        if (address & inside) + nbytes > valid[address >> bits] and not _spans(address, nbytes, valid, bits):
+            return i
+        out[i] = bases[lane] + address
+        if rank >= 0:
+            out[i] += (rank - ranks[lane]) * row
+    return -1
+
+
+@loop
 def _in_window(addresses, lane, offset):
     """The address of an access within its window; one in a 32-bit register wraps around."""
     address = np.int64(addresses[lane]) + offset

@@ -13,19 +13,24 @@ With a seed (choices.py) the group that runs next is drawn instead, as are its w
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
 from gpubp.chips import WARP
 from gpubp.emulator.device.accesses import place
 from gpubp.emulator.device.barriers import Barriers
+from gpubp.emulator.device.bulk_copies import BulkCopies
 from gpubp.emulator.device.calls import Target
 from gpubp.emulator.device.choices import Choices, Shuffled
 from gpubp.emulator.device.clock import CLOCK, LEAPS
+from gpubp.emulator.device.clusters import ClusterBarriers, is_cluster_barrier
 from gpubp.emulator.device.executor import BoundBlock
 from gpubp.emulator.device.mbarriers import Mbarriers
+from gpubp.emulator.device.roles import Registers
 from gpubp.emulator.device.state import Active, Array, Machine
 from gpubp.emulator.device.warp_instructions import meets_others
+from gpubp.emulator.device.warpgroup_products import Products
 from gpubp.emulator.errors import TrapError
 from gpubp.emulator.program.cfg import EXIT
 from gpubp.emulator.program.inlining import Call
@@ -62,7 +67,14 @@ class Wave:
         self.live = machine.live
         self.live_count = 0
         self.barriers = machine.barriers = Barriers(machine)
-        self.mbarriers = machine.mbarriers = Mbarriers(machine, self._join) if machine.uses.mbarriers else None
+        self.mbarriers = machine.mbarriers = Mbarriers(machine, self._resume) if machine.uses.mbarriers else None
+        uses = machine.uses
+        self.clusters = machine.cluster_barriers = ClusterBarriers(machine) if uses.cluster_barriers else None
+        self.bulk = machine.bulk = BulkCopies(machine) if machine.uses.bulk_copies else None
+        self.products = machine.products = Products(machine) if machine.uses.wgmma else None
+        self.registers = machine.registers_of_warps = Registers(machine) if uses.roles else None
+        parts = self.mbarriers, self.clusters, self.bulk, self.products, self.registers
+        self._parts: list[Any] = [part for part in parts if part is not None]
         self.position = 0  # the block that runs
         self.steps = 0  # blocks executed
         self.idle = 0
@@ -82,8 +94,8 @@ class Wave:
         self.live_count = int(np.count_nonzero(self.live))
         self.groups = {self.machine.program.entry: self.live.copy()}
         self.barriers.begin()
-        if self.mbarriers is not None:
-            self.mbarriers.begin()
+        for part in self._parts:
+            part.begin()
         self.steps = 0
         if self.choices is not None:
             self._lane_orders = self.choices.lane_orders(self.machine.lanes)
@@ -120,6 +132,8 @@ class Wave:
             if spins or self.idle >= IDLE or self.steps - turned >= LONG:
                 others = self._take_turns()
                 self._count(others)
+                if self.idle and self._progress():
+                    self._count(0)
                 if self.idle:
                     self.repeats = spins and (not others or together.holds(self._state())) and not self._leap()
                     if self.repeats or self.idle >= IDLE:
@@ -127,7 +141,14 @@ class Wave:
                 turned, patience, alone = self.steps, FIRST_PATIENCE, _History()
             if self.steps - before >= most:
                 return False
+        for ended in (self.bulk, self.products, self.registers):
+            if ended is not None:
+                ended.finish()
         return True
+
+    def _progress(self) -> bool:
+        """Let asynchronous copies arrive that are under way, and return True if there were some."""
+        return self.bulk is not None and self.bulk.progress()
 
     def _count(self, steps: int) -> None:
         """Note that blocks were executed, and whether anything changed by them."""
@@ -170,7 +191,8 @@ class Wave:
         positions = np.array(sorted(self.groups))
         groups = [self.groups[position].copy() for position in positions]
         parked = [] if self.mbarriers is None else self.mbarriers.state()
-        return [positions, *groups, *self.barriers.state(), *parked, *self.machine.thread_state()]
+        cluster = [] if self.clusters is None else self.clusters.state()
+        return [positions, *groups, *self.barriers.state(), *cluster, *parked, *self.machine.thread_state()]
 
     def _run_any(self) -> int:
         """Run some warps at some block for a while, by choice. Returns the number of blocks."""
@@ -203,6 +225,8 @@ class Wave:
         if not self._meeting[position]:
             return mask
         elsewhere = self.live & ~self.barriers.waiting & ~mask
+        if self.clusters is not None:
+            elsewhere &= ~self.clusters.parked
         return mask & ~np.repeat(elsewhere.reshape(-1, WARP).any(axis=1), WARP)
 
     def _is_ready(self, position: int, mask: Array) -> bool:
@@ -283,7 +307,13 @@ class Wave:
             raise TrapError(text)
         if end.opcode == "mbarrier":
             assert self.mbarriers is not None
-            return block.successors[0] if self.mbarriers.wait(end, active, block.successors[0]) else None
+            return (
+                self._go(block.successors[0], active) if self.mbarriers.wait(end, active, block.successors[0]) else None
+            )
+        if is_cluster_barrier(end):
+            assert self.clusters is not None
+            passed = self.clusters.wait(end, active, block.successors[0])
+            return self._go(block.successors[0], active) if passed else None
         if self.barriers.arrive(end, active, block.successors[0], self.live_count):
             return self._go(block.successors[0], active)
         return None
@@ -333,6 +363,9 @@ class Wave:
         else:
             self._join(target, mask)
 
+    def _resume(self, target: int, mask: Array) -> None:
+        self._send(target, mask, int(np.count_nonzero(mask)))
+
     def _join(self, position: int, mask: Array) -> None:
         there = self.groups.get(position)
         self.groups[position] = mask if there is None else there | mask
@@ -341,6 +374,8 @@ class Wave:
         self.machine.changed = True
         self.live &= ~mask
         self.live_count -= count
+        if self.machine.observer is not None and self.machine.cluster_size > 1:
+            self.machine.observer.threads_ended(self.machine)
 
     def _open_barriers(self, required: bool = True) -> bool:
         """Let the lanes at complete barriers go on; False if none is left to run.
@@ -351,10 +386,23 @@ class Wave:
         Raises:
             DeadlockError: lanes wait, none of their barriers is complete, and (`required`) nothing else can run.
         """
-        mbarriers = self.mbarriers
+        mbarriers, clusters = self.mbarriers, self.clusters
         parked = mbarriers is not None and mbarriers.anyone
-        for position, mask in self.barriers.open(required and not parked):
+        alone = not self._parts  # nothing but barriers of blocks can let threads go on
+        for position, mask in self.barriers.open(required and alone):
             self._send(position, mask, int(np.count_nonzero(mask)))
+        if not alone:
+            for position, mask in () if clusters is None else clusters.open():
+                self._send(position, mask, int(np.count_nonzero(mask)))
+            if required and not self.groups and self._progress():
+                self._count(0)
+                parked = mbarriers is not None and mbarriers.anyone
+            if required and not self.groups and not parked:
+                in_cluster = clusters is not None and clusters.anyone
+                for _ in self.barriers.open(required=not in_cluster):
+                    raise AssertionError("a barrier that was not complete is")
+                if in_cluster:
+                    raise clusters.deadlock()  # type: ignore[union-attr]
         if parked and not (required and self.groups):
             assert mbarriers is not None
             mbarriers.finish_copies()
@@ -409,6 +457,8 @@ class Wave:
         if waiting.any():
             at = self.barriers.instructions[self.barriers.at[int(np.flatnonzero(waiting)[0])]]
             text += f"; {np.count_nonzero(waiting)} threads of the block wait at {at.location or at.text}"
+        if self.mbarriers is not None and self.mbarriers.anyone:
+            text += f"; {self.mbarriers.waits_for()}"
         return text
 
     def _place(self, read: Instruction, lane: int, written: set[str]) -> str:

@@ -16,11 +16,13 @@ from gpubp.chips import WARP
 from gpubp.emulator.device.clock import SPECIALS as CLOCKS
 from gpubp.emulator.device.memory import MEMORY, POISON, RESERVED, SpaceLayout
 from gpubp.emulator.errors import UnsupportedInstruction
+from gpubp.emulator.isa.matrix import first_arch
 from gpubp.emulator.program.cfg import Program
 from gpubp.emulator.program.ptx import Address, Immediate, Instruction, Operand, Register, Special, Symbol
 from gpubp.emulator.program.registers import GRID_WORKSPACE, Slot, computed_from
 
 Array = np.ndarray[Any, Any]
+Sides = tuple[int, int, int]
 
 
 class Active:
@@ -52,20 +54,36 @@ class Uses:
     Attributes:
         clocked: registers that are computed from the clock.
         mbarriers: True if it has instructions on mbarriers.
+        bulk_copies: True if it has cp.async.bulk or cp.reduce.async.bulk.
+        wgmma: True if it has asynchronous products of warpgroups.
+        cluster_barriers: True if it has barriers of clusters.
+        roles: True if its warpgroups hand registers to each other.
         grid: True if it asks for the barrier of the grid.
         reserved: True if it uses the shared memory that is reserved for CUDA.
+        first_arch: number of the first architecture whose tensor cores multiply what its own must; 0: any.
         workspace: of cooperative launches.
     """
 
     def __init__(self, program: Program) -> None:
         self.clocked = computed_from(program, CLOCKS)
         self.mbarriers = any(
-            instruction.opcode == "mbarrier" or "mbarrier" in instruction.modifiers
-            for block in program.blocks
-            for instruction in (*block.instructions, *([] if block.end is None else [block.end]))
+            instruction.opcode == "mbarrier" or any(one.startswith("mbarrier") for one in instruction.modifiers)
+            for instruction in program.instructions()
         )
+        self.bulk_copies = any(
+            instruction.opcode == "cp" and "bulk" in instruction.modifiers for instruction in program.instructions()
+        )
+        self.wgmma = any(instruction.opcode == "wgmma" for instruction in program.instructions())
+        self.cluster_barriers = any(
+            instruction.opcode == "barrier" and "cluster" in instruction.modifiers
+            for instruction in program.instructions()
+        )
+        self.roles = any(instruction.opcode == "setmaxnreg" for instruction in program.instructions())
         self.grid = bool(computed_from(program, GRID_WORKSPACE))
         self.reserved = bool(computed_from(program, ("reserved_smem_offset_1",)))
+        self.first_arch = max(
+            (first_arch(one.modifiers) for one in program.instructions() if one.opcode in ("mma", "wmma")), default=0
+        )
         self.workspace = Workspace()
 
 
@@ -112,6 +130,7 @@ class Machine:
         block: tuple[int, int, int],
         blocks: int,
         observer: Any = None,
+        cluster: Sides = (1, 1, 1),
     ) -> None:
         self.program = program
         self.slots = slots
@@ -124,6 +143,8 @@ class Machine:
         self.threads = block[0] * block[1] * block[2]
         self.padded = -(-self.threads // WARP) * WARP
         self.lanes = blocks * self.padded
+        self.cluster = cluster
+        self.cluster_size = cluster[0] * cluster[1] * cluster[2]  # in blocks, which lie side by side
         self.grid = (0, 0, 0)
         self.first_block = self.end_block = 0
         self.launched_lanes = np.zeros(self.lanes, bool)
@@ -131,6 +152,10 @@ class Machine:
         self.barriers: Any = None  # set by the scheduler
         self.mbarriers: Any = None  # set by the scheduler, if the program uses them
         self.calls: Any = None  # the Calls of a program that has some
+        self.bulk: Any = None  # the BulkCopies, set by the scheduler, if the program has some
+        self.products: Any = None  # the Products of warpgroups, set by the scheduler, if the program has some
+        self.cluster_barriers: Any = None  # set by the scheduler
+        self.registers_of_warps: Any = None  # what setmaxnreg has given them, set by the scheduler
         self.carry = np.zeros(self.lanes, bool)
         #: Something that other threads can see has changed since the scheduler last looked: memory, or who lives.
         self.changed = False
@@ -201,6 +226,16 @@ class Machine:
             self.special[f"nctaid.{axis}"] = np.zeros((), np.uint32)
         self.is_thread = thread < self.threads
         self.block_of_lane = lane // self.padded
+        self.rank_of_lane = self.block_of_lane % self.cluster_size
+        rank = self.rank_of_lane
+        width, height, _ = self.cluster
+        inside = (rank % width, rank // width % height, rank // (width * height))
+        self.special["cluster_ctarank"] = rank.astype(np.uint32)
+        for axis, place in zip("xyz", inside, strict=True):
+            self.special[f"cluster_ctaid.{axis}"] = place.astype(np.uint32)
+            alone = self.cluster_size == 1  # a block is a cluster of its own
+            for name, of_block in (("clusterid", f"ctaid.{axis}"), ("nclusterid", f"nctaid.{axis}")):
+                self.special[f"{name}.{axis}"] = self.special[of_block] if alone else self.special[of_block].copy()
 
     # -- a wave -------------------------------------------------------------------------------------------------------
 
@@ -222,13 +257,29 @@ class Machine:
     def _place_blocks(self, grid: tuple[int, int, int], first_block: int, end_block: int) -> None:
         self.grid = grid
         self.first_block, self.end_block = first_block, end_block
-        number = first_block + np.arange(self.blocks)
-        index = number % grid[0], number // grid[0] % grid[1], number // (grid[0] * grid[1])
-        for axis, side, of_block in zip("xyz", grid, index, strict=True):
+        index = self._index_of(first_block + np.arange(self.blocks))
+        for axis, side, of_block, of_cluster in zip("xyz", grid, index, self.cluster, strict=True):
             self.special[f"nctaid.{axis}"][...] = side
             self.special[f"ctaid.{axis}"].reshape(self.blocks, -1)[:] = of_block[:, None]
+            if self.cluster_size == 1:
+                continue
+            self.special[f"nclusterid.{axis}"][...] = side // of_cluster
+            self.special[f"clusterid.{axis}"].reshape(self.blocks, -1)[:] = (of_block // of_cluster)[:, None]
         self.launched_lanes[:] = self.is_thread
         self.launched_lanes[(end_block - first_block) * self.padded :] = False
+
+    def _index_of(self, number: Any) -> tuple[Any, Any, Any]:
+        """Return the index of blocks by their numbers in the order in which they run: cluster by cluster."""
+        (width, height, depth), (across, up, _) = self.cluster, self.grid
+        if self.cluster_size == 1:
+            return number % across, number // across % up, number // (across * up)
+        across, up = across // width, up // height
+        cluster, rank = number // self.cluster_size, number % self.cluster_size
+        return (
+            cluster % across * width + rank % width,
+            cluster // across % up * height + rank // width % height,
+            cluster // (across * up) * depth + rank // (width * height),
+        )
 
     def thread_state(self) -> list[Array]:
         """Return copies of what living threads know by themselves: registers, carry flags, committed copies, stacks.
@@ -333,10 +384,8 @@ class Machine:
             "dynamic_smem_size": self.shared_layout.dynamic_bytes,
             "total_smem_size": self.shared_layout.nbytes,
             **({"reserved_smem_offset_1": addresses[RESERVED]} if RESERVED in addresses else {}),
-            **{f"cluster_ctaid.{axis}": 0 for axis in "xyz"},
-            **{f"cluster_nctaid.{axis}": 1 for axis in "xyz"},
-            "cluster_ctarank": 0,
-            "cluster_nctarank": 1,
+            **{f"cluster_nctaid.{axis}": self.cluster["xyz".index(axis)] for axis in "xyz"},
+            "cluster_nctarank": self.cluster_size,
         }
         if name in uniform:
             return np.array(uniform[name], np.uint32)
@@ -345,8 +394,7 @@ class Machine:
     # -- reports ------------------------------------------------------------------------------------------------------
 
     def block_index(self, lane: int) -> tuple[int, int, int]:
-        number = self.first_block + lane // self.padded
-        return number % self.grid[0], number // self.grid[0] % self.grid[1], number // (self.grid[0] * self.grid[1])
+        return self._index_of(int(self.first_block + lane // self.padded))
 
     def thread_of_grid(self, number: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Return block and thread index of a thread by its number, which counts over the padded blocks of the grid."""

@@ -414,4 +414,5 @@ FACTORIES: dict[str, Callable[[Machine, Instruction], Bound]] = {
 
 def meets_others(instruction: Instruction) -> bool:
     """Return True for an instruction that a warp's threads must execute together."""
-    return instruction.opcode in FACTORIES and instruction.opcode != "activemask"
+    together = instruction.opcode in FACTORIES and instruction.opcode != "activemask"
+    return together or instruction.opcode in ("wgmma", "setmaxnreg")

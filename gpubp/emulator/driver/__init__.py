@@ -9,7 +9,7 @@ What differs from a GPU's driver, on purpose:
 - One call is served at a time; other threads wait.
 - Kernels reach pinned, mapped and managed memory at the host's addresses, and no memory that was registered later.
 - Graphs own no memory: allocations in a capturing stream are refused. Nodes have no handles.
-- Event times, peers, clusters, textures and fatbins are refused, each by name.
+- Event times, peers, clusters that a launch asks for, textures and fatbins are refused, each by name.
 - The linker takes PTX, archives of PTX, and supplies what grid groups need; machine code and LTO-IR are refused.
 - The private tables of functions are not served.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ def _assembled(image: images.Image) -> Mapping[str, Resources]:
     """
     ptx = re.sub(r"(?m)^(\s*\.version\s+)([12]\.\d+|3\.0)\b", r"\g<1>3.1", image.ptx, count=1)
     try:
-        return assemble(ptx, current_arch() + image.suffix).resources
+        return assemble(ptx, current_arch().rstrip("af") + image.suffix).resources
     except CompileError as error:
         raise DriverError("CUDA_ERROR_INVALID_PTX", str(error)) from None
 
@@ -185,6 +186,8 @@ def attribute(handle: int, number: int) -> int:
         return 10 * major + minor
     if number == MAX_DYNAMIC_SHARED:
         return STATIC_SHARED - kernel.static_shared_bytes if found.dynamic_limit is None else found.dynamic_limit
+    if number in CLUSTER_SIDES and math.prod(kernel.cluster) > 1:
+        return kernel.cluster[CLUSTER_SIDES.index(number)]
     if number in (CACHE_MODE, *range(CARVEOUT, _COUNT)):
         return found.settings.get(number, -1 if number == CARVEOUT else 0)
     raise DriverError("CUDA_ERROR_INVALID_VALUE", f"attrib is {number}: a function has no such attribute")
@@ -194,7 +197,8 @@ def set_attribute(handle: int, number: int, value: int) -> None:
     """Set an attribute of a kernel.
 
     Raises:
-        DriverError: CUDA_ERROR_INVALID_VALUE: it cannot be set, or not to this. CUDA_ERROR_NOT_SUPPORTED: clusters.
+        DriverError: CUDA_ERROR_INVALID_VALUE: it cannot be set, or not to this. CUDA_ERROR_NOT_SUPPORTED: clusters,
+            but for those of __cluster_dims__.
     """
     found = _functions[handle]
     if number == MAX_DYNAMIC_SHARED:
@@ -209,7 +213,10 @@ def set_attribute(handle: int, number: int, value: int) -> None:
     elif number == CARVEOUT and not -1 <= value <= 100:
         raise DriverError("CUDA_ERROR_INVALID_VALUE", f"the carveout is {value}: it must be -1, or 0 to 100 percent")
     elif number in CLUSTER_SIDES and value > 1:
-        raise DriverError("CUDA_ERROR_NOT_SUPPORTED", "the virtual device has no clusters of blocks")
+        raise DriverError(
+            "CUDA_ERROR_NOT_SUPPORTED",
+            "the virtual device has the clusters that a kernel's __cluster_dims__ asks for, and no clusters besides",
+        )
     elif number in (CARVEOUT, *CLUSTER_SIDES, LARGE_CLUSTERS, CLUSTER_ORDER):
         found.settings[number] = value
     else:

@@ -6,7 +6,8 @@ The products of factors of at most 32 bits are exact in float64. Those of floats
 of k, and the sum is rounded once. A tensor core keeps fewer bits and adds in an order of its own, so its results agree
 with these within a tolerance, not bit for bit. tf32 operands lose their low 13 bits, as the hardware ignores them.
 Integers and single bits are exact: the whole sum wraps around to 32 bits, or stops at their limits with .satfinite. In
-f64 each element is a chain of fused multiply-adds in the order of k, from C on.
+f64 each element is a chain of fused multiply-adds in the order of k, from C on: the larger shapes give the bits of
+several m8n8k4.
 """
 
 from __future__ import annotations
@@ -126,6 +127,14 @@ def matrix_multiply(modifiers: tuple[str, ...]) -> MatrixMultiply:
     factors = fragments.factor_a(m, k, _per_register(a)), fragments.factor_b(k, n, _per_register(b))
     sums = (fragments.accumulator(m, n),) * 2
     return _multiply(_Form(m, n, k, types, *factors, *sums, satfinite=satfinite, logic=logic))
+
+
+def first_arch(modifiers: tuple[str, ...]) -> int:
+    """Return the number of the first architecture that multiplies f64 by the mma or wmma.mma with these modifiers (PTX
+    ISA, "Target ISA Notes"); 0 for other types."""
+    if "f64" not in modifiers:
+        return 0
+    return 80 if "m8n8k4" in modifiers else 90
 
 
 def _per_register(type_: str) -> int:

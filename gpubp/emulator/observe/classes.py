@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from math import prod
+
 from gpubp.chips import WARP
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.isa.arithmetic import operation
@@ -22,7 +25,8 @@ _CLASSES = {
     **dict.fromkeys(("bar", "barrier", "mbarrier", "membar", "fence"), "barrier"),
     **dict.fromkeys(("bra", "brx", "ret", "exit", "call", "return", "trap", "brkpt"), "control"),
     **dict.fromkeys(("cvta", "isspacep"), "integer"),
-    **dict.fromkeys(("mma", "wmma.mma"), "tensor"),
+    **dict.fromkeys(("mma", "wmma.mma", "wgmma.mma_async"), "tensor"),
+    **dict.fromkeys(("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group"), "barrier"),
     "movmatrix": "warp",
     "ldmatrix": "load shared",
     "stmatrix": "store shared",
@@ -49,8 +53,11 @@ def instruction_class(instruction: Instruction) -> str:
 
 
 def flops_of(instruction: Instruction) -> int:
-    """Return the floating point operations of a thread; those of a matrix instruction are shared by its 32 threads."""
+    """Return the floating point operations of a thread; those of a matrix instruction are shared by the threads of its
+    warp, or of its warpgroup."""
     name = _name(instruction)
+    if name == "wgmma.mma_async":
+        return _of_warpgroup(instruction)
     if name in ("mma", "wmma.mma"):
         find = matrix.matrix_multiply if name == "mma" else matrix.wmma_multiply
         return find(instruction.modifiers).flops // WARP
@@ -60,9 +67,18 @@ def flops_of(instruction: Instruction) -> int:
     return 0 if found is None else found.flops
 
 
+def _of_warpgroup(instruction: Instruction) -> int:
+    """Return a thread's share of 2 M N K operations, none of which is one of floating point on integers."""
+    if "s32" in instruction.modifiers:
+        return 0
+    shape = next(sides for each in instruction.modifiers if (sides := re.fullmatch(r"m(\d+)n(\d+)k(\d+)", each)))
+    return 2 * prod(map(int, shape.groups())) // (4 * WARP)
+
+
 def _name(instruction: Instruction) -> str:
-    """Return the opcode, of wmma with what it does: "wmma.load"."""
-    return f"wmma.{instruction.modifiers[0]}" if instruction.opcode == "wmma" else instruction.opcode
+    """Return the opcode, of wmma and wgmma with what it does: "wmma.load"."""
+    opcode = instruction.opcode
+    return f"{opcode}.{instruction.modifiers[0]}" if opcode in ("wmma", "wgmma") else opcode
 
 
 def _has_pair(instruction: Instruction) -> bool:

@@ -160,16 +160,22 @@ class Clocks:
         blocks: of the wave.
         padded: threads of a block, in whole warps.
         width: threads that each thread knows one by one; see `width_of`.
+        proxies: keep besides what of each thread's accesses has been handed to the async proxy.
+
+    The blocks of a cluster count as one here: `blocks` are clusters then, and `padded` are a cluster's threads.
     """
 
-    def __init__(self, blocks: int, padded: int, width: int) -> None:
+    def __init__(self, blocks: int, padded: int, width: int, proxies: bool = False) -> None:
+        self.width = width
+        self.proxies = proxies
         lanes = blocks * padded
         self.blocks = blocks
         self.padded = padded
         self.first_block = 0
         self.number = np.ones(lanes, np.int32)
         self.floor = np.ones(lanes, np.int32)
-        self.known = np.zeros((lanes, width), np.int32)
+        # In the second half of a row, if there is one, the numbers up to which a proxy fence has come.
+        self.known = np.zeros((lanes, width * (1 + proxies)), np.int32)
         self._column = np.arange(lanes) % max(1, width)
         self._arrived: dict[tuple[int, int], list[Array]] = {}  # rows published by bar.arrive, by block and barrier
         self._arrived_clocks: dict[tuple[int, int], list[Clock]] = {}
@@ -177,7 +183,7 @@ class Clocks:
         self._taken: dict[int, Clock] = {}  # what lanes have taken over from memory
         self._read: dict[int, list[Clock]] = {}  # what lanes have read there, and not yet taken over
         # What lanes knew at their last fence (floor 0: none): of their own block, and what they had taken over.
-        self._fenced = np.zeros((0, width), np.int32)
+        self._fenced = self.known[:0]
         self._fenced_floor = np.zeros(lanes, np.int32)
         self._fenced_taken: dict[int, Clock] = {}
         self._ready: dict[int, Clock] = {}  # the same as clocks, once they are needed
@@ -204,6 +210,9 @@ class Clocks:
         where = chosen.reshape(-1, 1)
         np.copyto(number, floor, where=where)
         np.copyto(self.floor.reshape(self.blocks, -1), floor, where=where)
+        if self.proxies:
+            handed = self.known.reshape(self.blocks, self.padded, -1)[:, :, self.width :]
+            handed[chosen] = handed[chosen].max(axis=1, keepdims=True)
         if self._by_memory():
             for block in np.flatnonzero(chosen):
                 start = int(block) * self.padded
@@ -307,6 +316,14 @@ class Clocks:
             self._forget_ready(every)
 
     # -- fences, and what is written and read in order ----------------------------------------------------------------
+
+    def proxy_fence(self, lanes: Array) -> None:
+        """Lanes have executed a fence of the async proxy: all that they know of is handed to it."""
+        width = self.width
+        handed = np.maximum(self.known[lanes, :width], self.floor[lanes, np.newaxis] - 1)
+        self.known[lanes, width:] = np.maximum(self.known[lanes, width:], handed)
+        self.known[lanes, width + self._column[lanes]] = self.number[lanes]
+        self.number[lanes] += 1
 
     def fence(self, lanes: Array) -> None:
         """Lanes have executed a fence."""

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 GRADES = ("note", "warning", "error")
 """How bad a finding is, the least first."""
 
-KINDS = ("race", "same-value race", "uninitialised read", "missing wait", "strides")
+ASYNC_ORDERS = ("late", "early")
+"""When asynchronous engines work, the usual order first; see `observe`."""
+
+KINDS = (
+    "race", "same-value race", "uninitialised read", "missing wait", "strides", "async race", "missing proxy fence",
+    "wgmma registers", "mbarrier phase", "mbarrier bytes", "mbarrier init", "early exit",
+)  # fmt: skip
 """What is found."""
 
 
@@ -105,7 +111,7 @@ class Report:
     @property
     def races(self) -> list[Finding]:
         """Return the data races in shared and in global memory, but for those of one value."""
-        return [finding for finding in self.findings if finding.kind == "race"]
+        return [finding for finding in self.findings if finding.kind in ("race", "async race", "missing proxy fence")]
 
     def at_least(self, grade: str) -> list[Finding]:
         """Return the findings of this grade ("note", "warning" or "error") or a worse one.

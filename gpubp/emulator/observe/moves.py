@@ -270,6 +270,24 @@ def _movmatrix(registers: Registers, instruction: Instruction) -> Action:
     return move
 
 
+def _async_product(registers: Registers, instruction: Instruction) -> Action:
+    """Return the step of an instruction of wgmma: accumulators that are replaced need not be defined."""
+    if instruction.modifiers[0] != "mma_async":
+        return lambda: None
+    sums, *others = instruction.operands
+    targets, rest = registers.slots([sums]), registers.slots(others)
+    keeps = registers.machine.lanes_of(instruction.operands[3], BOOL)
+    negated = isinstance(instruction.operands[3], Register) and instruction.operands[3].negated
+
+    def move() -> None:
+        registers.check(instruction, rest, "multiplies by")
+        if (keeps != negated)[registers.machine.active.mask].any():
+            registers.check(instruction, targets, "adds a product to")
+        registers.clear(targets)
+
+    return move
+
+
 _OF_WARPS: dict[str, Callable[[Registers, Instruction], Action]] = {
     "shfl": _shfl,
     "vote": _vote,
@@ -278,4 +296,5 @@ _OF_WARPS: dict[str, Callable[[Registers, Instruction], Action]] = {
     "mma": _product,
     "wmma": _product,
     "movmatrix": _movmatrix,
+    "wgmma": _async_product,
 }

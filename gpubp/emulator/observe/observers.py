@@ -25,19 +25,26 @@ import numpy as np
 
 from gpubp.emulator.device import native
 from gpubp.emulator.device.async_copies import PendingCopy
+from gpubp.emulator.device.barriers import BARRIERS
+from gpubp.emulator.device.bulk_copies import CHUNK, Copy
 from gpubp.emulator.device.choices import Choices
-from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED
+from gpubp.emulator.device.lanewise import Bound
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED, sparse_zeros
 from gpubp.emulator.device.state import Array, Machine
+from gpubp.emulator.device.warpgroup_products import Product
 from gpubp.emulator.observe import shadow
+from gpubp.emulator.observe.async_proxy import AsyncProxy
 from gpubp.emulator.observe.classes import flops_of, instruction_class
 from gpubp.emulator.observe.clocks import Arrival, Clock, Clocks, is_of_mbarrier, is_strong, orders_by_memory, width_of
 from gpubp.emulator.observe.definedness import Definedness
-from gpubp.emulator.observe.findings import Bytes, Finding, LineAccesses, Report
+from gpubp.emulator.observe.findings import ASYNC_ORDERS, Bytes, Finding, LineAccesses, Report
 from gpubp.emulator.observe.suppressions import Suppression, line_of, reason_in
 from gpubp.emulator.observe.suppressions import load as load_suppressions
+from gpubp.emulator.observe.trace import Trace
 from gpubp.emulator.observe.tracking import Tracker
 from gpubp.emulator.program.cfg import Block
 from gpubp.emulator.program.ptx import TYPE_BYTES, Instruction, Location, Vector
+from gpubp.errors import ArgumentError
 
 _KINDS = {"load": shadow.LOAD, **dict.fromkeys(("store", "atomic", "async", "free"), shadow.STORE)}
 _VERBS = {"load": "reads", "store": "writes", "atomic": "updates", "async": "copies to", "free": "frees"}
@@ -45,6 +52,8 @@ _ROOM = 1024
 """Races of one instruction that are looked at in one go, if a single access cannot have more."""
 SECTOR = 32
 """Bytes that global memory moves at once."""
+_PASS = 128
+"""Bytes that the banks of shared memory move at once."""
 _MOST_CELLS = 32
 """Cells of the shadow that one access covers: its bytes."""
 
@@ -66,6 +75,9 @@ def observe(
     traffic: bool = False,
     suppressions: str | Path | None = None,
     order: int | None = None,
+    async_order: str = ASYNC_ORDERS[0],
+    strict: bool = False,
+    trace: Trace | None = None,
 ) -> Iterator[Report]:
     """Watch the launches within the `with` block.
 
@@ -76,14 +88,23 @@ def observe(
         suppressions: a TOML file of findings that are intended; comments in kernels work without (suppressions.py).
         order: a seed ≥ 0, for threads, warps and blocks to take turns in another order that a GPU might take
             (choices.py). The same seed gives the same order again; errors and the report name it.
+        async_order: when bulk copies and the products of warpgroups access memory: "late", when somebody waits for
+            them and no thread can go on, or "early", when they are issued. Late is also the order without observers.
+        strict: with `races`, ask for a proxy fence also between what threads read and a bulk copy that overwrites it,
+            as the PTX ISA does and much code does not.
+        trace: records what one block does, line by line (trace.py).
 
     Raises:
-        ArgumentError: the file of suppressions is none, or the seed is no whole number ≥ 0.
+        ArgumentError: the file of suppressions is none, the seed is no whole number ≥ 0, or async_order is another.
 
     Yields the Report, which fills as launches end.
     """
     known = [] if suppressions is None else load_suppressions(suppressions)
-    observer = Observer(races, uninitialised, traffic, known, None if order is None else Choices(order))
+    if async_order not in ASYNC_ORDERS:
+        raise ArgumentError("async_order", async_order, " or ".join(map(repr, ASYNC_ORDERS)))
+    choices = None if order is None else Choices(order)
+    early = async_order != ASYNC_ORDERS[0]
+    observer = Observer(races, uninitialised, traffic, known, choices, early, strict, trace)
     outer = MEMORY.watcher, MEMORY.reader
     if uninitialised:
         MEMORY.watcher, MEMORY.reader = observer.memory.memory_changed, observer.host_reads
@@ -126,13 +147,16 @@ class _Watched:
         self.counts: list[tuple[Counter[tuple[Location | None, str]], int, list[int]]] = []
         lanes = machine.lanes
         self.by_memory = orders_by_memory(machine.program)
-        width = width_of(machine.program, machine.padded, self.by_memory)
-        self.clocks = Clocks(machine.blocks, machine.padded, width)
+        uses = machine.uses
+        asynchronous = uses.bulk_copies or uses.wgmma or machine.cluster_size > 1
+        self.unit = machine.padded * machine.cluster_size  # threads that share shared memory
+        width = self.unit if asynchronous else width_of(machine.program, machine.padded, self.by_memory)
+        self.clocks = Clocks(machine.blocks // machine.cluster_size, self.unit, width, asynchronous)
         self.threads = np.zeros(lanes, np.int32)  # of the grid, from 1
         self.firsts = np.zeros(lanes, np.int32)  # the first thread of each one's block
         self.bits = {space: _granularity(machine, space) for space in ("shared", "global")}
         # one access alone may fill so many: for each cell a writer, two readers, and every thread of the block
-        self.found = np.zeros((max(_ROOM, _MOST_CELLS * (3 + machine.padded)), shadow.FOUND), np.int64)
+        self.found = np.zeros((max(_ROOM, _MOST_CELLS * (3 + self.unit)), shadow.FOUND), np.int64)
         self.no_reads = np.zeros((0, 0), np.int32)
         self.shared_reads = self.no_reads
         self.places: dict[int, Clock] = {}  # what was published where in shared memory, by host address
@@ -140,6 +164,8 @@ class _Watched:
         self.shared_cells = np.zeros((0, shadow.CELL), np.int32)
         self.shared_size = shape[0] * shape[1]
         self.tracker = Tracker(memory, machine)
+        self.asynchronous = asynchronous
+        self.proxy: AsyncProxy | None = None  # if races are looked for
 
 
 def _granularity(machine: Machine, space: str) -> int:
@@ -167,8 +193,14 @@ class Observer:
         traffic: bool,
         suppressions: Sequence[Suppression] = (),
         choices: Choices | None = None,
+        early: bool = False,
+        strict: bool = False,
+        trace: Trace | None = None,
     ) -> None:
+        self.early = early
+        self.strict = strict
         self.suppressions = suppressions
+        self.trace = trace
         self.choices = choices
         self.races = races
         self.uninitialised = uninitialised
@@ -224,29 +256,36 @@ class Observer:
 
     def begin_launch(self, machine: Machine) -> None:
         """Forget who accessed what in the launch before."""
+        if self.trace is not None:
+            self.trace.begin_launch()
         watched = self._state(machine)
         if self.uninitialised:
             self.memory.cover(MEMORY.extent)
             self.memory.memory_changed(machine.parameter_address, machine.parameter_bytes.size, True)
         if self.races:
             self._global_bits = watched.bits["global"]
-            self._global_cells = np.zeros(((MEMORY.extent >> self._global_bits) + 1, shadow.CELL), np.int32)
+            del self._global_cells  # before there are two of them
+            self._global_cells = sparse_zeros(((MEMORY.extent >> self._global_bits) + 1, shadow.CELL), np.int32)
             self._places.clear()
         self.report.launches[machine.program.name] += 1
 
     def begin_wave(self, machine: Machine) -> None:
         """New blocks: fresh shared and local memory, and barrier counts from zero."""
+        if self.trace is not None:
+            self.trace.begin_wave(machine)
         watched = self._state(machine)
         lane = np.arange(machine.lanes)
         watched.threads[:] = machine.first_block * machine.padded + lane + 1
-        watched.firsts[:] = watched.threads - lane % machine.padded
+        watched.firsts[:] = watched.threads - lane % watched.unit
         if self.races:
-            watched.clocks.begin(machine.first_block)
+            watched.clocks.begin(machine.first_block // machine.cluster_size)
             watched.places.clear()
             cells = (watched.shared_size >> watched.bits["shared"]) + 1
             watched.shared_cells = np.zeros((cells, shadow.CELL), np.int32)
             if watched.clocks.known.shape[1]:
-                watched.shared_reads = np.zeros((cells, machine.padded), np.int32)
+                watched.shared_reads = np.zeros((cells, watched.unit), np.int32)
+            if watched.proxy is not None:
+                watched.proxy.begin_wave()
         if self.races or self.uninitialised:
             watched.tracker.begin_wave()
 
@@ -299,7 +338,16 @@ class Observer:
 
     def _state(self, machine: Machine) -> _Watched:
         if machine not in self._watched:
-            self._watched[machine] = _Watched(machine, self.memory)
+            watched = self._watched[machine] = _Watched(machine, self.memory)
+            if self.races and watched.asynchronous:
+                watched.proxy = AsyncProxy(
+                    machine,
+                    watched.clocks,
+                    lambda: (watched.shared_cells, watched.bits["shared"], watched.shared_reads),
+                    lambda number: self._sites[number].instruction,
+                    self._async_found,
+                    self.strict,
+                )
         return self._watched[machine]
 
     # -- barriers and fences ------------------------------------------------------------------------------------------
@@ -309,9 +357,14 @@ class Observer:
 
         Those at a barrier that counts threads name it in `barriers`, which is -1 for the others: they are all.
         """
+        if self.trace is not None:
+            self.trace.opens(machine, mask)
         if not self.races:
             return
         clocks = self._state(machine).clocks
+        if machine.cluster_size > 1:
+            self._barriers_in_cluster(machine, clocks, mask, barriers)
+            return
         if barriers is not None:
             mask = mask.copy()
             for block in np.unique(machine.block_of_lane[mask & (barriers >= 0)]):
@@ -326,10 +379,33 @@ class Observer:
         if mask.any():
             clocks.block_barrier(mask)
 
+    def _barriers_in_cluster(self, machine: Machine, clocks: Clocks, mask: Array, barriers: Array | None) -> None:
+        """The threads of `mask` have passed barriers of their blocks, which are parts of clusters."""
+        for block in np.unique(machine.block_of_lane[mask]).tolist():
+            first = block * machine.padded
+            lanes = first + np.flatnonzero(mask[first : first + machine.padded])
+            numbers = np.full(lanes.size, -1) if barriers is None else barriers[lanes]
+            for number in np.unique(numbers).tolist():
+                # A barrier that counts no threads has got no arrivals of others.
+                key = number + BARRIERS * block if number >= 0 else -1 - block
+                clocks.some_barrier(lanes[numbers == number], key)
+
     def barrier_arrived(self, machine: Machine, lanes: Array, barriers: Array) -> None:
         """Lanes have arrived at barriers, one each, without waiting."""
         if self.races:
-            self._state(machine).clocks.arrive(lanes, barriers)
+            of_block = BARRIERS * machine.block_of_lane[lanes] if machine.cluster_size > 1 else 0
+            self._state(machine).clocks.arrive(lanes, barriers + of_block)
+
+    def cluster_arrived(self, machine: Machine, lanes: Array, numbers: Array, phases: Array, releases: bool) -> None:
+        """Lanes have arrived at the barriers of their clusters, which are numbered below 0, in phases of theirs."""
+        if self.races:
+            clocks = self._state(machine).clocks
+            clocks.arrive_in_phases(numbers, phases, clocks.arrivals(lanes, releases))
+
+    def cluster_passed(self, machine: Machine, lanes: Array, numbers: Array, phases: Array) -> None:
+        """Lanes have passed the barriers of their clusters, which are in these phases now."""
+        if self.races:
+            self._state(machine).clocks.pass_phases(lanes, numbers, phases)
 
     def warp_barrier(self, machine: Machine, mask: Array, members: Array) -> None:
         """The threads of `mask` have passed bar.warp.sync, each with those of its warp that `members` names."""
@@ -349,12 +425,189 @@ class Observer:
     def mbarrier_waited(self, machine: Machine, lanes: Array, slots: Array, phases: Array) -> None:
         """Lanes have found that mbarriers are in these phases, and that theirs are over."""
         if self.races:
-            self._state(machine).clocks.pass_phases(lanes, slots, phases)
+            watched = self._state(machine)
+            if watched.proxy is not None:
+                watched.proxy.first_waits(lanes, slots, phases)
+            watched.clocks.pass_phases(lanes, slots, phases)
+            if watched.proxy is not None:
+                watched.proxy.phases_over(lanes, slots, phases)
 
-    def mbarriers_gone(self, machine: Machine, slots: Array) -> None:
-        """New mbarriers stand where others may have been."""
+    def mbarriers_made(self, machine: Machine, instruction: Instruction, lanes: Array, slots: Array) -> None:
+        """Lanes have made new mbarriers, where others may have been."""
         if self.races:
-            self._state(machine).clocks.forget_phases(slots)
+            watched = self._state(machine)
+            watched.clocks.forget_phases(slots)
+            if watched.proxy is not None:
+                watched.proxy.gone(lanes, slots, instruction)
+
+    def mbarrier_arrives(
+        self, machine: Machine, instruction: Instruction, lanes: Array, slots: Array, phases: Array
+    ) -> None:
+        """Lanes arrive at mbarriers, in phases of theirs."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.arriving(instruction, lanes, slots, phases)
+
+    # -- the async proxy ----------------------------------------------------------------------------------------------
+
+    def proxy(self, machine: Machine) -> AsyncProxy | None:
+        """Return what follows the machine's asynchronous operations, if this observer does."""
+        return self._state(machine).proxy if self.races else None
+
+    def _async_found(
+        self, machine: Machine, kind: str, instruction: Instruction, key: tuple[Any, ...], message: Callable[[], str]
+    ) -> None:
+        """Add what async_proxy.py finds, once for each line and other party."""
+        others = tuple(id(one) if isinstance(one, Instruction) else one for one in key)
+        whole = (kind, machine.program.name, instruction.location or instruction.text, others)
+        if whole not in self._findings:
+            finding = Finding(kind, machine.program.name, instruction.location, message(), 0)
+            self._add_finding(machine, whole, finding)
+        self._findings[whole].count += 1
+
+    def proxy_fence(self, machine: Machine, instruction: Instruction) -> None:
+        """The active lanes have executed a fence of the async proxy, or of new mbarriers."""
+        if (proxy := self.proxy(machine)) is None:
+            return
+        lanes = machine.active.lanes
+        if "mbarrier_init" in instruction.modifiers:
+            proxy.inits_fenced(lanes)
+        elif "async" in instruction.modifiers:
+            self._state(machine).clocks.proxy_fence(lanes)
+
+    def hooks(self, machine: Machine, instruction: Instruction) -> bool:
+        """Return True if the instruction accesses registers of a product of a warpgroup."""
+        proxy = self.proxy(machine)
+        return proxy is not None and proxy.names is not None and proxy.names.step(instruction, print) is not None
+
+    def hooked(self, machine: Machine, instruction: Instruction, bound: Bound) -> Bound:
+        """Return an instruction that first tells of accesses to registers of products."""
+        proxy = self.proxy(machine)
+        return bound if proxy is None else proxy.hooked(instruction, bound)
+
+    def peer_accessed(self, machine: Machine, instruction: Instruction, lanes: Array, blocks: Array) -> None:
+        """Lanes have accessed shared memory of other blocks of their cluster."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.peer(instruction, lanes, blocks)
+
+    def threads_ended(self, machine: Machine) -> None:
+        """Threads of a machine with clusters have ended."""
+        if (proxy := self.proxy(machine)) is None:
+            return
+        over = ~machine.live.reshape(machine.blocks, -1).any(axis=1) & ~proxy.ended
+        proxy.ended |= over
+        proxy.ends(np.flatnonzero(over).tolist())
+
+    def bulk_issued(self, machine: Machine, copy: Copy) -> None:
+        """A thread has issued a bulk copy, of which nothing has happened yet."""
+        if self.trace is not None:
+            self.trace.copies(machine, "leaves" if copy.stores else "async", copy.lane, copy.here, copy.nbytes)
+        watched = self._state(machine)
+        if self.traffic:
+            self._count_copy(machine, copy)
+        if watched.proxy is not None:
+            watched.proxy.copy_issued(copy)
+            watched.tracker.bulk_issued(copy)
+            if not copy.stores and copy.box is not None:
+                self._global_box(machine, copy, "load")
+
+    def bulk_arrived(self, machine: Machine, copy: Copy) -> None:
+        """A bulk copy has written shared memory."""
+        if self.trace is not None:
+            self.trace.copies(machine, "arrived", copy.lane, copy.here, copy.nbytes)
+        if self.races or self.uninitialised:
+            self._state(machine).tracker.bulk_arrived(copy)
+
+    def bulk_bytes_arrived(self, machine: Machine, copy: Copy, slot: int, phase: int, found: int) -> None:
+        """The bytes of a copy that was issued in a phase of an mbarrier have arrived in the phase `found`."""
+        proxy = self.proxy(machine)
+        if proxy is not None and phase != found:
+            proxy.bytes_arrived(copy, slot, phase, found)
+
+    def bulk_source_read(self, machine: Machine, copy: Copy) -> None:
+        """A bulk copy to global memory has read its source."""
+        if self.uninitialised:
+            self._state(machine).tracker.bulk_read(copy)
+
+    def bulk_stored(self, machine: Machine, copy: Copy) -> None:
+        """A bulk copy has written global memory."""
+        if self.uninitialised:
+            self._state(machine).tracker.bulk_stored(copy)
+        if self.races:
+            self._global_box(machine, copy, "store" if copy.reduction is None else "atomic")
+
+    def bulk_waited(self, machine: Machine, copy: Copy, reads: bool) -> None:
+        """A thread has waited for its copy to global memory, or (`reads`) for its source to be read."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.copy_waited(copy, reads)
+
+    def bulk_over(self, machine: Machine) -> None:
+        """All threads have ended, and with them all copies."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.copies_over()
+
+    def _count_copy(self, machine: Machine, copy: Copy) -> None:
+        """Count what a bulk copy moves, in pieces of 16 bytes, as if a thread moved each."""
+        reads = "atomic" if copy.reduction is not None else "store" if copy.stores else "load"
+        shared = len(copy.here) * copy.nbytes
+        self._count_moved(machine, copy, "shared", "load" if copy.stores else "store", shared, -(-shared // _PASS))
+        if copy.box is None:
+            self._count_moved(machine, copy, "shared", "load", copy.nbytes, -(-copy.nbytes // _PASS))
+            return
+        places = copy.box.places()
+        sectors = np.unique(places // SECTOR) * SECTOR - ARENA_BASE + MEMORY.host_base
+        self._count_moved(machine, copy, "global", reads, places.size * copy.box.item, sectors.size)
+        for name in {"load": ("read",), "store": ("written",), "atomic": ("read", "written")}[reads]:
+            self._touch(name, sectors, 1, sectors.size)
+
+    def _count_moved(self, machine: Machine, copy: Copy, space: str, kind: str, nbytes: int, units: int) -> None:
+        key = (id(copy.instruction), space, f"bulk {kind}")
+        if key not in self._site_of:
+            site = _Site(len(self._sites), machine.program.name, copy.instruction, space, kind, CHUNK, False)
+            self._sites.append(site)
+            self._site_of[key] = site
+        site = self._site_of[key]
+        site.threads += -(-nbytes // CHUNK)
+        site.totals += (1, units, -(-nbytes // (SECTOR if space == "global" else _PASS)))
+
+    def _global_box(self, machine: Machine, copy: Copy, kind: str) -> None:
+        """Look for races of what a bulk copy does with global memory, as if its thread did it."""
+        assert copy.box is not None
+        pointers = copy.box.places() - ARENA_BASE + MEMORY.host_base
+        watched = self._state(machine)
+        nbytes = max(copy.box.item, 1 << watched.bits["global"])
+        pointers = pointers[pointers % nbytes == 0]
+        if pointers.size:
+            site = self._site(machine, copy.instruction, "global", nbytes, kind)
+            lanes = np.full(pointers.size, copy.lane)
+            self._check_races(machine, watched, site, pointers, lanes, False, lanes.size)
+
+    def product_fence(self, machine: Machine) -> None:
+        """The active warps have executed wgmma.fence."""
+        proxy = self.proxy(machine)
+        if proxy is not None and proxy.names is not None:
+            proxy.names.fence()
+
+    def product_issued(self, machine: Machine, product: Product, lanes: Array) -> None:
+        """Warps have issued a product of their warpgroup."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.product_issued(product, lanes)
+        if self.trace is not None:
+            self.trace.multiplies(machine, product, lanes)
+
+    def product_read(self, machine: Machine, product: Product) -> None:
+        """A product has read its operands."""
+        if self.uninitialised:
+            self._state(machine).tracker.product_read(product)
+
+    def product_waited(self, machine: Machine, product: Product, lanes: Array) -> None:
+        """Warps have waited for a product."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.product_waited(product, lanes)
+
+    def product_left(self, machine: Machine, product: Product) -> None:
+        """All threads have ended, and nobody has waited for a product."""
+        if (proxy := self.proxy(machine)) is not None:
+            proxy.product_left(product)
 
     def fence(self, machine: Machine) -> None:
         """The active lanes have executed a fence."""
@@ -377,6 +630,11 @@ class Observer:
             step()
 
         return counted_step
+
+    def traced(self, machine: Machine, instruction: Instruction) -> Callable[[], None] | None:
+        """Return what is to be done before each execution of an instruction for the trace, None without one."""
+        trace = self.trace
+        return None if trace is None else lambda: trace.executes(machine, instruction)
 
     def _counter(self, machine: Machine, instructions: list[Instruction]) -> Callable[[], None]:
         classes = Counter((instruction.location, instruction_class(instruction)) for instruction in instructions)
@@ -401,15 +659,30 @@ class Observer:
             steps.append(self._traffic_step(machine, site))
         if self.races and space in ("shared", "global"):
             steps.append(self._race_step(machine, watched, site))
+            if watched.proxy is not None and not is_of_mbarrier(instruction):
+                step_of = watched.proxy.thread_step if space == "shared" else watched.proxy.global_step
+                steps.append(step_of(instruction, nbytes, kind))
         if self.uninitialised or self.races:
             step = watched.tracker.watch(instruction, space, nbytes, kind)
             steps += [] if step is None else [step]
+        if self.trace is not None:
+            # first: what is found of an access is found in its step
+            steps.insert(0, self._trace_step(machine, space, nbytes, kind, self.trace))
 
         def run(pointers: Array) -> None:
             for step in steps:
                 step(pointers)
 
         return run if steps else None
+
+    def _trace_step(
+        self, machine: Machine, space: str, nbytes: int, kind: str, trace: Trace
+    ) -> Callable[[Array], None]:
+        def note(pointers: Array) -> None:
+            active = machine.active
+            trace.accesses(machine, space, nbytes, kind, active.lanes, pointers[: active.count])
+
+        return note
 
     def _site(self, machine: Machine, instruction: Instruction, space: str, nbytes: int, kind: str) -> _Site:
         """Return the site of an instruction, which the machines of a kernel share."""
@@ -502,7 +775,7 @@ class Observer:
                 clocks.known,
                 watched.shared_reads if shared else watched.no_reads,
                 watched.by_memory,
-                machine.padded,
+                watched.unit,
                 lanes,
                 whole,
                 start,
@@ -526,8 +799,8 @@ class Observer:
     ) -> None:
         """Report what the race detector has found, but for what was handed over by memory."""
         if watched.by_memory:
-            clocks, padded = watched.clocks, machine.padded
-            blocks, threads = np.divmod(found[:, shadow.OTHER] - 1, padded)
+            clocks = watched.clocks
+            blocks, threads = np.divmod(found[:, shadow.OTHER] - 1, watched.unit)
             asking = lanes[found[:, shadow.POSITION]]
             details = zip(
                 asking.tolist(), blocks.tolist(), threads.tolist(), found[:, shadow.NUMBER].tolist(), strict=True
@@ -594,6 +867,8 @@ class Observer:
         reasons = (one.reason for one in self.suppressions if one.covers(finding))
         finding.reason = next(reasons, "") or reason_in(source, finding) or ""
         self._findings[key] = finding
+        if self.trace is not None and not finding.reason:
+            self.trace.found(finding)
 
     def tracker(self, machine: Machine) -> Tracker | None:
         """Return what follows the machine's undefined values, if this observer does."""
@@ -606,7 +881,7 @@ class Observer:
             first = (address - ARENA_BASE) >> bits
             end = first + (nbytes >> bits) + 1
             if end > self._global_cells.shape[0]:
-                grown = np.zeros((2 * end, shadow.CELL), np.int32)
+                grown = sparse_zeros((2 * end, shadow.CELL), np.int32)
                 grown[: self._global_cells.shape[0]] = self._global_cells
                 self._global_cells = grown
             self._global_cells[first:end] = 0
@@ -628,6 +903,8 @@ class Observer:
         not know that it is complete.
         """
         watched = self._state(machine)
+        if self.trace is not None:
+            self.trace.accesses(machine, "shared", copy.data.shape[1], "arrived", copy.lanes, copy.targets)
         if self.races or self.uninitialised:
             watched.tracker.copy_completed(copy.targets, copy.data.shape[1], copy.undefined)
         if self.races and writes:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from gpubp.chips import WARP
+from gpubp.emulator.device.bulk_copies import CHUNK, Copy
 from gpubp.emulator.device.lanewise import Action, Bound
 from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED
 from gpubp.emulator.device.state import Active, Array, Machine
+from gpubp.emulator.device.warpgroup_products import M, Product
 from gpubp.emulator.isa import matrix
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.observe.definedness import PENDING, UNWRITTEN, Definedness, Origin
@@ -543,6 +545,84 @@ class Tracker:
             return
         states, _, base = self.memory("shared")
         shadow.set_state(states, base, targets, nbytes, targets.size, shadow.DEFINED)
+
+    # -- bulk copies, and products of warpgroups ----------------------------------------------------------------------
+
+    def bulk_issued(self, copy: Copy) -> None:
+        """A bulk copy is under way, and who reads its target too early is told so, but not for what lies there."""
+        for block, address in copy.here if copy.slots else ():
+            states = self.memory("shared")[0].reshape(self.machine.shared.shape)
+            states[block, address : address + copy.nbytes] = shadow.DEFINED
+
+    def bulk_arrived(self, copy: Copy) -> None:
+        """A bulk copy has written shared memory: what it wrote is as defined as its source."""
+        machine = self.machine
+        states, sources, _ = self.memory("shared")
+        shape = machine.shared.shape
+        defined, number = np.full(copy.nbytes, shadow.DEFINED, np.uint8), 0
+        if self.owner.follows:
+            if copy.source is not None:
+                block, address = copy.source
+                defined = states.reshape(shape)[block, address : address + copy.nbytes].copy()
+            elif copy.box is not None:
+                self.owner.cover(MEMORY.extent)
+                defined = copy.box.gather(self.owner.states, shadow.DEFINED)
+            if (defined != shadow.DEFINED).any():
+                place = "" if copy.box is None else MEMORY.describe(copy.box.address)
+                space = "shared" if copy.box is None else "global"
+                number = self.owner.number(Origin(space, copy.instruction, place))
+        for block, address in copy.here:
+            machine.bulk.chunks_of(states.reshape(shape), copy, block, address)[...] = defined.view(f"V{CHUNK}")
+            if number:
+                sources.reshape(shape[0], -1)[block, address // 4 : (address + copy.nbytes) // 4] = number
+
+    def bulk_read(self, copy: Copy) -> None:
+        """A copy to global memory has read its source."""
+        states, sources, _ = self.memory("shared")
+        shape = self.machine.shared.shape
+        block, address = copy.here[0]
+        parts = self.machine.bulk.chunks_of(states.reshape(shape), copy, block, address)[...]
+        defined = np.asarray(parts).view(np.uint8)
+        assert copy.box is not None
+        dtype = np.dtype(f"u{copy.box.item}")
+        inside = defined.view(dtype).reshape(copy.box.shape)[copy.box.inside]
+        if copy.box.address and (inside != np.iinfo(dtype).max).any():
+            words = sources.reshape(shape[0], -1)[block, address // 4 : (address + copy.nbytes) // 4]
+            number = int(words.max())
+            if not number:
+                where = self.machine.shared_layout.describe(address)
+                number = self.owner.number(Origin("shared", copy.instruction, where))
+            missing = int(np.count_nonzero(np.ascontiguousarray(inside).view(np.uint8) != shadow.DEFINED))
+            self.registers.use(copy.instruction, copy.lane, number, "stores", (missing, copy.nbytes))
+
+    def bulk_stored(self, copy: Copy) -> None:
+        """A copy has written global memory: what it wrote counts as defined, as the rest has been reported."""
+        assert copy.box is not None
+        self.owner.cover(MEMORY.extent)
+        copy.box.scatter(self.owner.states, np.full(copy.nbytes, shadow.DEFINED, np.uint8))
+
+    def product_read(self, product: Product) -> None:
+        """A product of a warpgroup has read its operands."""
+        machine, form = self.machine, product.form
+        states, sources, _ = self.memory("shared")
+        parts = [(product.b, form.n, form.b_k_major)]
+        if product.a is not None:
+            parts.append((product.a, M, form.a_k_major))
+        for given, rows, major in parts:
+            places, base = machine.products.places(product, given, rows, major)
+            first = product.block * machine.shared.shape[1] + base
+            elements = states[first:]
+            whole = elements[: elements.size // form.item * form.item].view(f"u{form.item}").take(places)
+            undefined = whole != np.iinfo(whole.dtype).max
+            if not undefined.any():
+                continue
+            place = int(places[undefined][0]) * form.item
+            number = int(sources[(first + place) // 4])
+            if not number:
+                where = machine.shared_layout.describe(base + place)
+                number = self.owner.number(Origin("shared", product.instruction, where))
+            share = (int(np.count_nonzero(undefined)) * form.item, undefined.size * form.item)
+            self.registers.use(product.instruction, product.first, number, "multiplies by", share)
 
     # -- the device runtime --------------------------------------------------------------------------------------------
 

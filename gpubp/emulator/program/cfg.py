@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from gpubp.emulator.errors import EmulatorError, PTXSyntaxError, UnsupportedInstruction
@@ -47,7 +48,17 @@ class Program:
     variables: dict[str, Variable]  # of this kernel and the functions inlined into it, under unique names
     sections: dict[str, Section]
     entry: int = 0
+    max_threads: int | None = None
+    max_registers: int | None = None
+    min_blocks: int = 1  # of a multiprocessor
     unwritten: frozenset[str] = frozenset()  # registers that may be read before they are written (registers.allocate)
+
+    def instructions(self) -> Iterator[Instruction]:
+        """Yield all instructions, block by block, those that end a block last."""
+        for block in self.blocks:
+            yield from block.instructions
+            if block.end is not None:
+                yield block.end
 
 
 def build(module: Module, kernel: Function) -> Program:
@@ -70,7 +81,8 @@ def build(module: Module, kernel: Function) -> Program:
     ordered = [blocks[old] for old in order]
     for block in ordered:
         block.successors = tuple(position[successor] for successor in block.successors)
-    return Program(kernel.label, ordered, flat.registers, kernel.parameters, flat.variables, sections, entry)
+    limits = kernel.max_threads, kernel.max_registers, kernel.min_blocks
+    return Program(kernel.label, ordered, flat.registers, kernel.parameters, flat.variables, sections, entry, *limits)
 
 
 def ends_block(instruction: Instruction) -> bool:

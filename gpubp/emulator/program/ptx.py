@@ -30,6 +30,13 @@ TYPE_BYTES = {
     "f32x2": 8,
 }
 
+_DIRECTIVES = frozenset(
+    ("maxntid", "reqntid", "minnctapersm", "maxnctapersm", "maxnreg", "noreturn", "explicitcluster",
+     "reqnctapercluster", "maxclusterrank")
+)  # fmt: skip
+"""Directives of functions that are understood: all but .reqntid and .reqnctapercluster only limit what may be
+launched."""
+
 _SPACES = ("global", "const", "shared", "local", "param", "reg")
 
 
@@ -194,6 +201,9 @@ class Function:
     call_targets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # .calltargets
     max_threads: int | None = None
     required_block: tuple[int, int, int] | None = None
+    required_cluster: tuple[int, int, int] | None = None
+    max_registers: int | None = None
+    min_blocks: int = 1  # of a multiprocessor
     defined: bool = False
 
     @property
@@ -318,14 +328,21 @@ class _Parser:
     def _performance_directives(self, function: Function) -> None:
         while self._skip_space() and self.text[self.position] == ".":
             match = self._expect(_PERFORMANCE)
-            if match[1] not in ("maxntid", "reqntid", "minnctapersm", "maxnctapersm", "maxnreg", "noreturn"):
+            if match[1] not in _DIRECTIVES:
                 raise self._error(f"unsupported directive .{match[1]}")
-            if match[1] in ("maxntid", "reqntid"):
+            if match[1] in ("maxntid", "reqntid", "reqnctapercluster"):
                 sides = [int(side) for side in match[2].split(",")]
                 sides += [1] * (3 - len(sides))
+                if match[1] == "reqnctapercluster":
+                    function.required_cluster = (sides[0], sides[1], sides[2])
+                    continue
                 function.max_threads = sides[0] * sides[1] * sides[2]
                 if match[1] == "reqntid":
                     function.required_block = (sides[0], sides[1], sides[2])
+            elif match[1] == "maxnreg":
+                function.max_registers = int(match[2])
+            elif match[1] == "minnctapersm":
+                function.min_blocks = int(match[2])
 
     def _parameters(self) -> list[Variable]:
         end = self.text.index(")", self.position)

@@ -52,6 +52,8 @@ def has_destination(instruction: Instruction) -> bool:
         return "red" in instruction.modifiers
     if instruction.opcode == "wmma":
         return instruction.modifiers[0] != "store"
+    if instruction.opcode == "wgmma":
+        return instruction.modifiers[0] == "mma_async"
     if instruction.opcode == "mbarrier":
         return instruction.modifiers[0] not in ("init", "inval", "expect_tx", "complete_tx")
     return instruction.opcode not in _WITHOUT_DESTINATION
@@ -83,6 +85,8 @@ def reads_and_writes(instruction: Instruction) -> tuple[list[str], list[str]]:
     first = 1 if has_destination(instruction) else 0
     writes = [name for operand in instruction.operands[:first] for name in registers_of(operand)]
     reads = [name for operand in instruction.operands[first:] for name in registers_of(operand)]
+    if instruction.opcode == "wgmma":
+        reads += writes  # accumulators
     if instruction.guard is not None:
         reads.append(instruction.guard.name)
         reads += writes

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpubp.emulator.observe.findings import GRADES, Report
+from gpubp.emulator.observe.findings import ASYNC_ORDERS, GRADES, Report
 from gpubp.emulator.run.options import Options
 from gpubp.emulator.run.reports import Outcome
 from gpubp.errors import ArgumentError, CheckpointError, StateError, unknown_name
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--uninitialised", action="store_true", help="Look for uses of memory that nothing has written.")
     add("--traffic", action="store_true", help="Count instructions, bytes, sectors and bank conflicts.")
     add("--order", metavar="SEED", help="A seed for another order of threads, warps and blocks.")
+    add("--async-order", metavar="WHEN", help="When asynchronous engines work: late (default) or early.")
     add("--suppressions", metavar="FILE", help="A .toml file of findings that are intended.")
     add("--fail-at", metavar="GRADE", help="The least grade that fails: note, warning or error. Default: error.")
     add("--report", metavar="FILE", help="A .txt, .json or .html file for the report.")
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the options, and the program with all that is the program's."""
-    with_value = {f"--{name}" for name in ("arch", "order", "suppressions", "fail-at", "report")}
+    with_value = {f"--{name}" for name in ("arch", "order", "async-order", "suppressions", "fail-at", "report")}
     index = 0
     while index < len(arguments) and (arguments[index].startswith("--") or arguments[index] == "-h"):
         index += 2 if arguments[index] in with_value else 1
@@ -99,10 +101,12 @@ def _checked(given: Any, program: Sequence[str]) -> Options:
     if given.arch is not None:
         from gpubp.chips import architectures
 
-        if given.arch not in architectures():
+        if re.sub(r"(?<=\d)[af]$", "", given.arch) not in architectures():
             raise unknown_name("--arch", given.arch, architectures())
     if given.order is not None and not (given.order.isdecimal() and len(given.order) < 20):
         raise ArgumentError("--order", given.order, "a whole number ≥ 0")
+    if given.async_order not in (None, *ASYNC_ORDERS):
+        raise unknown_name("--async-order", given.async_order, ASYNC_ORDERS)
     if given.fail_at not in (None, *GRADES):
         raise unknown_name("--fail-at", given.fail_at, GRADES)
     if given.suppressions is not None:
@@ -119,6 +123,7 @@ def _checked(given: Any, program: Sequence[str]) -> Options:
         uninitialised=given.uninitialised,
         traffic=given.traffic,
         order=None if given.order is None else int(given.order),
+        async_order=given.async_order or ASYNC_ORDERS[0],
         suppressions=None if given.suppressions is None else os.path.abspath(given.suppressions),
     )
 

@@ -12,7 +12,7 @@ from gpubp.emulator import driver
 from gpubp.emulator.chip import current_arch, use
 from gpubp.emulator.errors import EmulatorError
 from gpubp.emulator.observe import observers
-from gpubp.emulator.observe.findings import GRADES
+from gpubp.emulator.observe.findings import ASYNC_ORDERS, GRADES
 from gpubp.errors import ArgumentError, unknown_name
 
 Phase = Generator[None, Any, Any]
@@ -23,6 +23,7 @@ def begin(
     races: bool,
     uninitialised: bool,
     order: str | None,
+    async_order: str | None,
     suppressions: str | None,
     fail_at: str | None,
 ) -> Watch:
@@ -40,9 +41,12 @@ def begin(
             raise unknown_name("--gpubp-fail-at", fail_at, GRADES)
         use(arch or current_arch())
         seed = None if order is None else int(order)
+        when = async_order or ASYNC_ORDERS[0]
         with contextlib.ExitStack() as context:
-            if races or uninitialised or order is not None:
-                context.enter_context(observers.observe(races, uninitialised, suppressions=suppressions, order=seed))
+            if races or uninitialised or order is not None or when != ASYNC_ORDERS[0]:
+                context.enter_context(
+                    observers.observe(races, uninitialised, suppressions=suppressions, order=seed, async_order=when)
+                )
             driver.install()
             whole_run = context.pop_all()
     except (ArgumentError, EmulatorError, OSError, ValueError) as error:

@@ -17,7 +17,7 @@ class Options:
 
     Attributes:
         arch: the chip, such as "sm_80"; "" for the default.
-        races, uninitialised, traffic, order, suppressions: as for `emulator.observe`.
+        races, uninitialised, traffic, order, async_order, suppressions: as for `emulator.observe`.
         folder: where each process leaves what it has found.
     """
 
@@ -26,13 +26,14 @@ class Options:
     uninitialised: bool = False
     traffic: bool = False
     order: int | None = None
+    async_order: str = "late"
     suppressions: str | None = None
     folder: str = ""
 
     @property
     def observes(self) -> bool:
         """Return True if an observer is needed."""
-        return self.races or self.uninitialised or self.traffic or self.order is not None
+        return self.races or self.uninitialised or self.traffic or self.order is not None or self.async_order != "late"
 
     def environment(self, home: str) -> dict[str, str]:
         """Return the variables for the program's process; `home` is the folder of the sitecustomize."""

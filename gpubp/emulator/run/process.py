@@ -25,6 +25,7 @@ from gpubp.emulator.errors import (
     DivergenceError,
     HangError,
     MemoryAccessError,
+    RegisterError,
 )
 from gpubp.emulator.observe import observers
 from gpubp.emulator.observe.findings import Finding, Report
@@ -40,6 +41,7 @@ FAULTS: dict[type[BaseException], str] = {
     BarrierError: "misused barrier",
     HangError: "hang",
     DivergenceError: "divergence",
+    RegisterError: "misused registers",
 }
 """The kinds of findings that a launch ends with. An assert of the kernel is the program's own, and not among them."""
 
@@ -72,7 +74,14 @@ class _Recorder:
         chosen = self._options
         if chosen.observes:
             self._context.enter_context(
-                observers.observe(chosen.races, chosen.uninitialised, chosen.traffic, chosen.suppressions, chosen.order)
+                observers.observe(
+                    chosen.races,
+                    chosen.uninitialised,
+                    chosen.traffic,
+                    chosen.suppressions,
+                    chosen.order,
+                    chosen.async_order,
+                )
             )
             self._observer = observers.current()
         launch.listeners.append(self._launched)

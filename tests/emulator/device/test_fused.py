@@ -1,6 +1,8 @@
 """What is particular to fused blocks: every width and sign of an access, guards, in place, faults, and the cache."""
 
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -190,6 +192,27 @@ def test_machine_code_that_was_damaged_is_made_anew(run_ptx, tmp_path, monkeypat
         (got,) = run_ptx(body + STORE, OUT)
         np.testing.assert_array_equal(got, 3 * (LANE + 12345))
         assert len(made) == expected
+
+
+def test_an_interrupt_waits_until_the_machine_code_is_made(monkeypatch):
+    """In the midst of LLVM's work it would end the process by a double free, now and then."""
+    object_code, done = fused._object_code, []
+
+    def interrupted(text):
+        os.kill(os.getpid(), signal.SIGINT)
+        code = object_code(text)
+        done.append(len(code))
+        return code
+
+    monkeypatch.setattr(fused, "_object_code", interrupted)
+    usual = signal.getsignal(signal.SIGINT)
+    text = f"define i64 @fused(i64 %a, i8* %b, i8* %c) {{ ret i64 {os.getpid()} }}"
+    monkeypatch.setattr(fused.cache, "find", lambda entry, read: None)
+    monkeypatch.setattr(fused.cache, "keep", lambda entry, files: None)
+    with pytest.raises(KeyboardInterrupt):
+        fused._compiled(text)
+    assert len(done) == 1
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_a_product_and_a_sum_are_rounded_twice(run_ptx):

@@ -229,7 +229,8 @@ def test_an_address_is_checked(run_ptx):
 @pytest.mark.parametrize(
     "instruction",
     [
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r10];",
+        "mbarrier.init.shared::cluster.b64 [%r10], 1;",
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 %rd10, [%r10];",
         "mbarrier.arrive.strange.shared.b64 _, [%r10];",
         "mbarrier.test_wait.shared.b32 %p2, [%r10], %rd10;",
         "mbarrier.test_wait.parity.shared.b64 %p2, [%r10], 0, 17;",

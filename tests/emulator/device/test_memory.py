@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, DeviceMemory, layout
+from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, DeviceMemory, layout, sparse_zeros
 from gpubp.emulator.errors import EmulatorError, MemoryAccessError
 from gpubp.emulator.program.ptx import Variable
 
@@ -64,6 +64,13 @@ def test_running_out_of_memory_says_how_much_is_in_use(memory):
     memory.allocate(600_000)
     with pytest.raises(EmulatorError, match=r"out of memory: 6.*600,000 in use"):
         memory.allocate(600_000)
+
+
+def test_zeros_may_be_more_than_the_memory():
+    """As what observers keep of each address, in a process that has allocated much and freed it."""
+    zeros = sparse_zeros((2**37, 10), np.int32)
+    zeros[-1, -1] = 7
+    assert (zeros[2**36].any(), zeros[-1, -1]) == (False, 7)
 
 
 def test_an_empty_allocation_has_an_address_of_its_own(memory):

@@ -65,6 +65,7 @@ NUMBERS = {
     "size_t": ctypes.c_size_t,
     "long long": ctypes.c_longlong,
     "unsigned long long": ctypes.c_ulonglong,
+    "cuuint32_t": ctypes.c_uint32,
     "cuuint64_t": ctypes.c_uint64,
     "CUdeviceptr": ctypes.c_uint64,
     "CUdevice": ctypes.c_int,

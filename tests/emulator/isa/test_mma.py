@@ -5,6 +5,7 @@ The tables are written out lane by lane and element by element, as the ISA has t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,7 +15,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpubp.emulator.errors import UnsupportedInstruction
+from gpubp.emulator import launch
+from gpubp.emulator.errors import LaunchError, UnsupportedInstruction
 from gpubp.emulator.isa import matrix
 
 WARPS = 2
@@ -249,6 +251,47 @@ def test_float64_is_a_chain_of_fused_multiply_adds(shape: str) -> None:
                 for step in range(k):
                     wanted = float(Fraction(a_at[row, step]) * Fraction(b_at[step, column]) + Fraction(wanted))
                 assert d[w, lane, i].view(np.float64) == wanted
+
+
+def test_larger_shapes_of_float64_have_the_bits_of_several_small_ones() -> None:
+    """By hand-made fragments: an m16n8k8 is four m8n8k4 of its registers, one after another."""
+    rng = np.random.default_rng(5)
+    small, large = (
+        matrix.matrix_multiply(tuple(f"sync.aligned.{shape}.row.col.f64.f64.f64.f64".split(".")))
+        for shape in ("m8n8k4", "m16n8k8")
+    )
+    left, right, sums = (rng.standard_normal(shape) for shape in ((16, 8), (8, 8), (16, 8)))
+    lanes = range(32)
+    a = np.array([[left[g(n) + 8 * h, t(n) + 4 * d] for d in (0, 1) for h in (0, 1)] for n in lanes])[None]
+    b = np.array([[right[t(n) + 4 * d, g(n)] for d in (0, 1)] for n in lanes])[None]
+    c = np.array([[sums[g(n) + 8 * h, 2 * t(n) + e] for h in (0, 1) for e in (0, 1)] for n in lanes])[None]
+    found = large.apply(a.view(np.uint64), b.view(np.uint64), c.view(np.uint64)).view(np.float64)
+    expected = c.copy()
+    for h, d in itertools.product((0, 1), (0, 1)):
+        factors = (np.ascontiguousarray(x).view(np.uint64) for x in (a[:, :, [h + 2 * d]], b[:, :, [d]]))
+        own = np.ascontiguousarray(expected[:, :, 2 * h : 2 * h + 2]).view(np.uint64)
+        expected[:, :, 2 * h : 2 * h + 2] = small.apply(*factors, own).view(np.float64)
+    np.testing.assert_array_equal(found, expected)
+    product = left @ right + sums
+    for n, h, e in itertools.product(lanes, (0, 1), (0, 1)):
+        assert found[0, n, 2 * h + e] == pytest.approx(product[g(n) + 8 * h, 2 * t(n) + e], rel=1e-13, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("shape", "counts", "first"),
+    [("m8n8k4", (1, 1, 2), 80), ("m16n8k4", (2, 1, 4), 90), ("m16n8k8", (4, 2, 4), 90), ("m16n8k16", (8, 4, 4), 90)],
+)
+def test_an_architecture_without_this_mma_of_float64_refuses_it(
+    ptx_text: Callable[..., str], shape: str, counts: tuple[int, int, int], first: int
+) -> None:
+    a, b, c = (f"{{{', '.join(['%fd1'] * count)}}}" for count in counts)
+    d = f"{{{', '.join(f'%fd{10 + i}' for i in range(counts[2]))}}}"
+    text = f"mov.f64 %fd1, 0d3FF0000000000000;\nmma.sync.aligned.{shape}.row.col.f64.f64.f64.f64 {d}, {a}, {b}, {c};"
+    kernel = launch.load(ptx_text(text, 0)).kernel("test")
+    launch.launch(kernel, (1, 1, 1), (32, 1, 1), [], arch=f"sm_{first}")
+    older = {80: "sm_75", 90: "sm_89"}[first]
+    with pytest.raises(LaunchError, match=f"kernel test: its mma of f64 needs sm_{first}; the device is {older}"):
+        launch.launch(kernel, (1, 1, 1), (32, 1, 1), [], arch=older)
 
 
 EIGHT_BIT_FORMS = [

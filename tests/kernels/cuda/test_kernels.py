@@ -8,8 +8,9 @@ import pytest
 from sampling import sampled
 
 from gpubp.backends import instances as sources
-from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.backends.plans import MAX_SUMS_STREAM, PIPELINED, PIPELINED_SMALL_BLOCKS, Plan
 from gpubp.chips import Chip
+from gpubp.kernels import philox
 from gpubp.kernels.control import LARGEST_LOSS_SCALE, Control, Losses
 from gpubp.nn.activations import ACTIVATIONS
 from gpubp.nn.losses import LOSSES
@@ -31,10 +32,11 @@ def compile_entries(entries, arch):
     return compiled, [compiled.resources[compiled.lowered_names[expression]] for expression in expressions]
 
 
-def product(form, dtype, plan, activation="GELU"):
+def product(form, dtype, plan, activation="GELU", dropout=False):
     """The kernel of the primitive of this form, with the activation that needs the most registers."""
     functions = () if form == "TN" else (activation,)
-    return sources.cuda_entry(FORMS[form], (np.dtype(dtype), *functions, plan))
+    kernel = f"{FORMS[form]}_dropout" if dropout else FORMS[form]
+    return sources.cuda_entry(kernel, (np.dtype(dtype), *functions, plan))
 
 
 def both_copies(plan):
@@ -42,10 +44,10 @@ def both_copies(plan):
     return [plan, replace(plan, vector=1)] if plan.suits_vector(1) else [plan]
 
 
-def check_resources(all_plans, form, dtype, arch):
+def check_resources(all_plans, form, dtype, arch, dropout=False):
     chip = Chip(arch, 1)
     chosen = [one for plan in all_plans for one in both_copies(plan)]
-    _, needs = compile_entries([product(form, dtype, plan) for plan in chosen], arch)
+    _, needs = compile_entries([product(form, dtype, plan, dropout=dropout) for plan in chosen], arch)
     for plan, resources in zip(chosen, needs, strict=True):
         assert not resources.spills, plan
         assert resources.local_bytes == 0, plan
@@ -74,7 +76,20 @@ SAMPLE = [
 
 @pytest.mark.parametrize(("form", "dtype", "arch"), sampled(LARGE_TILES, SAMPLE))
 def test_no_large_tile_spills(form, dtype, arch):
-    check_resources([plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32], form, dtype, arch)
+    large = [plan for plan in PIPELINED[dtype] if plan.thread_m * plan.thread_n >= 32]
+    check_resources([*large, *PIPELINED_SMALL_BLOCKS[dtype]], form, dtype, arch)
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "arch"),
+    sampled(
+        [(form, dtype, arch) for form in FORMS for dtype in ("float32", "float64") for arch in ARCHITECTURES],
+        [("NT", "float32", "sm_80"), ("NN", "float64", "sm_75"), ("TN", "float32", "sm_100")],
+    ),
+)
+def test_stream_k_does_not_spill(form, dtype, arch):
+    large = [plan for plan in PIPELINED[dtype] if plan.sums == MAX_SUMS_STREAM or plan is PIPELINED[dtype][-1]]
+    check_resources([replace(plan, stream_k=1) for plan in (*large, *PIPELINED_SMALL_BLOCKS[dtype])], form, dtype, arch)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -100,36 +115,63 @@ def test_blocked_does_not_spill(form, dtype, arch):
     check_resources([Plan("blocked", dtype, side, side, 8, 8, 8) for side in (64, 128)], form, dtype, arch)
 
 
+@pytest.mark.parametrize(
+    ("form", "dtype", "arch"),
+    sampled(
+        [(form, dtype, arch) for form in ("NT", "NN") for dtype in ("float32", "float64") for arch in ARCHITECTURES],
+        [("NT", "float32", "sm_75"), ("NN", "float64", "sm_120")],
+    ),
+)
+def test_dropout_spills_on_no_rung(form, dtype, arch):
+    chosen = [PIPELINED[dtype][0], PIPELINED[dtype][-1], Plan("tiled", dtype, 32, 32, 32)]
+    chosen += [Plan("blocked", dtype, side, side, 8, 8, 8) for side in (64, 128)]
+    check_resources(chosen, form, dtype, arch, dropout=True)
+
+
 def elementwise_entries(kinds=("float", "double")):
     """Instances of every kernel that is no product, by file."""
     entry = sources.entry
     for kind in kinds:
         wide = kind if kind == "double" else "float"
         yield [entry("hadamard_derivative", "hadamard_derivative", kind, name) for name in sigma_names()]
-        yield [
-            *(
-                entry("output_delta", "output_delta_elementwise", kind, loss.__name__, "GELU")
-                for loss in LOSSES.values()
-                if loss.name not in ("softmax_cross_entropy", "binary_cross_entropy")
-            ),
-            entry("output_delta", "output_delta_elementwise", kind, "BinaryCrossEntropy", "Identity"),
-            entry("output_delta", "output_delta_softmax", kind, "Huber", 32),
-            entry("output_delta", "output_delta_softmax", kind, "Huber", 256),
-            entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Labels", "int64", 32),
-            entry("output_delta", "output_delta_softmax_cross_entropy", kind, "Probabilities", wide, 256),
-            entry("output_delta", "total_loss", "double"),
-        ]
+        for weighing in ("Unweighted", "Weighted"):
+            yield [entry("output_delta", *instance) for instance in losses_of(kind, wide, weighing)]
         copy = () if kind == wide else (kind,)
-        yield [entry("update", "update", wide, optimizer.__name__, *copy) for optimizer in OPTIMIZERS.values()]
+        for penalties in ("WeightDecay", "L1AndL2"):
+            rules = [optimizer.__name__ for optimizer in OPTIMIZERS.values()]
+            yield [entry("update", "update", wide, rule, penalties, *copy) for rule in rules]
         yield [entry("softmax", "softmax", kind, out, team) for out in {kind, wide} for team in (32, 256)]
         yield [entry("row_argmax", "row_argmax", kind, team) for team in (32, 256)]
-        yield [entry("bias_gradient", "bias_gradient_parts", kind), entry("bias_gradient", "bias_gradient", wide)]
-        yield [entry("squared_norm", "squared_norm_parts", kind), entry("squared_norm", "squared_norm", "double")]
+        yield [entry("bias_gradient", "bias_gradient", kind)]
         yield [entry("scale", "scale", kind)]
         yield [entry("cast", "cast", *pair) for other in ("float", "double") for pair in ((kind, other), (other, kind))]
-    for source in ("gather_rows", "copy"):
-        yield [entry(source, source, word) for word in sources.WORDS.values()]
-    yield [entry("prepare_update", "prepare_update", "double")]
+    words = sources.WORDS.values()
+    yield [entry("copy", "copy", word) for word in words]
+    yield [
+        entry("gather_rows", "gather_rows", *chosen)
+        for chosen in ([x, y][:n] for x in words for y in words for n in (1, 2))
+    ]
+    yield [entry("prepare_update", "prepare_update", kind) for kind in ("float", "double")]
+
+
+def losses_of(kind, wide, weighing):
+    """Instances of the kernels of output_delta.cu: each loss, and both kinds of teams."""
+    for loss in LOSSES.values():
+        if loss.output_activation != "softmax":
+            yield (
+                "output_delta_elementwise",
+                kind,
+                loss.__name__,
+                "Identity" if loss.output_activation else "GELU",
+                weighing,
+            )
+    for team in (32, 256):
+        yield "output_delta_softmax", kind, "Huber", weighing, team
+        for target in ("Labels", "Probabilities"):
+            y = "int64" if target == "Labels" else wide
+            yield "output_delta_softmax_focal_cross_entropy", kind, target, y, weighing, team
+            for smoothed in ("", "Smoothed"):
+                yield "output_delta_softmax_cross_entropy", kind, smoothed + target, y, weighing, team
 
 
 def sigma_names():
@@ -197,7 +239,18 @@ def test_control_and_losses_are_those_of_the_protocol():
     assert float.fromhex(re.search(r"LARGEST_LOSS_SCALE = (\w+);", text)[1]) == LARGEST_LOSS_SCALE
 
 
+def test_the_constants_of_philox_are_those_of_the_host():
+    text = (sources.KERNEL_DIRECTORY / "philox.cuh").read_text(encoding="utf-8")
+    for name in ("MULTIPLIERS", "KEY_STEPS"):
+        words = re.search(rf"{name}\[2\] = {{(\w+), (\w+)}}", text).groups()
+        assert tuple(int(word, 16) for word in words) == getattr(philox, name)
+    assert int(re.search(r"ROUNDS = (\d+)", text)[1]) == philox.ROUNDS
+
+
 def test_no_kernel_asks_for_less_accuracy():
+    """No fast functions, and no atomic additions, whose order is open; what stream-K counts is whole."""
     for path in (*sources.KERNEL_DIRECTORY.glob("*.cu"), *sources.KERNEL_DIRECTORY.glob("*.cuh")):
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"\b__(expf|logf|fdividef|tanhf|powf)\b|use_fast_math|\batomic\w+\(", text), path.name
+        assert not re.search(r"\b__(expf|logf|fdividef|tanhf|powf)\b|use_fast_math|\batomic(?!Inc\b)\w+\(", text), (
+            path.name
+        )

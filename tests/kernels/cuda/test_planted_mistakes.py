@@ -4,29 +4,8 @@ A number of fewer bits than it should have, a rounding too many, a part of a sum
 write by mistake, or to be faster.
 """
 
-import shutil
-from dataclasses import dataclass
-
 import pytest
-
-from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.backends.instances import KERNEL_DIRECTORY
-from gpubp.crosscheck import runner
-from gpubp.crosscheck.cases import parse
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An edit of a file, `old` to `new`, and the case that fails then. `old` occurs once in the file."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    case: str
-
-    def __str__(self):
-        return self.name
+from kernel_mistakes import Mistake, passes, require_caught
 
 
 def case(primitive, variant, dtype, shape, option="-", mode="-", arch=""):
@@ -40,6 +19,13 @@ BF16_NT = case("dense_forward", "tensorcore", "bfloat16", DEEP, "identity", "bia
 BF16_TN = case("weight_gradient", "tensorcore", "bfloat16", DEEP)
 FP16_NN = case("transpose_product", "tensorcore", "float16", DEEP)
 FP16_TN = case("weight_gradient", "tensorcore", "float16", DEEP)
+
+FP64_NT = case("dense_forward", "tensorcore", "float64", DEEP, "identity", "bias")
+FP64_NN = case("transpose_product", "tensorcore", "float64", DEEP)
+FP64_TN = case("weight_gradient", "tensorcore", "float64", DEEP)
+FP64_OLDER = case("transpose_product", "tensorcore", "float64", DEEP, arch=":sm_80")
+FP64_WHOLE = case("weight_gradient", "tensorcore+large", "float64", DEEP)
+DOUBLES = "double_fragments.cuh"
 
 LAST_OPERANDS = '"r"(b_first), "r"(b_second));           \\'
 HALF_SUMS = '"r"(b_first), "r"(b_second)); for (float& x : c) x = float(float16(x));           \\'
@@ -55,12 +41,40 @@ MISTAKES = [
         "for (int j = 0; j < 2 * B_GROUPS; ++j) {\n                        if (step == 1) continue;",
         BF16_NT,
     ),
+    Mistake("rows of a fragment of A swapped", DOUBLES, "h + 2 * d : 2 * h + d", "1 - h + 2 * d : 2 * h + d", FP64_NT),
+    Mistake("fragments of B swapped", DOUBLES, "h + 2 * d : 2 * h + d", "h + 2 * d : h + 2 * d", FP64_TN),
+    Mistake("depths of a fragment of A alone swapped", DOUBLES, "h + 2 * d : 2", "h + 2 - 2 * d : 2", FP64_NN),
+    Mistake(
+        "a step of half the depth", DOUBLES, "(start ^ step * 64 ^ d * 32)", "(start ^ step * 32 ^ d * 32)", FP64_NT
+    ),
+    Mistake("a step of half the rows", DOUBLES, "(DEPTH * step + 4 * d) * ROW", "(4 * step + 4 * d) * ROW", FP64_TN),
+    Mistake(
+        "read without the exchange", DOUBLES, "(element / 2 ^ Place::swizzle(row)) * 16", "element / 2 * 16", FP64_NN
+    ),
+    Mistake("columns of C exchanged", DOUBLES, "= sums[j][2 * h + e]", "= sums[j][2 * h + 1 - e]", FP64_TN),
+    Mistake("rows of C exchanged", DOUBLES, "= sums[j][2 * h + e]", "= sums[j][2 - 2 * h + e]", FP64_NT),
+    Mistake("one depth twice on sm_80", DOUBLES, '"d"(d == 0 ? b_first : b_second)', '"d"(b_first)', FP64_OLDER),
+    Mistake("one half of the rows on sm_80", DOUBLES, '"d"(a[h + 2 * d])', '"d"(a[2 * d])', FP64_OLDER),
+    Mistake(
+        "sums of doubles in float32",
+        DOUBLES,
+        '"d"(b_first), "d"(b_second));',
+        '"d"(b_first), "d"(b_second)); for (double& x : c) x = float(x);',
+        FP64_NN,
+    ),
+    Mistake(
+        "a wait for one copy too few",
+        "product_tensorcore.cuh",
+        "wait_for_copies<STAGES - 2>();\n                    __syncthreads();",
+        "wait_for_copies<STAGES - 1>();\n                    __syncthreads();",
+        FP64_WHOLE,
+    ),
     Mistake(
         "squares summed in float32",
-        "squared_norm.cu",
-        "sum += double(x[i]) * double(x[i]);",
-        "sum += x[i] * x[i];",
-        case("squared_norm", "-", "float32", "1031"),
+        "prepare_update.cu",
+        "sum += double(gradients[i]) * double(gradients[i]);",
+        "sum += gradients[i] * gradients[i];",
+        case("prepare_update", "-", "float32", "1031", "-", "unclipped"),
     ),
     Mistake(
         "a row summed in 16 bits",
@@ -72,8 +86,8 @@ MISTAKES = [
     Mistake(
         "scaled after it is rounded",
         "output_delta.cu",
-        "delta[i] = T(derivative * factor);",
-        "delta[i] = T(A(T(derivative)) * factor);",
+        "delta[i] = T(weighing.of_row(i / width, derivative * factor));",
+        "delta[i] = T(weighing.of_row(i / width, A(T(derivative)) * factor));",
         case("output_delta", "-", "float16", "33x10", "huber+tanh", "scaled"),
     ),
     Mistake(
@@ -104,16 +118,5 @@ MISTAKES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES, ids=str)
 def test_a_case_fails_on_the_mistake_alone(mistake, tmp_path):
-    folder = tmp_path / "cuda"
-    shutil.copytree(KERNEL_DIRECTORY, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    path = folder / mistake.file
-    text = path.read_text(encoding="utf-8")
-    assert text.count(mistake.old) == 1, f"{mistake.file} has changed: write the mistake anew"
-    tried = parse(mistake.case)
-    with runner.on_chip(tried.arch):
-        assert runner.run_case(CupyBackend("emulator"), tried, runner.Watch(observe=True)).passed
-        path.write_text(text.replace(mistake.old, mistake.new), encoding="utf-8")
-        outcome = runner.run_case(CupyBackend("emulator", kernels=folder), tried, runner.Watch(observe=True))
-    assert not outcome.passed
-    assert "CompileError" not in outcome.complaint()
-    print(outcome.complaint().splitlines()[0])
+    assert passes(mistake.case)
+    require_caught(mistake, tmp_path / "cuda")

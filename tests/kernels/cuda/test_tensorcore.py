@@ -13,15 +13,24 @@ from gpubp import emulator
 from gpubp.backends import instances as sources
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numba_backend import NumbaBackend
-from gpubp.backends.plans import TENSORCORE, TENSORCORE_UNALIGNED, Plan, choose
+from gpubp.backends.plan_model import choose
+from gpubp.backends.plans import (
+    TENSORCORE,
+    TENSORCORE_SMALL_BLOCKS,
+    TENSORCORE_UNALIGNED,
+    Plan,
+    largest,
+    row_alignment,
+)
 from gpubp.chips import Chip
+from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import ArgumentError
 from gpubp.nn import activations
 from gpubp.nn.precision import round_to_tf32
 from gpubp.profiler import machine_code
 from gpubp.toolchain.nvrtc import compile_file
 
-STORED = {"tf32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+STORED = {"tf32": "float32", "bfloat16": "bfloat16", "float16": "float16", "float64": "float64"}
 """The arrays' dtype by what is multiplied."""
 FORMS = ("NT", "NN", "TN")
 PRIMITIVES = {"NT": "dense_forward", "NN": "hidden_delta", "TN": "weight_gradient"}
@@ -48,28 +57,35 @@ def reference(form, a, b):
     return (a.T if form == "TN" else a) @ (b.T if form == "NT" else b)
 
 
+def master(operands):
+    """The dtype of sums."""
+    return str(ARITHMETIC[operands].accumulator)
+
+
 def integers(rng, shape, largest=3):
     """Integers whose sums of products are exact in float32, in any order."""
     return rng.integers(-largest, largest + 1, shape).astype(np.float32)
 
 
 def multiply(backend, form, operands, a, b, plan=None, **factors):
-    """The product of two float32 matrices that are stored as the type is, in float32."""
+    """The product of two matrices that are stored as the type is, in the type of its sums."""
     stored = STORED[operands]
-    c = backend.empty((a.shape[form == "TN"], b.shape[form != "NT"]), "float32")
+    c = backend.empty((a.shape[form == "TN"], b.shape[form != "NT"]), master(operands))
     placed = [backend.asarray(x.astype(stored), stored) for x in (a, b)]
     backend.product(form, *placed, c, tf32=operands == "tf32", plan=plan, **factors)
     return backend.asnumpy(c)
 
 
 def assert_exact(backend, rng, form, operands, shape, plan=None):
+    if operands == "float64" and plan is None:  # threads compute it too, and a small product faster
+        plan = choose(*shape, operands, backend.chip, "tensorcore", row_alignment(form, *shape, 8), form)
     a, b = (integers(rng, side) for side in sides(form, *shape))
     np.testing.assert_array_equal(multiply(backend, form, operands, a, b, plan), reference(form, a, b), str(plan))
 
 
 def narrow_copies(operands):
     """The tiles for rows off 16-byte boundaries, with the copies that the rule takes each size with."""
-    for vector in (1, 2):
+    for vector in (1, 2)[: 1 if operands == "float64" else 2]:
         sizes = set()
         for plan in TENSORCORE_UNALIGNED[operands]:
             if plan.suits_vector(vector) and (plan.tile_m, plan.tile_n) not in sizes:
@@ -78,7 +94,9 @@ def narrow_copies(operands):
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("form", "operands"), [("NT", "bfloat16"), ("NN", "float16"), ("TN", "tf32")])
+@pytest.mark.parametrize(
+    ("form", "operands"), [("NT", "bfloat16"), ("NN", "float16"), ("TN", "tf32"), ("NN", "float64")]
+)
 def test_integers_are_exact(backend, rng, form, operands):
     assert_exact(backend, rng, form, operands, (40, 24, 72))  # 16-byte copies, ragged tiles, two of them in depth
 
@@ -109,7 +127,9 @@ def test_rows_that_start_between_16_byte_boundaries(backend, rng, form, operands
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "operands"), [("NT", "float16"), ("NN", "tf32"), ("TN", "bfloat16")])
+@pytest.mark.parametrize(
+    ("form", "operands"), [("NT", "float16"), ("NN", "tf32"), ("TN", "bfloat16"), ("NT", "float64")]
+)
 def test_split_depth_is_exact_and_the_same_every_time(backend, rng, form, operands):
     shape = (40, 40, 300 if form == "TN" else 296)
     for split in (2, 100):
@@ -120,7 +140,7 @@ def test_split_depth_is_exact_and_the_same_every_time(backend, rng, form, operan
     a, b = (rng.normal(size=side).astype(np.float32) for side in sides(form, *shape))
     plan = replace(TENSORCORE[operands][-1], split_k=3)
     first, second = (multiply(backend, form, operands, a, b, plan) for _ in range(2))
-    np.testing.assert_array_equal(first.view(np.uint32), second.view(np.uint32))
+    np.testing.assert_array_equal(first.view(np.uint8), second.view(np.uint8))
 
 
 def test_sums_are_float32(backend):
@@ -161,13 +181,13 @@ def test_what_is_stored_is_rounded_once_and_does_not_saturate(backend, rng, stor
 # --- what it moves ----------------------------------------------------------------------------------------------------
 def run_primitive(backend, rng, form, operands, plan, m, n, k):
     """The primitive of this form on integers that are exact in every type; gives what it wrote and what is right."""
-    stored, master = STORED[operands], "float32"
+    stored = STORED[operands]
     a, b = (integers(rng, side, 1) for side in sides(form, m, n, k))
     first, second = (backend.asarray(x.astype(stored), stored) for x in (a, b))
     settings = {"tf32": operands == "tf32", "plan": plan}
     expected = reference(form, a, b)
     if form == "TN":
-        out = backend.empty((m, n), master)
+        out = backend.empty((m, n), master(operands))
         backend.weight_gradient(first, second, out, **settings)
         return backend.asnumpy(out), expected
     out = backend.empty((m, n), stored)
@@ -194,9 +214,14 @@ def check_observed(backend, rng, operands, plan, form):
 @pytest.mark.parametrize(
     ("operands", "plan", "form"),
     [
-        pytest.param(operands, plan, FORMS[(turn + place) % 3], id=f"{operands} {plan.tile_m}x{plan.tile_n}")
-        for turn, operands in enumerate(("tf32", "bfloat16"))
-        for place, plan in enumerate(TENSORCORE[operands])
+        pytest.param(
+            operands,
+            plan,
+            FORMS[(turn + place) % 3],
+            id=f"{operands} {plan.tile_m}x{plan.tile_n} by {plan.warp_m}x{plan.warp_n}",
+        )
+        for turn, operands in enumerate(("tf32", "bfloat16", "float64"))
+        for place, plan in enumerate((*TENSORCORE[operands], *TENSORCORE_SMALL_BLOCKS[operands]))
     ],
 )
 def test_every_tile_is_exact_without_races_conflicts_or_wasted_sectors(backend, rng, operands, plan, form):
@@ -207,7 +232,7 @@ def test_every_tile_is_exact_without_races_conflicts_or_wasted_sectors(backend, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operands", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("operands", ["tf32", "bfloat16", "float64"])
 @pytest.mark.parametrize("form", FORMS)
 def test_no_form_has_conflicts_or_wastes_sectors(backend, rng, form, operands):
     report = check_observed(backend, rng, operands, TENSORCORE[operands][5], form)
@@ -219,7 +244,7 @@ def test_no_form_has_conflicts_or_wastes_sectors(backend, rng, form, operands):
     ("operands", "plan", "form"),
     [
         pytest.param(operands, plan, FORMS[place % 3], id=f"{operands} {plan.tile_m}x{plan.tile_n} by {plan.vector}")
-        for operands in ("tf32", "bfloat16")
+        for operands in ("tf32", "bfloat16", "float64")
         for place, plan in enumerate(narrow_copies(operands))
     ],
 )
@@ -244,8 +269,9 @@ LARGE_TILES = [
     ("sm_90", "NT", "bfloat16"),
     ("sm_100", "TN", "bfloat16"),
     ("sm_120", "NN", "tf32"),
+    *((arch, form, "float64") for arch in ("sm_80", "sm_90") for form in FORMS),
 ]
-SAMPLE = [("sm_80", "NT", "tf32"), ("sm_100", "TN", "bfloat16"), ("sm_120", "NN", "tf32")]
+SAMPLE = [("sm_90", "NN", "float64"), ("sm_80", "NT", "tf32"), ("sm_100", "TN", "bfloat16"), ("sm_120", "NN", "tf32")]
 """Each form, two types, the oldest and the newest architecture: what `make test` compiles."""
 
 
@@ -255,6 +281,7 @@ def test_large_tiles_do_not_spill_and_multiply_without_stopping(arch, form, oper
     largest = TENSORCORE[operands][0]
     chosen = [largest, *(plan for plan in TENSORCORE[operands] if plan.tile_m == plan.tile_n == 128)]
     chosen += [plan for plan in narrow_copies(operands) if plan.tile_m == 128]
+    chosen += TENSORCORE_SMALL_BLOCKS[operands]
     compiled, names = compile_primitive(form, operands, chosen, arch)
     for plan, name in zip(chosen, names, strict=True):
         resources = compiled.resources[name]
@@ -267,13 +294,17 @@ def test_large_tiles_do_not_spill_and_multiply_without_stopping(arch, form, oper
     code = machine_code.read(compiled.cubin, names[0])
     multiplies = code.main_loop["tensor"]
     print(f"{form} {operands} {arch}: {multiplies} of {code.loop_instructions}: {code.share('tensor'):.1%}")
-    # each makes 16 × 8 sums over 32 bytes of depth
-    steps = largest.tile_k * largest.item_bytes // 32
-    assert multiplies == largest.warp_m // 16 * (largest.warp_n // 8) * steps
-    # rounding to tf32 takes three instructions an element, which a multiplication outlasts all the same
-    assert code.share("tensor") >= (0.38 if operands == "bfloat16" else 0.16)
+    steps = largest.tile_k // largest.fragment_depth
+    # one for 16 × 8 sums; on sm_80 four of float64
+    each = 4 if (arch, operands) == ("sm_80", "float64") else 1
+    assert multiplies == each * largest.warp_m // 16 * (largest.warp_n // 8) * steps
+    # rounding to tf32 takes three instructions an element, which a multiplication outlasts all the same; one of float64
+    # outlasts 30 others on sm_90
+    assert code.share("tensor") >= {"bfloat16": 0.38, "tf32": 0.16, "float64": 0.12}[operands]
     assert "local" not in code.main_loop
-    assert code.main_loop["move"] <= 24, "fragments lie in the registers that the instruction wants"
+    assert code.main_loop["move"] <= (24 if operands != "float64" else 4), (
+        "fragments lie in the registers that the instruction wants"
+    )
     if operands == "bfloat16":
         assert code.main_loop["load matrix"] == (largest.warp_m + largest.warp_n) // 16 * steps
 
@@ -334,6 +365,32 @@ def test_a_chip_without_tensor_cores_says_so():
             old.product("NT", a, b, c, tf32=True)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_float64_on_sm_80_gives_the_bits_of_sm_90(rng, form):
+    """Four instructions there, one here, and the same order of sums."""
+    shape, found = (40, 24, 50), []
+    a, b = (rng.normal(size=side) for side in sides(form, *shape))
+    for arch in ("sm_80", "sm_90"):
+        with emulator.use(arch):
+            found.append(multiply(CupyBackend("emulator"), form, "float64", a, b, TENSORCORE["float64"][-1]))
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], reference(form, a, b), rtol=0, atol=1e-13)
+
+
+def test_a_chip_whose_tensor_cores_lack_float64_says_so():
+    with emulator.use("sm_89"):
+        lacking = CupyBackend("emulator")
+        assert not lacking.tensor_doubles
+        a, b, c = (lacking.zeros((8, 8), "float64") for _ in range(3))
+        lacking.product("NT", a, b, c)
+        lacking.variant = "tensorcore"
+        try:
+            with pytest.raises(ArgumentError, match=r"variant was 'tensorcore'.*sm_89, which has no .* for float64"):
+                lacking.product("NT", a, b, c)
+        finally:
+            lacking.variant = None
+
+
 def test_numba_has_no_tensor_cores():
     numba = NumbaBackend("emulator")
     assert "tensorcore" not in numba.variants
@@ -341,11 +398,16 @@ def test_numba_has_no_tensor_cores():
     with pytest.raises(ArgumentError, match=r"tf32.*cupy|tf32.*numba"):
         numba.product("NT", a, b, c, tf32=True)
     numba.variant = "tensorcore"
-    with pytest.raises(ArgumentError, match="variant was 'tensorcore'"):
-        numba.product("NT", a, b, c)
+    doubles = [numba.zeros((8, 8), "float64") for _ in range(3)]
+    for arrays in ((a, b, c), doubles):
+        with pytest.raises(ArgumentError, match="variant was 'tensorcore'"):
+            numba.product("NT", *arrays)
+    numba.variant = None
+    with pytest.raises(ArgumentError, match=r"plan\.variant was 'tensorcore'; it must be one of naive"):
+        numba.product("NT", *doubles, plan=TENSORCORE["float64"][-1])
 
 
 def test_a_large_tile_asks_for_its_shared_memory(backend, rng):
-    plan = choose(4096, 4096, 4096, "bfloat16", backend.chip, "tensorcore")
+    plan = largest(4096, 4096, "bfloat16", backend.chip, "tensorcore")
     assert plan.shared_bytes > backend.chip.shared_per_block
     assert_exact(backend, rng, "NT", "bfloat16", (130, 8, 32), plan)

@@ -6,15 +6,20 @@ import pytest
 
 from gpubp import emulator
 from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.backends.plans import PIPELINED, Plan
+from gpubp.backends.plans import PIPELINED, PIPELINED_SMALL_BLOCKS, Plan
+from gpubp.kernels.control import Control
 from gpubp.nn import activations
+from gpubp.nn.dropout import Dropout
 
 M, N, K = 256, 128, 64
 ITEM = {"float32": 4, "float64": 8}
 BLOCKED = [Plan("blocked", dtype, side, side, 8, 8, 8) for dtype in ITEM for side in (64, 128)]
 PLANS = [
-    pytest.param(plan, id=f"{plan.variant} {plan.dtype} {plan.tile_m}x{plan.tile_n}")
-    for plan in (*BLOCKED, *PIPELINED["float32"], *PIPELINED["float64"])
+    pytest.param(plan, id=f"{plan.variant} {plan.dtype} {plan.tile_m}x{plan.tile_n} by {plan.threads} threads")
+    for plan in (
+        *BLOCKED,
+        *(plan for table in (PIPELINED, PIPELINED_SMALL_BLOCKS) for each in table.values() for plan in each),
+    )
 ]
 RELU = activations.get("relu")
 
@@ -62,6 +67,27 @@ def test_nothing_is_wasted_in_the_other_forms(backend, dtype, variant):
     plan = large(dtype) if variant == "pipelined" else Plan("blocked", dtype, 64, 64, 8, 8, 8)
     assert_nothing_is_wasted(count(lambda: backend.dense_forward(a_prev, w, b, RELU, None, a, plan=plan)))
     assert_nothing_is_wasted(count(lambda: backend.weight_gradient(delta, a_prev, gradient, plan=plan)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["blocked", "pipelined"])
+@pytest.mark.parametrize("dtype", ITEM)
+def test_dropout_moves_no_mask(backend, dtype, variant):
+    a_prev, w, a, plain, b = matrices(backend, dtype, (M, K), (N, K), (M, N), (M, N), (N,))
+    plan = large(dtype) if variant == "pipelined" else Plan("blocked", dtype, 64, 64, 8, 8, 8)
+    control, drop = backend.zeros((len(Control),), "float64"), Dropout(0.5, (1, 2), 1)
+
+    def forward(out, **settings):
+        return count(lambda: backend.dense_forward(a_prev, w, b, RELU, None, out, plan=plan, **settings))
+
+    dropped, whole = forward(a, dropout=drop, control=control), forward(plain)
+    assert_nothing_is_wasted(dropped)
+    threads = M * N // (plan.thread_m * plan.thread_n)
+    # each warp reads the step; what else is moved is what is moved without dropout
+    assert dropped.bytes["global"].written == whole.bytes["global"].written
+    assert dropped.bytes["global"].read - whole.bytes["global"].read <= 8 * threads
+    zeros = backend.asnumpy(a) == 0
+    assert zeros.mean() > (backend.asnumpy(plain) == 0).mean() + 0.2
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])

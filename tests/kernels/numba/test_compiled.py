@@ -19,11 +19,13 @@ from gpubp.kernels.numba import (
     gather_rows,
     hadamard_derivative,
     hidden_delta,
+    losses,
+    output_delta,
+    prepare_update,
     product,
     row_argmax,
     scale,
     softmax,
-    squared_norm,
     transpose_product,
     weight_gradient,
     weight_step,
@@ -91,22 +93,45 @@ def test_the_step_reads_its_rate_in_float64_and_nothing_else(rung):
     assert found == {"ld.global.f64", "cvt.rn.f32.f64"}
 
 
+@pytest.mark.parametrize("rung", [Naive(), pytest.param(Reduction(), marks=pytest.mark.slow)], ids=str)
+def test_dropout_reads_its_step_in_float64_and_nothing_else(rung):
+    for kernel in (
+        dense_forward.dropout(cuda.jit, rung, "float32", sigma("relu"), True, True),
+        hidden_delta.dropout(cuda.jit, rung, "float32", sigma("relu")),
+    ):
+        assert set(float64_instructions(kernel)) == {"ld.global.f64", "cvt.rzi.u64.f64"}
+
+
+def test_rows_that_are_not_weighed_cost_nothing():
+    """Nothing reads `weights` and `control`: their parameters stand in no instruction."""
+    loss = losses.make(cuda.jit, "huber", 1.0, "float32")
+    unused = compiled(output_delta.elementwise(cuda.jit, "float32", loss, sigma("relu"), False)).ptx
+    used = compiled(output_delta.elementwise(cuda.jit, "float32", loss, sigma("relu"), True)).ptx
+    # an array of n dimensions is 5 + 2n parameters, its address the fifth: weights and control are the fourth and fifth
+    for address in (3 * 9 + 4, 3 * 9 + 7 + 4):
+        assert f"_param_{address}]" in used
+        assert f"_param_{address}]" not in unused
+
+
 def test_other_kernels_stay_in_float32():
     assert float64_instructions(softmax.make(cuda.jit, "float32", 32)) == []
     assert float64_instructions(row_argmax.make(cuda.jit, "float32", 32)) == []
     assert float64_instructions(scale.make(cuda.jit, "float32")) == []
-    assert float64_instructions(bias_gradient.parts(cuda.jit, "float32")) == []
-    assert float64_instructions(bias_gradient.add_parts(cuda.jit, "float32")) == []
+    assert float64_instructions(bias_gradient.make(cuda.jit, "float32")) == []
     # the offset of a batch is float64, like all of `control`
     assert set(float64_instructions(gather_rows.make(cuda.jit, "float32"))) == {"ld.global.f64", "cvt.rzi.s64.f64"}
 
 
 def test_float64_is_found_where_it_is():
-    assert "cvt.f64.f32" in float64_instructions(squared_norm.parts(cuda.jit, "float32"))
+    assert "cvt.f64.f32" in float64_instructions(prepare_update.make(cuda.jit, "float32"))
 
 
 def compiled_product(primitive, rung, dtype):
     """The kernel of a primitive; gelu, whose epilogue is the longest."""
+    if primitive == "dense_forward_dropout":
+        return compiled(dense_forward.dropout(cuda.jit, rung, dtype, sigma("gelu", dtype), True, True))
+    if primitive == "hidden_delta_dropout":
+        return compiled(hidden_delta.dropout(cuda.jit, rung, dtype, sigma("gelu", dtype)))
     if primitive == "dense_forward":
         return compiled(dense_forward.make(cuda.jit, rung, dtype, sigma("gelu", dtype), True, True))
     if primitive == "hidden_delta":
@@ -162,11 +187,16 @@ SAMPLE = [
 """The largest tile of each dtype, each primitive once, the oldest and the newest architecture."""
 COVERING = [(PRIMITIVES[i % 3], plan, ARCHS[i % 4]) for i, plan in enumerate(TILES)]
 LARGEST = [("hidden_delta", PIPELINED["float32"][0], arch) for arch in ARCHS]
+DROPOUT = [
+    (primitive, plan, arch)
+    for plan in (plans[0] for plans in PIPELINED.values())
+    for primitive, arch in zip(("dense_forward_dropout", "hidden_delta_dropout") * 2, ARCHS, strict=True)
+]
 
 
 @pytest.mark.parametrize(
     ("primitive", "plan", "arch"),
-    sampled(SAMPLE + COVERING + LARGEST, SAMPLE),
+    sampled(SAMPLE + COVERING + LARGEST + DROPOUT, [*SAMPLE, DROPOUT[0]]),
     ids=lambda value: f"{value.dtype}-{value.tile_m}x{value.tile_n}" if isinstance(value, Plan) else value,
 )
 def test_registers_hold_everything_in_large_tiles(primitive, plan, arch):

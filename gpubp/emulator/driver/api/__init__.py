@@ -17,8 +17,9 @@ from gpubp.emulator.driver.api import (
     per_thread,
     pools,
     streams,
+    tensor_maps,
 )
 
-__all__ = ["code", "contexts", "devices", "general", "graphs", "launches", "memory", "pools", "streams"]
+__all__ = ["code", "contexts", "devices", "general", "graphs", "launches", "memory", "pools", "streams", "tensor_maps"]
 
 per_thread.export_twins()

@@ -1,0 +1,1 @@
+"""What MPI and NCCL are used for: one network trained by several processes, each on its slice of every batch."""

@@ -1,0 +1,1 @@
+"""Models in the formats of other libraries, which need no gpubp to be used: `gpubp export`."""

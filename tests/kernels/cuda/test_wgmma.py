@@ -1,0 +1,210 @@
+"""The rung `wgmma` on the emulated device: forms, types and tiles, what it refuses, and what the compiler makes of it.
+
+Small integers are exact in every type, so their products are compared bit for bit.
+"""
+
+import re
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from gpubp import emulator
+from gpubp.backends import plans
+from gpubp.backends.cupy_backend import CupyBackend
+from gpubp.backends.instances import MapOf, cuda_entry
+from gpubp.backends.plans import FORMS, WGMMA, Plan
+from gpubp.emulator.observe.trace import Trace
+from gpubp.errors import ArgumentError
+from gpubp.nn import activations
+from gpubp.profiler import machine_code
+
+SIDES = {
+    "NT": lambda m, n, k: ((m, k), (n, k)),
+    "NN": lambda m, n, k: ((m, k), (k, n)),
+    "TN": lambda m, n, k: ((k, m), (k, n)),
+}
+SINGLE, SMALL = replace(WGMMA["bfloat16"][1], dtype="float16"), WGMMA["bfloat16"][-1]
+PAIR, FEW_ROWS = WGMMA["bfloat16"][0], WGMMA["bfloat16"][-2]
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return CupyBackend("emulator")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)
+
+
+def product(backend, rng, form, plan, shape):
+    """The product by a plan, and the right one."""
+    a, b = (rng.integers(-3, 4, sides).astype(np.float32) for sides in SIDES[form](*shape))
+    first, second = (backend.asarray(x.astype(plan.dtype), plan.dtype) for x in (a, b))
+    c = backend.empty(shape[:2], "float32")
+    backend.product(form, first, second, c, plan=plan)
+    return backend.asnumpy(c), (a.T if form == "TN" else a) @ (b.T if form == "NT" else b)
+
+
+@pytest.mark.parametrize(
+    ("form", "plan", "shape"),
+    [
+        ("NT", PAIR, (200, 264, 328)),  # deeper than the ring; the second block of the cluster has few rows
+        ("NN", SINGLE, (136, 40, 72)),
+        ("TN", SMALL, (72, 136, 41)),
+        ("NT", FEW_ROWS, (40, 264, 72)),
+    ],
+)
+def test_ragged_tiles_are_exact_in_both_orders(backend, rng, form, plan, shape):
+    for order in ("late", "early"):
+        with emulator.observe(races=True, uninitialised=True, async_order=order) as report:
+            got, expected = product(backend, rng, form, plan, shape)
+        np.testing.assert_array_equal(got, expected)
+        assert report.findings == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("plan", WGMMA["bfloat16"], ids=lambda plan: f"{plan.tile_m}x{plan.tile_n}x{plan.cluster}")
+def test_every_tile_in_every_form(backend, rng, plan, form):
+    got, expected = product(backend, rng, form, plan, (328, 264, 456))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_block_computes_several_tiles(backend, rng):
+    plan = replace(SMALL, persistent=2)
+    assert plan.grid(200, 264, 328) == (2,)
+    got, expected = product(backend, rng, "NT", plan, (200, 264, 328))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("order", ["late", "early"])
+def test_the_next_tile_is_fetched_before_the_last_one_is_stored(backend, rng, order):
+    plan, depth = replace(SMALL, persistent=1), 2  # two tiles of the result fill the ring of four stages
+    trace = Trace()
+    with emulator.observe(races=False, async_order=order, trace=trace):
+        got, expected = product(backend, rng, "NT", plan, (128, 128, depth * plan.tile_k))
+    np.testing.assert_array_equal(got, expected)
+    kinds = [each.kind for step in trace.steps for each in step.accesses]
+    fetches = [at for at, kind in enumerate(kinds) if kind == "async"]
+    assert len(fetches) == 2 * depth * 2, "of two operands"
+    assert fetches[-1] < kinds.index("leaves")
+
+
+def test_rows_of_the_result_off_16_byte_boundaries(backend, rng):
+    """The copy engine cannot store them: the threads do."""
+    for width, engine in ((132, False), (136, True)):
+        c = backend.empty((40, width), "bfloat16")
+        assert bool(backend._stored("transpose_product", (None, None, c))) == engine
+    got, expected = product(backend, rng, "NT", SMALL, (72, 133, 72))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_pieces_of_the_result_meet_no_bank_twice(backend, rng):
+    a, b = (backend.asarray(rng.integers(-3, 4, side), "bfloat16") for side in ((64, 64), (64, 128)))
+    for multiply, dtype in ((partial(backend.product, "NN"), "float32"), (backend.transpose_product, "bfloat16")):
+        with emulator.observe(races=False, traffic=True) as report:
+            multiply(a, b, backend.empty((64, 128), dtype), plan=SMALL)
+        (stores,) = (each for each in report.accesses if str(each.location).startswith("result_stores.cuh"))
+        assert (stores.space, stores.kind, stores.excess) == ("shared", "store", 0), dtype
+
+
+def test_parts_of_the_depth(backend, rng):
+    plan = replace(SMALL, split_k=3)
+    assert plan.parts(456) == 3
+    got, expected = product(backend, rng, "TN", plan, (72, 136, 456))
+    np.testing.assert_array_equal(got, expected)
+
+
+# --- who takes it -----------------------------------------------------------------------------------------------------
+def test_rows_off_16_byte_boundaries_take_tensorcore(backend):
+    backend.variant = "wgmma"
+    try:
+        found = plans.row_alignment("NT", 128, 128, 68, 2)
+        taken = backend.execution(product_of(128, 128, 68, found), "NT", False, None).plan
+    finally:
+        backend.variant = None
+    assert (found, taken.variant) == (8, "tensorcore")
+    with pytest.raises(ArgumentError, match=r"plan\.variant.*8-byte boundaries"):
+        backend.execution(product_of(128, 128, 68, found), "NT", False, SMALL)
+
+
+def product_of(m, n, k, alignment, dtype="bfloat16"):
+    from gpubp.backends.arguments import Product
+    from gpubp.dtypes import ARITHMETIC
+
+    return Product(m, n, k, alignment, ARITHMETIC[dtype].storage)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_100", "sm_120"])
+def test_other_chips_do_not_have_it(arch):
+    with emulator.use(arch):
+        other = CupyBackend("emulator")
+    assert "wgmma" not in other.variants
+    large = product_of(4096, 4096, 4096, 16)
+    assert other.execution(large, "NT", False, None).plan.variant == "tensorcore"
+    other.variant = "wgmma"
+    with pytest.raises(ArgumentError, match=f"another one on {arch}"):
+        other.execution(large, "NT", False, None)
+
+
+def test_the_model_takes_it_for_large_products_and_not_for_the_smallest(backend):
+    assert backend.execution(product_of(4096, 4096, 4096, 16), "TN", False, None).plan.cluster == 2
+    assert backend.execution(product_of(64, 64, 64, 16), "TN", False, None).plan.variant == "tensorcore"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tile_m", 256, "tile_m.*64 or 128"),
+        ("tile_n", 64, "tile_n.*128 or 256"),
+        ("tile_k", 32, "tile_k.*64.*128 bytes"),
+        ("stages", 2, "stages.*≥ 3"),
+        ("cluster", 3, "cluster.*1 or 2"),
+        ("warp_m", 16, "warp_m.*1 with variant"),
+        ("stream_k", 5, "stream_k.*0 with variant"),
+    ],
+)
+def test_sizes_that_cannot_be(field, value, message):
+    with pytest.raises(ArgumentError, match=message):
+        replace(PAIR, **{field: value})
+
+
+def test_a_grid_of_clusters_is_whole():
+    with pytest.raises(ArgumentError, match=r"persistent.*multiple of 2"):
+        replace(PAIR, persistent=3)
+    assert PAIR.grid(129, 1, 64) == (2,)
+    assert PAIR.grid(257, 257, 64) == (8,)
+
+
+# --- what the compiler makes of it ------------------------------------------------------------------------------------
+SPILLS = re.compile(r"([1-9]\d*) bytes (?:stack frame|spill)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", WGMMA["bfloat16"], ids=lambda plan: f"{plan.tile_m}x{plan.tile_n}x{plan.cluster}")
+def test_every_tile_compiles_without_spills_and_without_waits_of_the_compilers_own(backend, plan):
+    check_compilation(backend, plan, "hidden_delta", activations.get("gelu"), stored=1)
+    check_compilation(backend, plan, "weight_gradient", stored=0)
+
+
+def test_the_largest_tile_compiles_as_it_stands(backend):
+    check_compilation(backend, PAIR, "dense_forward", activations.get("relu"), stored=2)
+
+
+def check_compilation(backend, plan: Plan, kernel, *functions, stored):
+    """stored: how many results the copy engine stores."""
+    from gpubp.toolchain.nvrtc import compile_file
+
+    dtype = np.dtype(plan.dtype)
+    entry = cuda_entry(kernel, (dtype, *functions, plan, *(MapOf(dtype),) * stored))
+    assert entry.own_chip
+    compiled = compile_file(backend._kernels / entry.source, "sm_90a", name_expressions=[entry.expression])
+    assert not re.search(r"C75\d\d|serializ|setmaxnreg", compiled.log), compiled.log
+    assert not SPILLS.search(compiled.log), compiled.log
+    (symbol,) = compiled.lowered_names.values()
+    assert compiled.resources[symbol].registers <= 65536 // plan.threads // plan.resident
+    code = machine_code.read(compiled.cubin, symbol)
+    assert code.opcodes["HGMMA"] == 4, "a stage is 64 deep"
