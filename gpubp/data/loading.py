@@ -22,7 +22,7 @@ from gpubp.data.dataset import TASKS, Dataset, checked_inputs
 from gpubp.data.idx import IDX_SETS, find_idx_folder, is_idx_set, read_idx_set
 from gpubp.data.npz import npy_files, read_digits, read_npy, read_npz
 from gpubp.data.preparation import NUMBER, InputRules, Preparation
-from gpubp.data.rows import Inputs, Rows, Unchanged
+from gpubp.data.rows import Inputs, Rows, unchanged
 from gpubp.data.source import Source, reason
 from gpubp.data.splitting import split
 from gpubp.data.table import TABLE_SUFFIXES, TableFormat, read_table
@@ -344,10 +344,38 @@ def _read(
 ) -> Source:
     """Return what the reader for a name or a path reads. Raise DataError if its files change meanwhile."""
     _require_text(spec)
-    before = Unchanged(_files(spec))
-    source = _read_files(spec, label, weight, table, wanted, rules, inputs_only=inputs_only)
-    before.check()
-    return source
+    with unchanged(_files(spec)):
+        if not is_table(spec):
+            _refuse_table_options(spec, label, table, rules)
+            _refuse_weights(spec, weight)
+        if str(spec) == "digits":
+            return read_digits()
+        if str(spec) in IDX_SETS:
+            return read_idx_set(find_idx_folder(str(spec)), str(spec))
+        path = Path(spec)
+        if os.path.exists(spec):
+            if is_table(spec):
+                read = read_table if _suffix(path) in TABLE_SUFFIXES else read_arrow
+                return read(path, label, table or TableFormat(), wanted, rules, weight=weight, inputs_only=inputs_only)
+            if os.path.isdir(spec):
+                if npy_files(spec):
+                    return read_npy(path, **_array_of_weights(wanted, weight, inputs_only=inputs_only))
+                return read_idx_set(path, shown_path(os.path.basename(os.path.realpath(path))))
+            if _suffix(path) in (".npz", ".npy"):
+                read_arrays = read_npz if _suffix(path) == ".npz" else read_npy
+                return read_arrays(path, **_array_of_weights(wanted, weight, inputs_only=inputs_only))
+            raise DataError(
+                f"{shown_path(path)}: the file's kind is not known by its name; it must end in .npz, .csv or .parquet"
+            )
+        if is_idx_set(path):
+            return read_idx_set(path, shown_path(path.name))
+        _require_looks(path)
+        match = nearest(spec, NAMES)
+        hint = f" (did you mean {match!r}?)" if match else ""
+        raise DataError(
+            f"no data set and no file is called '{shown_path(spec)}'{hint}; it must be one of {', '.join(NAMES)}, a "
+            "folder with IDX files, or a .npz, .csv or .parquet file"
+        )
 
 
 def _files(spec: str | os.PathLike[str]) -> list[Path]:
@@ -358,50 +386,6 @@ def _files(spec: str | os.PathLike[str]) -> list[Path]:
         return [Path(spec)]
     # beside the files with the data there may be others, which change
     return parts_of(spec) or list(npy_files(spec).values()) or [*Path(spec).glob("*ubyte*")]
-
-
-def _read_files(
-    spec: str | os.PathLike[str],
-    label: str | int | Sequence[str | int] | None,
-    weight: str | int | None,
-    table: TableFormat | None,
-    wanted: Wanted,
-    rules: InputRules,
-    *,
-    inputs_only: bool,
-) -> Source:
-    """Choose the reader for a name or a path."""
-    if not is_table(spec):
-        _refuse_table_options(spec, label, table, rules)
-        _refuse_weights(spec, weight)
-    if str(spec) == "digits":
-        return read_digits()
-    if str(spec) in IDX_SETS:
-        return read_idx_set(find_idx_folder(str(spec)), str(spec))
-    path = Path(spec)
-    if os.path.exists(spec):
-        if is_table(spec):
-            read = read_table if _suffix(path) in TABLE_SUFFIXES else read_arrow
-            return read(path, label, table or TableFormat(), wanted, rules, weight=weight, inputs_only=inputs_only)
-        if os.path.isdir(spec):
-            if npy_files(spec):
-                return read_npy(path, **_array_of_weights(wanted, weight, inputs_only=inputs_only))
-            return read_idx_set(path, shown_path(os.path.basename(os.path.realpath(path))))
-        if _suffix(path) in (".npz", ".npy"):
-            read_arrays = read_npz if _suffix(path) == ".npz" else read_npy
-            return read_arrays(path, **_array_of_weights(wanted, weight, inputs_only=inputs_only))
-        raise DataError(
-            f"{shown_path(path)}: the file's kind is not known by its name; it must end in .npz, .csv or .parquet"
-        )
-    if is_idx_set(path):
-        return read_idx_set(path, shown_path(path.name))
-    _require_looks(path)
-    match = nearest(spec, NAMES)
-    hint = f" (did you mean {match!r}?)" if match else ""
-    raise DataError(
-        f"no data set and no file is called '{shown_path(spec)}'{hint}; it must be one of {', '.join(NAMES)}, a folder "
-        "with IDX files, or a .npz, .csv or .parquet file"
-    )
 
 
 def _array_of_weights(wanted: Wanted, weight: str | int | None, *, inputs_only: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +29,14 @@ class Unchanged:
                 raise DataError(
                     f"{shown_path(path)}: it changed while it was read; give the run a file that nobody writes to"
                 )
+
+
+@contextmanager
+def unchanged(paths: Iterable[Path]) -> Iterator[None]:
+    """Raise DataError after the block if one of the files changed within it."""
+    files = Unchanged(paths)
+    yield
+    files.check()
 
 
 def _state(path: Path) -> tuple[int, int] | None:

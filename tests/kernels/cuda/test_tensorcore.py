@@ -384,11 +384,8 @@ def test_a_chip_whose_tensor_cores_lack_float64_says_so():
         a, b, c = (lacking.zeros((8, 8), "float64") for _ in range(3))
         lacking.product("NT", a, b, c)
         lacking.variant = "tensorcore"
-        try:
-            with pytest.raises(ArgumentError, match=r"variant was 'tensorcore'.*sm_89, which has no .* for float64"):
-                lacking.product("NT", a, b, c)
-        finally:
-            lacking.variant = None
+        with pytest.raises(ArgumentError, match=r"variant was 'tensorcore'.*sm_89, which has no .* for float64"):
+            lacking.product("NT", a, b, c)
 
 
 def test_numba_has_no_tensor_cores():
