@@ -4,7 +4,7 @@
 
 Registers of a thread, and of the main loop all instructions and those that multiply, for each form of product. They are
 those of the first half of a split product, which has the plainest epilogue; by stream-K, which does not split, those of
-the general product.
+a whole product that users run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from gpubp.toolchain import process
 from gpubp.toolchain.nvrtc import compile_file
 
 ARCH = "sm_90"
+WHOLE = {"NT": ("dense_forward", "ReLU"), "NN": ("transpose_product",), "TN": ("weight_gradient",)}
+"""The kernel that a plan of stream-K is measured in, with its epilogue, by the form of product."""
 
 
 def all_plans() -> list[Plan]:
@@ -37,8 +39,8 @@ def measured(plan: Plan, form: str) -> list[int]:
     Raises:
         ValueError: the kernel spills registers, or has no main loop.
     """
-    kernel = "general_product" if plan.stream_k else "partial_product"
-    entry = instances.cuda_entry(kernel, (ARITHMETIC[plan.dtype].storage, form, plan))
+    kernel, *middle = WHOLE[form] if plan.stream_k else ("partial_product", form)
+    entry = instances.cuda_entry(kernel, (ARITHMETIC[plan.dtype].storage, *middle, plan))
     compiled = compile_file(instances.KERNEL_DIRECTORY / entry.source, ARCH, name_expressions=[entry.expression])
     symbol = compiled.lowered_names[entry.expression]
     used, code = compiled.resources[symbol], machine_code.read(compiled.cubin, symbol)

@@ -100,9 +100,7 @@ def _is_what_the_profiler_counts(name):
     multiplies = counts.instructions["tensor" if plan.variant == "tensorcore" else "FMA"] / 32
     assert multiplies == pytest.approx(tiles * step.multiplies, rel=0.05)
     issued = limits.warp_instructions(counts, kernel.machine_code)
-    # the epilogue of dense_forward takes registers that a loop of doubles is short of: 141 instructions where 132 are
-    rel = 0.08 if plan.stream_k and plan.dtype == "float64" else 0.05
-    assert issued == pytest.approx(tiles * step.instructions, rel=rel)
+    assert issued == pytest.approx(tiles * step.instructions, rel=0.05)
     passes = tiles * step.passes + ends * plan_model.end_passes(plan, plan.sum_bytes)
     assert counts.passes + limits.global_passes(counts) == pytest.approx(passes, rel=0.05)
     sectors = (tiles * step.nbytes + ends * plan.tile_m * plan.tile_n * plan.sum_bytes) / 32
