@@ -175,7 +175,8 @@ def test_a_bulk_copy_begins_and_arrives():
         if a.kind in ("async", "arrived")
     ]
     (begun, line, nbytes), (arrived, *_) = found
-    assert (begun, line, nbytes, arrived) == ("async", 10, 256, "arrived")
+    assert (begun, nbytes, arrived) == ("async", 256, "arrived")
+    assert line in (10, 11)  # compilers name either line of the statement
     (access,) = (a for step in trace.steps for a in step.accesses if a.kind == "arrived")
     assert access.threads.tolist() == [0]
     used = next(number for number, step in enumerate(trace.steps) if step.line[1] == 16 and step.accesses)
