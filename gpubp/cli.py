@@ -684,6 +684,13 @@ def bench(
         list[str] | None,
         _what("float32, float64, or on tensor cores tf32, bfloat16, float16; may be given again. Default: float32."),
     ] = None,
+    ranks: Annotated[
+        list[int] | None,
+        _what(
+            "Only training steps, in one process and in this many by MPI, of the same batch (strong scaling) and of as "
+            "many times its rows (weak scaling); may be given again."
+        ),
+    ] = None,
     contender: Annotated[
         list[str] | None,
         _who(
@@ -698,8 +705,13 @@ def bench(
     quick: Annotated[bool, _how("A few sizes, a few seconds.", "--quick")] = False,
     full: Annotated[bool, _how("Every primitive, many sizes, many minutes.", "--full")] = False,
     repeats: Annotated[int | None, _how("Turns of each contender. Default: 5; --quick 3, --full 9.")] = None,
-    threads: Annotated[int | None, _how("Of each contender on the CPU. Default: one a core.")] = None,
-    out: Annotated[Path | None, _result("A folder for pictures: throughput.png, roofline.png.")] = None,
+    threads: Annotated[
+        int | None,
+        _how(
+            "Of each contender on the CPU. Default: one a core; with --ranks each rank has as many, for the most ranks."
+        ),
+    ] = None,
+    out: Annotated[Path | None, _result("A folder for pictures: throughput.png, roofline.png; scaling.png.")] = None,
     save: Annotated[Path | None, _result("Keep the figures in a .json file.")] = None,
     compare: Annotated[
         list[Path] | None,
@@ -723,6 +735,7 @@ def bench(
             variants=tuple(variant or ()),
             repeats=repeats,
             threads=threads,
+            ranks=tuple(ranks or ()),
         ),
         quick=quick,
         full=full,
