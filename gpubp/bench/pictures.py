@@ -73,14 +73,16 @@ def scaling_panels(result: BenchResult) -> list[Panel]:
     """Return what `scaling` draws."""
     timed = [each for each in result.scalings if each.efficiency is not None]
     keys = dict.fromkeys((_network(each), each.record.work.dtype, each.kind) for each in timed)
+    contenders = dict.fromkeys(each.record.contender for each in timed)
     return [
         Panel(
             title=f"{network}, {dtype}, {kind} scaling",
             x_label="ranks",
             y_label="efficiency, %",
             curves=[
-                _efficiency([each for each in same if each.record.contender == contender])
-                for contender in dict.fromkeys(each.record.contender for each in same)
+                _efficiency(own, PALETTE[number % len(PALETTE)])
+                for number, contender in enumerate(contenders)
+                if (own := [each for each in same if each.record.contender == contender])
             ],
             limits={"as one rank": 100},
         )
@@ -94,7 +96,7 @@ def _network(scaling: Scaling) -> str:
     return scaling.record.work.step.name
 
 
-def _efficiency(same: list[Scaling]) -> Curve:
+def _efficiency(same: list[Scaling], colour: str) -> Curve:
     """Return the curve of one contender; its band is that of the quartiles of the shared steps."""
     key = same[0].record.contender
     percent = [100 * (each.efficiency or 0) for each in same]
@@ -105,8 +107,8 @@ def _efficiency(same: list[Scaling]) -> Curve:
         y=percent,
         low=[value * r.median / r.quartiles[1] for value, r in zip(percent, records, strict=True)],
         high=[value * r.median / r.quartiles[0] for value, r in zip(percent, records, strict=True)],
-        colour=COLOURS[key if key in COLOURS else EVERYONE[key].backend],
-        dashes=DASHES.get(EVERYONE[key].settings.get("variant") or "", "-"),
+        colour=colour,
+        dashes="-",
         marker="o" if EVERYONE[key].device == "cpu" else "s",
     )
 
@@ -194,7 +196,8 @@ def _timed(result: BenchResult) -> list[Record]:
 def _title(result: BenchResult) -> str:
     machine = result.machine
     names = [str(machine.get("processor", "")), *machine.get("gpus", ())]
-    return f"{', '.join(name for name in names if name)}, {result.threads} threads"
+    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    return f"{', '.join(name for name in names if name)}, {threads}"
 
 
 def _note(result: BenchResult) -> str:
