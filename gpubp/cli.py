@@ -791,7 +791,7 @@ def tune(
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------
-_kernel = _options("A kernel of your own")
+_kernel, _of_step = map(_options, ("A kernel of your own", "A training step on several GPUs"))
 
 
 @app.command()
@@ -800,7 +800,8 @@ def profile(
         str | None,
         typer.Argument(
             help="dense_forward, hidden_delta, transpose_product, weight_gradient, weight_step, hadamard_derivative, "
-            "bias_gradient, softmax, output_delta or update; or give a kernel of your own by --kernel.",
+            "bias_gradient, softmax, output_delta or update; or give a kernel of your own by --kernel. step: a model of a "
+            "training step on several GPUs.",
             show_default=False,
         ),
     ] = None,
@@ -840,6 +841,10 @@ def profile(
         str | None, _kernel("The least grade of a finding that fails: note, warning or error. Default: warning.")
     ] = None,
     suppressions: Annotated[Path | None, _kernel("A .toml file of findings that are intended.")] = None,
+    network: Annotated[
+        str | None, _of_step("tiny, tiny-regression, small, medium, wide, large or huge. Default: large.")
+    ] = None,
+    ranks: Annotated[list[int] | None, _of_step("On this many GPUs; may be given again. Default: 2, 4 and 8.")] = None,
     arch: Annotated[str | None, typer.Option(help="What to compile for, such as sm_90. Default: the chip's.")] = None,
     chip: Annotated[
         str | None,
@@ -868,6 +873,20 @@ def profile(
         "grid": grid, "block": block, "arg": arg or None, "shared": shared, "observe": observe or None,
         "fail_at": fail_at, "suppressions": suppressions,
     }  # fmt: skip
+    if primitive == "step":
+        from gpubp.profiler import step_command
+
+        others = {**of_primitives, **of_kernels, "kernel": kernel, "arch": arch, "out": out, "html": html}
+        for name, value in others.items():
+            if value is not None and name != "primitive":
+                raise StateError(name, "was given", "be left out of the model of a step")
+        step_command.run(
+            _console(), network=network, ranks=ranks or (), dtype=dtype or "float32", chip=chip, as_json=as_json
+        )
+        return
+    for name, value in (("network", network), ("ranks", ranks)):
+        if value:
+            raise StateError(name, "was given", "be left out, or given with step: gpubp profile step")
     if kernel is not None:
         from gpubp.profiler import kernel_command
 

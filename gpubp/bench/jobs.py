@@ -19,6 +19,8 @@ from gpubp.distributed import launcher
 from gpubp.errors import shown
 
 WORKER = "gpubp.bench.rank_worker"
+MPICH_TELLS = "TERMINATED WITH THE EXIT STRING: "
+"""What MPICH's launcher prints before the signal that ended a rank."""
 
 
 def measure(
@@ -98,6 +100,6 @@ def _run(request: dict[str, Any], ranks: int, threads: int) -> tuple[list[Measur
 def _fault(ranks: int, code: int, told: Sequence[str]) -> str:
     """Return why a job failed, by its exit code and what it printed: what a rank said, or else the launcher."""
     reasons = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
-    reasons += [line.capitalize() for line in told if line.startswith("YOUR APPLICATION TERMINATED")]
+    reasons += [line.partition(MPICH_TELLS)[2] for line in told if MPICH_TELLS in line]
     reasons += [line for line in told if line.strip()][-1:]
     return f"its job of {ranks} ranks ended with exit code {code}{f': {shown(reasons[0], 300)}' if reasons else ''}"

@@ -14,7 +14,7 @@ from gpubp import files
 from gpubp.bench import works
 from gpubp.bench.contenders import EVERYONE
 from gpubp.bench.timing import quartiles
-from gpubp.bench.works import Limit, SharedStep, Work
+from gpubp.bench.works import SCALINGS, Limit, SharedStep, Work
 from gpubp.chips import Roofline
 from gpubp.dtypes import canonical
 from gpubp.errors import ArgumentError, DataError, StateError, shown, unknown_name
@@ -156,7 +156,7 @@ class BenchResult:
         found = []
         for base in (record for record in shared if _shared(record).ranks == 1):
             rows = _shared(base).step.rows
-            for kind, times in (("strong", lambda ranks: 1), ("weak", lambda ranks: ranks)):
+            for kind, times in SCALINGS.items():
                 found += [
                     Scaling(record, base, kind)
                     for record in shared

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -29,6 +29,9 @@ LONGEST_NAME = 40
 
 MOST_RANKS = 1024
 """Processes that make a step together, at most."""
+
+SCALINGS: dict[str, Callable[[int], int]] = {"strong": lambda ranks: 1, "weak": lambda ranks: ranks}
+"""The kinds of scaling, and how many times the rows of one rank's batch so many ranks have."""
 
 OPTIMIZER = "adam"
 """The optimiser in which update is measured; see `crosscheck.cases.measured` for the other primitives."""
@@ -201,7 +204,7 @@ class TrainingStep(Work):
     @property
     def costs(self) -> tuple[Cost, ...]:
         """Return the costs of the primitives, in the network's order."""
-        return self._costs(self.primitives())
+        return self.costs_of(self.primitives())
 
     def primitives(self, alone: bool = True) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Return the primitives and their shapes, in the network's order.
@@ -222,7 +225,8 @@ class TrainingStep(Work):
         updated = sum(widths) + (0 if folded else sum(n * m for m, n in layers))
         return (*found, ("update", (updated,)))
 
-    def _costs(self, primitives: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Cost, ...]:
+    def costs_of(self, primitives: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Cost, ...]:
+        """Return the costs of these of its primitives."""
         return tuple(cost(name, shape, self.dtype, labels=not self.regression) for name, shape in primitives)
 
     @property
@@ -306,7 +310,7 @@ class SharedStep(Work):
     def costs(self) -> tuple[Cost, ...]:
         """Return the costs of the primitives of all ranks, as if each had the largest share."""
         share = self.share
-        return share._costs(share.primitives(alone=self.ranks == 1)) * self.ranks
+        return share.costs_of(share.primitives(alone=self.ranks == 1)) * self.ranks
 
 
 @dataclass(frozen=True)
@@ -450,10 +454,8 @@ def shared(steps: Sequence[Work], ranks: Sequence[int]) -> list[Work]:
     for count in sorted({1, *ranks}):
         for step in steps:
             assert isinstance(step, TrainingStep)
-            found.append(SharedStep(step, count))
-            if count > 1:
-                found.append(SharedStep(replace(step, rows=step.rows * count), count))
-    return found
+            found += [SharedStep(replace(step, rows=step.rows * times(count)), count) for times in SCALINGS.values()]
+    return list(dict.fromkeys(found))
 
 
 def from_dict(values: Mapping[str, Any]) -> Work:
