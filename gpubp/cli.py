@@ -800,8 +800,8 @@ def profile(
         str | None,
         typer.Argument(
             help="dense_forward, hidden_delta, transpose_product, weight_gradient, weight_step, hadamard_derivative, "
-            "bias_gradient, softmax, output_delta or update; or give a kernel of your own by --kernel. step: a model of a "
-            "training step on several GPUs.",
+            "bias_gradient, softmax, output_delta or update; step, a model of a training step on several GPUs; or give "
+            "a kernel of your own by --kernel.",
             show_default=False,
         ),
     ] = None,

@@ -55,15 +55,15 @@ def run(
 def _table(title: str, rows: Sequence[ModelledStep], width: int) -> Table:
     columns = [
         Column("GPUs", [str(row.work.ranks) for row in rows]),
-        Column("batch", [f"{row.work.step.rows:,}" for row in rows], rank=3),
-        Column("a GPU", [f"{row.work.share.rows:,}" for row in rows], rank=4),
+        Column("batch", [f"{row.work.step.rows:,}" for row in rows], rank=5),
+        Column("a GPU", [f"{row.work.share.rows:,}" for row in rows], rank=6),
         Column("link", [row.link.name if row.link else "" for row in rows], numbers=False),
-        Column("compute", [duration(row.compute) for row in rows]),
-        Column("all-reduce", [duration(row.all_reduce) if row.link else "" for row in rows]),
+        Column("compute", [duration(row.compute) for row in rows], rank=2),
+        Column("all-reduce", [duration(row.all_reduce) if row.link else "" for row in rows], rank=1),
         Column("step", [duration(row.seconds) for row in rows]),
-        Column("share", [percent(row.share) if row.link else "" for row in rows], rank=2),
+        Column("share", [percent(row.share) if row.link else "" for row in rows], rank=4),
         Column("speed-up", [f"{row.speed_up:.2f}" for row in rows]),
-        Column("efficiency", [percent(row.efficiency) for row in rows], rank=1),
+        Column("efficiency", [percent(row.efficiency) for row in rows], rank=3),
     ]
     return table_of(title, columns, width, [None] * len(rows))
 

@@ -1,13 +1,13 @@
 """How long a training step takes on several GPUs that share the batch: a model, from published figures.
 
-step = what one chip computes on its share of the batch + the all-reduce of the gradient, one after the other: gpubp adds
-gradients up once a step, when the backward pass is done.
+step = what one chip computes on its share of the batch + the all-reduce of the gradient, one after the other: gpubp
+adds gradients up once a step, when the backward pass is done.
 
-- On the chip: a product takes the clocks by which its plan is chosen (`gpubp.backends.plan_model`), or the time in which
-  memory moves its operands if that is longer; every other primitive the time of its flops or of its bytes
+- On the chip: a product takes the clocks by which its plan is chosen (`gpubp.backends.plan_model`), or the time in
+  which memory moves its operands if that is longer; every other primitive the time of its flops or of its bytes
   (`gpubp.costs`). One GPU alone folds plain SGD into the weight gradients; several do not.
-- The all-reduce of S bytes by N GPUs is a ring: 2 (N − 1) steps, in each of which every GPU sends S / N bytes to the next
-  one (Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009):
+- The all-reduce of S bytes by N GPUs is a ring: 2 (N − 1) steps, in each of which every GPU sends S / N bytes to the
+  next one (Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009):
   2 (N − 1) / N · S / bandwidth + 2 (N − 1) · latency + NCCL's base.
 """
 
