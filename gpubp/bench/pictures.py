@@ -72,7 +72,7 @@ def scaling(result: BenchResult) -> bytes:
 def scaling_panels(result: BenchResult) -> list[Panel]:
     """Return what `scaling` draws."""
     timed = [each for each in result.scalings if each.efficiency is not None]
-    keys = dict.fromkeys((_network(each), each.record.work.dtype, each.kind) for each in timed)
+    keys = dict.fromkeys((_network(each), each.record.work.dtype, each.kind) for each in timed if each.ranks > 1)
     contenders = dict.fromkeys(each.record.contender for each in timed)
     return [
         Panel(
