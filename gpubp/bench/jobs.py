@@ -39,7 +39,7 @@ def measure(
     Raises:
         BackendError: mpi4py or a launcher of MPI is missing.
     """
-    found = []
+    found: list[Record] = []
     for count in dict.fromkeys(work.ranks for work in shared):
         for contender in contenders:
             own_works = [work for work in shared if work.ranks == count and contender.takes(work)]

@@ -40,8 +40,14 @@ def run(
     gpu = chip_of(chip) or chips.get(DEFAULT_CHIP)
     found = modelled(step, ranks or DEFAULT_RANKS, gpu)
     if as_json:
-        values = {"note": MODEL, "chip": gpu.name, "network": name, "dtype": step.dtype}
-        values |= {"gradient_bytes": gradient_bytes(step), "steps": [each.to_dict() for each in found]}
+        values = {
+            "note": MODEL,
+            "chip": gpu.name,
+            "network": name,
+            "dtype": step.dtype,
+            "gradient_bytes": gradient_bytes(step),
+            "steps": [each.to_dict() for each in found],
+        }
         print(json.dumps(values, indent=2))
         return
     sizes = "-".join(map(str, step.sizes))

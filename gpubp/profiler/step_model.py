@@ -149,5 +149,6 @@ def _seconds(work: Workload, cost: Cost, gpu: Gpu) -> float:
         for variant in variants
         for candidate in plan_model.candidates(work.dtype, chip, variant, work.row_alignment, work.form)
     ]
-    _, estimate = plan_model.best(found, *work.shape, chip.multiprocessors)
+    m, n, k = work.shape
+    _, estimate = plan_model.best(found, m, n, k, chip.multiprocessors)
     return max(estimate.clocks / gpu.boost_hz, cost.bytes / gpu.bandwidth)
