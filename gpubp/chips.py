@@ -182,6 +182,25 @@ class Chip:
 
 
 @dataclass(frozen=True)
+class Link:
+    """What joins several GPUs, by its published figures.
+
+    Attributes:
+        name: the full name.
+        bandwidth: of one GPU, in one direction, in bytes a second.
+        latency: of a step of a ring, in seconds.
+        chips: as many as it joins at most; None if no figure is published.
+        source: of the figures.
+    """
+
+    name: str
+    bandwidth: float
+    latency: float
+    chips: int | None
+    source: str
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One GPU, by its published figures.
 
@@ -199,6 +218,7 @@ class Gpu:
         source: of the figures.
         mma_sync: the share of the tensor cores' rates that mma.sync reaches; None if no measurement is known.
         mma_source: of that share; "" if it is not known.
+        links: to other GPUs; empty if none is named.
     """
 
     key: str
@@ -213,6 +233,7 @@ class Gpu:
     source: str
     mma_sync: float | None = None
     mma_source: str = ""
+    links: tuple[Link, ...] = ()
 
     def roofline(self, rate: str) -> Roofline:
         """Return the limits for one kind of arithmetic.
@@ -282,7 +303,22 @@ def architecture(arch: str) -> Architecture:
 @functools.cache
 def known() -> dict[str, Gpu]:
     """Return the GPUs of the table, by key."""
-    return {key: _gpu(TABLE, key, table) for key, table in _tables(TABLE).items() if key != "architectures"}
+    return {key: _gpu(TABLE, key, table) for key, table in _tables(TABLE).items() if key not in _OTHERS}
+
+
+@functools.cache
+def links() -> dict[str, Link]:
+    """Return the links of the table, by key."""
+    return {
+        key: Link(
+            figures["name"],
+            figures["bandwidth"] * 1e9,
+            figures["latency"] / 1e6,
+            figures.get("chips"),
+            figures["source"],
+        )
+        for key, figures in _tables(TABLE)["links"].items()
+    }
 
 
 def get(name: str) -> Gpu:
@@ -329,7 +365,9 @@ _FIELDS = {
     "source": str,
     "tflops": dict,
 }
-_OPTIONAL: dict[str, type] = {"devices": list, "multiprocessor": dict, "mma_sync": dict}
+_OPTIONAL: dict[str, type] = {"devices": list, "multiprocessor": dict, "mma_sync": dict, "links": list}
+_OTHERS = ("architectures", "links")
+"""The tables of `TABLE` that are no chip's."""
 _ZERO_ALLOWED = ("shared_reserve",)
 _LONGEST_TEXT = 200
 """Characters."""
@@ -389,6 +427,9 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         own = _multiprocessors()[arch.rstrip("af")]
     else:
         raise ArgumentError(f"{where}.multiprocessor", None, f"a table of its own: {arch} is not in {TABLE.name}")
+    for link in checked.get("links", ()):
+        if link not in links():
+            raise unknown_name(f"{where}.links", link, links())
     return Gpu(
         key=key,
         name=checked["name"],
@@ -402,6 +443,7 @@ def _gpu(path: Path, key: str, table: Mapping[str, Any]) -> Gpu:
         source=checked["source"],
         mma_sync=mma_sync.get("share"),
         mma_source=mma_sync.get("source", ""),
+        links=tuple(links()[link] for link in checked.get("links", ())),
     )
 
 

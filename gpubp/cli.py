@@ -684,6 +684,13 @@ def bench(
         list[str] | None,
         _what("float32, float64, or on tensor cores tf32, bfloat16, float16; may be given again. Default: float32."),
     ] = None,
+    ranks: Annotated[
+        list[int] | None,
+        _what(
+            "Only training steps, in one process and in this many by MPI, of the same batch (strong scaling) and of as "
+            "many times its rows (weak scaling); may be given again."
+        ),
+    ] = None,
     contender: Annotated[
         list[str] | None,
         _who(
@@ -698,8 +705,13 @@ def bench(
     quick: Annotated[bool, _how("A few sizes, a few seconds.", "--quick")] = False,
     full: Annotated[bool, _how("Every primitive, many sizes, many minutes.", "--full")] = False,
     repeats: Annotated[int | None, _how("Turns of each contender. Default: 5; --quick 3, --full 9.")] = None,
-    threads: Annotated[int | None, _how("Of each contender on the CPU. Default: one a core.")] = None,
-    out: Annotated[Path | None, _result("A folder for pictures: throughput.png, roofline.png.")] = None,
+    threads: Annotated[
+        int | None,
+        _how(
+            "Of each contender on the CPU. Default: one a core; with --ranks each rank has as many, for the most ranks."
+        ),
+    ] = None,
+    out: Annotated[Path | None, _result("A folder for pictures: throughput.png, roofline.png; scaling.png.")] = None,
     save: Annotated[Path | None, _result("Keep the figures in a .json file.")] = None,
     compare: Annotated[
         list[Path] | None,
@@ -723,6 +735,7 @@ def bench(
             variants=tuple(variant or ()),
             repeats=repeats,
             threads=threads,
+            ranks=tuple(ranks or ()),
         ),
         quick=quick,
         full=full,
@@ -778,7 +791,7 @@ def tune(
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------
-_kernel = _options("A kernel of your own")
+_kernel, _of_step = map(_options, ("A kernel of your own", "A training step on several GPUs"))
 
 
 @app.command()
@@ -787,7 +800,8 @@ def profile(
         str | None,
         typer.Argument(
             help="dense_forward, hidden_delta, transpose_product, weight_gradient, weight_step, hadamard_derivative, "
-            "bias_gradient, softmax, output_delta or update; or give a kernel of your own by --kernel.",
+            "bias_gradient, softmax, output_delta or update; step, a model of a training step on several GPUs; or give "
+            "a kernel of your own by --kernel.",
             show_default=False,
         ),
     ] = None,
@@ -827,6 +841,10 @@ def profile(
         str | None, _kernel("The least grade of a finding that fails: note, warning or error. Default: warning.")
     ] = None,
     suppressions: Annotated[Path | None, _kernel("A .toml file of findings that are intended.")] = None,
+    network: Annotated[
+        str | None, _of_step("tiny, tiny-regression, small, medium, wide, large or huge. Default: large.")
+    ] = None,
+    ranks: Annotated[list[int] | None, _of_step("On this many GPUs; may be given again. Default: 2, 4 and 8.")] = None,
     arch: Annotated[str | None, typer.Option(help="What to compile for, such as sm_90. Default: the chip's.")] = None,
     chip: Annotated[
         str | None,
@@ -855,6 +873,20 @@ def profile(
         "grid": grid, "block": block, "arg": arg or None, "shared": shared, "observe": observe or None,
         "fail_at": fail_at, "suppressions": suppressions,
     }  # fmt: skip
+    if primitive == "step":
+        from gpubp.profiler import step_command
+
+        others = {**of_primitives, **of_kernels, "kernel": kernel, "arch": arch, "out": out, "html": html}
+        for name, value in others.items():
+            if value is not None and name != "primitive":
+                raise StateError(name, "was given", "be left out of the model of a step")
+        step_command.run(
+            _console(), network=network, ranks=ranks or (), dtype=dtype or "float32", chip=chip, as_json=as_json
+        )
+        return
+    for name, value in (("network", network), ("ranks", ranks)):
+        if value:
+            raise StateError(name, "was given", "be left out, or given with step: gpubp profile step")
     if kernel is not None:
         from gpubp.profiler import kernel_command
 

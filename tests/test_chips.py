@@ -92,6 +92,33 @@ def test_the_ceiling_is_that_of_the_instructions_at_hand():
         chips.get("T4").ceiling("bfloat16")
 
 
+@pytest.mark.parametrize("link", chips.links().values(), ids=lambda link: link.name)
+def test_every_link_is_whole(link):
+    assert link.source
+    assert 1e10 < link.bandwidth < 1e12
+    assert 1e-6 < link.latency < 1e-4
+    assert link.chips is None or link.chips > 1
+
+
+@pytest.mark.parametrize(("key", "transfers"), [("PCIe3", 8e9), ("PCIe4", 16e9), ("PCIe5", 32e9)])
+def test_pci_express_sends_128_bits_of_130_on_16_lanes(key, transfers):
+    assert chips.links()[key].bandwidth == pytest.approx(16 * transfers * 128 / 130 / 8, rel=1e-3)
+
+
+def test_400_gigabit_are_bits():
+    assert chips.links()["NDR"].bandwidth == 400e9 / 8
+
+
+def test_an_unknown_link_is_told(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(table_of("T4", links='["NVLnk4"]'))
+    with pytest.raises(ArgumentError, match=r"mine.toml: T4.links was 'NVLnk4'; .*did you mean 'NVLink4'"):
+        chips.read(file)
+    file.write_text(table_of("T4", links='"PCIe3"'))
+    with pytest.raises(ArgumentError, match=r"T4.links was 'PCIe3'; it must be a list of texts"):
+        chips.read(file)
+
+
 LIMITS = """
 [T4.multiprocessor]
 threads = 1024

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from gpubp import chips, machine, terminal
 from gpubp.backends import detection
-from gpubp.bench import contenders, works
+from gpubp.bench import contenders, jobs, works
 from gpubp.bench.contenders import LIMITS, Contender
 from gpubp.bench.load import Load
 from gpubp.bench.results import BenchResult, Record, limits_of
 from gpubp.bench.turns import measure
-from gpubp.bench.works import Limit, Sweep, Work
+from gpubp.bench.works import Limit, SharedStep, Sweep, Work
 from gpubp.errors import ConflictError, StateError
 from gpubp.files import check_folder, check_path
 from gpubp.registry import require_count
@@ -46,7 +46,11 @@ FULL = Effort(works.FULL, 9, 0.25)
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user chose; empty and None leave it to the effort. See `works.choose` and `contenders.choose`."""
+    """What a user chose; empty and None leave it to the effort. See `works.choose` and `contenders.choose`.
+
+    Attributes:
+        ranks: not empty: only steps that one process makes, and as many processes together.
+    """
 
     primitives: tuple[str, ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -56,11 +60,12 @@ class Choice:
     variants: tuple[str, ...] = ()
     repeats: int | None = None
     threads: int | None = None
+    ranks: tuple[int, ...] = ()
 
     @property
     def names_works(self) -> bool:
         """True if the choice names what is measured."""
-        return bool(self.primitives or self.shapes) or self.steps is not None
+        return bool(self.primitives or self.shapes or self.ranks) or self.steps is not None
 
 
 def run(
@@ -82,14 +87,16 @@ def run(
     Raises:
         ArgumentError: something is chosen that does not exist. It is raised before anything is measured.
     """
-    threads = _cores() if choice.threads is None else choice.threads
-    require_count("threads", threads, most=MOST_THREADS)
     repeats = effort.repeats if choice.repeats is None else choice.repeats
     require_count("repeats", repeats)
     if chosen_works is None:
-        chosen_works = works.choose(
-            effort.sweep, primitives=choice.primitives, shapes=choice.shapes, steps=choice.steps, dtypes=choice.dtypes
-        )
+        chosen_works = _chosen(choice, effort)
+    shared = [work for work in chosen_works if isinstance(work, SharedStep)]
+    by_processes = [work for work in chosen_works if not isinstance(work, SharedStep)]
+    # a rank of few is a rank of many: what is compared has the same threads
+    threads = max(1, _cores() // max((work.ranks for work in shared), default=1))
+    threads = threads if choice.threads is None else choice.threads
+    require_count("threads", threads, most=MOST_THREADS)
     everyone = contenders.choose(choice.contenders, choice.variants)
     if effort is not FULL:
         impatient = [each for each in everyone if each.compiles_long and each.key not in choice.contenders]
@@ -115,17 +122,37 @@ def run(
             busy=load.share(),
         )
 
-    records = measure(
-        chosen_works,
-        present,
-        repeats=repeats,
-        seconds=effort.seconds,
-        threads=threads,
-        progress=progress,
-        keep=lambda found: keep(result(found)),
-        time_is_up=time_is_up,
-    )
+    records: list[Record] = []
+    if by_processes:
+        records += measure(
+            by_processes,
+            present,
+            repeats=repeats,
+            seconds=effort.seconds,
+            threads=threads,
+            progress=progress,
+            keep=lambda found: keep(result(found)),
+            time_is_up=time_is_up,
+        )
+    if shared:
+        records += jobs.measure(
+            shared, present, repeats=repeats, seconds=effort.seconds, threads=threads, progress=progress
+        )
     return result(records)
+
+
+def _chosen(choice: Choice, effort: Effort) -> Sequence[Work]:
+    """Return the works of a choice."""
+    for name, value in (("primitive", choice.primitives), ("shape", choice.shapes), ("variant", choice.variants)):
+        if choice.ranks and value:
+            raise ConflictError("ranks", name, "ranks share training steps")
+    for count in choice.ranks:
+        require_count("ranks", count, most=works.MOST_RANKS)
+    steps = choice.steps if choice.steps is not None or not choice.ranks else ()
+    found = works.choose(
+        effort.sweep, primitives=choice.primitives, shapes=choice.shapes, steps=steps, dtypes=choice.dtypes
+    )
+    return works.shared(found, choice.ranks) if choice.ranks else found
 
 
 def _require_own(
@@ -219,14 +246,14 @@ def bench(
 
 
 def _show(console: Console, result: BenchResult) -> None:
-    from gpubp.bench import tables
+    from gpubp.bench import scaling_tables, tables
 
-    for table in tables.tables(result, console.width):
+    for table in (*tables.tables(result, console.width), *scaling_tables.tables(result, console.width)):
         console.print(table)
         for line in tables.empty_rows(result):
             console.print(line, style="dim")
         console.print()
-    for line in tables.notes(result):
+    for line in (*scaling_tables.notes(result), *tables.notes(result)):
         console.print(line)
 
 

@@ -12,7 +12,7 @@ from gpubp import backends
 from gpubp.backends import EMULATED, detection
 from gpubp.backends.plans import THREAD_VARIANTS
 from gpubp.bench.timing import Runner
-from gpubp.bench.works import Primitive, TrainingStep, Work
+from gpubp.bench.works import Primitive, SharedStep, TrainingStep, Work
 from gpubp.costs import PRIMITIVES, PRODUCTS
 from gpubp.dtypes import NAMES, PLAIN
 from gpubp.errors import ArgumentError, unknown_name
@@ -51,6 +51,8 @@ class Contender:
         """True if the contender can do this work."""
         if work.dtype not in self.dtypes:
             return False
+        if isinstance(work, SharedStep):
+            return bool(self.backend) and self.steps
         return (
             self.steps
             if isinstance(work, TrainingStep)

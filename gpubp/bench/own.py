@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -14,7 +16,8 @@ from gpubp.backends.base import Array, Backend
 from gpubp.bench import runners
 from gpubp.bench.runners import Arrays
 from gpubp.bench.timing import Call, Runner
-from gpubp.bench.works import Primitive, TrainingStep, Work
+from gpubp.bench.works import Primitive, SharedStep, TrainingStep, Work
+from gpubp.distributed.ranks import ALONE, Ranks
 from gpubp.dtypes import MIXED
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import SGD
@@ -80,16 +83,85 @@ def _flush(backend: Backend) -> Call:
     return runners.flush_of(lambda: backend.copy(source, out))
 
 
-def _stepper(work: TrainingStep, backend: Backend, captured: bool) -> runners.Stepper:
+def shared(
+    work: SharedStep,
+    ranks: Ranks,
+    backend: str = "numpy",
+    device: str | None = None,
+    variant: str | None = None,
+    captured: bool = False,
+) -> SharedStepper:
+    """Return what makes the step together with the other ranks, which all call this. Arguments: as of `make`."""
+    made = _backend(backend, device).for_precision(work.dtype)
+    made.variant = variant
+    elapsed = on_host if made.device == "cpu" else made.elapsed
+    trainer = _trainer(work.step, made, ranks)
+    x, y = work.step.batch()
+
+    def all_reduce() -> list[float]:
+        with _timed_sums(made, elapsed) as found:
+            # not by a feed, whose steps are recorded: what is recorded is not asked for again
+            trainer.step(x, y)
+        return found
+
+    return SharedStepper(_stepper_of(trainer, work.step, captured), elapsed, made.synchronize, all_reduce)
+
+
+@dataclass(frozen=True)
+class SharedStepper:
+    """A network that several ranks train; all of them call the same at the same time.
+
+    Attributes:
+        stepper: makes the steps.
+        elapsed: the seconds that calls take, on the device's clock or on the host's.
+        synchronize: waits for the device.
+        all_reduce: makes another step; returns the seconds of the all-reduce in it, from this rank's call on until all
+            have the sum. Empty for one rank, which has none.
+    """
+
+    stepper: runners.Stepper
+    elapsed: Callable[[Call], float]
+    synchronize: Call
+    all_reduce: Callable[[], list[float]]
+
+
+def on_host(call: Call) -> float:
+    """Return the seconds that a call takes, on the host's clock."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _timed_sums(backend: Any, elapsed: Callable[[Call], float]) -> Iterator[list[float]]:
+    """Yield a list that gets the seconds of each all-reduce of the backend."""
+    found: list[float] = []
+    usual = backend.all_reduce
+    backend.all_reduce = lambda x, ranks: found.append(elapsed(lambda: usual(x, ranks)))
+    try:
+        yield found
+    finally:
+        del backend.all_reduce
+
+
+def _trainer(work: TrainingStep, backend: Backend, ranks: Ranks) -> Trainer:
+    """Return a trainer of the network with its first weights."""
     precision = work.dtype if work.dtype in MIXED else None
     net = Network(work.sizes, loss=work.loss, backend=backend, dtype=work.master, precision=precision)
     named: dict[str, np.ndarray] = {}
     for layer, (w, b) in enumerate(work.weights(), start=1):
         named |= {f"layer{layer}.weight": w, f"layer{layer}.bias": b}
     net.set_weights(named)
-    trainer = Trainer(net, SGD(learning_rate=work.learning_rate))
+    return Trainer(net, SGD(learning_rate=work.learning_rate), ranks=ranks)
+
+
+def _stepper(work: TrainingStep, backend: Backend, captured: bool) -> runners.Stepper:
+    return _stepper_of(_trainer(work, backend, ALONE), work, captured)
+
+
+def _stepper_of(trainer: Trainer, work: TrainingStep, captured: bool) -> runners.Stepper:
     x, y = work.batch()
-    if backend.device == "cpu":
+    if trainer.network.backend.device == "cpu":
         return runners.Stepper(lambda: trainer.step(x, y), trainer.last_loss)
     feed = trainer.feed(x, y)
     if captured:

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 from gpubp.bench.contenders import EVERYONE
-from gpubp.bench.results import BenchResult, Record
-from gpubp.bench.tables import absent_by_reason
-from gpubp.bench.works import Limit, TrainingStep
+from gpubp.bench.results import BenchResult, Record, Scaling
+from gpubp.bench.tables import absent_by_reason, by_processes
+from gpubp.bench.works import SharedStep, TrainingStep
 from gpubp.costs import PRODUCTS
 from gpubp.training import plots
 from gpubp.training.plots import Curve, Dashes, Panel, Point
@@ -35,7 +35,7 @@ PALETTE = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.PURPLE, plots
 MARKERS = "os^Dv<>P"
 
 
-NAMES = ("throughput.png", "roofline.png")
+NAMES = ("throughput.png", "roofline.png", "scaling.png")
 """The files that `draw` writes."""
 
 
@@ -43,9 +43,13 @@ def draw(result: BenchResult, folder: Path) -> list[Path]:
     """Write the pictures of a run into the folder, each whole or not at all; the paths."""
     from gpubp.files import write_bytes
 
-    drawn = {NAMES[0]: throughput(result)}
+    drawn = {}
+    if panels(result):
+        drawn[NAMES[0]] = throughput(result)
     if any(result.limits.values()):
         drawn[NAMES[1]] = roofline(result)
+    if scaling_panels(result):
+        drawn[NAMES[2]] = scaling(result)
     for name, picture in drawn.items():
         write_bytes(folder / name, picture)
     return [folder / name for name in drawn]
@@ -56,6 +60,57 @@ def throughput(result: BenchResult) -> bytes:
     file = io.BytesIO()
     plots.throughput(panels(result), title=_title(result), note=_note(result), out=file)
     return file.getvalue()
+
+
+def scaling(result: BenchResult) -> bytes:
+    """Return a PNG with the efficiency over the ranks: a panel for each network, dtype and kind of scaling."""
+    file = io.BytesIO()
+    plots.throughput(scaling_panels(result), title=f"{_title(result)} a rank", note=_note(result), out=file)
+    return file.getvalue()
+
+
+def scaling_panels(result: BenchResult) -> list[Panel]:
+    """Return what `scaling` draws."""
+    timed = [each for each in result.scalings if each.efficiency is not None]
+    keys = dict.fromkeys((_network(each), each.record.work.dtype, each.kind) for each in timed if each.ranks > 1)
+    contenders = dict.fromkeys(each.record.contender for each in timed)
+    return [
+        Panel(
+            title=f"{network}, {dtype}, {kind} scaling",
+            x_label="ranks",
+            y_label="efficiency, %",
+            curves=[
+                _efficiency(own, PALETTE[number % len(PALETTE)])
+                for number, contender in enumerate(contenders)
+                if (own := [each for each in same if each.record.contender == contender])
+            ],
+            limits={"as one rank": 100},
+        )
+        for network, dtype, kind in keys
+        for same in [[e for e in timed if (_network(e), e.record.work.dtype, e.kind) == (network, dtype, kind)]]
+    ]
+
+
+def _network(scaling: Scaling) -> str:
+    assert isinstance(scaling.record.work, SharedStep)
+    return scaling.record.work.step.name
+
+
+def _efficiency(same: list[Scaling], colour: str) -> Curve:
+    """Return the curve of one contender; its band is that of the quartiles of the shared steps."""
+    key = same[0].record.contender
+    percent = [100 * (each.efficiency or 0) for each in same]
+    records = [each.record for each in same]
+    return Curve(
+        label=EVERYONE[key].title,
+        x=[each.ranks for each in same],
+        y=percent,
+        low=[value * r.median / r.quartiles[1] for value, r in zip(percent, records, strict=True)],
+        high=[value * r.median / r.quartiles[0] for value, r in zip(percent, records, strict=True)],
+        colour=colour,
+        dashes="-",
+        marker="o" if EVERYONE[key].device == "cpu" else "s",
+    )
 
 
 def roofline(result: BenchResult) -> bytes:
@@ -135,13 +190,14 @@ def _panel(result: BenchResult, records: list[Record]) -> Panel:
 
 
 def _timed(result: BenchResult) -> list[Record]:
-    return [record for record in result.records if record.seconds and not isinstance(record.work, Limit)]
+    return [record for record in by_processes(result) if record.seconds]
 
 
 def _title(result: BenchResult) -> str:
     machine = result.machine
     names = [str(machine.get("processor", "")), *machine.get("gpus", ())]
-    return f"{', '.join(name for name in names if name)}, {result.threads} threads"
+    threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    return f"{', '.join(name for name in names if name)}, {threads}"
 
 
 def _note(result: BenchResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from gpubp import files
 from gpubp.bench import works
 from gpubp.bench.contenders import EVERYONE
 from gpubp.bench.timing import quartiles
-from gpubp.bench.works import Limit, Work
+from gpubp.bench.works import SCALINGS, Limit, SharedStep, Work
 from gpubp.chips import Roofline
 from gpubp.dtypes import canonical
 from gpubp.errors import ArgumentError, DataError, StateError, shown, unknown_name
@@ -34,12 +34,15 @@ class Record:
     Attributes:
         contender: the key of the contender.
         seconds: of a call, one sample for each turn; empty if `fault` says why there are none.
+        all_reduce: of the all-reduce within a `works.SharedStep`, one sample for each turn; empty for one rank, and for
+            other works.
     """
 
     work: Work
     contender: str
     seconds: tuple[float, ...] = ()
     fault: str = ""
+    all_reduce: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -60,6 +63,54 @@ class Record:
     def bytes_per_second(self) -> float:
         """Return the rate of the least bytes at the median, in bytes a second."""
         return self.work.bytes / self.median
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A shared step beside the step of one rank.
+
+    Attributes:
+        record: of the shared step; it may have a fault and no times.
+        base: of one rank; likewise.
+        kind: "strong": both have the same batch; or "weak": each rank has as many rows as the one.
+    """
+
+    record: Record
+    base: Record
+    kind: str
+
+    @property
+    def ranks(self) -> int:
+        """Return the number of ranks."""
+        return _shared(self.record).ranks
+
+    @property
+    def speed_up(self) -> float | None:
+        """Return the rows a second over those of one rank; None if one of the two has no times."""
+        if not self.record.seconds or not self.base.seconds:
+            return None
+        rows = _shared(self.record).step.rows / _shared(self.base).step.rows
+        return rows * self.base.median / self.record.median
+
+    @property
+    def efficiency(self) -> float | None:
+        """Return the speed-up over the number of ranks."""
+        return None if self.speed_up is None else self.speed_up / self.ranks
+
+    @property
+    def all_reduce(self) -> float | None:
+        """Return the median of the all-reduce's seconds; None if there is none."""
+        return statistics.median(self.record.all_reduce) if self.record.all_reduce else None
+
+    @property
+    def share(self) -> float | None:
+        """Return the share of the step that the all-reduce takes."""
+        return None if self.all_reduce is None else self.all_reduce / self.record.median
+
+
+def _shared(record: Record) -> SharedStep:
+    assert isinstance(record.work, SharedStep)
+    return record.work
 
 
 @dataclass(frozen=True)
@@ -98,6 +149,24 @@ class BenchResult:
         return next((r for r in self.records if r.work == work and r.contender == contender and r.seconds), None)
 
     @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        """Return the shared steps beside those of one rank, by contender and network: the strong ones, then the weak
+        ones, each after the one rank's own."""
+        shared = [record for record in self.records if isinstance(record.work, SharedStep)]
+        found = []
+        for base in (record for record in shared if _shared(record).ranks == 1):
+            rows = _shared(base).step.rows
+            for kind, times in SCALINGS.items():
+                found += [
+                    Scaling(record, base, kind)
+                    for record in shared
+                    if record.contender == base.contender
+                    and replace(_shared(record).step, rows=rows) == _shared(base).step
+                    and _shared(record).step.rows == rows * times(_shared(record).ranks)
+                ]
+        return tuple(sorted(found, key=lambda each: each.kind))
+
+    @property
     def own_faults(self) -> tuple[Record, ...]:
         """Return the faults of this project's backends."""
         return tuple(record for record in self.faults if EVERYONE[record.contender].backend)
@@ -129,6 +198,7 @@ class BenchResult:
                 "published": {dtype: roofline(limits) for dtype, limits in self.published.items()},
                 "absent": dict(self.absent),
                 "records": [_record_to_dict(record) for record in self.records],
+                "scalings": [_scaling_to_dict(each) for each in self.scalings],
             },
             indent=1,
         )
@@ -191,6 +261,8 @@ def _record_to_dict(record: Record) -> dict[str, Any]:
         "seconds": list(record.seconds),
         "fault": record.fault,
     }
+    if record.all_reduce:
+        found["all_reduce"] = list(record.all_reduce)
     if record.seconds:
         first, third = record.quartiles
         found |= {
@@ -201,6 +273,18 @@ def _record_to_dict(record: Record) -> dict[str, Any]:
             "bytes_per_second": record.bytes_per_second,
         }
     return found
+
+
+def _scaling_to_dict(scaling: Scaling) -> dict[str, Any]:
+    step = _shared(scaling.record).step
+    return {
+        "scaling": scaling.kind,
+        "contender": scaling.record.contender,
+        "network": step.name,
+        "dtype": step.dtype,
+        "rows": step.rows,
+        **{name: getattr(scaling, name) for name in ("ranks", "speed_up", "efficiency", "all_reduce", "share")},
+    }
 
 
 # --- a file, field by field -------------------------------------------------------------------------------------------
@@ -230,6 +314,10 @@ def _count(name: str, value: Any) -> int:
 def _seconds(name: str, value: Any) -> float:
     require_number(name, value, above=SHORTEST, below=LONGEST)
     return float(value)
+
+
+def _samples(name: str, value: Any) -> tuple[float, ...]:
+    return tuple(_seconds(name, each) for each in _list(name, value))
 
 
 def _time(name: str, value: Any) -> str:
@@ -294,8 +382,9 @@ def _record_from_dict(values: Mapping[str, Any]) -> Record:
     contender = _text("contender", values["contender"])
     if contender not in EVERYONE:
         raise unknown_name("contender", contender, EVERYONE)
-    seconds = tuple(_seconds("seconds", each) for each in _list("seconds", values["seconds"]))
-    record = Record(works.from_dict(values["work"]), contender, seconds, _text("fault", values["fault"]))
+    seconds = _samples("seconds", values["seconds"])
+    all_reduce = _samples("all_reduce", values.get("all_reduce", []))
+    record = Record(works.from_dict(values["work"]), contender, seconds, _text("fault", values["fault"]), all_reduce)
     if not record.seconds and not record.fault:
         raise StateError("a record", f"of {contender} has neither seconds nor a fault", "have one of them")
     return record

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gpubp.bench.contenders import CONTENDERS, EVERYONE, LIMITS, Contender
 from gpubp.bench.results import BenchResult, Record
-from gpubp.bench.works import Limit, TrainingStep, Work
+from gpubp.bench.works import Limit, SharedStep, TrainingStep, Work
 from gpubp.chips import Roofline
 from gpubp.costs import PRODUCTS
 from gpubp.errors import shown
@@ -80,10 +80,16 @@ def table_of(title: str, columns: Sequence[Column], width: int, styles: Sequence
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 def tables(result: BenchResult, width: int) -> list[Table]:
-    """Return a table for each primitive and dtype, and for the steps, in the order of the run."""
-    measured = [record for record in result.records if not isinstance(record.work, Limit)]
+    """Return a table for each primitive and dtype, and for the steps, in the order of the run. Shared steps have tables
+    of their own (`scaling_tables`)."""
+    measured = by_processes(result)
     keys = dict.fromkeys((record.work.group, record.work.dtype) for record in measured)
     return [_group_table(result, [r for r in measured if (r.work.group, r.work.dtype) == key], width) for key in keys]
+
+
+def by_processes(result: BenchResult) -> list[Record]:
+    """Return the records of what one process did, without the machine's limits."""
+    return [record for record in result.records if not isinstance(record.work, Limit | SharedStep)]
 
 
 def _group_table(result: BenchResult, records: Sequence[Record], width: int) -> Table:
@@ -156,7 +162,7 @@ def absent_by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:
 
 def notes(result: BenchResult) -> list[str]:
     """Return the lines beside the tables: limits, absent peers, faults, other programs."""
-    lines = [HOW_TO_READ]
+    lines = [HOW_TO_READ] if by_processes(result) else []
     for device, by_dtype in result.limits.items():
         by = LIMITS[f"limit-{device}"].title
         lines += [f"limits of the {device}, {dtype}: {_limits(limits, by)}" for dtype, limits in by_dtype.items()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from gpubp.chips import Roofline
 from gpubp.costs import MATRICES, PRIMITIVES, PRODUCTS, Cost, checked_shape, cost
 from gpubp.crosscheck.cases import mixed_dtypes
 from gpubp.dtypes import ARITHMETIC, NAMES, PLAIN, canonical
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, StateError, unknown_name
 from gpubp.registry import require_count, require_number
 
 DTYPES = NAMES
@@ -26,6 +26,12 @@ LARGEST_DOUBLE = 512
 
 LONGEST_NAME = 40
 """Characters of a network's name, which is a cell of a table."""
+
+MOST_RANKS = 1024
+"""Processes that make a step together, at most."""
+
+SCALINGS: dict[str, Callable[[int], int]] = {"strong": lambda ranks: 1, "weak": lambda ranks: ranks}
+"""The kinds of scaling, and how many times the rows of one rank's batch so many ranks have."""
 
 OPTIMIZER = "adam"
 """The optimiser in which update is measured; see `crosscheck.cases.measured` for the other primitives."""
@@ -198,17 +204,30 @@ class TrainingStep(Work):
     @property
     def costs(self) -> tuple[Cost, ...]:
         """Return the costs of the primitives, in the network's order."""
+        return self.costs_of(self.primitives())
+
+    def primitives(self, alone: bool = True) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return the primitives and their shapes, in the network's order.
+
+        Args:
+            alone: False for one of several processes: gradients are added up before the step, so that it cannot be
+                folded into the product.
+        """
         layers = list(itertools.pairwise(self.sizes))
         rows, widths = self.rows, self.sizes[1:]
-        found = [cost("dense_forward", (rows, n, m), self.dtype) for m, n in layers]
-        found.append(cost("output_delta", (rows, widths[-1]), self.dtype, labels=not self.regression))
-        found += [cost("hidden_delta", (rows, m, n), self.dtype) for m, n in layers[1:]]
+        found: list[tuple[str, tuple[int, ...]]] = [("dense_forward", (rows, n, m)) for m, n in layers]
+        found.append(("output_delta", (rows, widths[-1])))
+        found += [("hidden_delta", (rows, m, n)) for m, n in layers[1:]]
         # with 16 bits the step is not folded into the product: the master weights are updated, and rounded
-        folded = ARITHMETIC[self.dtype].item_bytes > 2
-        found += [cost("weight_step" if folded else "weight_gradient", (n, m, rows), self.dtype) for m, n in layers]
-        found += [cost("bias_gradient", (rows, n), self.dtype) for n in widths]
+        folded = alone and ARITHMETIC[self.dtype].item_bytes > 2
+        found += [("weight_step" if folded else "weight_gradient", (n, m, rows)) for m, n in layers]
+        found += [("bias_gradient", (rows, n)) for n in widths]
         updated = sum(widths) + (0 if folded else sum(n * m for m, n in layers))
-        return (*found, cost("update", (updated,), self.dtype))
+        return (*found, ("update", (updated,)))
+
+    def costs_of(self, primitives: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Cost, ...]:
+        """Return the costs of these of its primitives."""
+        return tuple(cost(name, shape, self.dtype, labels=not self.regression) for name, shape in primitives)
 
     @property
     def master(self) -> np.dtype:
@@ -233,6 +252,65 @@ class TrainingStep(Work):
 
     def _drawn(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         return rng.standard_normal(shape, dtype=np.float32).astype(self.master)
+
+
+@dataclass(frozen=True)
+class SharedStep(Work):
+    """A training step that several processes make together, each on its share of the batch; `step.rows` is the whole.
+
+    Attributes:
+        step: as one process would make it.
+        ranks: the processes.
+    """
+
+    kind = "shared step"
+
+    step: TrainingStep
+    ranks: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.step, TrainingStep):
+            raise StateError("step", f"is a {type(self.step).__name__}", "be a TrainingStep")
+        require_count("ranks", self.ranks, most=MOST_RANKS)
+        if self.step.rows < self.ranks:
+            raise ArgumentError("ranks", self.ranks, f"≤ {self.step.rows}, the rows of {self.step.name}'s batch")
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]
+        """Return the kind of arithmetic."""
+        return self.step.dtype
+
+    @property
+    def group(self) -> str:
+        """Return "shared step": all of them are one group."""
+        return self.kind
+
+    @property
+    def label(self) -> str:
+        """Return the network, the ranks and the batch."""
+        ranks = "1 rank" if self.ranks == 1 else f"{self.ranks} ranks"
+        return f"{self.step.name}, {ranks}, batch {self.step.rows}"
+
+    @property
+    def size(self) -> float:
+        """Return the number of ranks."""
+        return self.ranks
+
+    @property
+    def flops(self) -> int:
+        """Return the flops of the products of all ranks together."""
+        return self.step.flops
+
+    @property
+    def share(self) -> TrainingStep:
+        """Return the step with the rows of the rank that has the most."""
+        return replace(self.step, rows=-(-self.step.rows // self.ranks))
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """Return the costs of the primitives of all ranks, as if each had the largest share."""
+        share = self.share
+        return share.costs_of(share.primitives(alone=self.ranks == 1)) * self.ranks
 
 
 @dataclass(frozen=True)
@@ -279,7 +357,7 @@ class Limit(Work):
         return (Cost(0, nbytes, nbytes, self.dtype),)
 
 
-KINDS: dict[str, type[Work]] = {work.kind: work for work in (Primitive, TrainingStep, Limit)}
+KINDS: dict[str, type[Work]] = {work.kind: work for work in (Primitive, TrainingStep, SharedStep, Limit)}
 
 STEPS = {
     step.name: step
@@ -361,6 +439,25 @@ def choose(
     return found
 
 
+def shared(steps: Sequence[Work], ranks: Sequence[int]) -> list[Work]:
+    """Return the works that show how steps scale: with one rank, and with each number of ranks twice, on the same batch
+    (strong scaling) and on as many times the rows (weak scaling). Those with as many ranks stand together.
+
+    Args:
+        steps: each a `TrainingStep`.
+        ranks: numbers of ranks.
+
+    Raises:
+        ArgumentError: a number of ranks is wrong, or above a step's rows.
+    """
+    found: list[Work] = []
+    for count in sorted({1, *ranks}):
+        for step in steps:
+            assert isinstance(step, TrainingStep)
+            found += [SharedStep(replace(step, rows=step.rows * times(count)), count) for times in SCALINGS.values()]
+    return list(dict.fromkeys(found))
+
+
 def from_dict(values: Mapping[str, Any]) -> Work:
     """Return the work that `Work.to_dict` described.
 
@@ -379,6 +476,8 @@ def from_dict(values: Mapping[str, Any]) -> Work:
     for field in ("shape", "sizes"):
         if field in chosen:
             chosen[field] = tuple(chosen[field])
+    if "step" in chosen:
+        chosen["step"] = from_dict({"kind": TrainingStep.kind, **chosen["step"]})
     return kind(**chosen)
 
 

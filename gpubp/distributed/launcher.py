@@ -1,4 +1,5 @@
-"""Starting this program in several processes by the launcher of the MPI that is installed: `gpubp train --ranks`."""
+"""Starting this program in several processes by the launcher of the MPI that is installed: `gpubp train --ranks`,
+`gpubp bench --ranks`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,28 +31,42 @@ ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.S
 """The signals that are passed on as `FORWARDED`; a SIGINT after that as it is, which ends all at once."""
 
 
-def launch(count: int, words: Sequence[str]) -> int:
+def launch(
+    count: int,
+    words: Sequence[str],
+    *,
+    module: str = "gpubp",
+    variables: Mapping[str, str] | None = None,
+    output: int | None = None,
+) -> int:
     """Run the program `gpubp` with these words in `count` processes on this machine, and return the exit code.
 
     Each process has its share of the cores for BLAS, unless OMP_NUM_THREADS says otherwise.
+
+    Args:
+        module: another program of this package, as `python -m` runs it.
+        variables: of the processes' environment, in place of this process's own.
+        output: a file's descriptor for what the processes and the launcher print; None: where this process prints.
 
     Raises BackendError if mpi4py or a launcher is missing.
     """
     if importlib.util.find_spec("mpi4py") is None:
         raise BackendError(f"several ranks need mpi4py, which is not installed; {INSTALL}")
-    command = [_launcher(), "-n", str(count), sys.executable, "-P", "-m", "gpubp", *words]
+    command = [_launcher(), "-n", str(count), sys.executable, "-P", "-m", module, *words]
     cores = len(os.sched_getaffinity(0))
     environment = {
         "OMP_NUM_THREADS": str(max(1, cores // count)),
         # what was asked for is as many, not as many as there are cores: Open MPI needs to be told
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         **os.environ,
+        **(variables or {}),
     }
     # in a session of its own, so that a Ctrl-C of the terminal reaches the ranks by this process alone; there it must
     # not read what is typed for others, which launchers do. MPICH's fails at one that ends before rank 0 has begun:
     # this does not end, since the launcher holds its other end too
     silence, kept = os.pipe()
     options: dict[str, Any] = {"stdin": silence, "pass_fds": (kept,), "start_new_session": True}
+    options |= {"stdout": output, "stderr": output}
     options["preexec_fn"] = partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, FORWARDED)
     with _Signals() as signals, subprocess.Popen(command, env=environment, **options) as process:
         signals.pass_to(process)

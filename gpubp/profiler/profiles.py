@@ -254,10 +254,8 @@ def _runs(own: str, arch: str) -> bool:
 def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str, gpu: Gpu, arch: str) -> Profile:
     if backend == "numba" and work.tensor_cores:
         raise ArgumentError("dtype", work.dtype, "float32 or float64 on backend numba, which has no others")
-    if work.is_product and work.tensor_cores and not gpu.for_plans().has_tensor_cores:
-        raise ArgumentError(
-            "dtype", work.dtype, f"float32 or float64 on {gpu.name}: the kernels' tensor cores need sm_80"
-        )
+    if work.is_product:
+        require_units(work.dtype, gpu)
     gpu.roofline(work.cost().rate)  # an error before the work, where the chip has no such units
     with recording(backend, gpu, arch) as (device, launches):
         counted = [count(part, device, launches) for part in parts]
@@ -285,6 +283,13 @@ def _profile(title: str, work: Workload, parts: Sequence[Workload], backend: str
         error=max(each.error for each in counted),
         limits=one_after_another(limits_of),
     )
+
+
+def require_units(dtype: str, gpu: Gpu) -> None:
+    """Raise ArgumentError if a chip has no units for products of this kind, or none that the kernels use."""
+    if dtypes.ARITHMETIC[dtype].tensor_cores and not gpu.for_plans().has_tensor_cores:
+        raise ArgumentError("dtype", dtype, f"float32 or float64 on {gpu.name}: the kernels' tensor cores need sm_80")
+    gpu.roofline(dtype)
 
 
 def _main_loop_code(kernel: KernelProfile, work: Workload) -> MachineCode | None:
