@@ -2,7 +2,7 @@
 as a CUDA graph.
 
     python benchmarks/bench_peers.py                         every network, everyone who is installed
-    python benchmarks/bench_peers.py --cases tiny,small --contenders cpu,torch --repeats 15
+    python benchmarks/bench_peers.py --cases tiny,small@16 --contenders cpu,torch --repeats 15
     python -m pytest benchmarks/bench_peers.py -s            the same with the defaults
 
 The same measurement as `gpubp bench --step --full`, one network after the other, and a row for each contender: the
@@ -26,7 +26,8 @@ from gpubp.bench import tables
 from gpubp.bench.bench_command import Choice
 from gpubp.bench.contenders import CONTENDERS, EVERYONE
 from gpubp.bench.results import BenchResult, Record
-from gpubp.bench.works import STEPS, Limit
+from gpubp.bench.works import STEPS, Limit, step_of
+from gpubp.errors import ArgumentError
 
 REPEATS = 9
 USUAL = tuple(key for key, each in CONTENDERS.items() if each.steps and not each.settings.get("variant"))
@@ -81,16 +82,20 @@ def test_peers() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="One training step: gpubp against other libraries.")
-    parser.add_argument("--cases", default=",".join(STEPS), help="separated by commas (default: all)")
+    parser.add_argument("--cases", default=",".join(STEPS), help="separated by commas; small@16: with a batch of 16")
     parser.add_argument("--contenders", default=",".join(USUAL), help="separated by commas (default: all)")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="turns of each contender (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each contender (default: all cores)")
     chosen = parser.parse_args()
     cases, names = chosen.cases.split(","), chosen.contenders.split(",")
-    for kind, given, known in (("case", cases, STEPS), ("contender", names, CONTENDERS)):
-        for name in given:
-            if name not in known:
-                parser.error(f"unknown {kind} {name!r}: known are {', '.join(known)}")
+    for name in names:
+        if name not in CONTENDERS:
+            parser.error(f"unknown contender {name!r}: known are {', '.join(CONTENDERS)}")
+    try:
+        for name in cases:
+            step_of(name)
+    except ArgumentError as error:
+        parser.error(str(error))
     measure(cases, names, chosen.repeats, chosen.threads, Console(width=140))
 
 

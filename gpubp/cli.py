@@ -678,7 +678,9 @@ def bench(
     step: Annotated[bool, _what("Only training steps.", "--step")] = False,
     network: Annotated[
         list[str] | None,
-        _what("Only the step of this network: tiny, tiny-regression, small, medium, wide, large, huge."),
+        _what(
+            "Only the step of this network: tiny, tiny-regression, small, medium, wide, large, huge; tiny@16: batch 16."
+        ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
@@ -842,7 +844,10 @@ def profile(
     ] = None,
     suppressions: Annotated[Path | None, _kernel("A .toml file of findings that are intended.")] = None,
     network: Annotated[
-        str | None, _of_step("tiny, tiny-regression, small, medium, wide, large or huge. Default: large.")
+        str | None,
+        _of_step(
+            "tiny, tiny-regression, small, medium, wide, large or huge; large@64: with a batch of 64. Default: large."
+        ),
     ] = None,
     ranks: Annotated[list[int] | None, _of_step("On this many GPUs; may be given again. Default: 2, 4 and 8.")] = None,
     arch: Annotated[str | None, typer.Option(help="What to compile for, such as sm_90. Default: the chip's.")] = None,

@@ -374,6 +374,28 @@ STEPS = {
 """The networks whose step is measured."""
 
 
+def step_of(name: str, dtype: str = "float32") -> TrainingStep:
+    """Return the step of a network.
+
+    Args:
+        name: of `STEPS`, or NAME@ROWS for another batch. The learning rate goes down with the batch (Goyal et al.,
+            "Accurate, large minibatch SGD", 2017): the losses that contenders must agree on are to stay above 0.
+
+    Raises:
+        ArgumentError: there is no such network, dtype or batch.
+    """
+    network, at, rows = name.partition("@")
+    if network not in STEPS:
+        raise unknown_name("network", network, STEPS)
+    step = replace(STEPS[network], dtype=dtype)
+    if not at:
+        return step
+    if not (rows.isascii() and rows.isdigit() and len(rows) < 10 and int(rows)):
+        raise ArgumentError("network", name, f"{network}@ROWS, with a number of rows such as 16")
+    rate = step.learning_rate * min(1.0, int(rows) / step.rows)
+    return replace(step, name=name, rows=int(rows), learning_rate=rate)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """The works of a run: primitives at square shapes with these sides, and steps of networks."""
@@ -415,7 +437,7 @@ def choose(
         sweep: what is chosen from.
         primitives: only these.
         shapes: of the primitives, in place of the sweep's.
-        steps: only these networks; an empty sequence stands for the sweep's.
+        steps: only these networks, as in `step_of`; an empty sequence stands for the sweep's.
         dtypes: the kinds of arithmetic.
 
     Raises:
@@ -429,7 +451,7 @@ def choose(
             found += [Primitive(name, shape, dtype) for shape in shapes if _fits(name, shape)]
             found += [] if shapes else sweep.of(name, dtype)
         if steps is not None or (everything and not shapes):
-            found += [_step(name, dtype) for name in steps or sweep.steps]
+            found += [step_of(name, dtype) for name in steps or sweep.steps]
     for shape in shapes:
         if not any(isinstance(work, Primitive) and work.shape == shape for work in found):
             sides = "MxNxK for products, BxN for matrices, one number for update"
@@ -479,13 +501,6 @@ def from_dict(values: Mapping[str, Any]) -> Work:
     if "step" in chosen:
         chosen["step"] = from_dict({"kind": TrainingStep.kind, **chosen["step"]})
     return kind(**chosen)
-
-
-def _step(name: str, dtype: str) -> TrainingStep:
-    if name not in STEPS:
-        raise unknown_name("network", name, STEPS)
-    step = STEPS[name]
-    return TrainingStep(step.name, step.sizes, step.rows, step.regression, step.learning_rate, dtype)
 
 
 def _has_dtype(primitive: str, dtype: str) -> bool:

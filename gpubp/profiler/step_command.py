@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpubp import chips
 from gpubp.bench.tables import Column, duration, table_of
-from gpubp.bench.works import STEPS
+from gpubp.bench.works import step_of
 from gpubp.chips import Gpu
-from gpubp.errors import unknown_name
 from gpubp.profiler.profile_command import chip_of
 from gpubp.profiler.profiles import DEFAULT_CHIP, percent
 from gpubp.profiler.step_model import MODEL, ModelledStep, gradient_bytes, modelled
@@ -34,9 +32,7 @@ def run(
         ArgumentError: an argument is wrong.
     """
     name = network or DEFAULT_NETWORK
-    if name not in STEPS:
-        raise unknown_name("network", name, STEPS)
-    step = replace(STEPS[name], dtype=dtype)
+    step = step_of(name, dtype)
     gpu = chip_of(chip) or chips.get(DEFAULT_CHIP)
     found = modelled(step, ranks or DEFAULT_RANKS, gpu)
     if as_json:

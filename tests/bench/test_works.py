@@ -65,6 +65,16 @@ def test_a_choice_leaves_what_it_names():
     assert [work.group for work in both] == ["update", "step"]
 
 
+def test_a_step_has_the_batch_that_is_asked_for():
+    (small,) = works.choose(SMALL, steps=["tiny@8"])
+    assert (small.label, small.sizes, small.rows) == ("tiny@8", (64, 32, 10), 8)
+    assert small.learning_rate == works.STEPS["tiny"].learning_rate / 4
+    assert small.batch()[0].shape == (8, 64)
+    (large,) = works.choose(SMALL, steps=["tiny@128"])
+    assert (large.rows, large.learning_rate) == (128, works.STEPS["tiny"].learning_rate)
+    assert works.from_dict(large.to_dict()) == large
+
+
 def test_shapes_go_to_the_primitives_that_have_so_many_sides():
     found = works.choose(SMALL, shapes=[(2, 3, 4), (9,)])
     assert [work.title for work in found] == ["dense_forward 2x3x4 float32", "update 9 float32"]
@@ -75,6 +85,12 @@ def test_shapes_go_to_the_primitives_that_have_so_many_sides():
     [
         ({"primitives": ["hiden_delta"]}, "did you mean 'hidden_delta'"),
         ({"steps": ["tiney"]}, "did you mean 'tiny'"),
+        ({"steps": ["tiney@16"]}, "network was 'tiney'; .*did you mean 'tiny'"),
+        ({"steps": ["tiny@"]}, "network was 'tiny@'; it must be tiny@ROWS"),
+        ({"steps": ["tiny@0"]}, "network was 'tiny@0'; it must be tiny@ROWS"),
+        ({"steps": ["tiny@-3"]}, "network was 'tiny@-3'; it must be tiny@ROWS"),
+        ({"steps": ["tiny@٣"]}, "network was 'tiny@٣'; it must be tiny@ROWS"),
+        ({"steps": ["tiny@99999999999"]}, "it must be tiny@ROWS"),
         ({"dtypes": ["float8"]}, "dtype was 'float8'"),
         ({"primitives": ["update"], "dtypes": ["tf32"]}, "one of float32, float64, bfloat16, float16 for update"),
         ({"primitives": ["update"], "shapes": [(2, 3, 4)]}, "shape was '2x3x4'"),
