@@ -16,7 +16,8 @@ from gpubp.data.dataset import Dataset
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import Exponential
 from gpubp.training.config import TrainingConfig
-from gpubp.training.loop import Run, epoch_order
+from gpubp.training.loop import Run
+from gpubp.training.order import epoch_order
 
 LOWEST, HIGHEST = 1e-6, 10.0
 """The rates that a sweep begins and ends with: every optimiser's best one lies well between them."""
@@ -142,7 +143,7 @@ def _steps(run: Run, batches: int, steps: int) -> Iterator[int]:
     for step in range(steps):
         passes, run.batch = divmod(step, batches)
         if run.batch == 0:
-            run.feed.visit(epoch_order(run.config.seed, passes, run.rows))
+            run.feed.visit(epoch_order(run.config.seed, passes, run.rows, run.order))
         yield step
 
 
