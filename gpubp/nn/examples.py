@@ -20,7 +20,8 @@ class Examples:
     ndim = 2
 
     def __init__(self, rows: int, width: int, make: Callable[[Any], np.ndarray]) -> None:
-        self.shape, self._make = (rows, width), make
+        self.shape: tuple[int, int] = (rows, width)
+        self._make = make
 
     def __len__(self) -> int:
         return self.shape[0]

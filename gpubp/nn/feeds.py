@@ -120,6 +120,7 @@ class StreamedFeed(Feed):
         dtype = np.dtype(network.precision.storage)
         at_most = max(1, WINDOW_BYTES // (dtype.itemsize * x.shape[1] * step))
         self.window = step * min(at_most, max(1, -(-rows // step) // LEAST_WINDOWS))
+        self._sources: list[tuple[Any, np.dtype, tuple[int, ...]]]
         self._sources = [(x, dtype, x.shape[1:]), (y, y.dtype, y.shape[1:])]
         if weights is not None:
             self._sources.append((weights, weights.dtype, ()))

@@ -244,11 +244,7 @@ class Run:
 
         optimizer = config.scheduled_optimizer(self.batches)
         self.trainer = Trainer(network, optimizer, at_once=config.batch_size, ranks=ranks)
-        inputs, targets, _ = self._part(kept, None)
-        if self.streamed:
-            self.feed: Feed = self.trainer.streamed_feed(inputs, targets, config.step_size, trained)
-        else:
-            self.feed = self.trainer.feed(inputs, targets, trained)
+        self.feed = self._fed(self._part(kept, None)._replace(weight=trained))
         self.epoch = 0
         self.batch = 0
         self.history: list[HistoryRow] = []
@@ -269,6 +265,12 @@ class Run:
         """Return some examples of the training part; `weights`: of all of it."""
         inputs = self._inputs(rows_of(self.dataset.x_train, rows))
         return Part(inputs, self.model.targets(self.dataset.y_train[rows]), None if weights is None else weights[rows])
+
+    def _fed(self, part: Part) -> Feed:
+        """Return the feed of the examples to train on."""
+        if isinstance(part.inputs, Examples):
+            return self.trainer.streamed_feed(part.inputs, part.targets, self.config.step_size, part.weight)
+        return self.trainer.feed(*part)
 
     def _inputs(self, x: Inputs) -> np.ndarray | Examples:
         """Return raw inputs as the network reads them, all or some at a time."""

@@ -80,6 +80,7 @@ def find_learning_rate(
     config: TrainingConfig | None = None,
     *,
     tell: Callable[[str], None] | None = None,
+    stream: bool | None = None,
 ) -> RateSweep:
     """Return the losses while the learning rate grows from `LOWEST` to `HIGHEST`, and a rate to train with.
 
@@ -90,10 +91,11 @@ def find_learning_rate(
     Args:
         network, dataset, config: as for `fit`.
         tell: is called at times with a line that says what goes on.
+        stream: as for `fit`.
 
     Raises ArgumentError as `fit` does.
     """
-    run = Run(network, dataset, config)
+    run = Run(network, dataset, config, stream=stream)
     before = network.weights()
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

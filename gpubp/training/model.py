@@ -116,7 +116,7 @@ class Model:
 
     def examples(self, x: Inputs) -> Examples:
         """Return the same as `inputs`, of which some rows at a time are scaled when they are asked for."""
-        return Examples(*x.shape, lambda key: self.inputs(x[key]))
+        return Examples(len(x), x.shape[1], lambda key: self.inputs(x[key]))
 
     def targets(self, y: np.ndarray) -> np.ndarray:
         """Return class indices (B,), labels (B, labels) of 0 and 1, or values (B, outputs) as the network's loss takes
