@@ -10,7 +10,7 @@ import numpy as np
 
 from gpubp.arrays import on_host
 from gpubp.data.dataset import checked_inputs
-from gpubp.data.rows import ROWS_AT_ONCE, Inputs, Rows, blocks
+from gpubp.data.rows import Inputs, Rows, blocks
 from gpubp.dtypes import BFLOAT16
 from gpubp.errors import ArgumentError, DataError
 
@@ -21,6 +21,8 @@ REACH, REACH_OF_NEARLY_CONSTANT = 5.0, 2.0
 """How many times further out than in training a value may lie before it is bounded."""
 SAME_CONSTANT = 1e-6
 """A constant that comes back to within this share of itself has not moved: it may come in another precision."""
+MAPPED_AT_ONCE = 2**16
+"""Values that are mapped at once, in float64: they stay in the cache."""
 FARTHEST_OF_NEARLY_CONSTANT = 2.0
 """Scaled, the training values of a nearly constant column lie no further out than this."""
 
@@ -95,7 +97,8 @@ class Scaler:
         return self._map(x, dtype, self._scaled)
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:
-        scaled = (rows - self.offset) * self.scale
+        scaled = rows - self.offset
+        scaled *= self.scale
         return scaled if self.limit is None else np.clip(scaled, -self.limit, self.limit, out=scaled)
 
     def rows_beyond(self, x: Inputs) -> np.ndarray:
@@ -119,8 +122,9 @@ class Scaler:
         if x.ndim != 2 or x.shape[1] != len(self.offset):
             raise DataError(f"x has shape {x.shape}; the scaler was fitted for (examples, {len(self.offset)})")
         out = np.empty(x.shape, dtype=dtype)
-        for start in range(0, len(x), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        step = max(1, MAPPED_AT_ONCE // max(1, x.shape[1]))
+        for start in range(0, len(x), step):
+            rows = slice(start, start + step)
             out[rows] = function(np.asarray(x[rows], dtype=np.float64))
         return out
 

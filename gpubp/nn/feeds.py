@@ -136,7 +136,7 @@ class StreamedFeed(Feed):
 
     def _take(self, order: np.ndarray) -> None:
         self._forget()
-        self._host_order[...] = order
+        self._host_order = order  # no copy: of large data it is large
 
     def placed(self, start: int, rows: int) -> int:
         """See `Feed.placed`. Wait for the window if it has not been read yet.

@@ -95,8 +95,10 @@ def test_a_run_that_is_stopped_anywhere_is_resumed_with_or_without_streaming(map
         require_same(fit(network(), data, CONFIG, folder=folder, resume=True, stream=then), expected)
 
 
-def test_the_inputs_are_not_in_memory(tmp_path):
-    rows, features = 40_000, 512
+@pytest.mark.slow
+def test_the_inputs_are_not_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(feeds, "WINDOW_BYTES", 2**20)
+    rows, features = 80_000, 128
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (rows, features))
     x[:] = np.random.default_rng(0).random((1000, features), np.float32).repeat(rows // 1000, axis=0)
     x.flush()
@@ -106,11 +108,12 @@ def test_the_inputs_are_not_in_memory(tmp_path):
     try:
         data = load(tmp_path)
         assert isinstance(data.x_train, Rows)
-        fit(network_of, data, TrainingConfig(epochs=1, batch_size=512, validation=0.1), stream=True)
+        fit(network_of, data, TrainingConfig(epochs=1, batch_size=2048, validation=0.1), stream=True)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 0.6 * x.nbytes  # four windows, and blocks in float64; all scaled inputs would be 1
+    print(f"{peak / x.nbytes:.2f} of the inputs' bytes")
+    assert peak < 0.5 * x.nbytes  # mostly targets and row numbers; all scaled inputs would be 1 and more
 
 
 # --- a file that changes ----------------------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ def test_the_order_of_blocks_is_kept_in_the_checkpoint(mapped, tmp_path, monkeyp
         Run(network(), load(mapped), CONFIG, folder=tmp_path).load()
 
 
-@pytest.mark.parametrize("kind", [0, 3, "2", None, True])
+@pytest.mark.parametrize("kind", [0, 3, "2", None])
 def test_an_order_that_is_not_known_is_refused(mapped, tmp_path, kind):
     fit(network(), load(mapped), replace(CONFIG, epochs=1), folder=tmp_path)
     tensors, metadata = model_file.read(tmp_path / CHECKPOINT_FILE)
