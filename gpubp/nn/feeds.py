@@ -210,9 +210,9 @@ class StreamedFeed(Feed):
         window.arrived = self._sent[place] = self.network.backend.upload_beside(pairs, window.place_is_free)
 
     def _forget(self) -> None:
-        """Forget what has been read; wait for the reader, which reads by the order as it is."""
-        if self._next is not None and not self._next.read.cancel():
-            self._next.read.exception()
+        """Forget what has been read. What is being read comes before all that is read from here on."""
+        if self._next is not None:
+            self._next.read.cancel()
         self._here = self._next = None
 
 

@@ -1,6 +1,7 @@
 """Feeds that are streamed: the steps of a feed in memory, bit for bit, and nothing is read too early or too late."""
 
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_steps_may_begin_anywhere_and_go_back():
         each.visit(ORDER)
     starts = (20, 24, 28, 0, 4, 48, 16, 16, 44, 48)
     require_same(steps(streamed, feed, starts), steps(whole, other, starts))
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_new_order_holds_from_the_next_step_on():
+    streamed, whole = trainer(), trainer()
+    feed, other = streamed.streamed_feed(examples(), Y, STEP), whole.feed(X, Y)
+    for order in (ORDER, ORDER[::-1], np.arange(ROWS)):
+        for each in (feed, other):
+            each.visit(order)
+        require_same(steps(streamed, feed, [8]), steps(whole, other, [8]))
 
 
 @pytest.mark.usefixtures("windows")
@@ -155,14 +166,20 @@ def test_examples_are_a_view_of_what_makes_them():
     np.testing.assert_array_equal(found[15:99], 2 * X[25:30])
 
 
-def test_a_rank_reads_its_own_share():
+def test_a_rank_reads_its_own_share(monkeypatch):
+    monkeypatch.setattr(feeds, "LEAST_WINDOWS", 5)
     read, ranks = [], Ranks(SimpleNamespace(rank=1, size=3))
     feed = feeds.StreamedFeed(trainer().network, examples(lambda rows: read.append(rows) or X[rows]), Y, None, 6, ranks)
-    feed.visit(np.arange(ROWS))
-    feed.placed(0, 6)
-    assert read[0].tolist() == [2, 3]
+    assert feed.window == 6
+    monkeypatch.setattr(feeds, "LEAST_WINDOWS", 4)
+    feed = feeds.StreamedFeed(trainer().network, examples(lambda rows: read.append(rows) or X[rows]), Y, None, 6, ranks)
+    assert feed.window == 12
+    feed.visit(ORDER)
     offset = feed.placed(48, 2)  # of two rows, the second of three ranks has the first
-    np.testing.assert_array_equal(feed.x[offset], X[48])
+    np.testing.assert_array_equal(feed.x[offset], X[ORDER[48]])
+    offset = feed.placed(6, 6)
+    np.testing.assert_array_equal(feed.x[offset + 2 : offset + 4], X[ORDER[8:10]])
+    assert [rows.tolist() for rows in read[:2]] == [ORDER[[48]].tolist(), ORDER[[2, 3, 8, 9]].tolist()]
 
 
 class LateCopies(NumpyBackend):
@@ -216,3 +233,32 @@ def test_no_copy_comes_too_early_or_too_late():
         for each in (feed, other):
             each.visit(order)
         require_same(steps(streamed, feed), steps(whole, other))
+
+
+class NotesWaits(NumpyBackend):
+    """A backend that notes which copies the host has waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def upload_beside(self, pairs, after):
+        super().upload_beside(pairs, after)
+        self.copies.append(SimpleNamespace(is_over=False))
+        return SimpleNamespace(synchronize=partial(setattr, self.copies[-1], "is_over", True))
+
+
+@pytest.mark.usefixtures("windows")
+def test_nothing_is_read_into_memory_that_is_still_being_copied():
+    backend, read = NotesWaits(), []
+
+    def checked(rows):
+        read.append([copy.is_over for copy in backend.copies[: max(0, len(read) - 1)]])
+        return X[rows]
+
+    streamed = trainer(backend)
+    feed = streamed.streamed_feed(examples(checked), Y, STEP)
+    feed.visit(ORDER)
+    steps(streamed, feed)
+    assert len(read) == -(-ROWS // feed.window)
+    assert all(map(all, read))
