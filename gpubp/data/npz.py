@@ -83,7 +83,7 @@ def is_compressed(path: Path) -> bool:
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # whatever is wrong with it, reading it will say so
         return False
     names = [_member(members, INPUTS, part) for part in ("train", "test")]
     return any(members[name].compress_type != zipfile.ZIP_STORED for name in names if name is not None)

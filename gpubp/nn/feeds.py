@@ -185,8 +185,10 @@ class StreamedFeed(Feed):
         """Read a window into its place on the host, in the reader's thread; return how many rows it has."""
         rows = self._host_order[number * self.window : (number + 1) * self.window]
         own = self._own(len(rows))
-        for host, (source, _, _) in zip(self._hosts[number % 2], self._sources, strict=True):
-            host[own] = source[rows[own]]
+        read = rows[own]
+        if len(read):  # some rank may have none
+            for host, (source, _, _) in zip(self._hosts[number % 2], self._sources, strict=True):
+                host[own] = source[read]
         return len(rows)
 
     def _own(self, rows: int) -> Any:

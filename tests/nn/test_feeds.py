@@ -166,20 +166,30 @@ def test_examples_are_a_view_of_what_makes_them():
     np.testing.assert_array_equal(found[15:99], 2 * X[25:30])
 
 
-def test_a_rank_reads_its_own_share(monkeypatch):
-    monkeypatch.setattr(feeds, "LEAST_WINDOWS", 5)
-    read, ranks = [], Ranks(SimpleNamespace(rank=1, size=3))
-    feed = feeds.StreamedFeed(trainer().network, examples(lambda rows: read.append(rows) or X[rows]), Y, None, 6, ranks)
-    assert feed.window == 6
-    monkeypatch.setattr(feeds, "LEAST_WINDOWS", 4)
-    feed = feeds.StreamedFeed(trainer().network, examples(lambda rows: read.append(rows) or X[rows]), Y, None, 6, ranks)
-    assert feed.window == 12
+def of_rank(number, read=X.__getitem__):
+    """The feed of one of three ranks, in batches of six."""
+    ranks = Ranks(SimpleNamespace(rank=number, size=3))
+    feed = feeds.StreamedFeed(trainer().network, examples(read), Y, None, 6, ranks)
     feed.visit(ORDER)
+    return feed
+
+
+def test_a_rank_reads_its_own_share(monkeypatch):
+    monkeypatch.setattr(feeds, "LEAST_WINDOWS", 4)
+    read = []
+    feed = of_rank(1, lambda rows: read.append(rows.tolist()) or X[rows])
+    assert feed.window == 12
     offset = feed.placed(48, 2)  # of two rows, the second of three ranks has the first
     np.testing.assert_array_equal(feed.x[offset], X[ORDER[48]])
     offset = feed.placed(6, 6)
     np.testing.assert_array_equal(feed.x[offset + 2 : offset + 4], X[ORDER[8:10]])
-    assert [rows.tolist() for rows in read[:2]] == [ORDER[[48]].tolist(), ORDER[[2, 3, 8, 9]].tolist()]
+    assert read[:2] == [ORDER[[48]].tolist(), ORDER[[2, 3, 8, 9]].tolist()]
+
+
+def test_a_rank_may_have_no_row_of_a_window():
+    feed = of_rank(0)
+    assert feed.window == 6
+    assert feed.placed(48, 2) == 0
 
 
 class LateCopies(NumpyBackend):
