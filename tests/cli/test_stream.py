@@ -73,7 +73,7 @@ def test_a_sweep_and_a_cross_validation_are_streamed_too(gpubp):
 @pytest.mark.parametrize("words", [(), ("--find-lr",), ("--cv", "2")])
 def test_what_is_read_whole_is_refused(gpubp, refused, data, words):
     write_csv("t.csv", ["a", "b", "side"], table())
-    message = f"--stream was given; it must be left out for {data}: only a .npy file and a .npz"
+    message = ["--stream was given; it must be left out for ", f"{data}: only a .npy file and a .npz"]
     refused("train", "--data", data, "--stream", *words, message=message)
 
 

@@ -169,7 +169,8 @@ def test_examples_are_a_view_of_what_makes_them():
 def of_rank(number, read=X.__getitem__):
     """The feed of one of three ranks, in batches of six."""
     ranks = Ranks(SimpleNamespace(rank=number, size=3))
-    feed = feeds.StreamedFeed(trainer().network, examples(read), Y, None, 6, ranks)
+    network = trainer().network
+    feed = feeds.StreamedFeed(network, network.batches.checked_examples(examples(read)), Y, None, 6, ranks)
     feed.visit(ORDER)
     return feed
 
