@@ -3,8 +3,8 @@
 python -m pytest benchmarks/bench_stream.py --benchmark-enable
 
 Memory is the peak of RssAnon (Linux) of a whole process: that of one epoch, with 5 % of the file held out for testing.
-Time is that of epochs of [28, 256, 256, 1] in batches of 1,024 on the CPU, streamed and from memory by turns, from a
-file that is in the system's cache.
+Time is that of the shortest of some epochs of [28, 256, 256, 1] in batches of 1,024 on the CPU, streamed and from
+memory by turns, from a file that is in the system's cache.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpubp.data import npz
 from gpubp.data.loading import load
 from gpubp.nn.network import Network
 from gpubp.training.config import TrainingConfig
@@ -26,10 +27,10 @@ from gpubp.training.loop import Run
 
 LARGE = (4_000_000, 256)
 """Examples and features of the large file, float32."""
-SMALL = (600_000, 28)
+SMALL = (200_000, 28)
 """Of the one that fits into memory as well."""
 MOST_MEMORY, MOST_TIME = 600 * 2**20, 1.1
-ROUNDS = 5
+ROUNDS = 9
 
 TRAINING = """
 import sys, threading
@@ -86,7 +87,8 @@ def test_the_memory_of_a_training_from_a_large_file(benchmark, tmp_path):
     assert int(done.stdout) < MOST_MEMORY
 
 
-def test_the_time_of_an_epoch(benchmark, tmp_path):
+def test_the_time_of_an_epoch(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "LEAST_MAPPED", 1)
     data = load(write(tmp_path, SMALL), test_fraction=0)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     runs = {
@@ -106,7 +108,7 @@ def test_the_time_of_an_epoch(benchmark, tmp_path):
             seconds[stream].append(time.perf_counter() - start)
 
     benchmark.pedantic(epochs, rounds=ROUNDS, warmup_rounds=1)
-    streamed, in_memory = (float(np.median(seconds[stream][1:])) for stream in (True, False))
+    streamed, in_memory = (min(seconds[stream][1:]) for stream in (True, False))
     benchmark.extra_info["streamed, in memory, s"] = [round(streamed, 2), round(in_memory, 2)]
     benchmark.extra_info["ratio"] = round(streamed / in_memory, 3)
     assert runs[True].history == runs[False].history

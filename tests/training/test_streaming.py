@@ -99,7 +99,7 @@ def test_a_run_that_is_stopped_anywhere_is_resumed_with_or_without_streaming(map
 def test_the_inputs_are_not_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(feeds, "WINDOW_BYTES", 2**20)
     monkeypatch.setattr(npz, "LEAST_MAPPED", 1)
-    rows, features = 80_000, 128
+    rows, features = 160_000, 128
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (rows, features))
     x[:] = np.random.default_rng(0).random((1000, features), np.float32).repeat(rows // 1000, axis=0)
     x.flush()
