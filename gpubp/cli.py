@@ -402,7 +402,7 @@ def _find_lr(given: dict[str, Any], config: Path | None) -> None:
     console = _console()
     rate_display.began(console, network, dataset, training)
     with progress(console, "the rate grows") as tell:
-        found = find_learning_rate(network, dataset, training, tell=tell)
+        found = find_learning_rate(network, dataset, training, tell=tell, stream=chosen.stream)
     rate_display.show(console, found, _training_command(given, config))
 
 

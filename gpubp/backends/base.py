@@ -41,6 +41,13 @@ FORMS = ("NT", "NN", "TN")
 """The forms of a product: see kernels/cuda/forms.cuh or kernels/numba/forms.py."""
 
 
+class Mark(Protocol):
+    """A point in a backend's work; CuPy and Numba call it an event."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has reached it."""
+
+
 class Backend(Protocol):
     """One array library and one implementation of every primitive."""
 
@@ -89,6 +96,27 @@ class Backend(Protocol):
 
     def upload(self, host: np.ndarray, out: Array) -> None:
         """out ← host, of the same shape and dtype, without an allocation on the device."""
+
+    def pinned(self, shape: Sequence[int], dtype: str | np.dtype) -> np.ndarray:
+        """Return an array on the host with undefined contents, from which `upload_beside` copies while the device
+        computes: its memory is page-locked."""
+
+    def upload_beside(self, pairs: Sequence[tuple[np.ndarray, Array]], after: Mark) -> Mark:
+        """out ← host for each pair (host, out), of the same shape and dtype, beside the primitives that are called from
+        here on, once what came before `after` is done. Return a mark behind the copies.
+
+        The caller leaves the hosts' arrays, which `pinned` made, as they are until that mark is reached.
+        """
+
+    def mark(self) -> Mark:
+        """Return a mark behind all primitives that have been called."""
+
+    def wait_for(self, mark: Mark) -> None:
+        """Let the primitives that are called from here on run behind a mark."""
+
+    @property
+    def free_memory(self) -> int | None:
+        """The bytes that the device has left for arrays; None if its memory is the host's."""
 
     def copy(self, source: Array, out: Array) -> None:
         """out ← source, of the same shape and dtype."""

@@ -10,6 +10,7 @@ a workspace that the first step makes.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from gpubp.backends import BACKENDS, MEASURED, plans, tensor_maps
 from gpubp.backends.arguments import ArgumentChecker
-from gpubp.backends.base import Array
+from gpubp.backends.base import Array, Mark
 from gpubp.backends.gpu_backend import Bound, GpuBackend, Launch, check_grid, optimizer_numbers
 from gpubp.backends.instances import KERNEL_DIRECTORY, Entry, cuda_entry
 from gpubp.backends.memory import Uploads
@@ -142,6 +143,38 @@ class CupyBackend(GpuBackend):
         out.set(sent, self._stream)
         event = self._stream.record(self._cp.cuda.Event(disable_timing=True))
         self._uploads.keep(sent, lambda: event.done)
+
+    def pinned(self, shape: Sequence[int], dtype: str | np.dtype) -> np.ndarray:
+        count = math.prod(shape)
+        memory = self._cp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+
+    @functools.cached_property
+    def _beside_stream(self) -> Any:
+        """The stream of copies that run while the backend's own computes."""
+        return self._cp.cuda.Stream(non_blocking=True)
+
+    def upload_beside(self, pairs: Sequence[tuple[np.ndarray, Array]], after: Mark) -> Mark:
+        self._beside_stream.wait_event(after)
+        for host, out in pairs:
+            self._check.array("out", out, host.shape, host.dtype)
+            out.set(host, self._beside_stream)
+        event = self._beside_stream.record(self._cp.cuda.Event(disable_timing=True))
+        self._uploads.keep(pairs, lambda: event.done)
+        return event
+
+    def mark(self) -> Mark:
+        return self._stream.record(self._cp.cuda.Event(disable_timing=True))
+
+    def wait_for(self, mark: Mark) -> None:
+        self._stream.wait_event(mark)
+
+    @property
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`: what CuPy's pool has left is free too."""
+        if self.device != "gpu":
+            return None
+        return self._cp.cuda.runtime.memGetInfo()[0] + self._cp.get_default_memory_pool().free_bytes()
 
     def synchronize(self) -> None:
         self._stream.synchronize()

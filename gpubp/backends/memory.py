@@ -73,10 +73,10 @@ class Uploads:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Callable[[], bool], np.ndarray]] = deque()
+        self._waiting: deque[tuple[Callable[[], bool], Any]] = deque()
 
-    def keep(self, host: np.ndarray, arrived: Callable[[], bool]) -> None:
-        """Keep this array until `arrived()` is true, and let go those before it that have arrived."""
+    def keep(self, host: Any, arrived: Callable[[], bool]) -> None:
+        """Keep this memory until `arrived()` is true, and let go those before it that have arrived."""
         self._waiting.append((arrived, host))
         while self._waiting and self._waiting[0][0]():
             self._waiting.popleft()

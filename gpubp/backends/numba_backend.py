@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from gpubp.backends import BACKENDS
 from gpubp.backends.arguments import MOST_REMEMBERED, ArgumentChecker, Product
-from gpubp.backends.base import FORMS, Array
+from gpubp.backends.base import FORMS, Array, Mark
 from gpubp.backends.gpu_backend import (
     REDUCTION,
     Bound,
@@ -217,6 +217,39 @@ class NumbaBackend(GpuBackend):
         event = self._cuda.event(timing=False)
         event.record(self._stream)
         self._uploads.keep(sent, event.query)
+
+    def pinned(self, shape: Sequence[int], dtype: str | np.dtype) -> np.ndarray:
+        return self._cuda.pinned_array(tuple(shape), np.dtype(dtype))
+
+    @cached_property
+    def _beside_stream(self) -> Any:
+        """The stream of copies that run while the backend's own computes."""
+        return self._cuda.stream()
+
+    def upload_beside(self, pairs: Sequence[tuple[np.ndarray, Array]], after: Mark) -> Mark:
+        mark: Any = after
+        mark.wait(self._beside_stream)
+        for host, out in pairs:
+            self._check.array("out", out, host.shape, host.dtype)
+            out.copy_to_device(host, stream=self._beside_stream)
+        event = self._cuda.event(timing=False)
+        event.record(self._beside_stream)
+        self._uploads.keep(pairs, event.query)
+        return event
+
+    def mark(self) -> Mark:
+        event = self._cuda.event(timing=False)
+        event.record(self._stream)
+        return event
+
+    def wait_for(self, mark: Mark) -> None:
+        event: Any = mark
+        event.wait(self._stream)
+
+    @property
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`."""
+        return self._cuda.current_context().get_memory_info()[0] if self.device == "gpu" else None
 
     def synchronize(self) -> None:
         self._stream.synchronize()

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from gpubp.arrays import on_host
-from gpubp.backends.base import FORMS, Array
+from gpubp.backends.base import FORMS, Array, Mark
 from gpubp.backends.numpy_rounded import rounded
 from gpubp.distributed.ranks import Ranks
 from gpubp.dtypes import ARITHMETIC, BFLOAT16, PLAIN, canonical
@@ -45,6 +45,13 @@ BLOCK = 32_768
 
 WHOLE_DEPTH = 256
 """Depth up to which BLAS adds a product to its output at once. It adds a deeper one in parts, and rounds after each."""
+
+
+class _Reached:
+    """A mark: what was called has been done."""
+
+    def synchronize(self) -> None:
+        pass
 
 
 class NumpyBackend:
@@ -92,6 +99,25 @@ class NumpyBackend:
 
     def upload(self, host: np.ndarray, out: Array) -> None:
         out[...] = host
+
+    def pinned(self, shape: Sequence[int], dtype: str | np.dtype) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def upload_beside(self, pairs: Sequence[tuple[np.ndarray, Array]], after: Mark) -> Mark:
+        for host, out in pairs:
+            self.upload(host, out)
+        return self.mark()
+
+    def mark(self) -> Mark:
+        return _Reached()
+
+    def wait_for(self, mark: Mark) -> None:
+        pass
+
+    @property
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`."""
+        return None
 
     def copy(self, source: Array, out: Array) -> None:
         out[...] = source

@@ -132,12 +132,19 @@ class Dataset:
 
 
 def checked_inputs(x: Any, what: str) -> Inputs:
+    """Return inputs (examples, features) of real, finite numbers. Raises DataError, in which they are called `what`."""
+    x = real_inputs(x, what)
+    require_finite(x, what)
+    return x
+
+
+def real_inputs(x: Any, what: str) -> Inputs:
+    """Return the same as `checked_inputs`, without a look at the numbers."""
     x = x if isinstance(x, Rows) else np.asarray(on_host(what, x))
     if x.dtype.kind not in "uifb":
         raise DataError(f"{what} holds {x.dtype}; it must hold real numbers")
     if x.ndim != 2 or x.shape[1] == 0:
         raise DataError(f"{what} has shape {x.shape}; it must be (examples, features) with at least one feature")
-    require_finite(x, what)
     return x
 
 

@@ -20,7 +20,7 @@ from gpubp.data.arrow import ARROW_SUFFIXES, parts_of, read_arrow
 from gpubp.data.columns import Wanted
 from gpubp.data.dataset import TASKS, Dataset, checked_inputs
 from gpubp.data.idx import IDX_SETS, find_idx_folder, is_idx_set, read_idx_set
-from gpubp.data.npz import npy_files, read_digits, read_npy, read_npz
+from gpubp.data.npz import is_compressed, npy_files, read_digits, read_npy, read_npz
 from gpubp.data.preparation import NUMBER, InputRules, Preparation
 from gpubp.data.rows import Inputs, Rows, unchanged
 from gpubp.data.source import Source, reason
@@ -420,6 +420,15 @@ def _require_text(spec: str | os.PathLike[str]) -> None:
 def is_there(spec: str | os.PathLike[str]) -> bool:
     """True if this is the path of a file or folder, or of a set of IDX files in a folder."""
     return os.path.exists(spec) or is_idx_set(Path(spec))
+
+
+def is_read_whole(spec: str | os.PathLike[str]) -> bool:
+    """True if there is data of this name or path whose inputs cannot be read some at a time."""
+    if str(spec) in NAMES or is_table(spec):
+        return True
+    if os.path.isdir(spec) or not os.path.exists(spec):
+        return is_there(spec) and not npy_files(spec)
+    return _suffix(Path(spec)) == ".npz" and is_compressed(Path(spec))
 
 
 def is_table(spec: str | os.PathLike[str]) -> bool:

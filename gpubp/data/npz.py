@@ -78,6 +78,17 @@ def read_npz(path: Path, weight: str | None = None, *, weight_is_optional: bool 
             raise DataError(f"{name}: the archive is damaged: {shown(reason(error))}") from None
 
 
+def is_compressed(path: Path) -> bool:
+    """True if this is an archive some of whose arrays of inputs are compressed; False if it is no archive at all."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    except Exception:  # whatever is wrong with it, reading it will say so
+        return False
+    names = [_member(members, INPUTS, part) for part in ("train", "test")]
+    return any(members[name].compress_type != zipfile.ZIP_STORED for name in names if name is not None)
+
+
 def npy_files(spec: str | os.PathLike[str]) -> dict[str, Path]:
     """Return the .npy files of a folder by the names of their arrays; {} if none of them is called as inputs are."""
     try:

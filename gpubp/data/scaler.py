@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpubp.arrays import on_host
-from gpubp.data.dataset import checked_inputs
-from gpubp.data.rows import ROWS_AT_ONCE, Inputs, Rows, blocks
+from gpubp.data.dataset import real_inputs, require_finite
+from gpubp.data.rows import Inputs, Rows, blocks
 from gpubp.dtypes import BFLOAT16
 from gpubp.errors import ArgumentError, DataError
 
@@ -21,6 +21,8 @@ REACH, REACH_OF_NEARLY_CONSTANT = 5.0, 2.0
 """How many times further out than in training a value may lie before it is bounded."""
 SAME_CONSTANT = 1e-6
 """A constant that comes back to within this share of itself has not moved: it may come in another precision."""
+MAPPED_AT_ONCE = 2**16
+"""Values that are mapped at once, in float64: they stay in the cache."""
 FARTHEST_OF_NEARLY_CONSTANT = 2.0
 """Scaled, the training values of a nearly constant column lie no further out than this."""
 
@@ -68,24 +70,29 @@ class Scaler:
 
         bounded: limit what `apply` gives, as the inputs of a network need it; targets have no limit.
         """
-        x = checked_inputs(x, "x")
+        x = real_inputs(x, "x")
         if not len(x):
             raise DataError("x has no rows; a scaler needs at least one")
+        low, high = _limits(x)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            require_finite(x, "x")
+        largest = _largest(low, high)
+        near = _Nearness(x, largest)
         if value_range is not None:
             if not (math.isfinite(value_range) and value_range > 0):
                 raise ArgumentError("value_range", value_range, "a finite number above 0")
             offset = sum(block.sum(axis=0, dtype=np.float64) for block in blocks(x)) / len(x)
             deviation = math.sqrt(sum(np.square(block - offset).sum() for block in blocks(x)) / x.size)
             scale = np.full(x.shape[1], 1.0 / (deviation or value_range))
-            low, high = _limits(x)
             constant = low == high
+            for block in blocks(x):
+                near.add(block)
         else:
-            low, high = _limits(x)
-            offset, scale, constant = _standard(x, _largest(low, high))
+            offset, scale, constant = _standard(near.added(blocks(x)), largest)
         if not bounded:
             return cls(offset, scale)
         farthest = np.maximum(np.abs(low - offset), np.abs(high - offset))
-        nearly = _nearly_constant(x, _largest(low, high)) & ~constant
+        nearly = near.columns(len(x)) & ~constant
         scale[nearly] = np.minimum(scale[nearly], FARTHEST_OF_NEARLY_CONSTANT / farthest[nearly])
         reach = np.where(constant, 0.0, np.where(nearly, REACH_OF_NEARLY_CONSTANT, REACH))
         return cls(offset, scale, reach * (farthest * scale))
@@ -95,7 +102,8 @@ class Scaler:
         return self._map(x, dtype, self._scaled)
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:
-        scaled = (rows - self.offset) * self.scale
+        scaled = rows - self.offset
+        scaled *= self.scale
         return scaled if self.limit is None else np.clip(scaled, -self.limit, self.limit, out=scaled)
 
     def rows_beyond(self, x: Inputs) -> np.ndarray:
@@ -119,8 +127,9 @@ class Scaler:
         if x.ndim != 2 or x.shape[1] != len(self.offset):
             raise DataError(f"x has shape {x.shape}; the scaler was fitted for (examples, {len(self.offset)})")
         out = np.empty(x.shape, dtype=dtype)
-        for start in range(0, len(x), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        step = max(1, MAPPED_AT_ONCE // max(1, x.shape[1]))
+        for start in range(0, len(x), step):
+            rows = slice(start, start + step)
             out[rows] = function(np.asarray(x[rows], dtype=np.float64))
         return out
 
@@ -141,13 +150,14 @@ def _largest(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs(low, dtype=np.float64), np.abs(high, dtype=np.float64))
 
 
-def _standard(x: Inputs, largest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _standard(parts: Iterable[np.ndarray], largest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the offset and the scale that give each column mean 0 and deviation 1, and which columns are constant.
 
+    parts: blocks of rows, which are read once.
     largest: as `_largest` returns it. In its units the squares cannot overflow.
     """
     peak = np.where(largest == 0, 1.0, largest)
-    mean, deviation = _moments(block / peak for block in blocks(x))
+    mean, deviation = _moments(block / peak for block in parts)
     # What differs by rounding alone, or by less than can be divided by, counts as constant.
     limits = np.finfo(np.float64)
     constant = (deviation <= 8 * limits.eps) | (deviation * peak < limits.tiny)
@@ -170,15 +180,28 @@ def _moments(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(squares / rows)
 
 
-def _nearly_constant(x: Inputs, largest: np.ndarray) -> np.ndarray:
-    """Return which columns of x (examples, columns) are nearly constant, (columns,) bool.
+class _Nearness:
+    """Counts of the values in each column of x (examples, columns) that are about the usual one.
 
     largest: as `_largest` returns it.
     """
-    some = x[:: max(1, len(x) // 100)]
-    usual = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
-    tolerance = NEARLY_SAME * np.maximum(1.0, largest)
-    same = np.zeros(x.shape[1], np.int64)
-    for block in blocks(x):
-        same += (np.abs(block - usual) <= tolerance).sum(axis=0)
-    return same >= min(NEARLY_ALL * len(x), max(len(x) - 1, 0.9 * len(x)))
+
+    def __init__(self, x: Inputs, largest: np.ndarray) -> None:
+        some = x[:: max(1, len(x) // 100)]
+        self._usual = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
+        self._tolerance = NEARLY_SAME * np.maximum(1.0, largest)
+        self._same = np.zeros(x.shape[1], np.int64)
+
+    def add(self, block: np.ndarray) -> None:
+        """Count the values of a block of rows."""
+        self._same += (np.abs(block - self._usual) <= self._tolerance).sum(axis=0)
+
+    def added(self, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the same blocks, each counted."""
+        for block in parts:
+            self.add(block)
+            yield block
+
+    def columns(self, rows: int) -> np.ndarray:
+        """Return which columns are nearly constant, (columns,) bool, once all rows have been counted."""
+        return self._same >= min(NEARLY_ALL * rows, max(rows - 1, 0.9 * rows))

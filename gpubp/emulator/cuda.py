@@ -13,7 +13,7 @@ from typing import Any
 
 from gpubp.emulator.chip import Device
 from gpubp.emulator.cupy import nccl, runtime
-from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory
+from gpubp.emulator.cupy.arrays import MemoryPointer, UnownedMemory, alloc_pinned_memory
 from gpubp.emulator.cupy.streams import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
 from gpubp.emulator.errors import EmulatorError
 
@@ -25,6 +25,7 @@ __all__ = [
     "MemoryPointer",
     "Stream",
     "UnownedMemory",
+    "alloc_pinned_memory",
     "get_current_stream",
     "get_elapsed_time",
     "nccl",

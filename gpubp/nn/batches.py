@@ -12,6 +12,7 @@ from gpubp.arrays import dtype_of, lies_on_device
 from gpubp.backends.base import Array, Backend
 from gpubp.nn import checks
 from gpubp.nn.activations import Activation, Softmax
+from gpubp.nn.examples import Examples
 from gpubp.nn.losses import Loss
 from gpubp.nn.precision import Precision
 
@@ -85,9 +86,9 @@ class Batches:
         return Batch(rows, a, z, delta, saved, target, self._weights[:rows])
 
     # --- what comes in ----------------------------------------------------------------------------------------------
-    def checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return a data set on the host as the passes read it: x (B, n_0); y (B, n_L), or (B,) int64 labels where the
-        loss takes them.
+    def checked(self, x: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Return a data set on the host as the passes read it: x (B, n_0), an array or `Examples`; y (B, n_L), or (B,)
+        int64 labels where the loss takes them.
 
         Raises ArgumentError for other shapes, for NaN and infinity, and for targets that the loss does not take.
         """
@@ -95,9 +96,19 @@ class Batches:
         checks.require_same_rows(x, y)
         return x, y
 
-    def checked_examples(self, x: Any, finite: bool = True) -> np.ndarray:
-        """Return x (B, n_0) as the passes read it. Raises ArgumentError; `finite`: for NaN and infinity too."""
-        return checks.checked_examples(self._on_host(x), self.sizes[0], self.precision.storage, finite)
+    def checked_examples(self, x: Any, finite: bool = True) -> Any:
+        """Return x (B, n_0) as the passes read it. Raises ArgumentError; `finite`: for NaN and infinity too.
+
+        `Examples` stay such: their values are checked when they are made.
+        """
+
+        def checked(some: Any) -> np.ndarray:
+            return checks.checked_examples(some, self.sizes[0], self.precision.storage, finite)
+
+        if isinstance(x, Examples):
+            checks.require_examples_shape(x.shape, self.sizes[0])
+            return x.then(checked)
+        return checked(self._on_host(x))
 
     def checked_targets(self, y: Any, values: bool = False) -> np.ndarray:
         """Return y as the loss reads it. Raises ArgumentError; `values`: for numbers that the loss refuses too."""

@@ -21,12 +21,17 @@ SUM_TOLERANCE = 1e-4
 def checked_examples(x: Any, width: int, dtype: str, finite: bool = False) -> np.ndarray:
     """Return x as (B, width), C-contiguous, of this dtype. Raises ArgumentError; `finite`: for NaN and infinity too."""
     x = _real_array("x", x)
-    if x.ndim != 2 or x.shape[1] != width or len(x) == 0:
-        raise StateError("x", f"has shape {x.shape}", f"have shape (B, {width}) with B ≥ 1")
+    require_examples_shape(x.shape, width)
     x = _rounded(x, dtype)
     if finite:
         _require_finite("x", x)
     return x
+
+
+def require_examples_shape(shape: tuple[int, ...], width: int) -> None:
+    """Raise ArgumentError unless this is the shape of one or more examples: (B, width)."""
+    if len(shape) != 2 or shape[1] != width or shape[0] == 0:
+        raise StateError("x", f"has shape {shape}", f"have shape (B, {width}) with B ≥ 1")
 
 
 def checked_targets(y: Any, loss: Loss, width: int, dtype: str, values: bool = False) -> np.ndarray:

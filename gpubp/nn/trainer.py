@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from gpubp.backends.base import Array
 from gpubp.distributed.ranks import ALONE, Ranks
 from gpubp.errors import StateError
 from gpubp.kernels.control import HOST_CONTROLS, Control, Losses
-from gpubp.nn import optimizers
+from gpubp.nn import checks, optimizers
 from gpubp.nn.batches import Batch
+from gpubp.nn.examples import Examples
+from gpubp.nn.feeds import Feed, RecordedStep, StreamedFeed
 from gpubp.nn.network import Network, total_weight
 from gpubp.nn.optimizers import Optimizer
 from gpubp.registry import require_count
@@ -25,55 +27,6 @@ _SCALING_STATE = {
 }
 """What `Trainer.state` keeps of the loss scaling, and its places in `control`; besides "updates", the steps that were
 not skipped."""
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A network's data set on the backend's device, and the order in which its steps visit the rows."""
-
-    x: Array
-    y: Array
-    weights: Array | None
-    order: Array
-    network: Network
-    _host_weights: np.ndarray | None
-    _host_order: np.ndarray
-    _recorded: dict[int, _RecordedStep] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """The number of examples."""
-        return int(self.x.shape[0])
-
-    def weight(self, start: int, rows: int) -> float | None:
-        """Return the sum of the weights of the rows order[start : start + rows]; None if they have none."""
-        if self._host_weights is None:
-            return None
-        return total_weight(self._host_weights[self._host_order[start : start + rows]])
-
-    def visit(self, order: np.ndarray) -> None:
-        """Set the order: (rows,) integers, each a row. Raises ArgumentError for anything else."""
-        order = np.asarray(order)
-        if order.dtype.kind not in "iu" or order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
-            state = f"is an array of {order.dtype} of shape {order.shape}"
-            expected = f"hold {self.rows} row numbers, integers from 0 to {self.rows - 1}"
-            raise StateError("order", state, expected)
-        self._host_order[...] = order
-        self.network.backend.upload(self._host_order, self.order)
-
-    def require(self, start: int, rows: int) -> None:
-        """Raise ArgumentError unless the feed has rows start .. start + rows − 1, at least one."""
-        if not isinstance(start, int | np.integer) or not isinstance(rows, int | np.integer):
-            raise StateError("rows", f"are {rows!r} from {start!r}", "be whole numbers")
-        if start < 0 or rows < 1 or start + rows > self.rows:
-            raise StateError("rows", f"go from {start} to {start + rows}", f"be one or more of the feed's {self.rows}")
-
-
-class _RecordedStep(NamedTuple):
-    """A step on a feed as a backend recorded it, and what it was made for: trainer, optimiser, `at_once` and arrays."""
-
-    made_for: tuple[Any, ...]
-    again: Callable[[], None]
 
 
 class Trainer:
@@ -224,16 +177,30 @@ class Trainer:
         batches, backend = self.network.batches, self.network.backend
         x, y = batches.checked(x, y)
         weights = None if sample_weight is None else batches.checked_weights(sample_weight, len(x))
-        order = np.arange(len(x))
         return Feed(
+            self.network,
+            len(x),
             backend.asarray(x, x.dtype),
             backend.asarray(y, y.dtype),
             None if weights is None else backend.asarray(weights, weights.dtype),
-            backend.asarray(order, "int64"),
-            self.network,
+            backend.asarray(np.arange(len(x)), "int64"),
             weights,
-            order,
         )
+
+    def streamed_feed(self, x: Examples, y: Any, rows: int, sample_weight: Any = None) -> StreamedFeed:
+        """Return the same as `feed`, of examples that are made while the steps before theirs are computed.
+
+        Targets and weights lie on the host; of the examples some batches at a time, and on the device too.
+
+        rows: of a whole batch. Steps are made on these, from a multiple of it on.
+
+        Raises ArgumentError as `feed`; NaN and infinity among the examples are found when they are made.
+        """
+        batches = self.network.batches
+        x, y = batches.checked_examples(x), batches.checked_targets(y, values=True)
+        checks.require_same_rows(x, y)
+        weights = None if sample_weight is None else batches.checked_weights(sample_weight, len(x))
+        return StreamedFeed(self.network, x, y, weights, rows, self.ranks)
 
     def step_rows(self, feed: Feed, start: int, rows: int) -> None:
         """Make one step on the feed's rows order[start : start + rows], gathered on the device.
@@ -242,7 +209,7 @@ class Trainer:
         """
         self._require_own(feed)
         feed.require(start, rows)
-        self._set_host_controls(start, feed.weight(start, rows))
+        self._set_host_controls(feed.placed(start, rows), feed.weight(start, rows))
         self._step_recorded(feed, rows)
         self.steps += 1
 
@@ -259,7 +226,7 @@ class Trainer:
             recorded.again()
             return
         again = self.network.backend.record(partial(self._step, rows, partial(self._gather, feed)))
-        feed._recorded[rows] = _RecordedStep(made_for, again)
+        feed._recorded[rows] = RecordedStep(made_for, again)
 
     def _largest(self, parts: list[slice]) -> Batch:
         """Return the arrays that the largest of these parts passes in."""
@@ -457,7 +424,7 @@ class CapturedStep:
                 "larger batch has replaced"
             )
             raise StateError("step", state, "be captured anew")
-        self.trainer._set_host_controls(start, self.feed.weight(start, self.rows))
+        self.trainer._set_host_controls(self.feed.placed(start, self.rows), self.feed.weight(start, self.rows))
         self.replay()
         self.trainer.steps += 1
 

@@ -19,9 +19,10 @@ from sklearn.model_selection import train_test_split
 from gpubp.errors import StateError
 from gpubp.kernels.control import Control, Losses
 from gpubp.nn import optimizers
+from gpubp.nn.feeds import Feed
 from gpubp.nn.network import Network, total_weight
 from gpubp.nn.optimizers import Constant, Optimizer, Schedule
-from gpubp.nn.trainer import BatchSteps, Feed, Trainer
+from gpubp.nn.trainer import BatchSteps, Trainer
 from gpubp.training.config import SCHEDULES, TrainingConfig
 
 Estimator: TypeAlias = Any

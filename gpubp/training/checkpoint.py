@@ -16,6 +16,7 @@ from gpubp.nn import model_file
 from gpubp.registry import require_count
 from gpubp.training.fingerprints import is_fingerprint
 from gpubp.training.history import HistoryRow, row_of
+from gpubp.training.order import BLOCKS, WHOLE
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """The name of the checkpoint in a run's folder."""
@@ -38,6 +39,8 @@ class Checkpoint:
         epoch, batch: how many epochs are done, and how many batches of the next.
         history: one row for each epoch done.
         warnings: the kinds of warning that were given.
+        order: the kind of `gpubp.training.order` that the run visits its rows in. A file without it, as of earlier
+            versions, is of a run with the order `WHOLE`.
     """
 
     state: Mapping[str, np.ndarray]
@@ -50,6 +53,7 @@ class Checkpoint:
     batch: int
     history: list[HistoryRow]
     warnings: list[str]
+    order: int = WHOLE
 
     def write(self, folder: Path) -> None:
         """Write the checkpoint into a run's folder, whole or not at all. Raises CheckpointError if that fails."""
@@ -67,6 +71,7 @@ class Checkpoint:
                 "batch": self.batch,
                 "history": [asdict(row) for row in self.history],
                 "warnings": self.warnings,
+                **({} if self.order == WHOLE else {"order": self.order}),
             },
         )
 
@@ -105,6 +110,8 @@ class Checkpoint:
             self.history
         ) != self.epoch:
             raise StateError("history", f"has {len(self.history)} rows", f"have one for each of {self.epoch} epochs")
+        if self.order not in (WHOLE, BLOCKS):
+            raise ArgumentError("order", self.order, f"{WHOLE} or {BLOCKS}")
         if not isinstance(self.warnings, list) or not all(isinstance(kind, str) for kind in self.warnings):
             raise ArgumentError("warnings", self.warnings, "a list of names")
 

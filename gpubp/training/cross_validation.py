@@ -66,7 +66,7 @@ def train_fold(dataset: Dataset, settings: Settings) -> Fold:
 
 
 def _run(dataset: Dataset, settings: Settings) -> Run:
-    return Run(make_network(settings, dataset), dataset, training_config(settings))
+    return Run(make_network(settings, dataset), dataset, training_config(settings), stream=settings.stream)
 
 
 def _figures(dataset: Dataset, result: Result) -> dict[str, float]:

@@ -21,6 +21,7 @@ from gpubp.data.preparation import BOOLEAN, NUMBER
 from gpubp.data.rows import Inputs
 from gpubp.data.taken import Taken
 from gpubp.errors import listed, printable, shown
+from gpubp.nn.feeds import StreamedFeed
 from gpubp.nn.network import Network
 from gpubp.terminal import PlainConsole
 from gpubp.training.config import TrainingConfig
@@ -101,6 +102,8 @@ class Display(Listener):
             self._say(f"class weights: {listed(f'{name} {weight:.4g}' for name, weight in pairs)}")
         backend, precision = network.backend, network.precision_name or network.dtype
         self._say(f"backend {backend.name} on {backend.device}, {precision}; run {run.folder}")
+        if isinstance(run.feed, StreamedFeed):
+            self._say(f"inputs are read while the network trains, {run.feed.window:,} examples at a time")
         if run.epoch or run.batch:
             position = f", batch {run.batch} of {run.batches}" if run.batch else ""
             self._say(f"resumed after epoch {run.epoch} of {config.epochs}{position}")

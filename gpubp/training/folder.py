@@ -38,7 +38,7 @@ PREDICTIONS_FILE = "predictions.png"
 FILES = (RUN_FILE, HISTORY_FILE, CURVES_FILE, PREDICTIONS_FILE, CONFIG_FILE, CHECKPOINT_FILE)
 """The files in the folder of a finished run."""
 
-MAY_CHANGE = ("epochs", "backend", "device", "data")
+MAY_CHANGE = ("epochs", "backend", "device", "stream", "data")
 """The settings that a run may be resumed with in place of its own. The data's fingerprint must be that of its own."""
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -83,8 +83,7 @@ def resume(
 ) -> tuple[Result, Path]:
     """Continue the run in a folder, and return its result and the folder. Raises what `start` raises.
 
-    given: settings by name; they must be those of the run, but for `epochs`, `backend`, `device`, and `data` for the
-        same data in another place.
+    given: settings by name; they must be those of the run, but for those of `MAY_CHANGE`.
     reschedule, ranks: as for `fit`. There may be another number of ranks than the run had before.
     """
     folder = Path(folder)
@@ -174,7 +173,10 @@ def _make_run(settings: Settings, folder: Path, listener: Listener, ranks: Ranks
     if dataset.weight_column is not None:
         origin["weight_column"] = dataset.weight_column
     chosen = settings.chosen()
-    return Run(network, dataset, config, folder=folder, listener=listener, settings=chosen, origin=origin, ranks=ranks)
+    return Run(
+        network, dataset, config, folder=folder, listener=listener, settings=chosen, origin=origin, ranks=ranks,
+        stream=settings.stream,
+    )  # fmt: skip
 
 
 def _same(name: str, value: Any, before: Any) -> bool:
@@ -321,6 +323,7 @@ def _write_config(run: Run, before: Mapping[str, Any] | None = None) -> None:
             "training_examples": run.rows,
             "validation_examples": len(run.parts["validation"].inputs),
             "test_examples": len(run.parts["test"].inputs),
+            "streamed": run.streamed,
             **({} if run.class_weight is None else {"class_weights": run.class_weight.tolist()}),
             "optimizer": _without_none(run.trainer.optimizer.config()),
         },

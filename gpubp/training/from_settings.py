@@ -15,7 +15,7 @@ from gpubp.data.dataset import Dataset
 from gpubp.data.loading import Whole
 from gpubp.data.preparation import InputRules
 from gpubp.data.table import TableFormat
-from gpubp.errors import ArgumentError, DataError, shown
+from gpubp.errors import ArgumentError, DataError, StateError, shown
 from gpubp.nn import optimizers
 from gpubp.nn.losses import LOSSES, Loss
 from gpubp.nn.network import Network
@@ -58,7 +58,12 @@ def look(settings: Settings) -> Dataset:
 
 
 def _what_to_load(settings: Settings) -> dict[str, Any]:
-    """Return the arguments of `loading.load` that these settings are."""
+    """Return the arguments of `loading.load` that these settings are. Raises ArgumentError for data that is to be
+    streamed and cannot be."""
+    if settings.stream and loading.is_read_whole(settings.data):
+        kinds = "a .npy file and a .npz that numpy.savez made, not savez_compressed, are read while the network trains"
+        expected = f"be left out for {shown(settings.data, 200)}: only {kinds}"
+        raise StateError("stream", "was given", expected)
     return {
         "spec": settings.data,
         "task": settings.task,

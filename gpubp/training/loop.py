@@ -22,15 +22,17 @@ import numpy as np
 from gpubp import files
 from gpubp.backends import detection
 from gpubp.data.dataset import Dataset
-from gpubp.data.rows import rows_of
+from gpubp.data.rows import Inputs, rows_of
 from gpubp.data.splitting import split
 from gpubp.distributed import nccl
 from gpubp.distributed.ranks import ALONE, Ranks
-from gpubp.errors import ArgumentError, CheckpointError, StateError, shown
+from gpubp.errors import ArgumentError, CheckpointError, DataError, StateError, shown
 from gpubp.nn.activations import ReLU
+from gpubp.nn.examples import Examples
+from gpubp.nn.feeds import Feed
 from gpubp.nn.network import Evaluation, Network, total_weight
 from gpubp.nn.trainer import BatchSteps, Trainer
-from gpubp.training import class_weights
+from gpubp.training import class_weights, streaming
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from gpubp.training.config import TrainingConfig
 from gpubp.training.diagnostics import Watch
@@ -38,6 +40,7 @@ from gpubp.training.fingerprints import fingerprint, sample_digests
 from gpubp.training.history import HISTORY_FILE, HistoryRow, history_csv
 from gpubp.training.judgement import Judgement
 from gpubp.training.model import FINGERPRINT, RUN_FILE, SAMPLE, Model
+from gpubp.training.order import WHOLE, epoch_order, kind_for
 
 PROBE_ROWS = 4096
 """Gradient norms, dead units and training accuracy are measured on at most this many rows of the training data."""
@@ -46,8 +49,8 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal
 """The signals that ask a run to save and stop: Ctrl-C; and what a closed terminal, `kill`, batch systems and a limit of
 CPU time send. Some of these come twice or again and again, so only Ctrl-C means more the second time."""
 
-# What is random, by the spawn key of its seed sequence. The network's initial weights have (0,).
-_SHUFFLE, _VALIDATION, _PROBE = 1, 2, 4
+# What is random, by the spawn key of its seed sequence. The network's initial weights have (0,), epochs' orders 1.
+_VALIDATION, _PROBE = 2, 4
 
 
 # --- what a run tells while it goes on --------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class Result:
 class Part(NamedTuple):
     """Examples to measure the network by, as it reads them; `weight` is None if all count the same."""
 
-    inputs: np.ndarray
+    inputs: np.ndarray | Examples
     targets: np.ndarray
     weight: np.ndarray | None
 
@@ -137,6 +140,7 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     origin: Mapping[str, Any] | None = None,
     ranks: Ranks = ALONE,
+    stream: bool | None = None,
 ) -> Result:
     """Train the network on the data's training part, from its present weights, with a fresh optimiser.
 
@@ -155,16 +159,24 @@ def fit(
             what its data is known by besides: `FINGERPRINT` and `SAMPLE`.
         ranks: the processes that train together. Each calls this with the same network, data and settings, and computes
             its share of each batch and of what is measured; all get the result. Rank 0 alone writes.
+        stream: read and scale the inputs some batches at a time while the network trains, and bring them to the device
+            so, in place of all at once before: the same bits in less memory. None: if they are large, see
+            `gpubp.training.streaming`.
 
     Raises:
         ArgumentError: the network or the class weights do not fit the data, or no example counts in some part.
         CheckpointError: the folder cannot be written; the checkpoint to resume from is missing, damaged, or of another
             network, configuration or data.
+        DataError: the file that the inputs are read from changes while the network trains. The run is saved as it was
+            before.
         Interrupted: with a folder and in the main thread, on a signal of `STOPPING` that the process does not ignore:
             the batch is finished and the position saved.
         Aborted: on SIGINT after any of these.
     """
-    run = Run(network, dataset, config, folder=folder, listener=listener, settings=settings, origin=origin, ranks=ranks)
+    run = Run(
+        network, dataset, config, folder=folder, listener=listener, settings=settings, origin=origin, ranks=ranks,
+        stream=stream,
+    )  # fmt: skip
     if resume:
         run.load(reschedule=reschedule)
     run.require_alike()
@@ -180,6 +192,8 @@ class Run:
             ("validation").
         rows, batches: how many examples and batches an epoch has. The batches of a step, whose gradients are added up,
             count as one.
+        order: the kind of `gpubp.training.order` that they are visited in.
+        streamed: True if inputs are read while the network trains.
         class_weight: of each class in the training loss, (classes,); None if all count the same.
         rescheduled: True if the schedule was made anew when the run was loaded.
     """
@@ -195,6 +209,7 @@ class Run:
         settings: Mapping[str, Any] | None = None,
         origin: Mapping[str, Any] | None = None,
         ranks: Ranks = ALONE,
+        stream: bool | None = None,
     ) -> None:
         """Make a run that can be trained, or continued after `load`; see `fit`. Writes nothing."""
         config = config or TrainingConfig()
@@ -210,10 +225,12 @@ class Run:
         self.model = model = Model.for_data(network, dataset, {**(origin or {}), **known_by})
 
         kept, set_aside = self._split()
+        self.rows, self.order = len(kept), kind_for(len(kept))
+        self.streamed = streaming.is_chosen(network, dataset, self.rows) if stream is None else stream
         weights, of_test = map(self._rounded, (dataset.weight_train, dataset.weight_test))
         self.parts = {
             "validation": self._part(set_aside, weights),
-            "test": Part(model.inputs(dataset.x_test), model.targets(dataset.y_test), of_test),
+            "test": Part(self._inputs(dataset.x_test), model.targets(dataset.y_test), of_test),
         }
         self.rows_of = {"training": kept, "validation": set_aside}
         for name, part in self.parts.items():
@@ -222,14 +239,12 @@ class Run:
         # what does not count at all measures nothing
         counting = kept if weights is None else kept[weights[kept] > 0]
         probe = np.sort(self._rng(_PROBE).choice(counting, min(len(counting), PROBE_ROWS), replace=False))
-        self.probe = self._part(probe, weights)
-        self.rows = len(kept)
+        self.probe = self._part(probe, weights)._replace(inputs=model.inputs(rows_of(dataset.x_train, probe)))
         self.batches = -(-self.rows // config.step_size)
 
         optimizer = config.scheduled_optimizer(self.batches)
         self.trainer = Trainer(network, optimizer, at_once=config.batch_size, ranks=ranks)
-        inputs, targets, _ = self._part(kept, None)
-        self.feed = self.trainer.feed(inputs, targets, trained)
+        self.feed = self._fed(self._part(kept, None)._replace(weight=trained))
         self.epoch = 0
         self.batch = 0
         self.history: list[HistoryRow] = []
@@ -248,8 +263,18 @@ class Run:
 
     def _part(self, rows: np.ndarray, weights: np.ndarray | None) -> Part:
         """Return some examples of the training part; `weights`: of all of it."""
-        inputs = self.model.inputs(rows_of(self.dataset.x_train, rows))
+        inputs = self._inputs(rows_of(self.dataset.x_train, rows))
         return Part(inputs, self.model.targets(self.dataset.y_train[rows]), None if weights is None else weights[rows])
+
+    def _fed(self, part: Part) -> Feed:
+        """Return the feed of the examples to train on."""
+        if isinstance(part.inputs, Examples):
+            return self.trainer.streamed_feed(part.inputs, part.targets, self.config.step_size, part.weight)
+        return self.trainer.feed(*part)
+
+    def _inputs(self, x: Inputs) -> np.ndarray | Examples:
+        """Return raw inputs as the network reads them, all or some at a time."""
+        return self.model.examples(x) if self.streamed else self.model.inputs(x)
 
     def _rounded(self, weights: np.ndarray | None) -> np.ndarray | None:
         """Return weights as the network reads them."""
@@ -293,14 +318,30 @@ class Run:
 
     def train_epoch(self) -> None:
         """Train on the batches that are left of the epoch, then measure and save."""
-        self.feed.visit(epoch_order(self.config.seed, self.epoch, self.rows))
+        self._visit()
         while self.batch < self.batches:
-            self._train_batch()
+            self._train_readable_batch()
             self.batch += 1
             self._tell_batch()
             if self.batch < self.batches:
                 self._stop_if_asked()
         self._end_epoch()
+
+    def _visit(self) -> None:
+        """Let the feed go through the rows in the order of the epoch."""
+        self.feed.visit(epoch_order(self.config.seed, self.epoch, self.rows, self.order))
+
+    def _train_readable_batch(self) -> None:
+        """Make a step on the next batch. Raise DataError, with the run saved, if its examples cannot be read now."""
+        try:
+            self._train_batch()
+        except DataError as error:
+            if self.folder is None or not self.ranks.alone:  # the others know nothing of it, and are ended
+                raise
+            self.save()
+            where = f"after epoch {self.epoch}, batch {self.batch}"
+            told = f"{error}. The run is saved {where}: with the data as it was, --resume {self.folder} continues it"
+            raise DataError(told) from error
 
     def _tell_batch(self) -> None:
         try:
@@ -349,7 +390,9 @@ class Run:
         if self.ranks.alone:
             return self.model.measure(*found)
         share = self.ranks.share(len(found.inputs))
-        own = Part(found.inputs[share], found.targets[share], None if found.weight is None else found.weight[share])
+        inputs = found.inputs
+        inputs = inputs.between(share.start, share.stop) if isinstance(inputs, Examples) else inputs[share]
+        own = Part(inputs, found.targets[share], None if found.weight is None else found.weight[share])
         weight = float(len(own.inputs)) if own.weight is None else total_weight(own.weight)
         divisor = self.network.loss.divisor
         sums = np.zeros(3)  # of weights, losses, and what is right
@@ -495,6 +538,7 @@ class Run:
                 batch=self.batch,
                 history=self.history,
                 warnings=self.watch.given,
+                order=self.order,
             ).write(self.folder)
             self._write_history()
         self.saved = (self.epoch, self.batch)
@@ -516,7 +560,9 @@ class Run:
         found.require_fit(path, self.network.config(), self.config.config(), self.dataset, self.data_fingerprint)
         if found.batch >= self.batches:
             raise CheckpointError(f"{path} is damaged: it has done {found.batch} of {self.batches} batches")
-        self.data_fingerprint = found.data
+        if found.order != self.order and found.order != WHOLE:
+            raise CheckpointError(f"{path} is damaged: runs on {self.rows:,} rows have no order of blocks")
+        self.data_fingerprint, self.order = found.data, found.order
         if reschedule:
             self.rescheduled = True
         elif self.config.schedule_epochs is None:
@@ -532,7 +578,7 @@ class Run:
         self.best_weights = dict(found.best_weights)
         self.epoch, self.batch, self.history = found.epoch, found.batch, found.history
         self.watch = Watch(found.warnings)
-        self.feed.visit(epoch_order(self.config.seed, self.epoch, self.rows))
+        self._visit()
         self.saved = (self.epoch, self.batch)
 
     def _keep_schedule(self, epochs: int) -> None:
@@ -569,11 +615,6 @@ class Run:
         for array in state.values():
             digest.update(array.tobytes())
         self.ranks.require_same({"the digest of the weights": digest.hexdigest()})
-
-
-def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """Return the order in which an epoch (0, 1, ...) visits the rows: a function of its arguments alone."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHUFFLE, epoch))).permutation(rows)
 
 
 def _require_weight(part: str, weights: np.ndarray | None, factor: str = "") -> None:

@@ -16,7 +16,8 @@ from gpubp.data.dataset import Dataset
 from gpubp.nn.network import Network
 from gpubp.nn.optimizers import Exponential
 from gpubp.training.config import TrainingConfig
-from gpubp.training.loop import Run, epoch_order
+from gpubp.training.loop import Run
+from gpubp.training.order import epoch_order
 
 LOWEST, HIGHEST = 1e-6, 10.0
 """The rates that a sweep begins and ends with: every optimiser's best one lies well between them."""
@@ -79,6 +80,7 @@ def find_learning_rate(
     config: TrainingConfig | None = None,
     *,
     tell: Callable[[str], None] | None = None,
+    stream: bool | None = None,
 ) -> RateSweep:
     """Return the losses while the learning rate grows from `LOWEST` to `HIGHEST`, and a rate to train with.
 
@@ -89,10 +91,11 @@ def find_learning_rate(
     Args:
         network, dataset, config: as for `fit`.
         tell: is called at times with a line that says what goes on.
+        stream: as for `fit`.
 
     Raises ArgumentError as `fit` does.
     """
-    run = Run(network, dataset, config)
+    run = Run(network, dataset, config, stream=stream)
     before = network.weights()
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -142,7 +145,7 @@ def _steps(run: Run, batches: int, steps: int) -> Iterator[int]:
     for step in range(steps):
         passes, run.batch = divmod(step, batches)
         if run.batch == 0:
-            run.feed.visit(epoch_order(run.config.seed, passes, run.rows))
+            run.feed.visit(epoch_order(run.config.seed, passes, run.rows, run.order))
         yield step
 
 

@@ -18,6 +18,7 @@ from gpubp.data.rows import Inputs, Rows, rows_of
 from gpubp.data.scaler import Scaler
 from gpubp.errors import ArgumentError, CheckpointError, GpubpError, StateError, shown, unknown_name
 from gpubp.nn import model_file
+from gpubp.nn.examples import Examples
 from gpubp.nn.losses import LOSSES
 from gpubp.nn.network import Evaluation, Network
 
@@ -112,6 +113,10 @@ class Model:
     def inputs(self, x: Inputs) -> np.ndarray:
         """Return raw inputs (B, features) scaled: what the network reads, in its dtype."""
         return self.scaler.apply(x, self.network.dtype)
+
+    def examples(self, x: Inputs) -> Examples:
+        """Return the same as `inputs`, of which some rows at a time are scaled when they are asked for."""
+        return Examples(len(x), x.shape[1], lambda key: self.inputs(x[key]))
 
     def targets(self, y: np.ndarray) -> np.ndarray:
         """Return class indices (B,), labels (B, labels) of 0 and 1, or values (B, outputs) as the network's loss takes
@@ -222,8 +227,10 @@ class Model:
         """
         return self.measure(self.inputs(x), self.targets(y), sample_weight)
 
-    def measure(self, inputs: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None = None) -> Evaluation:
-        """Return what `evaluate` does, for arrays that are scaled already."""
+    def measure(
+        self, inputs: np.ndarray | Examples, targets: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> Evaluation:
+        """Return what `evaluate` does, for inputs and targets that are scaled already."""
         found = self.network.evaluate(inputs, targets, sample_weight)
         if self.task != "classification" or self.network.loss.takes_labels:
             return found

@@ -159,6 +159,10 @@ class Settings:
 
     backend: str = _where("auto, numpy, cpu, cupy or numba.", "auto")
     device: str | None = _where("cpu, gpu, emulator or virtual. Default: the backend's first.")
+    stream: bool | None = _where(
+        "Leave the inputs in their .npy or .npz file, and read them while the network trains: the same results in less "
+        "memory. Default: if they are large for the machine or the GPU."
+    )
 
     def hidden_widths(self) -> list[int]:
         """Return `layers` as numbers, none of them for "none". Raises ArgumentError for other text."""

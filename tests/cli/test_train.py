@@ -156,6 +156,7 @@ def test_settings_that_are_not_given_are_not_saved(gpubp):
     with open("run/config.toml", "rb") as file:
         config = tomllib.load(file)
     new = {"monitor", "accumulate", "dropout", "label_smoothing", "gamma", "quantile", "l1", "l2", "decoupled"}
+    new.add("stream")
     assert not new & set(config["settings"])
     assert not new & set(config["resolved"]["optimizer"])
     checkpoint = Checkpoint.read("run")

@@ -74,7 +74,7 @@ def test_many_rows_are_scaled_like_few(monkeypatch):
     x = np.random.default_rng(0).normal(size=(10, 2))
     scaler = Scaler.fit(x)
     whole = scaler.apply(x)
-    monkeypatch.setattr("gpubp.data.scaler.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("gpubp.data.scaler.MAPPED_AT_ONCE", 6)
     np.testing.assert_array_equal(scaler.apply(x), whole)
 
 

@@ -86,6 +86,14 @@ def test_ranks_with_either_emulated_backend_train_what_one_does(tmp_path, backen
     )
 
 
+@pytest.mark.slow
+def test_ranks_that_stream_train_what_they_train_in_memory(tmp_path):
+    cases = ["weights", "small batches", "accumulated"]
+    found = trained(tmp_path / "found", 3, "numpy", "cpu", "float32", cases + [f"streamed {case}" for case in cases])
+    for case in cases:
+        require_equal(case, [*found[case], *found[f"streamed {case}"]])
+
+
 @pytest.mark.exhaustive
 def test_as_many_ranks_give_the_same_bits_again(tmp_path):
     first, second = (trained(tmp_path / name, 3, "numpy", "cpu", "float32", EVERY) for name in ("first", "second"))

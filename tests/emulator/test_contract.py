@@ -85,7 +85,7 @@ CUPY = [
     *(("", name) for name in sorted(set(cp.__all__) - OWN_NAMES) if inspect.isfunction(getattr(cp, name))),
     *(("", name) for name in ("RawKernel", "RawModule", "ndarray")),
     *(("cuda", name) for name in ("Device", "Event", "ExternalStream", "MemoryPointer", "Stream", "UnownedMemory")),
-    *(("cuda", name) for name in ("get_current_stream", "get_elapsed_time")),
+    *(("cuda", name) for name in ("alloc_pinned_memory", "get_current_stream", "get_elapsed_time")),
     *(("cuda.runtime", name) for name in ("deviceSynchronize", "getDevice", "getDeviceCount", "getDeviceProperties")),
     *(("cuda.runtime", name) for name in ("deviceGetLimit", "deviceSetLimit")),
     *(("ndarray", name) for name in ("astype", "copy", "fill", "get", "item", "ravel", "reshape", "set", "view")),

@@ -1,6 +1,7 @@
 """Trainings by as many ranks as start this program: `trainings.py FOLDER CASE ...`; each leaves its weights there.
 
-The file of a case and a rank has the weights, the history's numbers, and the number of optimiser's steps.
+The file of a case and a rank has the weights, the history's numbers, and the number of optimiser's steps. The inputs of
+a case called "streamed ..." are read while it trains.
 """
 
 import sys
@@ -57,12 +58,12 @@ CASES = {
 
 
 def train(case, ranks, backend, dtype):
-    of_data, of_network, of_training = CASES[case]
+    of_data, of_network, of_training = CASES[case.removeprefix("streamed ")]
     data = dataset(**of_data)
     outputs = 3 if data.task == "classification" else 2
     network = Network([6, 10, 7, outputs], dtype=dtype, backend=backend, **of_network)
     config = TrainingConfig(**{"epochs": 3, "batch_size": 16, **of_training})
-    result = fit(network, data, config, ranks=ranks)
+    result = fit(network, data, config, ranks=ranks, stream=case.startswith("streamed "))
     numbers = [[np.nan if x is None else x for x in astuple(row)[:-1]] for row in result.history]
     norms = [row.gradient_norms for row in result.history]
     return {**network.weights(), "history": np.array(numbers, float), "norms": np.array(norms)}

@@ -17,8 +17,9 @@ from gpubp.nn.trainer import Trainer
 from gpubp.training import loop as training
 from gpubp.training.checkpoint import Checkpoint
 from gpubp.training.config import TrainingConfig
-from gpubp.training.loop import STOPPING, Aborted, Interrupted, Listener, Run, epoch_order, fit
+from gpubp.training.loop import STOPPING, Aborted, Interrupted, Listener, Run, fit
 from gpubp.training.model import Model
+from gpubp.training.order import epoch_order
 
 
 def blobs(rows=90, classes=3, features=4, seed=0, test_rows=30):

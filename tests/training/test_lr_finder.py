@@ -15,9 +15,10 @@ from gpubp.nn.optimizers import SGD
 from gpubp.terminal import PlainConsole
 from gpubp.training import find_learning_rate, lr_finder, rate_display
 from gpubp.training.config import TrainingConfig
-from gpubp.training.loop import epoch_order, fit
+from gpubp.training.loop import fit
 from gpubp.training.lr_finder import HIGHEST, LOWEST, SAFE, RateSweep
 from gpubp.training.model import Model
+from gpubp.training.order import epoch_order
 
 
 def blobs(rows=150, classes=3, seed=0):

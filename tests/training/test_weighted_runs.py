@@ -12,8 +12,9 @@ from gpubp.nn.optimizers import SGD
 from gpubp.nn.trainer import Trainer
 from gpubp.training.checkpoint import Checkpoint
 from gpubp.training.config import TrainingConfig
-from gpubp.training.loop import Listener, Run, epoch_order, fit
+from gpubp.training.loop import Listener, Run, fit
 from gpubp.training.model import Model
+from gpubp.training.order import epoch_order
 
 
 def clouds(rows=60, test_rows=20, seed=0, weighted=True, task="classification"):

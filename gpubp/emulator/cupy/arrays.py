@@ -55,6 +55,11 @@ class UnownedMemory:
         return Device(0)
 
 
+def alloc_pinned_memory(size: int) -> memoryview:
+    """Return memory of the host, as a buffer of bytes: the emulator has no need of page-locked memory."""
+    return memoryview(bytearray(size))
+
+
 class MemoryPointer:
     """A place in device memory: `mem` and an offset in bytes."""
 

@@ -1,0 +1,33 @@
+"""Whether a run reads its inputs while it trains, because they are large."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpubp.data.dataset import Dataset
+from gpubp.data.source import physical_memory
+from gpubp.nn.network import Network
+
+SHARE_OF_MEMORY = 1 / 4
+"""Scaled inputs that take more than this share of the machine's memory are streamed. The rest is for what they are made
+of, for the network, and for other programs."""
+SHARE_OF_DEVICE = 3 / 4
+"""Training examples that take more than this share of the memory that a GPU has free are streamed. The rest is for the
+passes' arrays, which grow with the batch."""
+
+
+def is_chosen(network: Network, dataset: Dataset, rows: int) -> bool:
+    """Return whether a run streams of which nobody has said. rows: of the training part, to train on."""
+    memory, free = physical_memory(), network.backend.free_memory
+    scaled = (len(dataset.x_train) + len(dataset.x_test)) * _row_bytes(network)
+    return (0 < SHARE_OF_MEMORY * memory < scaled) or (
+        free is not None and rows * _row_bytes(network) > SHARE_OF_DEVICE * free
+    )
+
+
+def _row_bytes(network: Network) -> int:
+    """Return the bytes of an example's inputs, as the network reads them, and of its targets, of its weight and of its
+    place in the order."""
+    storage, master = (np.dtype(kind).itemsize for kind in (network.precision.storage, network.dtype))
+    targets = 8 if network.loss.takes_labels else master * network.sizes[-1]
+    return storage * network.sizes[0] + targets + master + 8

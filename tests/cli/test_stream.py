@@ -1,0 +1,101 @@
+"""`gpubp train --stream`: the same run, whatever is streamed; and what cannot be is refused."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import FAST, history, table, write_csv
+
+from gpubp.data import npz
+from gpubp.training import streaming
+
+
+@pytest.fixture
+def arrays(gpubp, monkeypatch):
+    """Files of arrays in the current folder, which are mapped: a pair of .npy files, and archives of both kinds."""
+    monkeypatch.setattr(npz, "LEAST_MAPPED", 1)
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(200, 5)).astype(np.float32)
+    y = np.where(x[:, 0] < x[:, 1], "left", "right")
+    os.mkdir("pair")
+    np.save("pair/x.npy", x)
+    np.save("pair/y.npy", y)
+    np.savez("plain.npz", x=x, y=y)
+    np.savez_compressed("small.npz", x=x, y=y)
+
+
+def resolved(folder):
+    return tomllib.loads(Path(folder, "config.toml").read_text())["resolved"]
+
+
+@pytest.mark.usefixtures("arrays")
+@pytest.mark.parametrize("data", ["pair", "pair/x.npy", "plain.npz"])
+def test_a_streamed_run_is_the_run(gpubp, data):
+    shown = gpubp("train", "--data", data, "--out", "streamed", *FAST, "--stream").stdout
+    assert "inputs are read while the network trains, 64 examples at a time" in shown
+    assert "read while" not in gpubp("train", "--data", data, "--out", "whole", *FAST, "--no-stream").stdout
+    assert history("streamed") == history("whole")
+    assert Path("streamed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert (resolved("streamed")["streamed"], resolved("whole")["streamed"]) == (True, False)
+
+
+@pytest.mark.usefixtures("arrays")
+def test_a_run_is_resumed_either_way(gpubp):
+    gpubp("train", "--data", "pair", "--out", "whole", *FAST, "--epochs", "3", "--schedule", "constant")
+    options = ("--data", "pair", "--out", "run", *FAST, "--schedule", "constant", "--stream")
+    gpubp("train", *options, "--epochs", "1")
+    assert "are read while" in gpubp("train", "--resume", "run", "--epochs", "2").stdout
+    assert "are read while" not in gpubp("train", "--resume", "run", "--epochs", "3", "--no-stream").stdout
+    assert history("run") == history("whole")
+
+
+@pytest.mark.usefixtures("arrays")
+def test_what_is_large_is_streamed_by_itself(gpubp, monkeypatch):
+    monkeypatch.setattr(streaming, "physical_memory", lambda: 1)
+    assert "are read while" in gpubp("train", "--data", "pair", "--out", "run", *FAST).stdout
+    assert "are read while" in gpubp("train", "--data", "digits", "--out", "digits", *FAST).stdout
+    assert "are read while" not in gpubp("train", "--data", "pair", "--out", "other", *FAST, "--no-stream").stdout
+
+
+@pytest.mark.usefixtures("arrays")
+def test_a_sweep_and_a_cross_validation_are_streamed_too(gpubp):
+    for words in (("--find-lr",), ("--cv", "2")):
+        options = ("train", "--data", "pair", *words, "--layers", "4", "--epochs", "1")
+        found = [gpubp(*options, stream).stdout.splitlines() for stream in ("--stream", "--no-stream")]
+        same = [[line for line in lines if "train with" not in line] for lines in found]
+        assert same[0] == same[1]
+
+
+@pytest.mark.usefixtures("arrays")
+@pytest.mark.parametrize("data", ["digits", "t.csv", "small.npz"])
+@pytest.mark.parametrize("words", [(), ("--find-lr",), ("--cv", "2")])
+def test_what_is_read_whole_is_refused(gpubp, refused, data, words):
+    write_csv("t.csv", ["a", "b", "side"], table())
+    message = ["--stream was given; it must be left out for ", f"{data}: only a .npy file and a .npz"]
+    refused("train", "--data", data, "--stream", *words, message=message)
+
+
+def test_what_is_not_there_is_said_as_ever(refused):
+    refused("train", "--data", "gone.npz", "--stream", message="no data set and no file is called 'gone.npz'")
+    refused("train", "--data", "digit", "--stream", message="did you mean 'digits'?")
+
+
+@pytest.mark.usefixtures("arrays")
+def test_a_file_that_changes_while_it_is_streamed_is_one_line(gpubp, monkeypatch):
+    from gpubp.training.loop import Run
+
+    tell = Run._tell_batch
+
+    def and_change(run):
+        if (run.epoch, run.batch) == (1, 1):
+            os.utime("pair/x.npy", ns=(1, 1))
+        tell(run)
+
+    monkeypatch.setattr(Run, "_tell_batch", and_change)
+    result = gpubp("train", "--data", "pair", "--out", "run", "--layers", "4", "--batch-size", "9", "--stream", code=2)
+    (line,) = result.stderr.strip().splitlines()
+    assert "x.npy: it changed while it was read" in line
+    assert "--resume run continues it" in line
+    monkeypatch.undo()
