@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import mpi
@@ -383,6 +385,55 @@ def test_a_rank_without_its_device_leaves_gaps_and_its_reason():
     assert [record.seconds for record in found] == [(), ()]
     for record in found:
         assert re.match(r"its job of 2 ranks ended with exit code 2: rank [01] of 2 on .* ended all: .*", record.fault)
+
+
+def ranks_of(folder):
+    """The processes of a job whose files lie in a folder, without their launchers."""
+    words = {path.parent: path.read_bytes().split(b"\0") for path in Path("/proc").glob("[0-9]*/cmdline")}
+    python = sys.executable.encode()
+    return [
+        int(at.name) for at, found in words.items() if found[0] == python and str(folder).encode() in b" ".join(found)
+    ]
+
+
+@contextmanager
+def measuring(folder, repeats=150):
+    """Start a bench of two ranks that takes a while, and yield its process and the ranks' numbers."""
+    mpi.launcher()
+    words = ("--ranks", "2", "--network", "small", "--contender", "numpy", "--quick", "--repeats", str(repeats))
+    command = [sys.executable, "-m", "gpubp", "bench", *words]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env={**os.environ, "TMPDIR": str(folder)}, **output) as process:
+        while len(ranks_of(folder)) < 2:  # the job of one rank comes first
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        time.sleep(1.5)
+        yield process, ranks_of(folder)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_bench_and_ranks_and_leaves_nothing(tmp_path, number):
+    with measuring(tmp_path) as (process, ranks):
+        process.send_signal(number)
+        told = process.stdout.read()
+    assert process.returncode in (128 + number, -number)
+    assert "Traceback" not in told
+    assert not any(Path(f"/proc/{each}").exists() for each in ranks)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.exhaustive
+def test_a_killed_rank_leaves_a_gap(tmp_path):
+    with measuring(tmp_path) as (process, ranks):
+        os.kill(ranks[0], signal.SIGKILL)
+        told = process.stdout.read()
+    assert process.returncode == 1
+    assert not any(Path(f"/proc/{each}").exists() for each in ranks)
+    assert "Traceback" not in told
+    assert told.count("failed") == 1  # and the other work of two ranks has its times
+    assert "its job of 2 ranks ended with exit code" in " ".join(told.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.exhaustive
