@@ -176,18 +176,19 @@ def test_an_emulated_device_takes_no_part():
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
 class Launcher:
-    """Stands in for `launcher.launch`: a job measures all its works, unless `ends` says at which it ends, and how.
+    """Stands in for `launcher.run_job`: a job measures all its works, unless `ends` says at which it ends, and how.
 
     Attributes:
         jobs: (ranks, contender, rows of each work) of each job, and its threads.
         ends: by (ranks, rows): exit code and what is printed.
+        signal: that comes for the ranks.
         losses: added to the right ones.
     """
 
     def __init__(self):
-        self.jobs, self.ends, self.losses = [], {}, 0.0
+        self.jobs, self.ends, self.losses, self.signal = [], {}, 0.0, None
 
-    def launch(self, count, words, *, module, variables, output):
+    def run_job(self, count, module, words, *, variables, output):
         request, answers = map(Path, words)
         asked = json.loads(request.read_text())
         self.jobs.append((count, asked["contender"], [each["step"]["rows"] for each in asked["works"]], variables))
@@ -196,19 +197,19 @@ class Launcher:
             code, told = self.ends.get((count, each.step.rows), (0, ""))
             if code:
                 os.write(output, told.encode())
-                return code
+                return code, self.signal
             losses = [loss + self.losses for loss in own.reference_losses(each.step, asked["losses"])]
             # four ranks have no more speed than two
             seconds = [0.001 * each.step.rows / count * (1 + (count > 2))] * asked["repeats"]
             measured.append({"seconds": seconds, "all_reduce": [1e-4] * (count > 1), "losses": losses})
             answers.write_text(json.dumps(measured))
-        return 0
+        return 0, self.signal
 
 
 @pytest.fixture
 def launcher(monkeypatch):
     found = Launcher()
-    monkeypatch.setattr(jobs.launcher, "launch", found.launch)
+    monkeypatch.setattr(jobs.launcher, "run_job", found.run_job)
     return found
 
 
@@ -305,7 +306,7 @@ def test_wrong_losses_have_no_time(bench, launcher):
 def test_a_signal_that_ended_a_job_ends_the_bench(monkeypatch, launcher, number):
     had = []
     monkeypatch.setattr(signal, "raise_signal", had.append)
-    launcher.ends[2, 32] = 128 + number, ""
+    launcher.ends[2, 32], launcher.signal = (10, ""), number
     jobs.measure([SharedStep(TINY, 2)], [CONTENDERS["numpy"]], repeats=1, seconds=0.1, threads=1)
     assert had == [number]
 
@@ -332,7 +333,7 @@ def test_without_mpi_it_is_told_what_to_install(bench, monkeypatch, launcher):
     def missing(*arguments, **options):
         raise BackendError("several ranks need mpi4py, which is not installed; pip install 'gpubp[mpi]'")
 
-    monkeypatch.setattr(jobs.launcher, "launch", missing)
+    monkeypatch.setattr(jobs.launcher, "run_job", missing)
     ended = bench(*ASKED, "--save", "a.json", code=2)
     assert "error: several ranks need mpi4py" in ended.stderr
     assert list(Path.cwd().iterdir()) == []
@@ -397,17 +398,16 @@ def ranks_of(folder):
 
 
 @contextmanager
-def measuring(folder, repeats=150):
+def measuring(folder):
     """Start a bench of two ranks that takes a while, and yield its process and the ranks' numbers."""
     mpi.launcher()
-    words = ("--ranks", "2", "--network", "small", "--contender", "numpy", "--quick", "--repeats", str(repeats))
+    words = ("--ranks", "2", "--network", "tiny", "--contender", "numpy", "--quick", "--repeats", "100")
     command = [sys.executable, "-m", "gpubp", "bench", *words]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=folder, env={**os.environ, "TMPDIR": str(folder)}, **output) as process:
         while len(ranks_of(folder)) < 2:  # the job of one rank comes first
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.05)
-        time.sleep(1.5)
         yield process, ranks_of(folder)
 
 
