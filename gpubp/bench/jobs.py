@@ -81,19 +81,19 @@ def _record(work: SharedStep, contender: str, found: Measured) -> Record:
 def _run(request: dict[str, Any], ranks: int, threads: int) -> tuple[list[Measured], str]:
     """Run a job. Return what it measured, of which there is less than was asked for if it failed, and why it did.
 
-    A signal that ended it, because this process had it, ends this process too.
+    A signal that this process had meanwhile, and passed on, ends this process too.
     """
     variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as folder, tempfile.TemporaryFile("w+") as output:
         asked, answers = Path(folder, "request.json"), Path(folder, "answers.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
         words = (str(asked), str(answers))
-        code = launcher.launch(ranks, words, module=WORKER, variables=variables, output=output.fileno())
+        code, number = launcher.run_job(ranks, WORKER, words, variables=variables, output=output.fileno())
         measured = json.loads(answers.read_text(encoding="utf-8")) if answers.exists() else []
         output.seek(0)
         told = output.read().splitlines()
-    if code - 128 in launcher.ASKING:
-        signal.raise_signal(code - 128)
+    if number is not None:
+        signal.raise_signal(number)
     return [Measured(**each) for each in measured], _fault(ranks, code, told)
 
 

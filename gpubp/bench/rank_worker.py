@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import signal
 import statistics
 import sys
 from collections.abc import Callable
@@ -26,7 +24,6 @@ from gpubp.bench.contenders import EVERYONE, Contender
 from gpubp.bench.own import SharedStepper
 from gpubp.bench.runners import WARM_UP
 from gpubp.bench.works import SharedStep
-from gpubp.distributed.launcher import FORWARDED
 from gpubp.distributed.ranks import Ranks, joined
 
 SUMS = 5
@@ -101,9 +98,8 @@ def _slowest(made: SharedStepper, ranks: Ranks, count: int) -> float:
 
 
 def main() -> None:
-    """Measure what is asked for. Asked to stop by the signal that launchers pass on, end with its code."""
+    """Measure what is asked for. The signal that launchers pass on ends a rank, as nothing handles it."""
     request, answers = sys.argv[1:]
-    signal.signal(FORWARDED, lambda number, frame: os._exit(128 + number))
     asked = json.loads(Path(request).read_text(encoding="utf-8"))
     contender: Contender = EVERYONE[asked["contender"]]
     found: list[Measured] = []

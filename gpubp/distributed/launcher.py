@@ -31,20 +31,31 @@ ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.S
 """The signals that are passed on as `FORWARDED`; a SIGINT after that as it is, which ends all at once."""
 
 
-def launch(
-    count: int,
-    words: Sequence[str],
-    *,
-    module: str = "gpubp",
-    variables: Mapping[str, str] | None = None,
-    output: int | None = None,
-) -> int:
+def launch(count: int, words: Sequence[str]) -> int:
     """Run the program `gpubp` with these words in `count` processes on this machine, and return the exit code.
 
     Each process has its share of the cores for BLAS, unless OMP_NUM_THREADS says otherwise.
 
+    Raises BackendError if mpi4py or a launcher is missing.
+    """
+    code, first = run_job(count, "gpubp", words)
+    if first is not None and code == 128 + FORWARDED:
+        return 128 + first
+    return code
+
+
+def run_job(
+    count: int,
+    module: str,
+    words: Sequence[str],
+    *,
+    variables: Mapping[str, str] | None = None,
+    output: int | None = None,
+) -> tuple[int, int | None]:
+    """Run a program in `count` processes, and return the exit code, and the first signal that came for them, or None.
+
     Args:
-        module: another program of this package, as `python -m` runs it.
+        module: the program, as `python -m` runs it, with these words.
         variables: of the processes' environment, in place of this process's own.
         output: a file's descriptor for what the processes and the launcher print; None: where this process prints.
 
@@ -73,9 +84,7 @@ def launch(
         for end in (silence, kept):
             os.close(end)
         code = process.wait()
-    if signals.first is not None and code == 128 + FORWARDED:
-        return 128 + signals.first
-    return code if code >= 0 else 128 - code
+    return code if code >= 0 else 128 - code, signals.first
 
 
 class _Signals:

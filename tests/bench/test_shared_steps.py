@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import mpi
@@ -174,18 +176,19 @@ def test_an_emulated_device_takes_no_part():
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
 class Launcher:
-    """Stands in for `launcher.launch`: a job measures all its works, unless `ends` says at which it ends, and how.
+    """Stands in for `launcher.run_job`: a job measures all its works, unless `ends` says at which it ends, and how.
 
     Attributes:
         jobs: (ranks, contender, rows of each work) of each job, and its threads.
         ends: by (ranks, rows): exit code and what is printed.
+        signal: that comes for the ranks.
         losses: added to the right ones.
     """
 
     def __init__(self):
-        self.jobs, self.ends, self.losses = [], {}, 0.0
+        self.jobs, self.ends, self.losses, self.signal = [], {}, 0.0, None
 
-    def launch(self, count, words, *, module, variables, output):
+    def run_job(self, count, module, words, *, variables, output):
         request, answers = map(Path, words)
         asked = json.loads(request.read_text())
         self.jobs.append((count, asked["contender"], [each["step"]["rows"] for each in asked["works"]], variables))
@@ -194,19 +197,19 @@ class Launcher:
             code, told = self.ends.get((count, each.step.rows), (0, ""))
             if code:
                 os.write(output, told.encode())
-                return code
+                return code, self.signal
             losses = [loss + self.losses for loss in own.reference_losses(each.step, asked["losses"])]
             # four ranks have no more speed than two
             seconds = [0.001 * each.step.rows / count * (1 + (count > 2))] * asked["repeats"]
             measured.append({"seconds": seconds, "all_reduce": [1e-4] * (count > 1), "losses": losses})
             answers.write_text(json.dumps(measured))
-        return 0
+        return 0, self.signal
 
 
 @pytest.fixture
 def launcher(monkeypatch):
     found = Launcher()
-    monkeypatch.setattr(jobs.launcher, "launch", found.launch)
+    monkeypatch.setattr(jobs.launcher, "run_job", found.run_job)
     return found
 
 
@@ -303,7 +306,7 @@ def test_wrong_losses_have_no_time(bench, launcher):
 def test_a_signal_that_ended_a_job_ends_the_bench(monkeypatch, launcher, number):
     had = []
     monkeypatch.setattr(signal, "raise_signal", had.append)
-    launcher.ends[2, 32] = 128 + number, ""
+    launcher.ends[2, 32], launcher.signal = (10, ""), number
     jobs.measure([SharedStep(TINY, 2)], [CONTENDERS["numpy"]], repeats=1, seconds=0.1, threads=1)
     assert had == [number]
 
@@ -330,7 +333,7 @@ def test_without_mpi_it_is_told_what_to_install(bench, monkeypatch, launcher):
     def missing(*arguments, **options):
         raise BackendError("several ranks need mpi4py, which is not installed; pip install 'gpubp[mpi]'")
 
-    monkeypatch.setattr(jobs.launcher, "launch", missing)
+    monkeypatch.setattr(jobs.launcher, "run_job", missing)
     ended = bench(*ASKED, "--save", "a.json", code=2)
     assert "error: several ranks need mpi4py" in ended.stderr
     assert list(Path.cwd().iterdir()) == []
@@ -383,6 +386,54 @@ def test_a_rank_without_its_device_leaves_gaps_and_its_reason():
     assert [record.seconds for record in found] == [(), ()]
     for record in found:
         assert re.match(r"its job of 2 ranks ended with exit code 2: rank [01] of 2 on .* ended all: .*", record.fault)
+
+
+def ranks_of(folder):
+    """The processes of a job whose files lie in a folder, without their launchers."""
+    words = {path.parent: path.read_bytes().split(b"\0") for path in Path("/proc").glob("[0-9]*/cmdline")}
+    python = sys.executable.encode()
+    return [
+        int(at.name) for at, found in words.items() if found[0] == python and str(folder).encode() in b" ".join(found)
+    ]
+
+
+@contextmanager
+def measuring(folder):
+    """Start a bench of two ranks that takes a while, and yield its process and the ranks' numbers."""
+    mpi.launcher()
+    words = ("--ranks", "2", "--network", "tiny", "--contender", "numpy", "--quick", "--repeats", "100")
+    command = [sys.executable, "-m", "gpubp", "bench", *words]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env={**os.environ, "TMPDIR": str(folder)}, **output) as process:
+        while len(ranks_of(folder)) < 2:  # the job of one rank comes first
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        yield process, ranks_of(folder)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_bench_and_ranks_and_leaves_nothing(tmp_path, number):
+    with measuring(tmp_path) as (process, ranks):
+        process.send_signal(number)
+        told = process.stdout.read()
+    assert process.returncode in (128 + number, -number)
+    assert "Traceback" not in told
+    assert not any(Path(f"/proc/{each}").exists() for each in ranks)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.exhaustive
+def test_a_killed_rank_leaves_a_gap(tmp_path):
+    with measuring(tmp_path) as (process, ranks):
+        os.kill(ranks[0], signal.SIGKILL)
+        told = process.stdout.read()
+    assert process.returncode == 1
+    assert not any(Path(f"/proc/{each}").exists() for each in ranks)
+    assert "Traceback" not in told
+    assert told.count("failed") == 1  # and the other work of two ranks has its times
+    assert "its job of 2 ranks ended with exit code" in " ".join(told.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.exhaustive
