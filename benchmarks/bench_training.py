@@ -7,6 +7,10 @@ On a GPU the time is the host's from the first launch until the device is done: 
 
 from __future__ import annotations
 
+import itertools
+import statistics
+import time
+
 import numpy as np
 import pytest
 
@@ -65,3 +69,26 @@ def test_epoch_of_fashion_mnists_shape(benchmark, backend, optimizer):
 
     benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
     assert np.isfinite(trainer.take_total_loss())
+
+
+def test_prediction_beside_the_blas(benchmark):
+    """1,000,000 x 30 rows through [30, 256, 256, 2], and the share of the rate of a 2048³ product, both by turns."""
+    sizes, rows, side = (30, 256, 256, 2), 1_000_000, 2048
+    cpu = backends.get("cpu")
+    net = Network(sizes, backend=cpu)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, sizes[0]), np.float32)
+    a, b, c = rng.standard_normal((3, side, side), np.float32)
+    flops = 2 * rows * sum(n * m for n, m in itertools.pairwise(sizes))
+    shares = []
+
+    def both():
+        start = time.perf_counter()
+        cpu.product("NT", a, b, c)
+        between = time.perf_counter()
+        net.predict(x)
+        rate = flops / (time.perf_counter() - between)
+        shares.append(rate / (2 * side**3 / (between - start)))
+
+    benchmark.pedantic(both, rounds=7, warmup_rounds=1)
+    benchmark.extra_info["share of the BLAS's rate"] = round(statistics.median(shares[1:]), 3)

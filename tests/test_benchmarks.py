@@ -53,4 +53,4 @@ def test_the_peers_are_measured(run, repository):
     assert "tiny: [64, 32, 10], batch 32, 1 threads" in out
     assert re.search(r"cpu .* 1\.00 ", out)
     assert "BLAS 2048³" in out
-    assert "unknown case 'tinny'" in run(script, "--cases", "tinny", code=2)
+    assert "network was 'tinny'" in run(script, "--cases", "tinny", code=2)
