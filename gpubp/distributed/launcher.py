@@ -30,6 +30,10 @@ PR_SET_PDEATHSIG = 1
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 """The signals that are passed on as `FORWARDED`; a SIGINT after that as it is, which ends all at once."""
 
+ENDED_AS_ASKED = (128 + FORWARDED, FORWARDED, -FORWARDED)
+"""The exit codes of a job that stopped when it was asked to: a rank ended itself; the signal ended one that was still
+being started, which MPICH's launcher tells by the signal's number; it ended the launcher."""
+
 
 def launch(
     count: int,
@@ -73,7 +77,7 @@ def launch(
         for end in (silence, kept):
             os.close(end)
         code = process.wait()
-    if signals.first is not None and code == 128 + FORWARDED:
+    if signals.first is not None and code in ENDED_AS_ASKED:
         return 128 + signals.first
     return code if code >= 0 else 128 - code
 
