@@ -96,6 +96,7 @@ def test_a_result_is_read_as_it_was_written():
     [
         (lambda record: record.update(all_reduce=["x"]), "all_reduce was 'x'"),
         (lambda record: record.update(all_reduce=3), "all_reduce was 3; it must be a list"),
+        (lambda record: record.update(seconds=[], fault="gone"), "numpy has all_reduce and no seconds"),
         (lambda record: record["work"].update(ranks=33), "ranks was 33"),
         (lambda record: record["work"].update(ranks="2"), "ranks was '2'"),
         (lambda record: record["work"].update(step=3), "damaged"),
@@ -290,6 +291,17 @@ def test_what_a_rank_said_is_the_reason(launcher):
     )
     told = "its job of 2 ranks ended with exit code 2: rank 1 of 2 on here ended all: there is no GPU"
     assert (found.fault, found.seconds) == (told, ())
+
+
+def test_one_rank_is_not_several_and_what_it_prints_may_be_no_text(monkeypatch):
+    def launch(count, words, *, output, **others):
+        os.write(output, b"caf\xe9: no such host\n")
+        return 1
+
+    monkeypatch.setattr(jobs.launcher, "launch", launch)
+    (found,) = jobs.measure([ONE], [CONTENDERS["numpy"]], repeats=1, seconds=0.1, threads=1)
+    assert found.fault.startswith("its job of 1 rank ended with exit code 1: caf")
+    assert found.fault.endswith(": no such host")
 
 
 def test_wrong_losses_have_no_time(bench, launcher):
