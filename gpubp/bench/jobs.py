@@ -79,9 +79,9 @@ def _record(work: SharedStep, contender: str, found: Measured) -> Record:
 
 
 def _run(request: dict[str, Any], ranks: int, threads: int) -> tuple[list[Measured], str]:
-    """Run a job. Return what it measured, of which there is less than was asked for if it failed, and why it did.
+    """Run a job. Return what it measured, and, if that is less than was asked for, why it ended early.
 
-    A signal that ended it, because this process had it, ends this process too.
+    If it ended by a signal that `launcher` passes on, raise this signal here.
     """
     variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as folder, tempfile.TemporaryFile() as output:

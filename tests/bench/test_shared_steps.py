@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mpi
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
-from gpubp.bench import bench_command, jobs, own, pictures, rank_worker, works
+from gpubp.bench import bench_command, jobs, own, pictures, rank_worker, scaling_tables, works
 from gpubp.bench.contenders import CONTENDERS, EVERYONE, REHEARSED
 from gpubp.bench.own import SharedStepper
 from gpubp.bench.results import BenchResult, Record
@@ -70,6 +71,13 @@ def test_speed_up_efficiency_and_share_by_hand():
     assert (weak.speed_up, weak.efficiency) == (pytest.approx(3.0), pytest.approx(0.75))
     assert weak.share == pytest.approx(0.1)
     assert (one.speed_up, one.efficiency, one.all_reduce, one.share) == (1, 1, None, None)
+
+
+def test_a_share_above_all_of_the_step_is_explained():
+    """The all-reduce is timed in steps of its own, which a busy machine may make longer than the others."""
+    longer = replace(STRONG, all_reduce=(0.05, 0.05, 0.05))
+    assert scaling_tables.STEPS_DIFFER in scaling_tables.notes(result(BASE, longer))
+    assert scaling_tables.STEPS_DIFFER not in scaling_tables.notes(result(BASE, STRONG, WEAK))
 
 
 @pytest.mark.parametrize(
