@@ -144,6 +144,12 @@ def test_json_holds_what_is_shown():
     assert all(each["link"] is None or each["link"]["source"] for each in values["steps"])
 
 
+@pytest.mark.parametrize(("network", "gpus"), [("large@1", {1}), ("large@5", {1, 2, 4}), ("large@8", {1, 2, 4, 8})])
+def test_no_more_gpus_than_rows_unless_they_are_asked_for(network, gpus):
+    values = json.loads(profile("--network", network, "--json").stdout)
+    assert {each["gpus"] for each in values["steps"]} == gpus
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
