@@ -49,7 +49,8 @@ class Choice:
     """What a user chose; empty and None leave it to the effort. See `works.choose` and `contenders.choose`.
 
     Attributes:
-        ranks: not empty: only steps that one process makes, and as many processes together.
+        ranks: numbers of ranks. If there are any, only training steps are measured: by one rank, and by each of these
+            numbers.
     """
 
     primitives: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from gpubp.bench.contenders import Contender
 from gpubp.bench.rank_worker import Measured
 from gpubp.bench.results import Record
 from gpubp.bench.turns import CHECKED_STEPS, differing_losses
-from gpubp.bench.works import SharedStep
+from gpubp.bench.works import SharedStep, ranks_in_words
 from gpubp.distributed import launcher
 from gpubp.errors import shown
 
@@ -44,7 +44,7 @@ def measure(
         for contender in contenders:
             own_works = [work for work in shared if work.ranks == count and contender.takes(work)]
             if own_works:
-                progress(f"{contender.title}, {count} ranks" if count > 1 else f"{contender.title}, 1 rank")
+                progress(f"{contender.title}, {ranks_in_words(count)}")
                 found += _records(contender, own_works, repeats, seconds, threads)
     order = {work: place for place, work in enumerate(shared)}
     return sorted(found, key=lambda record: order[record.work])  # type: ignore[index]
@@ -79,19 +79,19 @@ def _record(work: SharedStep, contender: str, found: Measured) -> Record:
 
 
 def _run(request: dict[str, Any], ranks: int, threads: int) -> tuple[list[Measured], str]:
-    """Run a job. Return what it measured, of which there is less than was asked for if it failed, and why it did.
+    """Run a job. Return what it measured, and, if that is less than was asked for, why it ended early.
 
     A signal that this process had meanwhile, and passed on, ends this process too.
     """
     variables = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
-    with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as folder, tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as folder, tempfile.TemporaryFile() as output:
         asked, answers = Path(folder, "request.json"), Path(folder, "answers.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
         words = (str(asked), str(answers))
         code, number = launcher.run_job(ranks, WORKER, words, variables=variables, output=output.fileno())
         measured = json.loads(answers.read_text(encoding="utf-8")) if answers.exists() else []
         output.seek(0)
-        told = output.read().splitlines()
+        told = output.read().decode(errors="replace").splitlines()
     if number is not None:
         signal.raise_signal(number)
     return [Measured(**each) for each in measured], _fault(ranks, code, told)
@@ -102,4 +102,5 @@ def _fault(ranks: int, code: int, told: Sequence[str]) -> str:
     reasons = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
     reasons += [line.partition(MPICH_TELLS)[2] for line in told if MPICH_TELLS in line]
     reasons += [line for line in told if line.strip()][-1:]
-    return f"its job of {ranks} ranks ended with exit code {code}{f': {shown(reasons[0], 300)}' if reasons else ''}"
+    why = f": {shown(reasons[0], 300)}" if reasons else ""
+    return f"its job of {ranks_in_words(ranks)} ended with exit code {code}{why}"

@@ -387,4 +387,6 @@ def _record_from_dict(values: Mapping[str, Any]) -> Record:
     record = Record(works.from_dict(values["work"]), contender, seconds, _text("fault", values["fault"]), all_reduce)
     if not record.seconds and not record.fault:
         raise StateError("a record", f"of {contender} has neither seconds nor a fault", "have one of them")
+    if record.all_reduce and not record.seconds:
+        raise StateError("a record", f"of {contender} has all_reduce and no seconds", "have both, or neither")
     return record

@@ -19,6 +19,11 @@ HOW_TO_READ = (
     "the others wait for it; share: that over the median. It is not overlapped with the backward pass."
 )
 
+STEPS_DIFFER = (
+    "a share is above 100%: the all-reduce is timed in steps of its own, and these took longer than the others. "
+    "Measure again with more --repeats, on a machine that does nothing else."
+)
+
 
 def tables(result: BenchResult, width: int) -> list[Table]:
     """Return a table for each dtype and kind of scaling."""
@@ -68,4 +73,6 @@ def notes(result: BenchResult) -> list[str]:
         lines.append(
             f"{most} ranks of {threads} are more than the machine's {cores} cores have room for: they take turns"
         )
+    if any(row.share is not None and row.share > 1 for row in found):
+        lines.append(STEPS_DIFFER)
     return lines

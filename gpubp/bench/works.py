@@ -288,8 +288,7 @@ class SharedStep(Work):
     @property
     def label(self) -> str:
         """Return the network, the ranks and the batch."""
-        ranks = "1 rank" if self.ranks == 1 else f"{self.ranks} ranks"
-        return f"{self.step.name}, {ranks}, batch {self.step.rows}"
+        return f"{self.step.name}, {ranks_in_words(self.ranks)}, batch {self.step.rows}"
 
     @property
     def size(self) -> float:
@@ -478,6 +477,11 @@ def shared(steps: Sequence[Work], ranks: Sequence[int]) -> list[Work]:
             assert isinstance(step, TrainingStep)
             found += [SharedStep(replace(step, rows=step.rows * times(count)), count) for times in SCALINGS.values()]
     return list(dict.fromkeys(found))
+
+
+def ranks_in_words(count: int) -> str:
+    """Return the number of ranks as text."""
+    return "1 rank" if count == 1 else f"{count} ranks"
 
 
 def from_dict(values: Mapping[str, Any]) -> Work:

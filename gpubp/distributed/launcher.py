@@ -30,6 +30,10 @@ PR_SET_PDEATHSIG = 1
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 """The signals that are passed on as `FORWARDED`; a SIGINT after that as it is, which ends all at once."""
 
+ENDED_AS_ASKED = (128 + FORWARDED, FORWARDED)
+"""The exit codes of a job that stopped when it was asked to: a rank ended itself, or the signal ended the launcher; it
+ended a rank that was still being started, which MPICH's launcher tells by the signal's number."""
+
 
 def launch(count: int, words: Sequence[str]) -> int:
     """Run the program `gpubp` with these words in `count` processes on this machine, and return the exit code.
@@ -39,7 +43,7 @@ def launch(count: int, words: Sequence[str]) -> int:
     Raises BackendError if mpi4py or a launcher is missing.
     """
     code, first = run_job(count, "gpubp", words)
-    if first is not None and code == 128 + FORWARDED:
+    if first is not None and code in ENDED_AS_ASKED:
         return 128 + first
     return code
 

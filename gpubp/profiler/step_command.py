@@ -34,7 +34,7 @@ def run(
     name = network or DEFAULT_NETWORK
     step = step_of(name, dtype)
     gpu = chip_of(chip) or chips.get(DEFAULT_CHIP)
-    found = modelled(step, ranks or DEFAULT_RANKS, gpu)
+    found = modelled(step, ranks or [count for count in DEFAULT_RANKS if count <= step.rows], gpu)
     if as_json:
         values = {
             "note": MODEL,

@@ -8,7 +8,8 @@ adds gradients up once a step, when the backward pass is done.
   (`gpubp.costs`). One GPU alone folds plain SGD into the weight gradients; several do not.
 - The all-reduce of S bytes by N GPUs is a ring: 2 (N − 1) steps, in each of which every GPU sends S / N bytes to the
   next one (Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009):
-  2 (N − 1) / N · S / bandwidth + 2 (N − 1) · latency + NCCL's base.
+  2 (N − 1) / N · S / bandwidth + 2 (N − 1) · latency + NCCL's base. All N use one kind of link; NCCL's corrections for
+  some chips and networks are left out (README.md of this folder names them).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from gpubp.profiler.workloads import Workload
 
 MODEL = (
     "A model, not a measurement, from published figures of the chip and its links: products by the formulas that "
-    "choose their plans, all else by the roofline, the all-reduce as a ring. The host, launches and waiting for "
-    "another GPU are not in it, and nothing overlaps."
+    "choose their plans, all else by the roofline, the all-reduce as a ring over one kind of link. The host, launches "
+    "and waiting for another GPU are not in it, and nothing overlaps."
 )
 
 NCCL_BASE = 8.4e-6

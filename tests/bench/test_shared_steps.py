@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import mpi
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
-from gpubp.bench import bench_command, jobs, own, pictures, rank_worker, works
+from gpubp.bench import bench_command, jobs, own, pictures, rank_worker, scaling_tables, works
 from gpubp.bench.contenders import CONTENDERS, EVERYONE, REHEARSED
 from gpubp.bench.own import SharedStepper
 from gpubp.bench.results import BenchResult, Record
@@ -74,6 +75,13 @@ def test_speed_up_efficiency_and_share_by_hand():
     assert (one.speed_up, one.efficiency, one.all_reduce, one.share) == (1, 1, None, None)
 
 
+def test_a_share_above_all_of_the_step_is_explained():
+    """The all-reduce is timed in steps of its own, which a busy machine may make longer than the others."""
+    longer = replace(STRONG, all_reduce=(0.05, 0.05, 0.05))
+    assert scaling_tables.STEPS_DIFFER in scaling_tables.notes(result(BASE, longer))
+    assert scaling_tables.STEPS_DIFFER not in scaling_tables.notes(result(BASE, STRONG, WEAK))
+
+
 @pytest.mark.parametrize(
     "records",
     [(BASE, Record(SharedStep(TINY, 4), "numpy", fault="gone")), (Record(ONE, "numpy", fault="gone"), STRONG)],
@@ -98,6 +106,7 @@ def test_a_result_is_read_as_it_was_written():
     [
         (lambda record: record.update(all_reduce=["x"]), "all_reduce was 'x'"),
         (lambda record: record.update(all_reduce=3), "all_reduce was 3; it must be a list"),
+        (lambda record: record.update(seconds=[], fault="gone"), "numpy has all_reduce and no seconds"),
         (lambda record: record["work"].update(ranks=33), "ranks was 33"),
         (lambda record: record["work"].update(ranks="2"), "ranks was '2'"),
         (lambda record: record["work"].update(step=3), "damaged"),
@@ -293,6 +302,17 @@ def test_what_a_rank_said_is_the_reason(launcher):
     )
     told = "its job of 2 ranks ended with exit code 2: rank 1 of 2 on here ended all: there is no GPU"
     assert (found.fault, found.seconds) == (told, ())
+
+
+def test_one_rank_is_not_several_and_what_it_prints_may_be_no_text(monkeypatch):
+    def launch(count, words, *, output, **others):
+        os.write(output, b"caf\xe9: no such host\n")
+        return 1
+
+    monkeypatch.setattr(jobs.launcher, "launch", launch)
+    (found,) = jobs.measure([ONE], [CONTENDERS["numpy"]], repeats=1, seconds=0.1, threads=1)
+    assert found.fault.startswith("its job of 1 rank ended with exit code 1: caf")
+    assert found.fault.endswith(": no such host")
 
 
 def test_wrong_losses_have_no_time(bench, launcher):

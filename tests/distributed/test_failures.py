@@ -15,6 +15,7 @@ import pytest
 import stopping
 import trainings
 
+from gpubp.distributed import launcher
 from gpubp.nn import model_file
 from gpubp.nn.network import Network
 from gpubp.training.checkpoint import CHECKPOINT_FILE, Checkpoint
@@ -173,3 +174,15 @@ def test_a_rank_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path, seed):
     assert found.epoch >= 2
     ended = mpi.run(2, "-m", "gpubp", "train", "--resume", tmp_path / "run", "--epochs", found.epoch + 1)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("code", [signal.SIGUSR1, 128 + signal.SIGUSR1, -signal.SIGUSR1])
+def test_a_signal_while_ranks_are_being_started_is_told_as_the_signal(tmp_path, monkeypatch, code):
+    """MPICH's launcher ends with the number of the signal that ended a rank."""
+    pytest.importorskip("mpi4py")
+    stand_in = tmp_path / "mpiexec"
+    end = f"exit {code}" if code > 0 else "trap - USR1; kill -USR1 $$"
+    stand_in.write_text(f"#!/bin/sh\ntrap '{end}' USR1\nkill -INT $PPID\nwhile :; do sleep 0.05; done\n")
+    stand_in.chmod(0o700)
+    monkeypatch.setattr(launcher, "_launcher", lambda: str(stand_in))
+    assert launcher.launch(2, ()) == 128 + signal.SIGINT

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from gpubp import chips
+from gpubp import backends, chips
+from gpubp.bench import own
 from gpubp.bench.works import STEPS, TrainingStep
 from gpubp.chips import Link
 from gpubp.cli import app
-from gpubp.nn.network import Network
+from gpubp.distributed.ranks import ALONE
 from gpubp.profiler import step_model
 from gpubp.profiler.step_model import NCCL_BASE, all_reduce_seconds, compute_seconds, gradient_bytes, modelled
 
@@ -49,10 +50,12 @@ def test_many_gpus_need_twice_the_bytes_over_the_bandwidth_and_their_steps():
         assert all_reduce_seconds(10**6, few, LINK) < all_reduce_seconds(10**6, many, LINK)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "tf32", "bfloat16", "float16"])
 def test_the_gradient_is_what_a_network_adds_up(dtype):
+    """In float32 where the products have 16 bits."""
     step = replace(STEPS["medium"], dtype=dtype)
-    network = Network(step.sizes, loss=step.loss, backend="numpy", dtype=step.master)
+    network = own._trainer(step, backends.get("numpy").for_precision(dtype), ALONE).network
+    assert str(network.gradient.dtype) == ("float64" if dtype == "float64" else "float32")
     assert gradient_bytes(step) == network.gradient.nbytes
 
 
@@ -139,6 +142,12 @@ def test_json_holds_what_is_shown():
     assert values["steps"] == [each.to_dict() for each in found]
     assert [each["gpus"] for each in values["steps"]] == [1, 2, 2, 2, 4, 4, 4] * 2
     assert all(each["link"] is None or each["link"]["source"] for each in values["steps"])
+
+
+@pytest.mark.parametrize(("network", "gpus"), [("large@1", {1}), ("large@5", {1, 2, 4}), ("large@8", {1, 2, 4, 8})])
+def test_no_more_gpus_than_rows_unless_they_are_asked_for(network, gpus):
+    values = json.loads(profile("--network", network, "--json").stdout)
+    assert {each["gpus"] for each in values["steps"]} == gpus
 
 
 @pytest.mark.parametrize(
