@@ -305,11 +305,11 @@ def test_what_a_rank_said_is_the_reason(launcher):
 
 
 def test_one_rank_is_not_several_and_what_it_prints_may_be_no_text(monkeypatch):
-    def launch(count, words, *, output, **others):
+    def run_job(count, module, words, *, output, **others):
         os.write(output, b"caf\xe9: no such host\n")
-        return 1
+        return 1, None
 
-    monkeypatch.setattr(jobs.launcher, "launch", launch)
+    monkeypatch.setattr(jobs.launcher, "run_job", run_job)
     (found,) = jobs.measure([ONE], [CONTENDERS["numpy"]], repeats=1, seconds=0.1, threads=1)
     assert found.fault.startswith("its job of 1 rank ended with exit code 1: caf")
     assert found.fault.endswith(": no such host")
