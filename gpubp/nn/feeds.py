@@ -108,7 +108,7 @@ class StreamedFeed(Feed):
 
     Args:
         x, y, weights: as `Trainer.streamed_feed` has checked them.
-        step: rows of a whole batch.
+        step: rows of a whole batch; if there are fewer, they are one batch.
         ranks: the processes that train together; each reads its own share of every batch.
     """
 
@@ -116,10 +116,10 @@ class StreamedFeed(Feed):
         self, network: Network, x: Examples, y: np.ndarray, weights: np.ndarray | None, step: int, ranks: Ranks
     ) -> None:
         backend, rows = network.backend, len(x)
-        self._step, self._ranks = step, ranks
+        self._step, self._ranks = min(step, rows), ranks
         dtype = np.dtype(network.precision.storage)
-        at_most = max(1, WINDOW_BYTES // (dtype.itemsize * x.shape[1] * step))
-        self.window = step * min(at_most, max(1, -(-rows // step) // LEAST_WINDOWS))
+        at_most = max(1, WINDOW_BYTES // (dtype.itemsize * x.shape[1] * self._step))
+        self.window = self._step * min(at_most, max(1, -(-rows // self._step) // LEAST_WINDOWS))
         self._sources: list[tuple[Any, np.dtype, tuple[int, ...]]]
         self._sources = [(x, dtype, x.shape[1:]), (y, y.dtype, y.shape[1:])]
         if weights is not None:
