@@ -140,6 +140,21 @@ def test_a_file_that_changes_stops_a_run_which_can_be_resumed(mapped, tmp_path, 
     require_same(fit(network(), load(mapped), CONFIG, folder=tmp_path / "run", resume=True), expected)
 
 
+@pytest.mark.usefixtures("few_rows_are_many")
+def test_a_file_that_changes_before_an_epoch_is_measured_leaves_the_epoch_before(mapped, tmp_path):
+    (tmp_path / "run").mkdir()
+
+    class Changes(Listener):
+        def batch(self, run):
+            if (run.epoch, run.batch) == (1, run.batches):
+                os.utime(mapped / "x.npy", ns=(1, 1))
+
+    expected = fit(network(), load(mapped), CONFIG)
+    with pytest.raises(DataError, match=r"it changed .*\. The run is saved after epoch 1: with .* --resume"):
+        fit(network(), load(mapped), CONFIG, folder=tmp_path / "run", listener=Changes(), stream=True)
+    require_same(fit(network(), load(mapped), CONFIG, folder=tmp_path / "run", resume=True), expected)
+
+
 # --- orders of earlier versions ---------------------------------------------------------------------------------------
 def _stop_in_second_epoch(folder, data):
     """Leave the checkpoint of a run that was stopped after three batches of its second epoch."""
