@@ -212,6 +212,15 @@ def test_what_is_large_for_the_machine_is_streamed_unless_it_is_not_wanted(mappe
     assert source.physical_memory() > 2**28
 
 
+def test_inputs_of_half_precision_are_scaled_in_the_masters(mapped, monkeypatch):
+    half, row = Network([6, 5, 2], backend="numpy", precision="fp16"), 6 * 4 + 8 + 4 + 8
+    for memory, expected in ((4 * 300 * row - 1, True), (4 * 300 * row, False)):
+        monkeypatch.setattr(streaming, "physical_memory", lambda memory=memory: memory)
+        assert Run(half, load(mapped), CONFIG).streamed == expected
+    monkeypatch.setattr(type(half.backend), "free_memory", 192 * (row - 6 * 2) * 4 // 3)
+    assert not Run(half, load(mapped), CONFIG).streamed
+
+
 def test_what_is_large_for_the_gpu_is_streamed(mapped, monkeypatch):
     data = load(mapped)
     made = type("Gpu", (backends.numpy_backend.NumpyBackend,), {"free_memory": 0})()
