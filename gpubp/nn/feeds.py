@@ -55,7 +55,10 @@ class Feed:
         return total_weight(self._host_weights[self._host_order[start : start + rows]])
 
     def visit(self, order: np.ndarray) -> None:
-        """Set the order: (rows,) integers, each a row. Raises ArgumentError for anything else."""
+        """Set the order: (rows,) integers, each a row. Raises ArgumentError for anything else.
+
+        A streamed feed keeps the array, which stays as it is until the next order.
+        """
         order = np.asarray(order)
         if order.dtype.kind not in "iu" or order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
             state = f"is an array of {order.dtype} of shape {order.shape}"

@@ -85,10 +85,11 @@ def test_a_new_order_holds_from_the_next_step_on():
 
 @pytest.mark.usefixtures("windows")
 def test_a_window_is_read_while_the_one_before_is_computed():
-    read, go_on = [], threading.Event()
+    read, began, go_on = [], threading.Event(), threading.Event()
 
     def late(rows):
         if read:  # the second window: only once the steps on the first have been made
+            began.set()
             assert go_on.wait(10)
         read.append(threading.current_thread())
         return X[rows]
@@ -97,6 +98,7 @@ def test_a_window_is_read_while_the_one_before_is_computed():
     feed = streamed.streamed_feed(examples(late), Y, STEP)
     feed.visit(ORDER)
     steps(streamed, feed, range(0, feed.window, STEP))
+    assert began.wait(10)
     go_on.set()
     steps(streamed, feed, range(feed.window, 2 * feed.window, STEP))
     assert threading.main_thread() not in read
