@@ -16,8 +16,8 @@ from gpubp.nn.examples import Examples
 from gpubp.nn.network import Network, total_weight
 
 WINDOW_BYTES = 2**23
-"""Bytes of examples in a window of a streamed feed, or one batch if that has more. There are four windows: two on the
-host, two on the device."""
+"""Bytes of examples in a window of a streamed feed, or one batch if that has more. There is room for four windows: two
+on the host, two on the device; one each if a window holds all examples."""
 LEAST_WINDOWS = 8
 """Windows of an epoch, if it has as many batches: for the first one the device has to wait."""
 
@@ -127,9 +127,12 @@ class StreamedFeed(Feed):
         self._sources = [(x, dtype, x.shape[1:]), (y, y.dtype, y.shape[1:])]
         if weights is not None:
             self._sources.append((weights, weights.dtype, ()))
-        self._hosts = [[backend.pinned((self.window, *row), kind) for _, kind, row in self._sources] for _ in range(2)]
-        self._device = [backend.zeros((2 * self.window, *row), kind) for _, kind, row in self._sources]
-        order = backend.asarray(np.arange(2 * self.window), "int64")
+        places = 2 if rows > self.window else 1
+        self._hosts = [
+            [backend.pinned((self.window, *row), kind) for _, kind, row in self._sources] for _ in range(places)
+        ]
+        self._device = [backend.zeros((places * self.window, *row), kind) for _, kind, row in self._sources]
+        order = backend.asarray(np.arange(places * self.window), "int64")
         placed_weights = None if weights is None else self._device[2]
         super().__init__(network, rows, self._device[0], self._device[1], placed_weights, order, weights)
         self._reader = ThreadPoolExecutor(1, "gpubp-feed")

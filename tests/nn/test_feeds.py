@@ -132,11 +132,11 @@ def test_what_reading_raises_comes_out_at_the_step_that_needs_it_and_can_be_trie
 def test_a_batch_of_more_rows_than_there_are_takes_no_more_memory():
     streamed, whole = trainer(), trainer()
     feed, other = streamed.streamed_feed(examples(), Y, 10**15), whole.feed(X, Y)
-    assert feed.window == ROWS
-    for each in (feed, other):
-        each.visit(ORDER)
-    streamed.step_rows(feed, 0, ROWS)
-    whole.step_rows(other, 0, ROWS)
+    assert feed.window == len(feed.x) == ROWS
+    for order in (ORDER, ORDER[::-1]):
+        for of, each in ((streamed, feed), (whole, other)):
+            each.visit(order)
+            of.step_rows(each, 0, ROWS)
     require_same(streamed.state(), whole.state())
 
 
