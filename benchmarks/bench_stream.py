@@ -50,7 +50,7 @@ def watch():
     while not is_done.wait(0.002):
         peak = max(peak, anonymous())
 
-watcher = threading.Thread(target=watch)
+watcher = threading.Thread(target=watch, daemon=True)  # ends with a training that fails
 watcher.start()
 data = load(sys.argv[1], test_fraction=0.05)
 network = Network([data.features, 16, 1], loss="mean_squared_error", backend="cpu")

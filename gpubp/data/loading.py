@@ -424,10 +424,14 @@ def is_there(spec: str | os.PathLike[str]) -> bool:
 
 def is_read_whole(spec: str | os.PathLike[str]) -> bool:
     """True if there is data of this name or path whose inputs cannot be read some at a time."""
-    if str(spec) in NAMES or is_table(spec):
+    if str(spec) in NAMES:
+        return True
+    if not is_there(spec):
+        return False
+    if is_table(spec):
         return True
     if os.path.isdir(spec) or not os.path.exists(spec):
-        return is_there(spec) and not npy_files(spec)
+        return not npy_files(spec)
     return _suffix(Path(spec)) == ".npz" and is_compressed(Path(spec))
 
 

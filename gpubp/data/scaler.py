@@ -77,19 +77,18 @@ class Scaler:
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             require_finite(x, "x")
         largest = _largest(low, high)
-        near = _Nearness(x, largest)
+        near = _Nearness(x, largest) if bounded else None
+        parts = blocks(x) if near is None else near.added(blocks(x))
         if value_range is not None:
             if not (math.isfinite(value_range) and value_range > 0):
                 raise ArgumentError("value_range", value_range, "a finite number above 0")
-            offset = sum(block.sum(axis=0, dtype=np.float64) for block in blocks(x)) / len(x)
+            offset = sum(block.sum(axis=0, dtype=np.float64) for block in parts) / len(x)
             deviation = math.sqrt(sum(np.square(block - offset).sum() for block in blocks(x)) / x.size)
             scale = np.full(x.shape[1], 1.0 / (deviation or value_range))
             constant = low == high
-            for block in blocks(x):
-                near.add(block)
         else:
-            offset, scale, constant = _standard(near.added(blocks(x)), largest)
-        if not bounded:
+            offset, scale, constant = _standard(parts, largest)
+        if near is None:
             return cls(offset, scale)
         farthest = np.maximum(np.abs(low - offset), np.abs(high - offset))
         nearly = near.columns(len(x)) & ~constant
@@ -192,14 +191,10 @@ class _Nearness:
         self._tolerance = NEARLY_SAME * np.maximum(1.0, largest)
         self._same = np.zeros(x.shape[1], np.int64)
 
-    def add(self, block: np.ndarray) -> None:
-        """Count the values of a block of rows."""
-        self._same += (np.abs(block - self._usual) <= self._tolerance).sum(axis=0)
-
     def added(self, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the same blocks, each counted."""
+        """Yield the same blocks of rows, each counted."""
         for block in parts:
-            self.add(block)
+            self._same += (np.abs(block - self._usual) <= self._tolerance).sum(axis=0)
             yield block
 
     def columns(self, rows: int) -> np.ndarray:

@@ -17,8 +17,6 @@ class Examples:
             thread than the caller's.
     """
 
-    ndim = 2
-
     def __init__(self, rows: int, width: int, make: Callable[[Any], np.ndarray]) -> None:
         self.shape: tuple[int, int] = (rows, width)
         self._make = make

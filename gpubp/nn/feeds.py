@@ -16,8 +16,8 @@ from gpubp.nn.examples import Examples
 from gpubp.nn.network import Network, total_weight
 
 WINDOW_BYTES = 2**23
-"""Bytes of examples in a window of a streamed feed, or one batch if that has more. There are four windows: two on the
-host, two on the device."""
+"""Bytes of examples in a window of a streamed feed, or one batch if that has more. There is room for four windows: two
+on the host, two on the device; one each if a window holds all examples."""
 LEAST_WINDOWS = 8
 """Windows of an epoch, if it has as many batches: for the first one the device has to wait."""
 
@@ -55,7 +55,10 @@ class Feed:
         return total_weight(self._host_weights[self._host_order[start : start + rows]])
 
     def visit(self, order: np.ndarray) -> None:
-        """Set the order: (rows,) integers, each a row. Raises ArgumentError for anything else."""
+        """Set the order: (rows,) integers, each a row. Raises ArgumentError for anything else.
+
+        A streamed feed keeps the array, which stays as it is until the next order.
+        """
         order = np.asarray(order)
         if order.dtype.kind not in "iu" or order.shape != (self.rows,) or order.min() < 0 or order.max() >= self.rows:
             state = f"is an array of {order.dtype} of shape {order.shape}"
@@ -108,7 +111,7 @@ class StreamedFeed(Feed):
 
     Args:
         x, y, weights: as `Trainer.streamed_feed` has checked them.
-        step: rows of a whole batch.
+        step: rows of a whole batch; if there are fewer, they are one batch.
         ranks: the processes that train together; each reads its own share of every batch.
     """
 
@@ -116,17 +119,20 @@ class StreamedFeed(Feed):
         self, network: Network, x: Examples, y: np.ndarray, weights: np.ndarray | None, step: int, ranks: Ranks
     ) -> None:
         backend, rows = network.backend, len(x)
-        self._step, self._ranks = step, ranks
+        self._step, self._ranks = min(step, rows), ranks
         dtype = np.dtype(network.precision.storage)
-        at_most = max(1, WINDOW_BYTES // (dtype.itemsize * x.shape[1] * step))
-        self.window = step * min(at_most, max(1, -(-rows // step) // LEAST_WINDOWS))
+        at_most = max(1, WINDOW_BYTES // (dtype.itemsize * x.shape[1] * self._step))
+        self.window = self._step * min(at_most, max(1, -(-rows // self._step) // LEAST_WINDOWS))
         self._sources: list[tuple[Any, np.dtype, tuple[int, ...]]]
         self._sources = [(x, dtype, x.shape[1:]), (y, y.dtype, y.shape[1:])]
         if weights is not None:
             self._sources.append((weights, weights.dtype, ()))
-        self._hosts = [[backend.pinned((self.window, *row), kind) for _, kind, row in self._sources] for _ in range(2)]
-        self._device = [backend.zeros((2 * self.window, *row), kind) for _, kind, row in self._sources]
-        order = backend.asarray(np.arange(2 * self.window), "int64")
+        places = 2 if rows > self.window else 1
+        self._hosts = [
+            [backend.pinned((self.window, *row), kind) for _, kind, row in self._sources] for _ in range(places)
+        ]
+        self._device = [backend.zeros((places * self.window, *row), kind) for _, kind, row in self._sources]
+        order = backend.asarray(np.arange(places * self.window), "int64")
         placed_weights = None if weights is None else self._device[2]
         super().__init__(network, rows, self._device[0], self._device[1], placed_weights, order, weights)
         self._reader = ThreadPoolExecutor(1, "gpubp-feed")

@@ -167,8 +167,8 @@ def fit(
         ArgumentError: the network or the class weights do not fit the data, or no example counts in some part.
         CheckpointError: the folder cannot be written; the checkpoint to resume from is missing, damaged, or of another
             network, configuration or data.
-        DataError: the file that the inputs are read from changes while the network trains. The run is saved as it was
-            before.
+        DataError: the file that the inputs are read from changes while the network trains. With a folder, the run is
+            saved as it was before the batch that could not be read, or before the epoch that could not be measured.
         Interrupted: with a folder and in the main thread, on a signal of `STOPPING` that the process does not ignore:
             the batch is finished and the position saved.
         Aborted: on SIGINT after any of these.
@@ -339,9 +339,14 @@ class Run:
             if self.folder is None or not self.ranks.alone:  # the others know nothing of it, and are ended
                 raise
             self.save()
-            where = f"after epoch {self.epoch}, batch {self.batch}"
-            told = f"{error}. The run is saved {where}: with the data as it was, --resume {self.folder} continues it"
-            raise DataError(told) from error
+            raise self._resumable(error) from error
+
+    def _resumable(self, error: DataError) -> DataError:
+        """Return the error with where the run was saved last."""
+        epoch, batch = self.saved
+        where = f"after epoch {epoch}" + (f", batch {batch}" if batch else "")
+        told = f"{error}. The run is saved {where}: with the data as it was, --resume {self.folder} continues it"
+        return DataError(told)
 
     def _tell_batch(self) -> None:
         try:
@@ -363,7 +368,7 @@ class Run:
         self.epoch, self.batch = self.epoch + 1, 0
         # one rank measures by the probe, which is small, and what it finds decides for all
         probed = self.ranks.from_first(self._probed() if self.ranks.first else None)
-        validation, test = (self._measure(part) for part in ("validation", "test"))
+        validation, test = (self._measure_readable(part) for part in ("validation", "test"))
         row = HistoryRow(
             self.epoch, self.trainer.steps, rate,
             train_loss, probed.accuracy, validation.loss, validation.accuracy, test.loss, test.accuracy,
@@ -381,6 +386,15 @@ class Run:
     def _probed(self) -> _Probed:
         dead, widths = self._dead_units()
         return _Probed(dead, widths, self.model.measure(*self.probe).accuracy, self._gradient_norms())
+
+    def _measure_readable(self, part: str) -> Evaluation | _Nothing:
+        """Measure a part. Raise DataError, with where the run was saved last, if its examples cannot be read now."""
+        try:
+            return self._measure(part)
+        except DataError as error:
+            if self.folder is None or not self.ranks.alone:  # the others know nothing of it, and are ended
+                raise
+            raise self._resumable(error) from error
 
     def _measure(self, part: str) -> Evaluation | _Nothing:
         """Return the evaluation of a part, of which each rank computes its share."""

@@ -19,15 +19,17 @@ passes' arrays, which grow with the batch."""
 def is_chosen(network: Network, dataset: Dataset, rows: int) -> bool:
     """Return whether a run streams of which nobody has said. rows: of the training part, to train on."""
     memory, free = physical_memory(), network.backend.free_memory
-    scaled = (len(dataset.x_train) + len(dataset.x_test)) * _row_bytes(network)
+    scaled = (len(dataset.x_train) + len(dataset.x_test)) * _row_bytes(network, network.dtype)
     return (0 < SHARE_OF_MEMORY * memory < scaled) or (
-        free is not None and rows * _row_bytes(network) > SHARE_OF_DEVICE * free
+        free is not None and rows * _row_bytes(network, network.precision.storage) > SHARE_OF_DEVICE * free
     )
 
 
-def _row_bytes(network: Network) -> int:
-    """Return the bytes of an example's inputs, as the network reads them, and of its targets, of its weight and of its
-    place in the order."""
-    storage, master = (np.dtype(kind).itemsize for kind in (network.precision.storage, network.dtype))
+def _row_bytes(network: Network, kind: str) -> int:
+    """Return the bytes of an example's inputs, of this dtype, of its targets, its weight and its place in the order.
+
+    kind: on the host inputs are scaled to the master dtype; the device stores them in the storage's.
+    """
+    inputs, master = (np.dtype(each).itemsize for each in (kind, network.dtype))
     targets = 8 if network.loss.takes_labels else master * network.sizes[-1]
-    return storage * network.sizes[0] + targets + master + 8
+    return inputs * network.sizes[0] + targets + master + 8

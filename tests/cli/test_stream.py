@@ -78,7 +78,8 @@ def test_what_is_read_whole_is_refused(gpubp, refused, data, words):
 
 
 def test_what_is_not_there_is_said_as_ever(refused):
-    refused("train", "--data", "gone.npz", "--stream", message="no data set and no file is called 'gone.npz'")
+    for gone in ("gone.npz", "gone.csv", "gone"):
+        refused("train", "--data", gone, "--stream", message=f"no data set and no file is called '{gone}'")
     refused("train", "--data", "digit", "--stream", message="did you mean 'digits'?")
 
 

@@ -157,6 +157,11 @@ def test_an_ordinary_column_is_bounded_only_far_outside():
     assert scaler.rows_beyond(far).tolist() == [1]
 
 
+def test_targets_at_both_ends_of_float64_overflow_nowhere():
+    y = np.array([[-1.7e308], [1.7e308]])
+    np.testing.assert_allclose(Scaler.fit(y, bounded=False).apply(y), [[-1], [1]])
+
+
 def test_targets_have_no_bound():
     scaler = Scaler.fit(np.array([[1.0], [2.0]]), bounded=False)
     assert scaler.limit is None

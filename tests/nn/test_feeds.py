@@ -85,10 +85,11 @@ def test_a_new_order_holds_from_the_next_step_on():
 
 @pytest.mark.usefixtures("windows")
 def test_a_window_is_read_while_the_one_before_is_computed():
-    read, go_on = [], threading.Event()
+    read, began, go_on = [], threading.Event(), threading.Event()
 
     def late(rows):
         if read:  # the second window: only once the steps on the first have been made
+            began.set()
             assert go_on.wait(10)
         read.append(threading.current_thread())
         return X[rows]
@@ -97,6 +98,7 @@ def test_a_window_is_read_while_the_one_before_is_computed():
     feed = streamed.streamed_feed(examples(late), Y, STEP)
     feed.visit(ORDER)
     steps(streamed, feed, range(0, feed.window, STEP))
+    assert began.wait(10)
     go_on.set()
     steps(streamed, feed, range(feed.window, 2 * feed.window, STEP))
     assert threading.main_thread() not in read
@@ -125,6 +127,17 @@ def test_what_reading_raises_comes_out_at_the_step_that_needs_it_and_can_be_trie
     require_same(streamed.state(), before)
     steps(whole, other, range(0, first, STEP))
     require_same(steps(streamed, feed, range(first, ROWS, STEP)), steps(whole, other, range(first, ROWS, STEP)))
+
+
+def test_a_batch_of_more_rows_than_there_are_takes_no_more_memory():
+    streamed, whole = trainer(), trainer()
+    feed, other = streamed.streamed_feed(examples(), Y, 10**15), whole.feed(X, Y)
+    assert feed.window == len(feed.x) == ROWS
+    for order in (ORDER, ORDER[::-1]):
+        for of, each in ((streamed, feed), (whole, other)):
+            each.visit(order)
+            of.step_rows(each, 0, ROWS)
+    require_same(streamed.state(), whole.state())
 
 
 def test_examples_are_checked_when_they_are_read():

@@ -140,6 +140,21 @@ def test_a_file_that_changes_stops_a_run_which_can_be_resumed(mapped, tmp_path, 
     require_same(fit(network(), load(mapped), CONFIG, folder=tmp_path / "run", resume=True), expected)
 
 
+@pytest.mark.usefixtures("few_rows_are_many")
+def test_a_file_that_changes_before_an_epoch_is_measured_leaves_the_epoch_before(mapped, tmp_path):
+    (tmp_path / "run").mkdir()
+
+    class Changes(Listener):
+        def batch(self, run):
+            if (run.epoch, run.batch) == (1, run.batches):
+                os.utime(mapped / "x.npy", ns=(1, 1))
+
+    expected = fit(network(), load(mapped), CONFIG)
+    with pytest.raises(DataError, match=r"it changed .*\. The run is saved after epoch 1: with .* --resume"):
+        fit(network(), load(mapped), CONFIG, folder=tmp_path / "run", listener=Changes(), stream=True)
+    require_same(fit(network(), load(mapped), CONFIG, folder=tmp_path / "run", resume=True), expected)
+
+
 # --- orders of earlier versions ---------------------------------------------------------------------------------------
 def _stop_in_second_epoch(folder, data):
     """Leave the checkpoint of a run that was stopped after three batches of its second epoch."""
@@ -195,6 +210,15 @@ def test_what_is_large_for_the_machine_is_streamed_unless_it_is_not_wanted(mappe
     monkeypatch.setattr(streaming, "physical_memory", lambda: 1)
     assert not Run(network(), data, CONFIG, stream=False).streamed
     assert source.physical_memory() > 2**28
+
+
+def test_inputs_of_half_precision_are_scaled_in_the_masters(mapped, monkeypatch):
+    half, row = Network([6, 5, 2], backend="numpy", precision="fp16"), 6 * 4 + 8 + 4 + 8
+    for memory, expected in ((4 * 300 * row - 1, True), (4 * 300 * row, False)):
+        monkeypatch.setattr(streaming, "physical_memory", lambda memory=memory: memory)
+        assert Run(half, load(mapped), CONFIG).streamed == expected
+    monkeypatch.setattr(type(half.backend), "free_memory", 192 * (row - 6 * 2) * 4 // 3)
+    assert not Run(half, load(mapped), CONFIG).streamed
 
 
 def test_what_is_large_for_the_gpu_is_streamed(mapped, monkeypatch):
