@@ -152,6 +152,7 @@ def test_every_primitive_of_the_protocol_is_checked():
     from gpubp.backends.base import Backend
 
     moves = {"asarray", "asnumpy", "empty", "zeros", "upload", "record", "capture", "synchronize"}
+    moves |= {"pinned", "upload_beside", "mark", "wait_for"}  # tests/backends/test_uploads.py
     moves |= {"all_reduce"}  # between processes: tests/distributed holds trainings to those of one process
     methods = {name for name in vars(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
     assert methods - moves - {"for_precision"} == set(cases.OPTIONS)
