@@ -228,7 +228,7 @@ class BenchResult:
             return cls(**{name: _READERS[name](name, values[name]) for name in _READERS})
         except (KeyError, TypeError, ValueError, AttributeError, ArgumentError) as error:
             missing = "it lacks " if isinstance(error, KeyError) else ""
-            raise DataError(f"is a damaged result of gpubp bench: {missing}{shown(error, 300)}") from None
+            raise DataError(f"is a damaged result of gpubp bench: {missing}{shown(error, 230)}") from None
 
 
 def limits_of(records: Sequence[Record], contenders: Mapping[str, str]) -> dict[str, dict[str, Roofline]]:
