@@ -143,6 +143,33 @@ def test_ctrl_c_as_modules_load(verb):
     assert interrupted_once(verb, 0) == (130, "")
 
 
+def test_ctrl_c_within_llvmlite_waits_until_it_is_out():
+    """One between two steps of `close` freed an object twice, or left one whose finalizer failed."""
+    script = """
+import signal
+from llvmlite.binding import ffi
+from gpubp.interrupts import end_on_interrupt
+
+class Freed(ffi.ObjectRef):
+    def _dispose(self):
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(100):
+            pass
+        print("freed")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+end_on_interrupt()
+freed = Freed(1)
+try:
+    freed.close()
+    signal.pause()
+except KeyboardInterrupt:
+    print(freed.closed, "interrupted")
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (found.stdout.split(), found.stderr) == (["freed", "True", "interrupted"], "")
+
+
 def test_a_ctrl_c_in_an_import_cannot_be_lost():
     """Some modules turn every exception of an import into ImportError, and some of those are expected."""
     script = (
