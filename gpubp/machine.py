@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from gpubp import backends
 from gpubp.backends import detection
 from gpubp.backends.detection import Availability
-from gpubp.data.source import physical_memory
 from gpubp.distributed.ranks import ALONE, VISIBLE, Ranks
 from gpubp.errors import printable
+from gpubp.memory import usable_memory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ class MachineInfo:
     """What was found.
 
     Attributes:
-        memory: in bytes; 0 if the system does not say.
+        memory: bytes that a process may use; 0 if the system does not say.
         driver: the newest CUDA version that the driver offers, or "".
         gpu_fault: why there is no GPU, or "".
         automatic: what backend "auto" takes.
@@ -100,7 +100,7 @@ def look(ranks: Ranks = ALONE) -> MachineInfo:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         cores=_cores(),
-        memory=physical_memory(),
+        memory=usable_memory(),
         driver="{}.{}".format(*driver.version) if driver.version[0] else "",
         gpus=driver.devices,
         gpu_fault=driver.fault,

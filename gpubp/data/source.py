@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import numpy as np
 from gpubp.data.preparation import RawColumns
 from gpubp.data.rows import Unchanged
 from gpubp.errors import DataError
+from gpubp.memory import usable_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +84,11 @@ def reason(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def physical_memory() -> int:
-    """Return this machine's memory in bytes; 0 if the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
-
-
 def require_room(name: str, size: int) -> None:
-    """Raise DataError for contents that this machine's memory cannot hold: a few megabytes can announce, and unpack to,
+    """Raise DataError for contents that the memory cannot hold: a few megabytes can announce, and unpack to,
     any size."""
-    memory = physical_memory()
+    memory = usable_memory()
     if memory and size > memory:
-        raise DataError(f"{name}: it unpacks to {size / 2**30:,.0f} GiB; this machine has {memory / 2**30:,.0f} GiB")
+        raise DataError(
+            f"{name}: it unpacks to {size / 2**30:,.0f} GiB; this process may use {memory / 2**30:,.0f} GiB"
+        )

@@ -25,10 +25,11 @@ import numpy as np
 from gpubp.data import arrow_csv, cells
 from gpubp.data.columns import Columns, Wanted, named_in, names_columns
 from gpubp.data.preparation import InputRules
-from gpubp.data.source import Source, physical_memory, reason
+from gpubp.data.source import Source, reason
 from gpubp.data.table_reader import Read, TableReader, Values, as_whole
 from gpubp.errors import ArgumentError, DataError, listed, shown, shown_path, unknown_name
 from gpubp.files import open_regular
+from gpubp.memory import usable_memory
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 
@@ -206,7 +207,7 @@ class _Reader(TableReader):
     # --- text to rows -------------------------------------------------------------------------------------------------
     def _lines(self) -> Iterator[str]:
         """Yield the lines of the file; none may make a row, or the whole, too long."""
-        most = physical_memory() or math.inf
+        most = usable_memory() or math.inf
         for number, line in enumerate(iter(partial(self.file.readline, LONGEST_ROW), ""), 1):
             length = len(line)
             self.in_row = in_row = self.in_row + length
@@ -214,7 +215,7 @@ class _Reader(TableReader):
             if in_row >= LONGEST_ROW:
                 raise DataError(f"{self.name}: a row is longer than {LONGEST_ROW:,} characters")
             if read_so_far > most:
-                raise DataError(f"{self.name}: its text is larger than this machine's memory")
+                raise DataError(f"{self.name}: its text is larger than the memory that this process may use")
             if "_" in line:
                 self.last_underscore = number
             yield line if number > 1 else line.removeprefix("\ufeff")
@@ -351,7 +352,7 @@ class _Reader(TableReader):
         """Return the values as pyarrow reads them; None if the rows must be read one by one, or something is wrong."""
         above = self.head[0][0] - 1  # lines
         is_usual = not (self.names_rows or self.skipped) and above == bool(columns.names) and self.number is float
-        if self.plain is None or not is_usual or os.path.getsize(self.plain) > (physical_memory() or math.inf):
+        if self.plain is None or not is_usual or os.path.getsize(self.plain) > (usable_memory() or math.inf):
             return None
         gaps = self.rules.missing != "error"
         found = arrow_csv.read_values(self.plain, columns.width, above, self.delimiter, read, gaps=gaps)

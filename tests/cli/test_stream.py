@@ -53,7 +53,7 @@ def test_a_run_is_resumed_either_way(gpubp):
 
 @pytest.mark.usefixtures("arrays")
 def test_what_is_large_is_streamed_by_itself(gpubp, monkeypatch):
-    monkeypatch.setattr(streaming, "physical_memory", lambda: 1)
+    monkeypatch.setattr(streaming, "usable_memory", lambda: 1)
     assert "are read while" in gpubp("train", "--data", "pair", "--out", "run", *FAST).stdout
     assert "are read while" in gpubp("train", "--data", "digits", "--out", "digits", *FAST).stdout
     assert "are read while" not in gpubp("train", "--data", "pair", "--out", "other", *FAST, "--no-stream").stdout

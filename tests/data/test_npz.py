@@ -319,9 +319,9 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypa
     path = tmp_path / "set.npz"
     np.savez_compressed(path, x=np.zeros((1000, 100)), y=np.arange(1000) % 2)
     write_idx_folder(tmp_path / "set", compress=True, train_images_idx3_ubyte=np.zeros((100, 90, 90), np.uint8))
-    monkeypatch.setattr("gpubp.data.source.physical_memory", lambda: 500_000)
+    monkeypatch.setattr("gpubp.data.source.usable_memory", lambda: 500_000)
     for data in (path, tmp_path / "set"):
-        with pytest.raises(DataError, match=r"it unpacks to .* GiB; this machine has"):
+        with pytest.raises(DataError, match=r"it unpacks to .* GiB; this process may use"):
             load(data)
 
 

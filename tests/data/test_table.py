@@ -338,8 +338,8 @@ def test_a_row_without_end_is_refused(read, monkeypatch, unit):
 
 
 def test_more_text_than_memory_is_refused(read, monkeypatch):
-    monkeypatch.setattr("gpubp.data.table.physical_memory", lambda: 10_000)
-    with pytest.raises(DataError, match="its text is larger than this machine's memory"):
+    monkeypatch.setattr("gpubp.data.table.usable_memory", lambda: 10_000)
+    with pytest.raises(DataError, match="its text is larger than the memory that this process may use"):
         read(gzip.compress(LINES.encode() * 500), "t.csv.gz")
 
 
