@@ -154,7 +154,7 @@ def _from_json(text: str) -> tuple[Conditions, dict[TunedProduct, Plan]]:
 
 
 def _check(product: TunedProduct, plan: Plan) -> None:
-    """Raise ValueError for what is no product, or a plan of another kind of product; ArgumentError if of another form."""
+    """Raise ValueError for what is no product, or a plan of another kind; ArgumentError for one that lacks the form."""
     sides = product.m, product.n, product.k, product.alignment
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
         raise ValueError(f"sides {sides}")
