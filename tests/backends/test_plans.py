@@ -217,6 +217,13 @@ def test_tf32_is_chosen_on_wgmma_along_the_depth_alone():
         choose(4096, 4096, 4096, "tf32", chip, "tensorcore", form="NN", others=("wgmma",))
 
 
+def test_operands_are_copied_as_what_is_multiplied_and_results_as_what_they_are():
+    assert plans.WGMMA["tf32"][0].boxes("NT") == (plans.Box(128, 32, "tf32"), plans.Box(128, 32, "tf32"))
+    assert plans.WGMMA["bfloat16"][1].boxes("NN") == (plans.Box(128, 64, "bfloat16"), plans.Box(64, 64, "bfloat16"))
+    assert plans.stored_box(np.dtype(np.float32)) == plans.Box(8, 32, "float32")
+    assert plans.stored_box(np.dtype(np.float16)) == plans.Box(8, 64, "float16")
+
+
 def test_the_forms_of_each_rung():
     for variant in plans.VARIANTS:
         for dtype in plans.kinds_of(variant):

@@ -35,7 +35,7 @@ def test_the_copies_round_to_tf32(side):
     """To nearest, ties to even. The results are floats, which nothing rounds."""
     unit = np.float32(2.0**-10)
     values = np.float32([1 + unit * part for part in (0.499, 0.5, 0.501, 1.499, 1.5, 1.501)])
-    values = np.concatenate([values, -values, np.float32([np.inf, np.nan, 0, 3])])
+    values = np.concatenate([values, -values, np.float32([np.inf, np.nan, 0, 2.0**-130])])
     whole = 1 + unit * np.float32([0, 0, 1, 1, 2, 2])
     expected = np.concatenate([whole, -whole, values[-4:]])
     ones, one_each = np.ones((16, 16), np.float32), np.diag(values)
