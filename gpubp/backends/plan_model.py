@@ -363,6 +363,8 @@ def _estimates(
     candidates: Sequence[Candidate], m: int, n: int, k: int, multiprocessors: int
 ) -> Iterator[tuple[Candidate, int, Estimate]]:
     for each in candidates:
+        if each.plan.cluster > 1 and m <= each.plan.tile_m:
+            continue  # of each cluster a block would have no rows; there is a plan of single blocks besides
         for parts in each.splits(m, n, k, multiprocessors):
             yield each, parts, each.estimate(m, n, k, multiprocessors, parts)
 

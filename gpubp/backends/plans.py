@@ -575,11 +575,15 @@ _WGMMA = (
     (128, 256, 4, 1),
     (128, 128, 6, 2),
     (128, 128, 6, 1),
+    (64, 256, 5, 2),
     (64, 256, 5, 1),
+    (64, 128, 4, 2),
     (64, 128, 4, 1),
 )
 """tile_m, tile_n, stages, cluster; the largest first. Of the smallest two blocks fit beside each other. Those of 64
-rows are for few rows, such as a small batch: no half of a tile is multiplied for nothing."""
+rows are for few tiles, such as the gradient of one layer's weights: more blocks, which ask L2 for more, but in clusters
+for no more than one of twice the rows. One by one they are for few rows, such as a small batch: no half of a tile is
+multiplied for nothing."""
 
 
 def _wgmma(dtype: str, m: int, n: int, stages: int, cluster: int) -> Plan:

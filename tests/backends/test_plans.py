@@ -1,5 +1,6 @@
 """Plans: their constraints, and which one is chosen."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -222,6 +223,27 @@ def test_operands_are_copied_as_what_is_multiplied_and_results_as_what_they_are(
     assert plans.WGMMA["bfloat16"][1].boxes("NN") == (plans.Box(128, 64, "bfloat16"), plans.Box(64, 64, "bfloat16"))
     assert plans.stored_box(np.dtype(np.float32)) == plans.Box(8, 32, "float32")
     assert plans.stored_box(np.dtype(np.float16)) == plans.Box(8, 64, "float16")
+
+
+@pytest.mark.parametrize(("batch", "clocks", "alone"), [(256, 2534, 3379), (512, 4224, 5914)])
+def test_few_tiles_of_a_weight_gradient_are_computed_in_clusters(batch, clocks, alone):
+    """The figures of gpubp/profiler/README.md: two blocks ask L2 for the columns of one."""
+    chip = chips.get("H100").for_plans()
+    tiles = plan_model.candidates("bfloat16", chip, "wgmma", form="TN")
+    found = []
+    for chosen in (tiles, [each for each in tiles if each.plan.cluster == 1]):
+        plan, estimate = plan_model.best(chosen, 1024, 784, batch, chip.multiprocessors)
+        found.append((plan.tile_m, plan.tile_n, plan.cluster, round(estimate.clocks)))
+    assert found == [(64, 128, 2, clocks), (64, 128, 1, alone)]
+
+
+@pytest.mark.parametrize("m", [1, 64, 65, 128, 129])
+def test_no_block_of_a_cluster_is_without_rows(m):
+    """Of the only clusters; of the last ones of many rows it may be."""
+    chip = chips.get("H100").for_plans()
+    for n, k in itertools.product((64, 512, 4096), (64, 1024, 8192)):
+        for plan, _ in plan_model.ranked(plan_model.candidates("bfloat16", chip, "wgmma"), m, n, k, 132):
+            assert plan.cluster == 1 or m > plan.tile_m
 
 
 def test_the_forms_of_each_rung():

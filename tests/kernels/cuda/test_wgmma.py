@@ -27,7 +27,7 @@ SIDES = {
     "TN": lambda m, n, k: ((k, m), (k, n)),
 }
 SINGLE, SMALL = replace(WGMMA["bfloat16"][1], dtype="float16"), WGMMA["bfloat16"][-1]
-PAIR, FEW_ROWS = WGMMA["bfloat16"][0], WGMMA["bfloat16"][-2]
+PAIR, FEW_ROWS = WGMMA["bfloat16"][0], WGMMA["bfloat16"][-3]
 TF32 = WGMMA["tf32"]
 KINDS = [*WGMMA["bfloat16"], *TF32]
 

@@ -140,7 +140,7 @@ MISTAKES = [
         RING,
         "to + first * ROW, map, x, y, full);\n            else",
         "to, map, x, y, full);\n            else",
-        case(HIDDEN, "", "72x136x136"),
+        case(HIDDEN, "", "40x136x136"),
     ),
     # descriptors
     mistake("another swizzle than the copy's", RING, "| 1ull << 62;", "| 2ull << 62;"),
