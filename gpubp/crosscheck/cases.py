@@ -391,7 +391,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "weight_gradient": ("-", "bias", "scaled", "accumulate", "bias_scaled", "bias_accumulate"),
     "weight_step": ("-", "bias"),
     "bias_gradient": ("-", "accumulate"),
-    "prepare_update": ("unclipped", "clipped", "within", "nan", "infinite"),
+    "prepare_update": ("unclipped", "clipped", "within", "nan", "nan_unclipped", "infinite"),
     "update": ("first", "late", "decay", "clip_norm", "clip_value", "penalties", "decoupled"),
     "product": ("assign", "accumulate"),
     "gather_rows": ("-", "shorter", "longer"),

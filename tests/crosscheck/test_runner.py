@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from mistakes import FAULTS, PLANTED, Product, ScalesTwice
 
+from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.numpy_backend import NumpyBackend
 from gpubp.crosscheck import cases, problems, runner
 from gpubp.crosscheck.summary import CrossCheck
@@ -60,6 +61,20 @@ def test_float16_products_overflow_in_some_cases_and_in_part():
     shares = [(np.abs(problems.make(case).expected["product"].reference) >= 65520).mean() for case in chosen]
     assert any(0 < share < 1 for share in shares)
     assert any(share == 0 for share in shares)
+
+
+def test_a_count_of_arrivals_that_is_left_fails_the_case():
+    """The next launch would count on from it, and nobody would come last."""
+
+    class LeavesACount(CupyBackend):
+        def prepare_update(self, *arguments):
+            super().prepare_update(*arguments)
+            self._workspace.counters(1)[...] = 1
+
+    (case, *_) = cases.covering_cases("prepare_update", ())
+    assert runner.run_case(CupyBackend("emulator"), case).passed
+    found = runner.run_case(LeavesACount("emulator"), case)
+    assert found.faults == ("a count of arrivals is not zero after the launch",)
 
 
 def test_an_exception_fails_the_case_and_not_the_run():

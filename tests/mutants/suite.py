@@ -15,7 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +33,8 @@ from gpubp.crosscheck.check_command import choose
 KERNELS = Path(gpubp.kernels.__path__[0])
 """The folder with the kernels' sources: cuda/ and numba/."""
 
-MOST_CASES = 20
-"""Cases of an instance that a mutant is tried on."""
+ENOUGH_CASES = 20
+"""Cases of an instance that a mutant is tried on; more if what tells its cases apart does not all occur in so few."""
 
 
 @dataclass(eq=False)
@@ -146,7 +146,7 @@ def instances_of(backend: Callable[[str], Any]) -> list[Instance]:
             everything.setdefault(instance.name, instance)
             sizes.setdefault(instance.name, {})[case] = launch.sizes
     for instance in everything.values():
-        instance.cases = _various(sizes[instance.name])
+        instance.cases = various(sizes[instance.name])
     return list(_chosen(sorted(everything.values(), key=_compiles_long)))
 
 
@@ -156,16 +156,32 @@ def _compiles_long(instance: Instance) -> tuple[bool, int]:
     return long, -len(instance.cases)
 
 
-def _various(sizes: Mapping[Case, tuple[int, ...]]) -> list[Case]:
-    """Return no more than `MOST_CASES`, by their cost: the cheapest of all sizes that the kernel is given, and of each
-    option, mode and kind of values."""
+def various(sizes: Mapping[Case, tuple[int, ...]]) -> list[Case]:
+    """Return about `ENOUGH_CASES`, by their cost: cheap ones in which each value of what tells the cases apart occurs,
+    and then the cheapest of all sizes that the kernel is given, and of each option, mode and kind of values.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    chosen = []
+    by_cost = sorted(sizes, key=cost)
+    for case in by_cost:
+        values = _values(case)
+        if not values <= seen:
+            seen |= values
+            chosen.append(case)
     alike: Counter[tuple[Any, ...]] = Counter()
     ranks = {}
-    for case in sorted(sizes, key=cost):
+    for case in chosen + [case for case in by_cost if case not in chosen]:
         size, kind = (case.primitive, sizes[case]), (case.primitive, case.option, case.mode, case.values)
-        ranks[case] = alike[kind] if alike[size] else -1
+        ranks[case] = -1 if case in chosen else 1 + alike[kind] if alike[size] else 0
         alike.update((size, kind))
-    return sorted(sorted(ranks, key=lambda case: (ranks[case], cost(case)))[:MOST_CASES], key=cost)
+    count = max(ENOUGH_CASES, len(chosen))
+    return sorted(sorted(ranks, key=lambda case: (ranks[case], cost(case)))[:count], key=cost)
+
+
+def _values(case: Case) -> set[tuple[Any, ...]]:
+    """Return what tells a case from others, each by itself; options and modes are a primitive's own."""
+    own = {("option", case.primitive, case.option), ("mode", case.primitive, case.mode)}
+    return own | {(each.name, getattr(case, each.name)) for each in fields(case)}
 
 
 def _plain(launch: Launch) -> Launch:

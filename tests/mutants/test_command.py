@@ -129,33 +129,40 @@ def test_the_lines_of_code():
 # --- the whole --------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_mutants_are_judged_as_they_must_be(tmp_path):
-    """A race, a wrong value and a loop without an end are killed, and a limit that nothing reaches survives."""
+    """A race, a wrong value and a loop without an end are killed; what is no mistake survives, or is the same code.
+
+    In files that few kernels include: every kernel whose source includes the file of a mutant is compiled.
+    """
     log, wrong = tmp_path / "log", tmp_path / "list.toml"
-    barrier = line_with("cuda/reductions.cuh", "__syncthreads();")
-    (_, missing), *_ = chosen_of([barrier], True, None)
-    gone = entry_of(missing).replace("__syncthreads", "__syncwarps")
-    wrong.write_text(entry_of(missing) + gone, encoding="utf-8")
+    call = "prepare(control, sum, growth_interval, max_norm);"
+    rest = line_with("cuda/prepare_update.cu", call)
+    (races,) = [edit for _, edit in chosen_of([rest], True, None) if edit.after == f"if (true) {call}"]
+    gone = entry_of(races).replace("prepare(", "prepared(")
+    wrong.write_text(entry_of(races) + gone, encoding="utf-8")
     lines = [
-        barrier,
-        line_with("cuda/column_sums.cuh", "first + rows_a_part : rows;"),
+        rest,
         line_with("cuda/prepare_update.cu", "i < size; i += step)"),
-        line_with("numba/reductions.py", "cuda.syncthreads()"),
+        line_with("numba/prepare_update.py", "if arrives_last(arrivals, 0, cuda.gridDim.x):"),
+        line_with("numba/gather_rows.py", "if has_y:"),
     ]
     status, output = run("--whole", "--list", wrong, "--log", log, *lines)
     told = log.read_text(encoding="utf-8")
 
-    def verdict_on(after):
-        (found,) = [line for line in told.splitlines() if f"=>  {after}" in line]
+    def verdict_on(end):
+        found, *_ = [line for line in told.splitlines() if line.endswith(f" {end}")]
         return found.split(",")[0], told.split(found)[1].splitlines()[1]
 
-    assert verdict_on(";")[0] == KILLED
-    assert "race" in verdict_on(";")[1]
-    assert verdict_on("pass")[0] == KILLED
-    first = "int64 first = part * rows_a_part, "
-    assert verdict_on(f"{first}first = first + rows_a_part < rows ?")[0] == INVALID
-    assert verdict_on(f"{first}last = first + rows_a_part <= rows ?")[0] == SAME
+    assert verdict_on(races.after)[0] == KILLED
+    assert "race" in verdict_on(races.after)[1]
+    assert verdict_on("if arrives_last(arrivals, 1, cuda.gridDim.x):")[0] == KILLED
     endless = "for (int64 i = int64(blockIdx.x) * SUM_THREADS + threadIdx.x; i < size; i = step)"
     assert "the kernel never ends" in verdict_on(endless)[1]
+    any_thread = f"if (threadIdx.x == 1) {call}"  # every thread has the sum
+    assert verdict_on(any_thread)[0] == SURVIVED
+    swapped = "if (threadIdx.x == 0) prepare(sum, control, growth_interval, max_norm);"
+    assert verdict_on(swapped)[0] == INVALID
+    assert verdict_on("if has_y:  =>  if True:")[0] == SAME  # without y nothing reads what it adds to
+    assert f"=>  {any_thread}" in output.partition("survived: ")[2]
     assert "listed as equivalent, but " in output
     assert "listed, but no mutant of the kernels any more" in output
     assert status == 1

@@ -807,6 +807,11 @@ class HidesTheNaN(NumpyBackend):
         control[Control.GRADIENT_SCALE] = np.fmin(1, control[Control.GRADIENT_SCALE])
 
 
+class ClipsToAnInfiniteNorm(NumpyBackend):
+    def prepare_update(self, gradients, max_norm, control):
+        super().prepare_update(gradients, np.inf if max_norm is None else max_norm, control)
+
+
 class GrowsBeyondTheBound(RoundedNumpy):
     def prepare_update(self, gradients, max_norm, control, loss_scaling=None):
         scale, grows = control[Control.LOSS_SCALE], loss_scaling and loss_scaling.growth_interval
@@ -852,7 +857,7 @@ PLANTED = [
     (CopiesOneTooFew, "copy", cases.DTYPES),
     (ReadsWhatItNeedNot, "product", cases.DTYPES),
     (TakesAnotherForm, "product", cases.DTYPES),
-    (HidesTheNaN, "prepare_update", cases.DTYPES),
+    *[(kind, "prepare_update", cases.DTYPES) for kind in (HidesTheNaN, ClipsToAnInfiniteNorm)],
     *[
         (kind, primitive, cases.DTYPES)
         for kind in (

@@ -29,6 +29,10 @@ _PENALISED = ("penalties", "decoupled")
 _LATE_STEP, _LATE_SKIPPED = 1000, 7
 _SCALING = LossScaling(initial=1024.0, growth_interval=10)
 
+_HALVED = {"skipped_nan": 3.0, "least": 1.5}
+"""Loss scales by mode: the half of one is just over 1, that of the other under it. Powers of two cannot tell where
+halving ends: 2 becomes 1 either way."""
+
 
 def prepare_update(case: Case, rng: np.random.Generator) -> Problem:
     """Return the problem of prepare_update on a gradient of the case's scale, or of its norm by the case's mode."""
@@ -38,11 +42,15 @@ def prepare_update(case: Case, rng: np.random.Generator) -> Problem:
     control = rng.normal(0, 1, len(Control))  # what it must not change, or sets whatever was there
     loss_scale = 1.0
     if scaling is not None:
-        loss_scale = {"capped": LARGEST_LOSS_SCALE, "least": 1.0}.get(case.mode, scaling.initial)
+        loss_scale = {"capped": LARGEST_LOSS_SCALE, **_HALVED}.get(case.mode, scaling.initial)
         control[Control.LOSS_SCALE] = loss_scale
         control[Control.CLEAN_STEPS] = scaling.growth_interval - 1 if case.mode in ("grown", "capped") else 3
     g = pieces.rounded(case.scale * rng.normal(0, 1, case.shape), case.master)
-    worst = {"nan": np.nan, "infinite": np.inf, "skipped": -np.inf, "skipped_nan": np.nan, "least": np.inf}
+    worst = {
+        **dict.fromkeys(("nan", "nan_unclipped", "skipped_nan"), np.nan),
+        **dict.fromkeys(("infinite", "least"), np.inf),
+        "skipped": -np.inf,
+    }
     if case.mode in worst:
         g[rng.integers(g.size)] = worst[case.mode]
     share = {"clipped": 0.3, "scaled_clipped": 0.3, "within": 3.0}.get(case.mode)
