@@ -142,7 +142,8 @@ class GpuBackend:
         chip: what plans are made for.
         variant: a rung of the ladder (`gpubp.backends.plans.VARIANTS`) that every product takes; None: `tensorcore`
             if it multiplies 16-bit numbers or TF32, else `pipelined`. Products whose rows do not start on 16-byte
-            boundaries, and those of TF32 in the forms NN and TN, take `tensorcore` in place of `wgmma`.
+            boundaries, those of TF32 in the forms NN and TN, and those with a side of 2³¹ or about as many take
+            `tensorcore` in place of `wgmma`.
         stream_k: blocks of the grid of every product whose plan is left to the rule; 0: as the rule says.
         widest: the most bytes that a thread loads or stores at once; 0: one element.
         tuned: plans by product, which are taken where the caller names none, nor a variant.
@@ -656,7 +657,7 @@ def execution_of(
         raise ArgumentError("tf32", tf32, f"False with arrays of {dtype}: TF32 is what float32 is rounded to")
     operands = "tf32" if tf32 else str(dtype)
     if plan is None:
-        chosen, *others = variants_for(operands, variant, chip, alignment, form)
+        chosen, *others = variants_for(operands, variant, chip, alignment, form, max(m, n, k))
         if largest:
             decided = plans.largest(m, n, operands, chip, chosen, alignment)
         else:
@@ -669,9 +670,11 @@ def execution_of(
     return executed(decided, m, n, k)
 
 
-def variants_for(operands: str, variant: str | None, chip: Chip, alignment: int, form: str) -> tuple[str, ...]:
+def variants_for(
+    operands: str, variant: str | None, chip: Chip, alignment: int, form: str, longest: int = 0
+) -> tuple[str, ...]:
     """Return the variants to choose from: the one that is asked for, or the usual ones. Where rows do not start on
-    16-byte boundaries, or `wgmma` does not have the form, `tensorcore` stands for it.
+    16-byte boundaries, a side is too long for `wgmma`, or it does not have the form, `tensorcore` stands for it.
 
     Raises:
         ArgumentError: a variant that does not multiply these operands, or that the chip does not have.
@@ -688,7 +691,8 @@ def variants_for(operands: str, variant: str | None, chip: Chip, alignment: int,
         return (variant,) if variant is not None else tuple(usual)
     if variant == "wgmma":
         plans.require_wgmma(chip)
-    if alignment % 16 or not chip.has_wgmma or "wgmma" not in plans.variants_of(operands, chip, form):
+    mapped = alignment % 16 == 0 and longest <= plans.LONGEST_MAPPED
+    if not mapped or not chip.has_wgmma or "wgmma" not in plans.variants_of(operands, chip, form):
         known = ["tensorcore"]
     return tuple(known) if variant is None or variant not in known else (variant,)
 

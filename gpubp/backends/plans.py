@@ -48,6 +48,8 @@ SWIZZLE_WIDTH, SWIZZLE_BYTES = 128, 1024
 STORED_ROWS, STORED_BUFFERS = 8, 2
 """Rows of a result that a warp stores as one box, and how many such boxes of shared memory it has."""
 BARRIER_BYTES = 8
+LONGEST_MAPPED = 2**31 - 1024
+"""Rows or columns of a matrix that the copy engine moves: coordinates have 32 bits, and tiles reach beyond it."""
 
 REDUCE_THREADS, REDUCE_BLOCK = 64, 256
 """Threads of a block that adds up the parts of a split depth, and elements that it takes."""
@@ -308,6 +310,10 @@ class Plan:
                 )
             return (-(-steps // -(-steps // self.stream_k)),)  # fewer blocks where each has no less to do
         if self.variant == "wgmma":
+            longest = max(m, n, k)
+            if longest > LONGEST_MAPPED:
+                must = f"another one for a side of {longest}: tensor maps have coordinates up to {LONGEST_MAPPED}"
+                raise ArgumentError("plan.variant", self.variant, must)
             blocks = self.cluster * -(-m // (self.cluster * self.tile_m)) * -(-n // self.tile_n)
             return (min(blocks, self.persistent) if self.persistent else blocks,)
         if self.variant in TILED_BY_NUMBER:

@@ -193,6 +193,14 @@ def test_float64_stays_with_threads_elsewhere():
         variants_for("float64", "wgmma", EMULATED_CHIP, 16, "NT")
 
 
+def test_a_plan_of_wgmma_refuses_what_tensor_maps_cannot_reach():
+    plan = plans.WGMMA["bfloat16"][0]
+    assert plan.grid(plans.LONGEST_MAPPED, 8, 8)
+    for sides in ((2**31, 8, 8), (8, 2**31, 8), (8, 8, 2**31)):
+        with pytest.raises(ArgumentError, match=r"plan.variant was 'wgmma'; .* for a side of 2147483648"):
+            plan.grid(*sides)
+
+
 def test_tf32_is_chosen_on_wgmma_along_the_depth_alone():
     both, one = ("tensorcore", "wgmma"), ("tensorcore",)
     chip = chips.get("H100").for_plans()
@@ -200,6 +208,8 @@ def test_tf32_is_chosen_on_wgmma_along_the_depth_alone():
         usual = both if variant is None else ("wgmma",)
         assert variants_for("tf32", variant, chip, 16, "NT") == usual
         assert variants_for("tf32", variant, chip, 8, "NT") == one
+        assert variants_for("tf32", variant, chip, 16, "NT", plans.LONGEST_MAPPED) == usual
+        assert variants_for("tf32", variant, chip, 16, "NT", plans.LONGEST_MAPPED + 1) == one
         for form in ("NN", "TN"):
             assert variants_for("tf32", variant, chip, 16, form) == one
             assert variants_for("bfloat16", variant, chip, 16, form) == usual
