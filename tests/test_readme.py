@@ -87,7 +87,11 @@ def test_every_block_has_a_language_that_is_tested(readme):
     assert {name for name, _ in BLOCK.findall(readme)} <= {"bash", "python", "text", "cuda"}
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "readme",
+    [pytest.param(name, marks=pytest.mark.slow if name == "README.md" else pytest.mark.exhaustive) for name in READMES],
+    indirect=True,
+)
 def test_every_command_runs(readme, clone):
     """In one folder, in the README's order: later commands use what earlier ones made.
 

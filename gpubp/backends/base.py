@@ -12,7 +12,8 @@ Conventions, for every method:
 - Arrays have one of two dtypes, by their role (see `gpubp.nn.precision.Precision`): weights, activations and deltas the
   storage dtype; biases, gradients, parameters, the optimiser's state and targets the master dtype. The two differ if
   storage has 16 bits: then all is computed in float32 and rounded when it is stored, to nearest and without saturation.
-- `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.nn.precision.round_to_tf32`).
+- `tf32` on a product: its float32 operands are rounded to TF32 first (`gpubp.nn.precision.round_to_tf32`; on the rung
+  `wgmma` ties go to even: `gpubp.backends.tensor_maps`).
 - Nothing waits for the device, except `asnumpy` and `synchronize`.
 - What changes from step to step is read from `control`, a small float64 array on the device (see
   `gpubp.kernels.control.Control`), so that a step can be captured once and replayed with other values.

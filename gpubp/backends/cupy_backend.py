@@ -237,14 +237,14 @@ class CupyBackend(GpuBackend):
         key = launch.kernel, launch.template
         function, own_numbers = self._functions.get(key) or self._make(launch)
         fetched = [self._map(x, box) for x, box in zip(launch.arrays, launch.boxes, strict=False)]
-        stored = [self._map(x, plans.stored_box(x.itemsize)) for x in launch.stored]
+        stored = [self._map(x, plans.stored_box(x.dtype)) for x in launch.stored]
         arrays = (*fetched, *launch.arrays[len(fetched) :])
         arguments = (*arrays, *launch.sizes, *launch.numbers, *own_numbers, *launch.working, *stored)
         return functools.partial(function, launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
 
     def _map(self, x: Array, box: plans.Box) -> np.ndarray:
         """Return the tensor map of a matrix that the copy engine moves by this box."""
-        return tensor_maps.matrix_map(self._encode, x.data.ptr, x.shape, x.dtype, box)
+        return tensor_maps.matrix_map(self._encode, x.data.ptr, x.shape, box)
 
     def _run(self, launches: Iterable[Bound]) -> None:
         with self._stream:

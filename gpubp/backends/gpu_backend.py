@@ -142,7 +142,8 @@ class GpuBackend:
         chip: what plans are made for.
         variant: a rung of the ladder (`gpubp.backends.plans.VARIANTS`) that every product takes; None: `tensorcore`
             if it multiplies 16-bit numbers or TF32, else `pipelined`. Products whose rows do not start on 16-byte
-            boundaries take `tensorcore` in place of `wgmma`.
+            boundaries, those of TF32 in the forms NN and TN, and those with a side of 2³¹ or about as many take
+            `tensorcore` in place of `wgmma`.
         stream_k: blocks of the grid of every product whose plan is left to the rule; 0: as the rule says.
         widest: the most bytes that a thread loads or stores at once; 0: one element.
         tuned: plans by product, which are taken where the caller names none, nor a variant.
@@ -648,14 +649,15 @@ def execution_of(
     `plan_model.choose` takes for the variant, which may be stream-K or not.
 
     Raises:
-        ArgumentError: TF32 of anything but float32, or a plan or a variant that does not fit the operands or the chip.
+        ArgumentError: TF32 of anything but float32, or a plan or a variant that does not fit the operands, the form or
+            the chip.
     """
     m, n, k, alignment, dtype = found
     if tf32 and dtype != FLOAT32:
         raise ArgumentError("tf32", tf32, f"False with arrays of {dtype}: TF32 is what float32 is rounded to")
     operands = "tf32" if tf32 else str(dtype)
     if plan is None:
-        chosen, *others = variants_for(operands, variant, chip, alignment)
+        chosen, *others = variants_for(operands, variant, chip, alignment, form, max(m, n, k))
         if largest:
             decided = plans.largest(m, n, operands, chip, chosen, alignment)
         else:
@@ -663,13 +665,16 @@ def execution_of(
     elif plan.dtype != operands:
         raise ArgumentError("plan.dtype", plan.dtype, f"{operands}, which is what is multiplied")
     else:
+        plans.require_form("plan.variant", plan.variant, plan.dtype, form)
         decided = plan.for_alignment(alignment).on(chip)
     return executed(decided, m, n, k)
 
 
-def variants_for(operands: str, variant: str | None, chip: Chip, alignment: int) -> tuple[str, ...]:
+def variants_for(
+    operands: str, variant: str | None, chip: Chip, alignment: int, form: str, longest: int = 0
+) -> tuple[str, ...]:
     """Return the variants to choose from: the one that is asked for, or the usual ones. Where rows do not start on
-    16-byte boundaries, `tensorcore` stands for `wgmma`.
+    16-byte boundaries, a side is too long for `wgmma`, or it does not have the form, `tensorcore` stands for it.
 
     Raises:
         ArgumentError: a variant that does not multiply these operands, or that the chip does not have.
@@ -686,7 +691,8 @@ def variants_for(operands: str, variant: str | None, chip: Chip, alignment: int)
         return (variant,) if variant is not None else tuple(usual)
     if variant == "wgmma":
         plans.require_wgmma(chip)
-    if alignment % 16 or not chip.has_wgmma:
+    mapped = alignment % 16 == 0 and longest <= plans.LONGEST_MAPPED
+    if not mapped or not chip.has_wgmma or "wgmma" not in plans.variants_of(operands, chip, form):
         known = ["tensorcore"]
     return tuple(known) if variant is None or variant not in known else (variant,)
 

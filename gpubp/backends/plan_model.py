@@ -41,6 +41,7 @@ from gpubp.backends.plans import (
     VARIANTS,
     Plan,
     kinds_of,
+    require_form,
     require_tensor_cores,
     require_wgmma,
     square_plan,
@@ -362,6 +363,8 @@ def _estimates(
     candidates: Sequence[Candidate], m: int, n: int, k: int, multiprocessors: int
 ) -> Iterator[tuple[Candidate, int, Estimate]]:
     for each in candidates:
+        if each.plan.cluster > 1 and m <= each.plan.tile_m:
+            continue  # of each cluster a block would have no rows; there is a plan of single blocks besides
         for parts in each.splits(m, n, k, multiprocessors):
             yield each, parts, each.estimate(m, n, k, multiprocessors, parts)
 
@@ -397,8 +400,8 @@ def choose(
         others: further rungs to choose from; each has the dtype.
 
     Raises:
-        ArgumentError: a side < 1, an unknown variant or form, a dtype that it does not have, or "tensorcore" on a chip
-            without.
+        ArgumentError: a side < 1, an unknown variant or form, a dtype that it does not have, or not in this form, or
+            "tensorcore" on a chip without.
     """
     for name, side in (("m", m), ("n", n), ("k", k)):
         if side < 1:
@@ -425,6 +428,7 @@ def candidates(
 
     Stream-K comes last: where no tile is shared it is as good as another, and not taken.
     """
+    require_form("variant", variant, dtype, form)
     if variant == "wgmma":
         require_wgmma(chip)
         return tuple(_of_warpgroups(plan, chip) for plan in tiles_for(dtype, variant) if plan.fits(chip))

@@ -12,14 +12,16 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from gpubp.chips import MAX_GRID, MAX_THREADS, WARP, Chip
-from gpubp.dtypes import ARITHMETIC, HALVES, MIXED, PLAIN, canonical
+from gpubp.dtypes import ARITHMETIC, MIXED, PLAIN, canonical
 from gpubp.errors import ArgumentError, unknown_name
 
 THREAD_VARIANTS = ("naive", "tiled", "blocked", "pipelined")
 """The rungs on which every thread computes on its own, in the dtype of the arrays: any chip has what they need."""
 TENSOR_VARIANTS = ("tensorcore", "wgmma")
-"""The rungs on which matrix units multiply numbers of 16 bits or, on the first, TF32 and float64."""
+"""The rungs on which matrix units multiply numbers of 16 bits and TF32, and float64 on the first."""
 VARIANTS = (*THREAD_VARIANTS, *TENSOR_VARIANTS)
 """The ladder of product kernels, each adding one idea to the one before."""
 FORMS = {"NT": (True, True), "NN": (True, False), "TN": (False, False)}
@@ -46,16 +48,22 @@ SWIZZLE_WIDTH, SWIZZLE_BYTES = 128, 1024
 STORED_ROWS, STORED_BUFFERS = 8, 2
 """Rows of a result that a warp stores as one box, and how many such boxes of shared memory it has."""
 BARRIER_BYTES = 8
+LONGEST_MAPPED = 2**31 - 1024
+"""Rows or columns of a matrix that the copy engine moves: coordinates have 32 bits, and tiles reach beyond it."""
 
 REDUCE_THREADS, REDUCE_BLOCK = 64, 256
 """Threads of a block that adds up the parts of a split depth, and elements that it takes."""
 
 
 class Box(NamedTuple):
-    """The part of a matrix that the copy engine moves at once."""
+    """The part of a matrix that the copy engine moves at once.
+
+    kind: what it takes the elements for, of `ARITHMETIC`. It rounds "tf32" on the way.
+    """
 
     rows: int
     columns: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -302,6 +310,10 @@ class Plan:
                 )
             return (-(-steps // -(-steps // self.stream_k)),)  # fewer blocks where each has no less to do
         if self.variant == "wgmma":
+            longest = max(m, n, k)
+            if longest > LONGEST_MAPPED:
+                must = f"another one for a side of {longest}: tensor maps have coordinates up to {LONGEST_MAPPED}"
+                raise ArgumentError("plan.variant", self.variant, must)
             blocks = self.cluster * -(-m // (self.cluster * self.tile_m)) * -(-n // self.tile_n)
             return (min(blocks, self.persistent) if self.persistent else blocks,)
         if self.variant in TILED_BY_NUMBER:
@@ -360,34 +372,54 @@ class Plan:
         """Return the boxes in which the copy engine moves A and B, for "wgmma"; no others have any."""
         if self.variant != "wgmma":
             return ()
-        by_side = Box(self.tile_k, SWIZZLE_WIDTH // self.item_bytes)
+        by_side = Box(self.tile_k, SWIZZLE_WIDTH // self.item_bytes, self.dtype)
         tiles = zip(FORMS[form], (self.tile_m, self.tile_n // self.cluster), strict=True)
-        return tuple(Box(side, self.tile_k) if by_depth else by_side for by_depth, side in tiles)
+        return tuple(Box(side, self.tile_k, self.dtype) if by_depth else by_side for by_depth, side in tiles)
 
     def _shared_limit(self, chip: Chip) -> int:
         asks = self.variant in TENSOR_VARIANTS
         return max(chip.shared_per_block, chip.shared_on_request) if asks else chip.shared_per_block
 
 
-def stored_box(item_bytes: int) -> Box:
-    """Return the box in which the copy engine stores results of this size."""
-    return Box(STORED_ROWS, SWIZZLE_WIDTH // item_bytes)
+def stored_box(dtype: np.dtype) -> Box:
+    """Return the box in which the copy engine stores results of this dtype."""
+    return Box(STORED_ROWS, SWIZZLE_WIDTH // dtype.itemsize, str(dtype))
 
 
 def kinds_of(variant: str) -> tuple[str, ...]:
     """Return the kinds of arithmetic that a variant has."""
-    return {"tensorcore": (*MIXED, "float64"), "wgmma": tuple(map(str, HALVES))}.get(variant, PLAIN)
+    return {"tensorcore": (*MIXED, "float64"), "wgmma": MIXED}.get(variant, PLAIN)
 
 
-def variants_of(dtype: str, chip: Chip | None = None) -> tuple[str, ...]:
-    """Return the variants that multiply a kind of arithmetic of `gpubp.dtypes`: those that a chip has, or all."""
-    return tuple(name for name in VARIANTS if dtype in kinds_of(name) and (chip is None or _has(chip, name, dtype)))
+def forms_of(variant: str, dtype: str) -> tuple[str, ...]:
+    """Return the forms of product in which a variant multiplies a kind of arithmetic that it has.
+
+    wgmma takes operands whose sides are contiguous in 16 bits alone.
+    """
+    along_depth = variant == "wgmma" and ARITHMETIC[dtype].item_bytes > 2
+    return tuple(form for form, by_depth in FORMS.items() if all(by_depth) or not along_depth)
+
+
+def variants_of(dtype: str, chip: Chip | None = None, form: str | None = None) -> tuple[str, ...]:
+    """Return the variants that multiply a kind of arithmetic of `gpubp.dtypes`: those that a chip has, or all; with a
+    form, those that compute such products."""
+    able = [name for name in VARIANTS if dtype in kinds_of(name) and (chip is None or _has(chip, name, dtype))]
+    return tuple(name for name in able if form is None or form in forms_of(name, dtype))
 
 
 def _has(chip: Chip, variant: str, dtype: str) -> bool:
     if variant == "wgmma":
         return chip.has_wgmma
     return variant != "tensorcore" or (chip.has_float64_tensor_cores if dtype == "float64" else chip.has_tensor_cores)
+
+
+def require_form(argument: str, variant: str, dtype: str, form: str) -> None:
+    """Raise ArgumentError unless the variant multiplies this kind in this form."""
+    forms = forms_of(variant, dtype)
+    if form not in forms:
+        only = " and ".join(forms)
+        must = f"another one for form {form} of {dtype}, which it multiplies in form {only} alone"
+        raise ArgumentError(argument, variant, must)
 
 
 def require_wgmma(chip: Chip) -> None:
@@ -549,11 +581,15 @@ _WGMMA = (
     (128, 256, 4, 1),
     (128, 128, 6, 2),
     (128, 128, 6, 1),
+    (64, 256, 5, 2),
     (64, 256, 5, 1),
+    (64, 128, 4, 2),
     (64, 128, 4, 1),
 )
 """tile_m, tile_n, stages, cluster; the largest first. Of the smallest two blocks fit beside each other. Those of 64
-rows are for few rows, such as a small batch: no half of a tile is multiplied for nothing."""
+rows are for few tiles, such as the gradient of one layer's weights: more blocks, which ask L2 for more, but in clusters
+for no more than one of twice the rows. One by one they are for few rows, such as a small batch: no half of a tile is
+multiplied for nothing."""
 
 
 def _wgmma(dtype: str, m: int, n: int, stages: int, cluster: int) -> Plan:

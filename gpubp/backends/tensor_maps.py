@@ -12,13 +12,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gpubp.backends.plans import SWIZZLE_WIDTH, Box
+from gpubp.dtypes import ARITHMETIC
 from gpubp.errors import BackendError
 
 PARAMETER = np.dtype("V128")
 """A tensor map as an argument of a kernel, by value."""
 
-DATA_TYPES = {"float16": 6, "float32": 7, "bfloat16": 9}
-"""CUtensorMapDataType by what is stored."""
+DATA_TYPES = {"float16": 6, "float32": 7, "bfloat16": 9, "tf32": 11}
+"""CUtensorMapDataType by the kind of arithmetic.
+
+By a map of TF32 the copy engine rounds floats as it brings them. The driver's reference does not say so. NVIDIA's
+CUTLASS does, in its main loops for sm_90: "TMA converts f32 input to tf32 when copying from GMEM to SMEM". That ties go
+to even is what a pull request of Triton tests (number 11751), which reports that it is so on a chip of sm_120.
+"""
 NO_INTERLEAVE, SWIZZLE_128, PROMOTE_256, FILL_ZEROS = 0, 3, 3, 0
 """CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill."""
 ALIGNMENT = 64
@@ -28,23 +34,25 @@ Encode = Callable[..., np.ndarray]
 """Takes cuTensorMapEncodeTiled's arguments, but for the first one, and returns 128 bytes."""
 
 
-def matrix_map(encode: Encode, address: int, shape: Sequence[int], dtype: np.dtype, box: Box) -> np.ndarray:
+def matrix_map(encode: Encode, address: int, shape: Sequence[int], box: Box) -> np.ndarray:
     """Return the map of a C-contiguous matrix, as an array of one element of `PARAMETER`.
 
     Args:
         encode: `encoder` of the device.
         address: of the matrix on the device, a multiple of 16.
         shape: its rows and columns; a row is a multiple of 16 bytes.
-        dtype: of its elements, of `DATA_TYPES`.
-        box: rows and columns of what a copy moves; a row of it is `SWIZZLE_WIDTH` bytes wide.
+        box: rows and columns of what a copy moves, and the kind of its elements, of `DATA_TYPES`; a row of it is
+            `SWIZZLE_WIDTH` bytes wide.
     """
     rows, columns = shape
-    if box.columns * dtype.itemsize != SWIZZLE_WIDTH:
-        raise ValueError(f"a box of {box.columns} columns of {dtype} is not {SWIZZLE_WIDTH} bytes wide")
-    sides, pitches = (columns, rows), (columns * dtype.itemsize,)
+    item_bytes = ARITHMETIC[box.kind].item_bytes
+    if box.columns * item_bytes != SWIZZLE_WIDTH:
+        raise ValueError(f"a box of {box.columns} columns of {box.kind} is not {SWIZZLE_WIDTH} bytes wide")
+    sides, pitches = (columns, rows), (columns * item_bytes,)
     patterns = NO_INTERLEAVE, SWIZZLE_128, PROMOTE_256, FILL_ZEROS
-    kind = DATA_TYPES[str(dtype)]
-    return encode(kind, 2, address, sides, pitches, (box.columns, box.rows), (1, 1), *patterns).view(PARAMETER)
+    return encode(DATA_TYPES[box.kind], 2, address, sides, pitches, (box.columns, box.rows), (1, 1), *patterns).view(
+        PARAMETER
+    )
 
 
 def encoder(device: str) -> Encode:

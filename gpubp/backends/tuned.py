@@ -154,12 +154,13 @@ def _from_json(text: str) -> tuple[Conditions, dict[TunedProduct, Plan]]:
 
 
 def _check(product: TunedProduct, plan: Plan) -> None:
-    """Raise ValueError for what is no product, or a plan of another kind of product."""
+    """Raise ValueError for what is no product, or a plan of another kind; ArgumentError for one that lacks the form."""
     sides = product.m, product.n, product.k, product.alignment
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
         raise ValueError(f"sides {sides}")
     if product.form not in plans.FORMS or product.dtype != plan.dtype:
         raise ValueError(f"a plan in {plan.dtype} for {product}")
+    plans.require_form("plan.variant", plan.variant, plan.dtype, product.form)
 
 
 def store(conditions: Conditions, found: Mapping[TunedProduct, Plan]) -> Path:

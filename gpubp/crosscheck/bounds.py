@@ -14,7 +14,8 @@ precision exceeds that at once.
 A tensor core adds the products of k_mma depths to a float32 sum in one instruction, and cuts off what lies under its
 last bit (Fasi, Higham, Mikaitis & Pranesh, 2021): these errors have one sign, so g = max(√K, K / k_mma). Its operands
 are exact in the reference too, which takes them rounded as the kernel must: TF32 from float32, to nearest, ties away
-from zero. u stays that of float32, and u_out and η are those of the dtype that the result is stored in.
+from zero (cases of the rung "wgmma", whose ties go to even, have none). u stays that of float32, and u_out and η are
+those of the dtype that the result is stored in.
 
 What this tells apart, and what not:
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import FORMS
-from gpubp.backends.plans import kinds_of, row_alignment
+from gpubp.backends.plans import forms_of, kinds_of, row_alignment
 from gpubp.chips import architectures
 from gpubp.crosscheck.covering import covering_array
 from gpubp.dtypes import ARITHMETIC, HALVES, MIXED, PLAIN, long_name
@@ -32,7 +32,7 @@ TENSOR_CORE = "tensorcore"
 """The rung of the ladder that multiplies with tensor cores."""
 
 WGMMA = "wgmma"
-"""The rung for one generation of chips, on which warpgroups multiply `HALF_DTYPES`."""
+"""The rung for one generation of chips, on which warpgroups multiply `HALF_DTYPES` and, in the form NT, TF32."""
 
 MIXED_DTYPES = MIXED
 """What tensor cores multiply: float32 arrays that a product rounds to TF32, and arrays that are stored in 16 bits."""
@@ -139,12 +139,9 @@ WGMMA_SHAPES = (
     (136, 264, 203),
     (328, 264, 456),
 )
-"""M, N, K for `WGMMA`: ragged around its tiles, and at its depth of 64; shallower than its ring and several times as
-deep; one splits the depth. A form takes those whose rows start on 16-byte boundaries; of some, those of the result do
-not."""
-
-WGMMA_OFFSETS = (0, 8, 1)
-"""Of 16-bit elements: on boundaries of 128, 16 and 2 bytes. `TENSOR_CORE` multiplies operands on the last."""
+"""M, N, K for `WGMMA` in 16 bits: ragged around its tiles, and at its depth of 64; shallower than its ring and several
+times as deep; one splits the depth. A form takes those whose rows start on 16-byte boundaries; of some, those of the
+result do not. TF32 takes half the depth: as many bytes."""
 
 ROW_SHAPES = ((1, 1), (1, 10), (33, 1), (32, 10), (129, 65), (7, 1031), (1031, 3), (64, 128))
 """Rows and columns of what is no product."""
@@ -310,9 +307,13 @@ def _check_fields(case: Case) -> None:
     ):
         if value not in known:
             raise ArgumentError("case", case.name, f"of a {field} that there is: {', '.join(known)}")
-    dtypes = kinds_of(case.rung or "-")
-    if case.rung is not None and case.dtype not in dtypes:
-        raise ArgumentError("case", case.name, f"of dtype {', '.join(dtypes)} with variant {case.rung!r}")
+    if case.rung is not None:
+        dtypes = kinds_of(case.rung)
+        if case.primitive in PRODUCTS:
+            form = form_of(case.primitive, case.option)
+            dtypes = tuple(dtype for dtype in dtypes if form in forms_of(case.rung, dtype))
+        if case.dtype not in dtypes:
+            raise ArgumentError("case", case.name, f"of dtype {', '.join(dtypes)} with variant {case.rung!r}")
     if case.arch:
         require_arch("case", case.arch)
     if not (0 < case.scale < float("inf") and case.offset >= 0 and case.seed >= 0):
@@ -418,6 +419,12 @@ PRODUCT_FORMS = {
     "weight_step": "TN",
 }
 """Of the general product the form is the option."""
+
+
+def form_of(primitive: str, option: str) -> str:
+    """Return how the operands of a product lie in memory."""
+    return option if primitive == "product" else PRODUCT_FORMS[primitive]
+
 
 HALF_PRIMITIVES = (
     *("softmax", "output_delta", "hadamard_derivative", "bias_gradient", "prepare_update", "update"),
@@ -635,21 +642,27 @@ def _wgmma_choices(primitive: str, variants: Sequence[str], options: Sequence[st
 
     Tiles are the best of a large chip and of a small one, and the largest.
     """
-    dtypes = [dtype for dtype in mixed_dtypes(primitive) if dtype in HALF_DTYPES]
-    if primitive not in PRODUCTS or WGMMA not in variants or not dtypes:
+    if primitive not in PRODUCTS or WGMMA not in variants:
         return
     variants, groups = (WGMMA, WGMMA + PERSISTENT, WGMMA + LARGE), [options]
     if primitive == "product":  # the loops of which the other products run
         variants, groups = (WGMMA,), [[form] for form in FORMS]
-    kernels = list(itertools.product(variants, dtypes))
-    for group in groups:
-        form = group[0] if primitive == "product" else PRODUCT_FORMS[primitive]
+    for group, item_bytes in itertools.product(groups, (2, 4)):
+        form = form_of(primitive, group[0])
+        kernels = [
+            (variant, dtype)
+            for variant, dtype in itertools.product(variants, mixed_dtypes(primitive))
+            if ARITHMETIC[dtype].item_bytes == item_bytes and form in forms_of(WGMMA, dtype)
+        ]
+        if not kernels:
+            continue
+        shapes = [(m, n, k * 2 // item_bytes) for m, n, k in WGMMA_SHAPES]
         yield [
             [(*kernel, option) for kernel, option in zip(kernels, itertools.cycle(group), strict=False)],
-            [shape for shape in WGMMA_SHAPES if row_alignment(form, *shape, 2) == 16],
-            modes(primitive, dtypes[0]),
+            [shape for shape in shapes if row_alignment(form, *shape, item_bytes) == 16],
+            modes(primitive, kernels[0][1]),
             _scales(primitive, MIXED_SCALES),
-            WGMMA_OFFSETS,
+            (0, 16 // item_bytes, 1),  # on boundaries of 128 and 16 bytes; elsewhere `TENSOR_CORE` multiplies
             SEEDS,
         ]
 
@@ -744,8 +757,11 @@ class Selection:
             raise ArgumentError("shape", "x".join(map(str, self.shape)), must)
         if not found:
             name, values = ("dtype", self.dtypes) if self.dtypes else ("mode", self.modes)
-            lacking = TENSOR_DOUBLE in values and TENSOR_CORE in self.variants and not tensor_doubles
-            hint = "tensor cores multiply it on sm_80 and sm_90 alone" if lacking else ""
+            hint = ""
+            if TENSOR_DOUBLE in values and TENSOR_CORE in self.variants and not tensor_doubles:
+                hint = "tensor cores multiply it on sm_80 and sm_90 alone"
+            elif WGMMA in self.variants and "tf32" in values:
+                hint = "wgmma multiplies TF32 in the form NT alone: that of dense_forward, and one of product's"
             raise ArgumentError(name, ", ".join(values), "one that the chosen primitives and variants have", hint)
         return found
 

@@ -34,6 +34,16 @@ def with_tf32_ties(x: np.ndarray) -> np.ndarray:
     return flat.reshape(x.shape)
 
 
+def beside_tf32_ties(x: np.ndarray) -> np.ndarray:
+    """Return float32 values none of which lies halfway between two TF32 values, and two in five next to such a place,
+    on either side: to test that they are rounded to nearest, whatever the rule for ties."""
+    bits = x.flatten().view(np.uint32)
+    for first, last in ((0, 0x0FFF), (1, 0x1001)):
+        bits[first::5] = (bits[first::5] & np.uint32(0xFFFFE000)) | np.uint32(last)
+    bits[(bits & np.uint32(0x1FFF)) == 0x1000] += np.uint32(1)
+    return bits.view(np.float32).reshape(x.shape)
+
+
 def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
     """Return x rounded to this float dtype, in x's own: once, to nearest, ties to even; too large becomes infinite.
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from gpubp import backends
 from gpubp.backends import detection
+from gpubp.backends.plans import TENSOR_VARIANTS
 from gpubp.costs import PRODUCTS
 from gpubp.crosscheck.cases import Case, measured, require_arch
 from gpubp.crosscheck.check_command import shape_of
 from gpubp.crosscheck.summary import CrossCheck
+from gpubp.dtypes import PLAIN
 from gpubp.errors import ArgumentError, BackendError, StateError, unknown_name
 from gpubp.explain.catalogue import Catalogue, catalogue
 from gpubp.explain.kernel_page import kernel_page
@@ -77,9 +79,8 @@ def run(
         for line in lines(found, texts):
             console.print(line, soft_wrap=True)
     else:
-        ladder = (
-            rungs(case, backend) if primitive in PRODUCTS and variant != "tensorcore" and not found.troubles else ()
-        )
+        by_threads = case.dtype in PLAIN and variant not in TENSOR_VARIANTS
+        ladder = rungs(case, backend) if primitive in PRODUCTS and by_threads and not found.troubles else ()
         write_bytes(out, kernel_page(found, texts, command, ladder).encode())
     _conclude(console, found, texts, out)
     return not found.troubles

@@ -110,7 +110,8 @@ def widened(x: np.ndarray) -> np.ndarray:
 def round_to_tf32(x: np.ndarray) -> np.ndarray:
     """Return float32 values rounded to TF32: 10 stored bits of significand, to nearest, ties away from zero.
 
-    As the instruction `cvt.rna.tf32.f32` rounds. Beyond the largest TF32 value lies infinity; NaN and infinities stay.
+    As the instruction `cvt.rna.tf32.f32` rounds; Hopper's copy engine rounds ties to even. Beyond the largest TF32
+    value lies infinity; NaN and infinities stay.
     """
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     # the sign is apart from the magnitude, so that half a unit of the last bit that stays rounds ties away from zero

@@ -202,7 +202,7 @@ def _rate(program: Any, gpu: Gpu) -> str:
         for instruction in block.instructions:
             flops = flops_of(instruction)
             kinds = [name for name in instruction.modifiers if name in (*_MATRIX_KINDS, "f32")]
-            if instruction.opcode in ("mma", "wmma") and flops:
+            if instruction.opcode in ("mma", "wmma", "wgmma") and flops:
                 operands = [name for name in kinds if name != "f32"]
                 matrix[gpu.product_rate(_MATRIX_KINDS[operands[-1]]) if operands else "tf32"] += flops
             elif flops and kinds:

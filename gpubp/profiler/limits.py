@@ -4,7 +4,7 @@ It is no prediction: caches never miss in it, no latency shows, and the clock is
 to say what limits a kernel, and how far from the peak that keeps it.
 
 - arithmetic: flops at the peak rate of their kind; on tensor cores at the rate that mma.sync reaches, or wgmma: the
-  dense one, 128 clocks for an instruction of 64×256×16.
+  dense one, 128 clocks for an instruction of 64×256 sums and 32 bytes of depth.
 - instruction issue: each of a multiprocessor's schedulers issues one instruction of a warp a clock. Instructions are
   those of the machine code where it has a main loop (its multiply-adds are counted, and their share in it is known),
   else those of the PTX.

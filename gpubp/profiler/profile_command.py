@@ -100,7 +100,7 @@ def compared(work: Workload, backend: str | None, gpu: Gpu | None, arch: str | N
 def _variants(work: Workload, gpu: Gpu) -> tuple[str | None, ...]:
     if not work.is_product:
         return (None,)
-    return plans.variants_of(work.dtype, gpu.for_plans()) or (None,)  # which is refused, in words
+    return plans.variants_of(work.dtype, gpu.for_plans(), work.form) or (None,)  # which is refused, in words
 
 
 def _profiled(work: Workload, backend: str, gpu: Gpu | None, arch: str | None) -> Profile:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpubp.backends.plans import variants_of
+from gpubp.backends.plans import forms_of, variants_of
 from gpubp.dtypes import MIXED
 from gpubp.profiler.counts import Counts
 from gpubp.profiler.profiles import MODEL, KernelProfile, Profile, percent, rounded
@@ -189,13 +189,16 @@ def tables(profile: Profile, width: int = WIDE) -> list[Any]:
 
 
 def rung_note(profile: Profile) -> list[str]:
-    """Return a sentence if the chip has wgmma, and the product's rows keep it from taking that."""
+    """Return a sentence if the chip has wgmma, and the product's form or rows keep it from taking that."""
     work, plan = profile.workload, profile.plan
     if plan is None or plan.variant != "tensorcore" or not isinstance(work, Workload):
         return []
-    if work.row_alignment % 16 == 0 or work.variant == "tensorcore":
+    if work.variant == "tensorcore" or "wgmma" not in variants_of(work.dtype, profile.gpu.for_plans()):
         return []
-    if "wgmma" not in variants_of(work.dtype, profile.gpu.for_plans()):
+    if work.form not in forms_of("wgmma", work.dtype):
+        only = " and ".join(forms_of("wgmma", work.dtype))
+        return [f"Computed by tensorcore: the form is {work.form}, and wgmma multiplies {work.dtype} in {only} alone."]
+    if work.row_alignment % 16 == 0:
         return []
     boundaries = f"{work.row_alignment}-byte boundaries"
     return [f"Computed by tensorcore: rows of the operands start on {boundaries}, and wgmma needs 16-byte ones."]

@@ -100,9 +100,11 @@ class Workload:
             raise ArgumentError("variant", self.variant, f"left out for {self.primitive}, which comes in one way")
         if self.variant is not None and self.variant not in plans.VARIANTS:
             raise unknown_name("variant", self.variant, plans.VARIANTS)
-        able = plans.variants_of(self.dtype)
+        able = plans.variants_of(self.dtype, form=self.form)
         if self.variant is not None and self.variant not in able:
-            others = ", ".join(plans.kinds_of(self.variant))
+            others = ", ".join(
+                each for each in plans.kinds_of(self.variant) if self.form in plans.forms_of(self.variant, each)
+            )
             own = "left out, or" if self.tensor_cores else "one of"
             must = f"{own} {', '.join(able)}, with dtype {self.dtype}; or dtype {others}"
             raise ArgumentError("variant", self.variant, must)

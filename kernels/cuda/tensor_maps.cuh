@@ -2,7 +2,8 @@
 //
 // The copy engine (TMA) moves a whole box into shared memory for one instruction of one thread. It works out the
 // addresses by itself, permutes 16-byte units as it writes them (the swizzle), and fills what lies outside of the matrix
-// with zeros. So a ragged edge costs the kernel nothing, and no thread holds an address.
+// with zeros. So a ragged edge costs the kernel nothing, and no thread holds an address. Floats that a product multiplies
+// as tf32 it rounds to that, as their map says.
 //
 // It moves boxes out of shared memory too, and leaves out what lies outside of the matrix.
 //

@@ -1,7 +1,8 @@
 // Warpgroups: four warps that multiply together, by the instruction wgmma of the matrix units of sm_90.
 //
-// One instruction makes 64×N×16 multiply-adds of 2-byte elements. Both operands lie in shared memory, where a descriptor
-// says how; only the sums lie in registers. It runs on its own, while the threads go on:
+// One instruction makes 64×N×16 multiply-adds of 2-byte elements, or 64×N×8 of floats, of which it takes tf32's bits alone.
+// Both operands lie in shared memory, where a descriptor says how; only the sums lie in registers. It runs on its own,
+// while the threads go on:
 //
 //   begin_products      before the first product, and after the threads have touched their sums
 //   multiply            any number of them, which add to the same sums
@@ -54,18 +55,21 @@ __device__ __forceinline__ void wait_for_products() {
     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "                     \
     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// The last two operands say of A and of B whether their sides are contiguous, and not their depths.
-#define MULTIPLY_128(TYPE)                             \
-    "{\n"                                              \
-    ".reg .pred add;\n"                                \
-    "setp.ne.b32 add, 1, 0;\n"                         \
-    "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" SUMS_64 "}, %64, %65, add, 1, 1, %66, %67;\n" \
+// LAYOUTS: of 2-byte elements two more operands, which say of A and of B whether their sides are contiguous, and not their
+// depths. Of floats the depths are, and there is nothing to say.
+#define MULTIPLY_128(DEPTH, TYPE, LAYOUTS)                                 \
+    "{\n"                                                                  \
+    ".reg .pred add;\n"                                                    \
+    "setp.ne.b32 add, 1, 0;\n"                                             \
+    "wgmma.mma_async.sync.aligned.m64n128" DEPTH ".f32." TYPE "." TYPE     \
+    " {" SUMS_64 "}, %64, %65, add, 1, 1" LAYOUTS ";\n"                    \
     "}"
-#define MULTIPLY_256(TYPE)                             \
-    "{\n"                                              \
-    ".reg .pred add;\n"                                \
-    "setp.ne.b32 add, 1, 0;\n"                         \
-    "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE " {" SUMS_128 "}, %128, %129, add, 1, 1, %130, %131;\n" \
+#define MULTIPLY_256(DEPTH, TYPE, LAYOUTS)                                 \
+    "{\n"                                                                  \
+    ".reg .pred add;\n"                                                    \
+    "setp.ne.b32 add, 1, 0;\n"                                             \
+    "wgmma.mma_async.sync.aligned.m64n256" DEPTH ".f32." TYPE "." TYPE     \
+    " {" SUMS_128 "}, %128, %129, add, 1, 1" LAYOUTS ";\n"                 \
     "}"
 
 // Add the product of 64 sides of A and 128 or 256 of B, both 32 bytes deep, to the sums of the warpgroup.
@@ -79,16 +83,30 @@ struct Warpgroup;
         static constexpr int B_BY_SIDE = Form::b == Layout::side_contiguous;                                           \
         using Descriptor = unsigned long long;                                                                         \
         static __device__ __forceinline__ void multiply(float (&sums)[16][4], Descriptor a, Descriptor b) {            \
-            asm volatile(MULTIPLY_128(TYPE) : FRAGMENTS_16(0) : "l"(a), "l"(b), "n"(A_BY_SIDE), "n"(B_BY_SIDE));       \
+            asm volatile(MULTIPLY_128("k16", TYPE, ", %66, %67")                                                       \
+                         : FRAGMENTS_16(0)                                                                             \
+                         : "l"(a), "l"(b), "n"(A_BY_SIDE), "n"(B_BY_SIDE));                                            \
         }                                                                                                              \
         static __device__ __forceinline__ void multiply(float (&sums)[32][4], Descriptor a, Descriptor b) {            \
-            asm volatile(MULTIPLY_256(TYPE)                                                                            \
+            asm volatile(MULTIPLY_256("k16", TYPE, ", %130, %131")                                                     \
                          : FRAGMENTS_16(0), FRAGMENTS_16(16)                                                           \
                          : "l"(a), "l"(b), "n"(A_BY_SIDE), "n"(B_BY_SIDE));                                            \
         }                                                                                                              \
     };
 WARPGROUP_OF(bfloat16, "bf16")
 WARPGROUP_OF(float16, "f16")
+
+template <class Form>
+struct Warpgroup<float, Form> {
+    static_assert(Form::a == Layout::depth_contiguous && Form::b == Layout::depth_contiguous, "the form NT alone");
+    using Descriptor = unsigned long long;
+    static __device__ __forceinline__ void multiply(float (&sums)[16][4], Descriptor a, Descriptor b) {
+        asm volatile(MULTIPLY_128("k8", "tf32", "") : FRAGMENTS_16(0) : "l"(a), "l"(b));
+    }
+    static __device__ __forceinline__ void multiply(float (&sums)[32][4], Descriptor a, Descriptor b) {
+        asm volatile(MULTIPLY_256("k8", "tf32", "") : FRAGMENTS_16(0), FRAGMENTS_16(16) : "l"(a), "l"(b));
+    }
+};
 
 // Until all products are done. That the sums are operands keeps the compiler from reading them before.
 __device__ __forceinline__ void wait_for_sums(float (&sums)[16][4]) {

@@ -1,5 +1,6 @@
 """Plans: their constraints, and which one is chosen."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_tensor_cores_need_a_chip_that_has_them():
 def test_float64_is_chosen_on_tensor_cores_where_the_table_has_their_rate(key, form):
     chip = chips.get(key).for_plans()
     both = ("pipelined", "tensorcore")
-    assert variants_for("float64", None, chip, 16) == variants_for("float64", None, chip, 8) == both
+    assert variants_for("float64", None, chip, 16, form) == variants_for("float64", None, chip, 8, form) == both
     plan = choose(4096, 4096, 4096, "float64", chip, form=form, others=("tensorcore",))
     assert plan.variant == "tensorcore"
     assert plan.tile_m * plan.tile_n >= 64 * 64
@@ -187,9 +188,81 @@ def test_float64_is_chosen_on_tensor_cores_where_the_table_has_their_rate(key, f
 
 def test_float64_stays_with_threads_elsewhere():
     for key in ("B200", "RTX4090", "T4"):
-        assert variants_for("float64", None, chips.get(key).for_plans(), 16) == ("pipelined",)
+        assert variants_for("float64", None, chips.get(key).for_plans(), 16, "NT") == ("pipelined",)
     with pytest.raises(ArgumentError, match=r"variant was 'wgmma'; it must be another one to multiply in float64$"):
-        variants_for("float64", "wgmma", EMULATED_CHIP, 16)
+        variants_for("float64", "wgmma", EMULATED_CHIP, 16, "NT")
+
+
+def test_a_plan_of_wgmma_refuses_what_tensor_maps_cannot_reach():
+    plan = plans.WGMMA["bfloat16"][0]
+    assert plan.grid(plans.LONGEST_MAPPED, 8, 8)
+    for sides in ((2**31, 8, 8), (8, 2**31, 8), (8, 8, 2**31)):
+        with pytest.raises(ArgumentError, match=r"plan.variant was 'wgmma'; .* for a side of 2147483648"):
+            plan.grid(*sides)
+
+
+def test_tf32_is_chosen_on_wgmma_along_the_depth_alone():
+    both, one = ("tensorcore", "wgmma"), ("tensorcore",)
+    chip = chips.get("H100").for_plans()
+    for variant in (None, "wgmma"):
+        usual = both if variant is None else ("wgmma",)
+        assert variants_for("tf32", variant, chip, 16, "NT") == usual
+        assert variants_for("tf32", variant, chip, 8, "NT") == one
+        assert variants_for("tf32", variant, chip, 16, "NT", plans.LONGEST_MAPPED) == usual
+        assert variants_for("tf32", variant, chip, 16, "NT", plans.LONGEST_MAPPED + 1) == one
+        for form in ("NN", "TN"):
+            assert variants_for("tf32", variant, chip, 16, form) == one
+            assert variants_for("bfloat16", variant, chip, 16, form) == usual
+    for key in ("A100", "B200"):
+        assert variants_for("tf32", None, chips.get(key).for_plans(), 16, "NT") == one
+    plan = choose(4096, 4096, 4096, "tf32", chip, "tensorcore", others=("wgmma",))
+    assert (plan.variant, plan.tile_k, plan.vector) == ("wgmma", 32, 4)
+    clocks = [
+        plan_model.best(plan_model.candidates("tf32", chip, name), 4096, 4096, 4096, chip.multiprocessors)[1].clocks
+        for name in both
+    ]
+    assert clocks[0] > 1.5 * clocks[1], "mma.sync has 61 % of the rate"
+    with pytest.raises(ArgumentError, match=r"variant was 'wgmma'; it must be another one for form TN of tf32"):
+        choose(4096, 4096, 4096, "tf32", chip, "wgmma", form="TN")
+    with pytest.raises(ArgumentError, match=r"variant was 'wgmma'; .* form NN of tf32"):
+        choose(4096, 4096, 4096, "tf32", chip, "tensorcore", form="NN", others=("wgmma",))
+
+
+def test_operands_are_copied_as_what_is_multiplied_and_results_as_what_they_are():
+    assert plans.WGMMA["tf32"][0].boxes("NT") == (plans.Box(128, 32, "tf32"), plans.Box(128, 32, "tf32"))
+    assert plans.WGMMA["bfloat16"][1].boxes("NN") == (plans.Box(128, 64, "bfloat16"), plans.Box(64, 64, "bfloat16"))
+    assert plans.stored_box(np.dtype(np.float32)) == plans.Box(8, 32, "float32")
+    assert plans.stored_box(np.dtype(np.float16)) == plans.Box(8, 64, "float16")
+
+
+@pytest.mark.parametrize(("batch", "clocks", "alone"), [(256, 2534, 3379), (512, 4224, 5914)])
+def test_few_tiles_of_a_weight_gradient_are_computed_in_clusters(batch, clocks, alone):
+    """The figures of gpubp/profiler/README.md: two blocks ask L2 for the columns of one."""
+    chip = chips.get("H100").for_plans()
+    tiles = plan_model.candidates("bfloat16", chip, "wgmma", form="TN")
+    found = []
+    for chosen in (tiles, [each for each in tiles if each.plan.cluster == 1]):
+        plan, estimate = plan_model.best(chosen, 1024, 784, batch, chip.multiprocessors)
+        found.append((plan.tile_m, plan.tile_n, plan.cluster, round(estimate.clocks)))
+    assert found == [(64, 128, 2, clocks), (64, 128, 1, alone)]
+
+
+@pytest.mark.parametrize("m", [1, 64, 65, 128, 129])
+def test_no_block_of_a_cluster_is_without_rows(m):
+    """Of the only clusters; of the last ones of many rows it may be."""
+    chip = chips.get("H100").for_plans()
+    for n, k in itertools.product((64, 512, 4096), (64, 1024, 8192)):
+        for plan, _ in plan_model.ranked(plan_model.candidates("bfloat16", chip, "wgmma"), m, n, k, 132):
+            assert plan.cluster == 1 or m > plan.tile_m
+
+
+def test_the_forms_of_each_rung():
+    for variant in plans.VARIANTS:
+        for dtype in plans.kinds_of(variant):
+            every = (variant, dtype) != ("wgmma", "tf32")
+            assert plans.forms_of(variant, dtype) == (tuple(plans.FORMS) if every else ("NT",))
+    assert plans.variants_of("tf32") == ("tensorcore", "wgmma")
+    assert plans.variants_of("tf32", form="NN") == ("tensorcore",)
 
 
 @pytest.mark.parametrize("tables", [TENSORCORE, TENSORCORE_UNALIGNED])

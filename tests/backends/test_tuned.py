@@ -10,7 +10,7 @@ import pytest
 
 from gpubp.backends import plans, tuned
 from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.backends.plans import PIPELINED, TENSORCORE
+from gpubp.backends.plans import PIPELINED, TENSORCORE, WGMMA
 from gpubp.backends.tuned import Conditions, TunedProduct
 from gpubp.errors import CheckpointError, TunedPlansWarning
 
@@ -86,10 +86,14 @@ def test_they_can_be_turned_off(monkeypatch):
             lambda values: json.dumps(values).replace('"k": 32, "dtype": "float32"', '"k": 32, "dtype": "tf32"'),
             "a plan",
         ),
+        (
+            lambda values: json.dumps(values).replace('"dtype": "tf32", "form": "NT"', '"dtype": "tf32", "form": "TN"'),
+            "another one for form TN of tf32",
+        ),
     ],
 )
 def test_a_damaged_file_is_not_used_and_is_written_anew(change, words):
-    path = tuned.store(HERE, FOUND)
+    path = tuned.store(HERE, FOUND | {TunedProduct(64, 48, 32, "tf32", "NT", 16): WGMMA["tf32"][-1]})
     path.write_text(change(json.loads(path.read_text())))
     with pytest.warns(TunedPlansWarning, match=words):
         assert tuned.load(HERE) == {}

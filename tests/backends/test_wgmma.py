@@ -6,7 +6,7 @@ from devices import DEVICE
 
 from gpubp import Network, Trainer
 from gpubp.backends.cupy_backend import CupyBackend
-from gpubp.backends.plans import Box
+from gpubp.backends.plans import WGMMA, Box
 from gpubp.backends.tensor_maps import encoder, matrix_map
 
 BATCH = 64
@@ -24,10 +24,27 @@ def test_a_product_on_this_device():
 
 def test_a_tensor_map_is_one_element_by_value():
     x = CupyBackend(DEVICE).zeros((40, 72), "float16")
-    made = matrix_map(encoder(DEVICE), x.data.ptr, x.shape, x.dtype, Box(64, 64))
+    made = matrix_map(encoder(DEVICE), x.data.ptr, x.shape, Box(64, 64, "float16"))
     assert (made.shape, made.nbytes) == ((1,), 128)
     with pytest.raises(ValueError, match="box of 32 columns of float16 is not 128 bytes"):
-        matrix_map(encoder(DEVICE), x.data.ptr, x.shape, x.dtype, Box(64, 32))
+        matrix_map(encoder(DEVICE), x.data.ptr, x.shape, Box(64, 32, "float16"))
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_the_copies_round_to_tf32(side):
+    """To nearest, ties to even. The results are floats, which nothing rounds."""
+    unit = np.float32(2.0**-10)
+    values = np.float32([1 + unit * part for part in (0.499, 0.5, 0.501, 1.499, 1.5, 1.501)])
+    values = np.concatenate([values, -values, np.float32([np.inf, np.nan, 0, 2.0**-130])])
+    whole = 1 + unit * np.float32([0, 0, 1, 1, 2, 2])
+    expected = np.concatenate([whole, -whole, values[-4:]])
+    ones, one_each = np.ones((16, 16), np.float32), np.diag(values)
+    backend = CupyBackend(DEVICE)
+    a, b = (backend.asarray(x, "float32") for x in ((one_each, ones) if side == "a" else (ones, one_each)))
+    c = backend.empty((16, 16), "float32")
+    backend.product("NT", a, b, c, tf32=True, plan=WGMMA["tf32"][-1])
+    found = backend.asnumpy(c)
+    np.testing.assert_array_equal(found, np.tile(expected, (16, 1)).T if side == "a" else np.tile(expected, (16, 1)))
 
 
 def train(digits, epochs, variant=None, **settings):
@@ -55,7 +72,7 @@ def train(digits, epochs, variant=None, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("precision", ["bf16", "tf32", pytest.param("fp16", marks=pytest.mark.exhaustive)])
 def test_the_digits_are_learnt_as_well_as_in_float32(digits, precision):
     right = train(digits, 3, backend="numpy")[0].evaluate(digits[2], digits[3]).accuracy
     net, taken = train(digits, 3, "wgmma", backend="cupy", device=DEVICE, precision=precision)
@@ -64,6 +81,10 @@ def test_the_digits_are_learnt_as_well_as_in_float32(digits, precision):
     assert right > 0.92
     assert found >= right - 0.01
     by_wgmma = {kernel for kernel, variant in taken if variant == "wgmma"}
+    if precision == "tf32":
+        assert by_wgmma
+        assert by_wgmma <= {"dense_forward", "partial_product"}, "the form NT alone"
+        return
     assert {"dense_forward", "hidden_delta"} <= by_wgmma
     assert by_wgmma & {"weight_gradient", "layer_gradient", "partial_product"}
 

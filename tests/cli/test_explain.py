@@ -140,6 +140,16 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr("gpubp.crosscheck.check_command.run_cases", run_cases)
 
 
+@pytest.mark.parametrize("dtype", ["tf32", "bf16"])
+def test_warpgroups_at_work_as_a_page(gpubp, dtype):
+    """Without the rungs of threads, which do not multiply these."""
+    words = ["dense_forward", "--dtype", dtype, "--variant", "wgmma", "--shape", "8x16x16"]
+    gpubp("explain", "kernel", *words, "--out", "k.html")
+    page = check_page(Path("k.html").read_text(encoding="utf-8"), "en", scripted=True)
+    assert "dense_forward, wgmma, 8×16×16" in page.one("h1").text
+    assert list(page.all(id="ladder")) == []
+
+
 def test_check_explains_its_first_failure(gpubp, in_this_process, monkeypatch):
     """The reference of a kernel that is right is wrong in one element."""
     from gpubp.crosscheck.problems.problem import Problem

@@ -75,6 +75,25 @@ def test_everything_in_mixed_precision_holds_every_option_and_shape():
     assert {case.option for case in cases.all_cases("hidden_delta", ("tensorcore",))} == set(cases.ELEMENTWISE)
 
 
+@pytest.mark.parametrize("make", [cases.covering_cases, cases.all_cases])
+def test_wgmma_multiplies_tf32_along_the_depth_alone(make):
+    found = {}
+    for primitive in cases.PRODUCTS:
+        for case in make(primitive, (*VARIANTS, "tensorcore", "wgmma")):
+            if case.rung == "wgmma":
+                form = cases.form_of(primitive, case.option)
+                found.setdefault((primitive, form), set()).add(case.dtype)
+                assert plans.row_alignment(form, *case.shape, ARITHMETIC[case.dtype].item_bytes) == 16
+                assert cases.parse(case.name) == case
+    halves = {"bfloat16", "float16"}
+    assert found == {
+        ("dense_forward", "NT"): {"tf32", *halves},
+        ("product", "NT"): {"tf32", *halves},
+        **dict.fromkeys((("hidden_delta", "NN"), ("transpose_product", "NN"), ("product", "NN")), halves),
+        **dict.fromkeys((("weight_gradient", "TN"), ("product", "TN")), halves),
+    }
+
+
 @pytest.mark.parametrize("primitive", WITH_LARGE_TILES)
 def test_large_tiles_for_tensor_cores_are_among_the_cases(primitive):
     large = [case for case in cases.covering_cases(primitive, ("tensorcore",)) if case.large_tiles]

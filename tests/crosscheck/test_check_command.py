@@ -72,6 +72,8 @@ def test_one_case_by_its_name():
         (["--case", "scale:-:float32:5x5:-:-:1:random:0:0"], "a shape of 1 side(s)"),
         (["--case", "scale:naive:float32:5:-:-:1:random:0:0"], "a variant that backend 'numpy' has: -"),
         (["--case", "hidden_delta:tiled:tf32:5x5x5:relu:-:1:random:0:0"], "float32, float64 with variant 'tiled'"),
+        (["--case", "hidden_delta:wgmma:tf32:8x8x8:relu:-:1:random:0:0"], "bfloat16, float16 with variant 'wgmma'"),
+        (["--case", "product:wgmma:tf32:8x8x8:TN:assign:1:random:0:0"], "bfloat16, float16 with variant 'wgmma'"),
         (["--report", "report.txt"], "report was 'report.txt'"),
         (["--report", "missing/report.md"], "in a folder that exists"),
         (["--observe"], "--observe was"),
@@ -101,6 +103,15 @@ def test_float64_on_tensor_cores_is_checked_where_they_have_it():
     with pytest.raises(ArgumentError, match=r"dtype was 'float64'; .*; tensor cores multiply it on sm_80 and sm_90"):
         chosen.cases(variants)
     assert not any(case.on_tensor_doubles for case in Selection(("hidden_delta",)).cases(variants))
+
+
+def test_tf32_by_wgmma_is_checked_where_it_has_it():
+    variants = (*VARIANTS, "tensorcore", "wgmma")
+    chosen = Selection(("dense_forward",), ("wgmma",), ("tf32",))
+    assert {(case.rung, case.dtype) for case in chosen.cases(variants)} == {("wgmma", "tf32")}
+    expected = r"dtype was 'tf32'; .*; wgmma multiplies TF32 in the form NT alone: that of dense_forward"
+    with pytest.raises(ArgumentError, match=expected):
+        Selection(("hidden_delta",), ("wgmma",), ("tf32",)).cases(variants)
 
 
 def test_mixed_precision_is_checked_by_default_where_there_is_any():

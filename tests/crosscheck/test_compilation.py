@@ -139,11 +139,12 @@ def test_waits_that_the_compiler_adds_are_named():
     assert compilation.ADDED_WAITS.search("ptxas info    : Used 168 registers, used 0 barriers\n") is None
 
 
-def test_warpgroups_multiply_on_one_architecture_alone():
-    product, _ = compile_group("cupy", (WARPGROUPS,), ("sm_90",))  # in parts of the depth
+@pytest.mark.parametrize("case", [WARPGROUPS, replace(WARPGROUPS, dtype="tf32")], ids=lambda case: case.dtype)
+def test_warpgroups_multiply_on_one_architecture_alone(case):
+    product, _ = compile_group("cupy", (case,), ("sm_90",))  # in parts of the depth
     assert (product.complaint, product.absent) == ("", "")
     assert product.shared_bytes > 48 * 1024
     for arch in ("sm_75", "sm_80", "sm_100"):
-        (kernel,) = compile_group("cupy", (WARPGROUPS,), (arch,))
+        (kernel,) = compile_group("cupy", (case,), (arch,))
         assert kernel.complaint == ""
         assert "sm_90 alone" in kernel.absent

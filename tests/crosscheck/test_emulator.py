@@ -16,7 +16,7 @@ def backend():
     return backends.get("cupy", "emulator")
 
 
-SAMPLED = ("dense_forward", "hidden_delta", "output_delta")
+SAMPLED = ("dense_forward", "hidden_delta", "transpose_product", "weight_gradient", "output_delta")
 """The primitives of the most kernels: `make test` compiles a part of them, `make exhaustive` all."""
 
 

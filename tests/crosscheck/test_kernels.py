@@ -72,6 +72,7 @@ def check_softmax(*edits, **options):
     )
 
 
+@pytest.mark.slow
 def test_right_kernels_pass():
     outcomes = [*check_saxpy(seeds=(0, 1), scales=(1.0, 1e-6, 1e6)), *check_softmax()]
     assert len(outcomes) == 3 * 2 * 3 + 2
@@ -107,6 +108,7 @@ def test_mistakes_are_told(name):
     assert "calls are wrong; one of them: FAILED" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_race_that_nobody_looks_for_shows_in_another_order():
     plain = {"observe": False, "seeds": (0, 1)}
     assert check_softmax(NO_BARRIER, orders=0, **plain)  # warps go from barrier to barrier together
@@ -134,6 +136,7 @@ def check_total(values=None, **options):
     )
 
 
+@pytest.mark.slow
 def test_sums_by_atomics_are_within_the_bound_and_not_the_same_bits():
     assert check_total(orders=6)[0].passed
     with pytest.raises(KernelError, match="sum depends on the order of execution"):

@@ -247,6 +247,16 @@ def test_both_roundings_to_tf32_agree():
         np.testing.assert_array_equal(references.tf32(values)[finite], rounded[finite])
 
 
+def test_beside_ties_every_rule_for_them_gives_the_same():
+    x = np.random.default_rng(0).integers(0, 2**32, 20_000, np.uint32).view(np.float32)
+    x = references.beside_tf32_ties(x[np.isfinite(x)])
+    np.testing.assert_array_equal(ties_to_even(x), round_to_tf32(x))
+    np.testing.assert_array_equal(references.beside_tf32_ties(references.with_tf32_ties(x)), x)
+    low = x.view(np.uint32) & 0x1FFF
+    assert (low[::5] == 0x0FFF).all()
+    assert (low[1::5] == 0x1001).all()
+
+
 def test_ties_round_away_from_zero():
     tie = np.array([1 + 2.0**-11, -(1 + 2.0**-11), 1 + 3 * 2.0**-11], np.float32)
     np.testing.assert_array_equal(references.tf32(tie), [1 + 2.0**-10, -(1 + 2.0**-10), 1 + 2 * 2.0**-10])

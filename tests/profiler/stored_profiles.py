@@ -46,6 +46,7 @@ PROFILES = (
     ("cupy", "A100", Workload("hidden_delta", SQUARE, "float64", activation="tanh")),
     ("cupy", "H100", Workload("dense_forward", LARGE, "bfloat16")),
     ("cupy", "A100", Workload("weight_gradient", LARGE, "tf32")),
+    ("cupy", "H100", Workload("dense_forward", LARGE, "tf32")),
     ("cupy", "H100", Workload("hadamard_derivative", LAYER)),
     ("cupy", "H100", Workload("output_delta", (512, 10))),
     ("cupy", "H100", Workload("output_delta", (512, 10), mode="weighted")),

@@ -11,6 +11,7 @@ from gpubp.profiler import profile
 from gpubp.profiler.annotated_source import files_of
 from gpubp.profiler.profile_tables import heading, picture, tables, title
 from gpubp.profiler.workloads import KernelLaunch
+from gpubp.toolchain.nvrtc import compile_source
 
 CODE = r"""
 extern "C" {
@@ -37,6 +38,21 @@ __global__ void tensor(float* out) {
         "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    out[threadIdx.x] = c[0] + c[1] + c[2] + c[3];
+}
+#endif
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+__global__ void warpgroup(float* out) {
+    __shared__ __align__(1024) unsigned char tile[8192];
+    float c[4] = {};
+    for (int i = threadIdx.x; i < 8192; i += 128) tile[i] = 0;
+    asm volatile("fence.proxy.async;" ::: "memory");
+    __syncthreads();
+    unsigned long long rows = 1ull << 62 | 64ull << 32 | (unsigned)__cvta_generic_to_shared(tile) / 16;
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %4, 1, 1, 1, 0, 0;"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "l"(rows));
+    asm volatile("wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;" ::: "memory");
     out[threadIdx.x] = c[0] + c[1] + c[2] + c[3];
 }
 #endif
@@ -106,6 +122,15 @@ def test_the_rate_is_that_of_most_instructions():
     assert profile(kernel("again"), 1, 32, (np.ones(16, np.float32), np.zeros(32, np.float32))).cost.rate == "float32"
     chosen = profile(kernel("tensor"), 1, 32, (np.zeros(32, np.float32),), dtype="fp32")
     assert chosen.roofline == chips.get("H100").roofline("float32")
+
+
+def test_the_rate_of_products_by_warpgroups_is_that_of_matrix_units(tmp_path):
+    path = tmp_path / "warpgroup.ptx"
+    path.write_text(compile_source(CODE, "sm_90a").ptx)
+    found = profile(
+        cp.RawModule(path=str(path)).get_function("warpgroup"), 1, 128, (np.zeros(128, np.float32),), "H100"
+    )
+    assert (found.workload.dtype, found.cost.flops) == ("bfloat16", 2 * 64 * 8 * 16 + 3 * 128)
 
 
 def test_chips():

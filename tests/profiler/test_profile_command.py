@@ -75,6 +75,16 @@ def test_the_comparison_has_a_row_for_each():
     assert [line for line in done.output.splitlines() if line.startswith("│ numba ")]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("primitive", "rungs"), [("dense_forward", ["tensorcore", "wgmma"]), ("weight_gradient", ["tensorcore"])]
+)
+def test_a_comparison_takes_the_rungs_that_have_the_form(primitive, rungs):
+    words = ("--dtype", "tf32", "--shape", "64x64x32", "--compare", "--backend", "cupy", "--json")
+    done = run("profile", primitive, *words)
+    assert [each["plan"]["variant"] for each in json.loads(done.stdout)["profiles"]] == rungs
+
+
 @pytest.mark.parametrize("compare", [(), ("--compare", "--backend", "cupy")])
 def test_a_narrow_terminal_shows_every_number(compare):
     arguments = ["profile", "hadamard_derivative", "--shape", "64x32", *compare]

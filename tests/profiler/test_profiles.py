@@ -44,6 +44,11 @@ def test_the_chip_and_the_architecture():
         ({"variant": "fast"}, "variant was 'fast'"),
         ({"variant": "tensorcore"}, "one of naive, tiled, blocked, pipelined, with dtype float32; or dtype tf32"),
         ({"variant": "naive", "dtype": "tf32"}, "left out, or tensorcore, with dtype tf32"),
+        ({"variant": "wgmma", "dtype": "tf32"}, "left out, or tensorcore, with dtype tf32; or dtype bfloat16, float16"),
+        (
+            {"primitive": "dense_forward", "variant": "naive", "dtype": "tf32"},
+            "left out, or tensorcore, wgmma, with dtype tf32",
+        ),
         ({"activation": "softmax"}, "an elementwise activation"),
         ({"optimizer": "best"}, "optimizer was 'best'"),
         ({"mode": "droput"}, "mode was 'droput'; it must be one of -, dropout; did you mean 'dropout'"),

@@ -24,7 +24,7 @@ def stored(profiles):
     return json.loads(profiles.STORE.read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_kernel_does_the_work_that_is_stored(profiles, stored, reproducible):
     if stored["versions"] != profiles.versions():
         pytest.skip(f"made by {stored['versions']}, and installed are {profiles.versions()}")

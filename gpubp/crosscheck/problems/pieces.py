@@ -6,7 +6,7 @@ import numpy as np
 
 from gpubp.crosscheck import references
 from gpubp.crosscheck.bounds import REFERENCE, stored
-from gpubp.crosscheck.cases import Case
+from gpubp.crosscheck.cases import WGMMA, Case
 from gpubp.crosscheck.problems.problem import Expected
 from gpubp.nn import activations
 from gpubp.nn.activations import Activation
@@ -20,9 +20,15 @@ def draw(case: Case, rng: np.random.Generator, shape: tuple[int, ...], scale: fl
 
 
 def stored_operand(case: Case, x: np.ndarray) -> np.ndarray:
-    """Return x as the case stores it. With dtype "tf32" some values lie halfway between two of TF32."""
+    """Return x as the case stores it.
+
+    With dtype "tf32" some values lie halfway between two of TF32; with `WGMMA` next to that, as its copy engine has a
+    rule of its own for ties, and `TENSOR_CORE` takes its place where rows are not aligned.
+    """
     x = rounded(x, case.storage)
-    return references.with_tf32_ties(x) if case.dtype == "tf32" else x
+    if case.dtype != "tf32":
+        return x
+    return references.beside_tf32_ties(x) if case.rung == WGMMA else references.with_tf32_ties(x)
 
 
 def operand(case: Case, x: np.ndarray) -> np.ndarray:

@@ -28,6 +28,9 @@ POISON = 0xFFF5
 GRANULE_BITS = 8
 GRANULE = 1 << GRANULE_BITS
 
+#: Bytes of global memory behind all that is there for which observers keep room, so that their arrays grow seldom.
+ROOM = 1 << 26
+
 #: Where the spaces begin in the generic address space. The low 32 bits of a generic shared or local address are the
 #: address within the window, as on a GPU.
 CODE_BASE = 0x0000_0001_0000_0000
@@ -242,6 +245,7 @@ _libc.mmap.argtypes = [
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _NO_RESERVE, _FIXED_NO_REPLACE = (0x4000, 0x100000) if sys.platform == "linux" else (0, 0)
 _FAILED = ctypes.c_void_p(-1).value
+_COPIED_AT_ONCE = 1 << 16  # bytes
 
 
 def _reserve(nbytes: int, wanted: int = 0) -> tuple[int, int]:
@@ -265,6 +269,17 @@ def sparse_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
     return np.frombuffer(pages, dtype).reshape(shape)
+
+
+def sparse_grown(kept: np.ndarray, rows: int) -> np.ndarray:
+    """Return `sparse_zeros` of this many rows with what an array holds, whose rows of zeros still cost no memory."""
+    grown = sparse_zeros((rows, *kept.shape[1:]), kept.dtype.type)
+    at_once = max(1, _COPIED_AT_ONCE // max(1, kept[:1].nbytes))
+    for first in range(0, len(kept), at_once):
+        some = kept[first : first + at_once]
+        if some.any():
+            grown[first : first + len(some)] = some
+    return grown
 
 
 def _array_at(address: int, nbytes: int) -> np.ndarray:

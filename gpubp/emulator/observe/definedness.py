@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON
+from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, ROOM, sparse_grown
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.program.ptx import Instruction, Location
@@ -116,7 +116,7 @@ class Definedness:
             words = allocation.nbytes // 4
             pattern = np.full(2, POISON, np.uint16)
             written = data[: 4 * words].view(np.uint32) != pattern.view(np.uint32)[0]
-            states[: 4 * words] = np.repeat(written, 4) * np.uint8(shadow.DEFINED)
+            np.multiply(written, np.uint32(shadow.DEFINED * 0x01010101), out=states[: 4 * words].view(np.uint32))
             rest = data[4 * words :]
             states[4 * words :] = shadow.DEFINED if (rest != pattern.view(np.uint8)[: rest.size]).any() else 0
 
@@ -124,11 +124,9 @@ class Definedness:
         """Make the shadow of global memory reach this far."""
         if self.states.size >= extent:
             return
-        size = -(-max(extent, 2 * self.states.size) // GRANULE) * GRANULE
+        size = -(-max(extent + ROOM, 2 * self.states.size) // GRANULE) * GRANULE
         for name, kept, count in (("states", self.states, size), ("sources", self.sources, size // 4)):
-            grown = np.zeros(count, kept.dtype)
-            grown[: kept.size] = kept
-            setattr(self, name, grown)
+            setattr(self, name, sparse_grown(kept, count))
 
     def memory_changed(self, address: int, nbytes: int, written: bool) -> None:
         """The host wrote memory, or allocated it afresh."""

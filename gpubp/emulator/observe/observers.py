@@ -29,7 +29,7 @@ from gpubp.emulator.device.barriers import BARRIERS
 from gpubp.emulator.device.bulk_copies import CHUNK, Copy
 from gpubp.emulator.device.choices import Choices
 from gpubp.emulator.device.lanewise import Bound
-from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED, sparse_zeros
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED, ROOM, sparse_grown, sparse_zeros
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.device.warpgroup_products import Product
 from gpubp.emulator.observe import shadow
@@ -215,6 +215,7 @@ class Observer:
         self._places: dict[int, Clock] = {}  # what was published where in memory, by host address
         self._global_cells = np.zeros((0, shadow.CELL), np.int32)
         self._touched = {name: np.zeros(0, np.uint8) for name in ("read", "written")}  # sectors of global memory
+        self._footprint = dict.fromkeys(self._touched, 0)  # how many of them
         self.memory = Definedness(self._found, uninitialised)
         self._global_bits = 0  # log2 of the bytes that a cell stands for
 
@@ -224,6 +225,7 @@ class Observer:
         self.report = Report(order=taken.order)
         self._findings, self._lines = {}, {}
         self._touched = {name: np.zeros(0, np.uint8) for name in self._touched}
+        self._footprint = dict.fromkeys(self._touched, 0)
         return taken
 
     def release(self) -> None:
@@ -265,7 +267,8 @@ class Observer:
         if self.races:
             self._global_bits = watched.bits["global"]
             del self._global_cells  # before there are two of them
-            self._global_cells = sparse_zeros(((MEMORY.extent >> self._global_bits) + 1, shadow.CELL), np.int32)
+            cells = (MEMORY.extent + ROOM >> self._global_bits) + 1
+            self._global_cells = sparse_zeros((cells, shadow.CELL), np.int32)
             self._places.clear()
         self.report.launches[machine.program.name] += 1
 
@@ -303,8 +306,7 @@ class Observer:
             threads[0] = 0
         for site in self._sites:
             self._add_site(site)
-        read, written = (int(np.count_nonzero(self._touched[name])) for name in ("read", "written"))
-        self.report.footprint = Bytes(SECTOR * read, SECTOR * written)
+        self.report.footprint = Bytes(**{name: SECTOR * count for name, count in self._footprint.items()})
         self._publish()
 
     def _publish(self) -> None:
@@ -718,10 +720,9 @@ class Observer:
         """Note the sectors of global memory that accesses read or write."""
         sectors = -(-MEMORY.extent // SECTOR)
         if self._touched[name].size < sectors:
-            grown = np.zeros(sectors, np.uint8)
-            grown[: self._touched[name].size] = self._touched[name]
-            self._touched[name] = grown
-        shadow.touch(pointers, MEMORY.host_base, nbytes, count, self._touched[name])
+            self._touched[name] = sparse_grown(self._touched[name], max(sectors + ROOM // SECTOR, 2 * sectors))
+        touched = self._touched[name]
+        self._footprint[name] += shadow.touch(pointers, MEMORY.host_base, nbytes, count, touched)
 
     def _race_step(self, machine: Machine, watched: _Watched, site: _Site) -> Callable[[Array], None]:
         orders = watched.by_memory and site.strong and not is_of_mbarrier(site.instruction)
@@ -881,9 +882,7 @@ class Observer:
             first = (address - ARENA_BASE) >> bits
             end = first + (nbytes >> bits) + 1
             if end > self._global_cells.shape[0]:
-                grown = sparse_zeros((2 * end, shadow.CELL), np.int32)
-                grown[: self._global_cells.shape[0]] = self._global_cells
-                self._global_cells = grown
+                self._global_cells = sparse_grown(self._global_cells, 2 * end)
             self._global_cells[first:end] = 0
 
     def block_freed(self, machine: Machine, instruction: Instruction, lane: int, address: int, nbytes: int) -> None:

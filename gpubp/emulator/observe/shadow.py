@@ -261,12 +261,15 @@ def count_sectors(pointers, nbytes, lanes, count, totals):
 
 @loop
 def touch(pointers, base, nbytes, count, touched):
-    """Mark the 32-byte sectors that accesses touch."""
+    """Mark the 32-byte sectors that accesses touch, and return how many were not marked before."""
     size = touched.size << 5
+    fresh = 0
     for i in range(count):
         first = _place(pointers[i], base, nbytes, size)
         for sector in range(first >> 5, ((first + nbytes - 1) >> 5) + 1):
+            fresh += 1 - touched[sector]
             touched[sector] = 1
+    return fresh
 
 
 @loop

@@ -1,9 +1,20 @@
 """Device memory: allocation, red zones, freed memory, layouts; and accesses in every space with what they report."""
 
+import mmap
+
 import numpy as np
 import pytest
 
-from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, DeviceMemory, layout, sparse_zeros
+from gpubp.emulator.device.memory import (
+    ARENA_BASE,
+    GRANULE,
+    MEMORY,
+    POISON,
+    DeviceMemory,
+    layout,
+    sparse_grown,
+    sparse_zeros,
+)
 from gpubp.emulator.errors import EmulatorError, MemoryAccessError
 from gpubp.emulator.program.ptx import Variable
 
@@ -71,6 +82,23 @@ def test_zeros_may_be_more_than_the_memory():
     zeros = sparse_zeros((2**37, 10), np.int32)
     zeros[-1, -1] = 7
     assert (zeros[2**36].any(), zeros[-1, -1]) == (False, 7)
+
+
+def resident() -> int:
+    """Return this process's memory in bytes."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
+
+
+def test_what_is_grown_keeps_what_it_holds_and_costs_no_memory_for_the_rest():
+    kept = sparse_zeros((2**21, 10), np.int32)  # 80 MiB
+    kept[5], kept[2**20, 3], kept[-1, -1] = 1, 2, 3
+    before = resident()
+    grown = sparse_grown(kept, 2**37)
+    assert resident() - before < 2**23
+    assert np.array_equal(grown[: 2**21], kept)
+    assert not grown[2**21 : 2**21 + 1000].any()
+    assert sparse_grown(np.zeros((0, 10), np.int32), 3).shape == (3, 10)
 
 
 def test_an_empty_allocation_has_an_address_of_its_own(memory):

@@ -18,7 +18,7 @@ def module() -> cp.RawModule:
     return cp.RawModule(code=(Path(__file__).parents[1] / "kernels" / "object_programs.cu").read_text())
 
 
-@pytest.fixture(params=["plain", "observed", 1, 2])
+@pytest.fixture(params=["plain", *(pytest.param(each, marks=pytest.mark.slow) for each in ("observed", 1, 2))])
 def run(module, request):
     """Launch a kernel, of one block if nothing else is said: plainly, or with every observer, which find nothing, or
     in another order."""

@@ -14,7 +14,8 @@ from gpubp import emulator
 from gpubp.backends import plans
 from gpubp.backends.cupy_backend import CupyBackend
 from gpubp.backends.instances import MapOf, cuda_entry
-from gpubp.backends.plans import FORMS, WGMMA, Plan
+from gpubp.backends.plans import WGMMA, Plan, forms_of
+from gpubp.dtypes import ARITHMETIC
 from gpubp.emulator.observe.trace import Trace
 from gpubp.errors import ArgumentError
 from gpubp.nn import activations
@@ -26,7 +27,14 @@ SIDES = {
     "TN": lambda m, n, k: ((k, m), (k, n)),
 }
 SINGLE, SMALL = replace(WGMMA["bfloat16"][1], dtype="float16"), WGMMA["bfloat16"][-1]
-PAIR, FEW_ROWS = WGMMA["bfloat16"][0], WGMMA["bfloat16"][-2]
+PAIR, FEW_ROWS = WGMMA["bfloat16"][0], WGMMA["bfloat16"][-3]
+TF32 = WGMMA["tf32"]
+KINDS = [*WGMMA["bfloat16"], *TF32]
+
+
+def name_of(plan):
+    """The type and the tile of a plan."""
+    return f"{plan.dtype}-{plan.tile_m}x{plan.tile_n}x{plan.cluster}"
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +50,10 @@ def rng():
 def product(backend, rng, form, plan, shape):
     """The product by a plan, and the right one."""
     a, b = (rng.integers(-3, 4, sides).astype(np.float32) for sides in SIDES[form](*shape))
-    first, second = (backend.asarray(x.astype(plan.dtype), plan.dtype) for x in (a, b))
+    stored = ARITHMETIC[plan.dtype].storage
+    first, second = (backend.asarray(x.astype(stored), stored) for x in (a, b))
     c = backend.empty(shape[:2], "float32")
-    backend.product(form, first, second, c, plan=plan)
+    backend.product(form, first, second, c, tf32=plan.dtype == "tf32", plan=plan)
     return backend.asnumpy(c), (a.T if form == "TN" else a) @ (b.T if form == "NT" else b)
 
 
@@ -55,6 +64,8 @@ def product(backend, rng, form, plan, shape):
         ("NN", SINGLE, (136, 40, 72)),
         ("TN", SMALL, (72, 136, 41)),
         ("NT", FEW_ROWS, (40, 264, 72)),
+        ("NT", TF32[0], (200, 264, 164)),
+        ("NT", TF32[-1], (72, 133, 36)),
     ],
 )
 def test_ragged_tiles_are_exact_in_both_orders(backend, rng, form, plan, shape):
@@ -66,15 +77,19 @@ def test_ragged_tiles_are_exact_in_both_orders(backend, rng, form, plan, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("plan", WGMMA["bfloat16"], ids=lambda plan: f"{plan.tile_m}x{plan.tile_n}x{plan.cluster}")
+@pytest.mark.parametrize(
+    ("plan", "form"),
+    [(plan, form) for plan in KINDS for form in forms_of("wgmma", plan.dtype)],
+    ids=lambda each: each if isinstance(each, str) else name_of(each),
+)
 def test_every_tile_in_every_form(backend, rng, plan, form):
     got, expected = product(backend, rng, form, plan, (328, 264, 456))
     np.testing.assert_array_equal(got, expected)
 
 
-def test_a_block_computes_several_tiles(backend, rng):
-    plan = replace(SMALL, persistent=2)
+@pytest.mark.parametrize("small", [SMALL, TF32[-1]], ids=name_of)
+def test_a_block_computes_several_tiles(backend, rng, small):
+    plan = replace(small, persistent=2)
     assert plan.grid(200, 264, 328) == (2,)
     got, expected = product(backend, rng, "NT", plan, (200, 264, 328))
     np.testing.assert_array_equal(got, expected)
@@ -111,10 +126,11 @@ def test_pieces_of_the_result_meet_no_bank_twice(backend, rng):
         assert (stores.space, stores.kind, stores.excess) == ("shared", "store", 0), dtype
 
 
-def test_parts_of_the_depth(backend, rng):
-    plan = replace(SMALL, split_k=3)
-    assert plan.parts(456) == 3
-    got, expected = product(backend, rng, "TN", plan, (72, 136, 456))
+@pytest.mark.parametrize(("small", "form", "depth"), [(SMALL, "TN", 456), (TF32[-1], "NT", 228)])
+def test_parts_of_the_depth(backend, rng, small, form, depth):
+    plan = replace(small, split_k=3)
+    assert plan.parts(depth) == 3
+    got, expected = product(backend, rng, form, plan, (72, 136, depth))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -129,6 +145,23 @@ def test_rows_off_16_byte_boundaries_take_tensorcore(backend):
     assert (found, taken.variant) == (8, "tensorcore")
     with pytest.raises(ArgumentError, match=r"plan\.variant.*8-byte boundaries"):
         backend.execution(product_of(128, 128, 68, found), "NT", False, SMALL)
+
+
+def test_tf32_is_multiplied_along_the_depth_alone(backend):
+    """Its other forms take tensorcore, as rows off 16-byte boundaries do."""
+    wide = product_of(1024, 1024, 1024, 16, "tf32")
+    backend.variant = "wgmma"
+    try:
+        taken = [backend.execution(wide, form, True, None).plan.variant for form in ("NT", "NN", "TN")]
+    finally:
+        backend.variant = None
+    assert taken == ["wgmma", "tensorcore", "tensorcore"]
+    for form in ("NN", "TN"):
+        expected = rf"plan\.variant was 'wgmma'; it must be another one for form {form} of tf32.*form NT alone"
+        with pytest.raises(ArgumentError, match=expected):
+            backend.execution(wide, form, True, TF32[0])
+    with pytest.raises(ArgumentError, match=r"plan\.variant.*8-byte boundaries"):
+        backend.execution(product_of(64, 64, 66, 8, "tf32"), "NT", True, TF32[0])
 
 
 def product_of(m, n, k, alignment, dtype="bfloat16"):
@@ -153,6 +186,8 @@ def test_other_chips_do_not_have_it(arch):
 def test_the_model_takes_it_for_large_products_and_not_for_the_smallest(backend):
     assert backend.execution(product_of(4096, 4096, 4096, 16), "TN", False, None).plan.cluster == 2
     assert backend.execution(product_of(64, 64, 64, 16), "TN", False, None).plan.variant == "tensorcore"
+    assert backend.execution(product_of(4096, 4096, 4096, 16, "tf32"), "NT", True, None).plan.cluster == 2
+    assert backend.execution(product_of(64, 64, 64, 16, "tf32"), "NT", True, None).plan.variant == "tensorcore"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +196,7 @@ def test_the_model_takes_it_for_large_products_and_not_for_the_smallest(backend)
         ("tile_m", 256, "tile_m.*64 or 128"),
         ("tile_n", 64, "tile_n.*128 or 256"),
         ("tile_k", 32, "tile_k.*64.*128 bytes"),
+        ("dtype", "float32", "dtype was 'float32'.*tf32, bfloat16, float16"),
         ("stages", 2, "stages.*≥ 3"),
         ("cluster", 3, "cluster.*1 or 2"),
         ("warp_m", 16, "warp_m.*1 with variant"),
@@ -184,8 +220,12 @@ SPILLS = re.compile(r"([1-9]\d*) bytes (?:stack frame|spill)")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", WGMMA["bfloat16"], ids=lambda plan: f"{plan.tile_m}x{plan.tile_n}x{plan.cluster}")
+@pytest.mark.parametrize("plan", KINDS, ids=name_of)
 def test_every_tile_compiles_without_spills_and_without_waits_of_the_compilers_own(backend, plan):
+    if plan.dtype == "tf32":
+        check_compilation(backend, plan, "dense_forward_dropout", activations.get("gelu"), stored=2)
+        check_compilation(backend, plan, "partial_product", "NT", stored=0)
+        return
     check_compilation(backend, plan, "hidden_delta", activations.get("gelu"), stored=1)
     check_compilation(backend, plan, "weight_gradient", stored=0)
 
@@ -198,7 +238,7 @@ def check_compilation(backend, plan: Plan, kernel, *functions, stored):
     """stored: how many results the copy engine stores."""
     from gpubp.toolchain.nvrtc import compile_file
 
-    dtype = np.dtype(plan.dtype)
+    dtype = ARITHMETIC[plan.dtype].storage
     entry = cuda_entry(kernel, (dtype, *functions, plan, *(MapOf(dtype),) * stored))
     assert entry.own_chip
     compiled = compile_file(backend._kernels / entry.source, "sm_90a", name_expressions=[entry.expression])
@@ -207,4 +247,4 @@ def check_compilation(backend, plan: Plan, kernel, *functions, stored):
     (symbol,) = compiled.lowered_names.values()
     assert compiled.resources[symbol].registers <= 65536 // plan.threads // plan.resident
     code = machine_code.read(compiled.cubin, symbol)
-    assert code.opcodes["HGMMA"] == 4, "a stage is 64 deep"
+    assert code.opcodes["HGMMA"] == 4, "a stage is 128 bytes deep"

@@ -7,15 +7,17 @@ Each case runs with copies and products as late as can be, and as early as can b
 import pytest
 from kernel_mistakes import Mistake, passes, require_caught
 
+from gpubp.backends import tensor_maps
+
 FORWARD, HIDDEN, WEIGHTS = "dense_forward", "hidden_delta", "weight_gradient"
 RING, STORES, GROUPS = "product_wgmma.cuh", "result_stores.cuh", "warpgroups.cuh"
 
 
-def case(primitive, variant, shape, mode="bias"):
-    """The name of a case on random values, of bfloat16."""
+def case(primitive, variant, shape, mode="bias", dtype="bfloat16"):
+    """The name of a case on random values."""
     option = "-" if primitive == WEIGHTS else "identity" if mode == "bias" else "gelu"
     mode = mode if primitive == FORWARD else "-"
-    return f"{primitive}:wgmma{variant}:bfloat16:{shape}:{option}:{mode}:1:random:0:0"
+    return f"{primitive}:wgmma{variant}:{dtype}:{shape}:{option}:{mode}:1:random:0:0"
 
 
 DEEP = case(FORWARD, "+persistent", "72x136x712")
@@ -28,6 +30,11 @@ BOTH = case(FORWARD, "+persistent", "72x136x136", "keep_z")
 UNALIGNED = case(FORWARD, "", "40x140x136")
 """A result whose rows the copy engine cannot store."""
 NN, TN = case(HIDDEN, "+large", "72x136x136"), case(WEIGHTS, "+large", "136x136x72")
+TF32, TF32_PAIR = (
+    case(FORWARD, variant, shape, dtype="tf32")
+    for variant, shape in (("+persistent", "72x136x356"), ("+large", "264x136x228"))
+)
+"""`DEEP` and `PAIR` with numbers twice as wide: with a tile of 128 columns, and of 256."""
 
 
 def mistake(name, file, old, new, fails=DEEP):
@@ -133,7 +140,7 @@ MISTAKES = [
         RING,
         "to + first * ROW, map, x, y, full);\n            else",
         "to, map, x, y, full);\n            else",
-        case(HIDDEN, "", "72x136x136"),
+        case(HIDDEN, "", "40x136x136"),
     ),
     # descriptors
     mistake("another swizzle than the copy's", RING, "| 1ull << 62;", "| 2ull << 62;"),
@@ -171,6 +178,31 @@ MISTAKES = [
         "for (int step = 0; step < 3; ++step)",
     ),
     mistake("bfloat16 taken for float16", GROUPS, 'WARPGROUP_OF(bfloat16, "bf16")', 'WARPGROUP_OF(bfloat16, "f16")'),
+    mistake(
+        "a stage of floats is as deep as one of 16 bits", RING, "DEPTH = ROW / sizeof(T),", "DEPTH = ROW / 2,", TF32
+    ),
+    mistake("steps of floats are as long as sixteen of them", RING, "by_depth ? 32 :", "by_depth ? 64 :", TF32),
+    mistake(
+        "A and B exchanged, of floats",
+        GROUPS,
+        '"tf32", "") : FRAGMENTS_16(0) : "l"(a), "l"(b)',
+        '"tf32", "") : FRAGMENTS_16(0) : "l"(b), "l"(a)',
+        TF32,
+    ),
+    mistake(
+        "A taken for B, of floats",
+        GROUPS,
+        'FRAGMENTS_16(16) : "l"(a), "l"(b));',
+        'FRAGMENTS_16(16) : "l"(a), "l"(a));',
+        TF32_PAIR,
+    ),
+    mistake(
+        "floats are not multiplied in the last quarter of a stage",
+        RING,
+        "for (int step = 0; step < 4; ++step)",
+        "for (int step = 0; step < (sizeof(T) == 4 ? 3 : 4); ++step)",
+        TF32_PAIR,
+    ),
     # the order of products
     mistake("no fence before the products", RING, "begin_products();\n", "\n"),
     mistake("no group is closed", RING, "end_products();\n", "\n"),
@@ -266,9 +298,17 @@ MISTAKES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [DEEP, PAIR, TALL, BOTH, UNALIGNED, NN, TN])
+@pytest.mark.parametrize("name", [DEEP, PAIR, TALL, BOTH, UNALIGNED, NN, TN, TF32, TF32_PAIR])
 def test_the_cases_pass_as_it_stands(name):
     assert passes(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [TF32, TF32_PAIR])
+def test_a_case_fails_where_the_maps_do_not_round(name, monkeypatch):
+    """The matrix units would cut the floats off."""
+    monkeypatch.setitem(tensor_maps.DATA_TYPES, "tf32", tensor_maps.DATA_TYPES["float32"])
+    assert not passes(name)
 
 
 @pytest.mark.slow
