@@ -165,6 +165,7 @@ struct Wgmma {
             publish_barriers();
         }
         sync();  // the barriers are there for everybody
+        __syncwarp();  // a cluster's barrier lets threads go one by one, and what follows takes whole warps
 
         if (threadIdx.x < WARPGROUP) {
             give_registers_back<PRODUCER_REGISTERS>();
