@@ -27,7 +27,7 @@ from gpubp.toolchain.compilers import checked
 from gpubp.toolchain.process import CompileError, current_folder
 from gpubp.toolchain.ptxas import Resources, resources_from_log
 
-CACHE_FORMAT = "4"
+CACHE_FORMAT = "5"
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def _names_a_file(options: Sequence[str]) -> bool:
     return any(part and not os.path.isabs(part) and os.path.exists(part) for part in parts)
 
 
-PATH_LENGTH = 255
+PATH_LENGTH = 511
 """Characters of a path as NVRTC gets it, and as it stands in the machine code. Shorter paths are filled up, as their
 length would move NVRTC's data in memory."""
 
