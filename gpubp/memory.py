@@ -22,7 +22,7 @@ def usable_memory() -> int:
 
 
 def _physical() -> Iterator[int]:
-    with suppress(AttributeError, ValueError, OSError):
+    with suppress(AttributeError, ValueError, OSError):  # a system that does not say
         yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -330,7 +330,7 @@ def _names_a_file(options: Sequence[str]) -> bool:
 
 PATH_LENGTH = 511
 """Characters of a path as NVRTC gets it, and as it stands in the machine code. Shorter paths are filled up, as their
-length would move NVRTC's data in memory."""
+length would move NVRTC's data in memory. At 255, and sources as long as today's, one of 130 still moved it."""
 
 
 def _padded(path: str) -> str:

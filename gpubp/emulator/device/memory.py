@@ -28,9 +28,6 @@ POISON = 0xFFF5
 GRANULE_BITS = 8
 GRANULE = 1 << GRANULE_BITS
 
-#: Bytes of global memory behind all that is there for which observers keep room, so that their arrays grow seldom.
-ROOM = 1 << 26
-
 #: Where the spaces begin in the generic address space. The low 32 bits of a generic shared or local address are the
 #: address within the window, as on a GPU.
 CODE_BASE = 0x0000_0001_0000_0000

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, ROOM, sparse_grown
+from gpubp.emulator.device.memory import ARENA_BASE, GRANULE, MEMORY, POISON, sparse_grown
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.observe import shadow
 from gpubp.emulator.program.ptx import Instruction, Location
@@ -124,7 +124,7 @@ class Definedness:
         """Make the shadow of global memory reach this far."""
         if self.states.size >= extent:
             return
-        size = -(-max(extent + ROOM, 2 * self.states.size) // GRANULE) * GRANULE
+        size = -(-2 * extent // GRANULE) * GRANULE
         for name, kept, count in (("states", self.states, size), ("sources", self.sources, size // 4)):
             setattr(self, name, sparse_grown(kept, count))
 

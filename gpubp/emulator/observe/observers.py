@@ -29,7 +29,7 @@ from gpubp.emulator.device.barriers import BARRIERS
 from gpubp.emulator.device.bulk_copies import CHUNK, Copy
 from gpubp.emulator.device.choices import Choices
 from gpubp.emulator.device.lanewise import Bound
-from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED, ROOM, sparse_grown, sparse_zeros
+from gpubp.emulator.device.memory import ARENA_BASE, MEMORY, RESERVED, sparse_grown, sparse_zeros
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.device.warpgroup_products import Product
 from gpubp.emulator.observe import shadow
@@ -267,7 +267,7 @@ class Observer:
         if self.races:
             self._global_bits = watched.bits["global"]
             del self._global_cells  # before there are two of them
-            cells = (MEMORY.extent + ROOM >> self._global_bits) + 1
+            cells = (2 * MEMORY.extent >> self._global_bits) + 1  # with room for what the kernel allocates
             self._global_cells = sparse_zeros((cells, shadow.CELL), np.int32)
             self._places.clear()
         self.report.launches[machine.program.name] += 1
@@ -720,7 +720,7 @@ class Observer:
         """Note the sectors of global memory that accesses read or write."""
         sectors = -(-MEMORY.extent // SECTOR)
         if self._touched[name].size < sectors:
-            self._touched[name] = sparse_grown(self._touched[name], max(sectors + ROOM // SECTOR, 2 * sectors))
+            self._touched[name] = sparse_grown(self._touched[name], 2 * sectors)
         touched = self._touched[name]
         self._footprint[name] += shadow.touch(pointers, MEMORY.host_base, nbytes, count, touched)
 
