@@ -74,7 +74,7 @@ class MachineInfo:
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         table.add_row("Python", f"{self.python} on {self.system}")
-        memory = f", {self.memory / 2**30:.0f} GiB of memory" if self.memory else ""
+        memory = f", {self.memory / 2**30:.3g} GiB of memory" if self.memory else ""
         table.add_row("CPU", f"{self.processor}, {self.cores} cores{memory}")
         table.add_row("GPU", ", ".join(self.gpus) or f"none ({self.gpu_fault})")
         table.add_row("driver", f"CUDA {self.driver}" if self.driver else "none")

@@ -671,7 +671,7 @@ def execution_of(
 
 
 def variants_for(
-    operands: str, variant: str | None, chip: Chip, alignment: int, form: str, longest: int = 0
+    operands: str, variant: str | None, chip: Chip, alignment: int, form: str, longest: int
 ) -> tuple[str, ...]:
     """Return the variants to choose from: the one that is asked for, or the usual ones. Where rows do not start on
     16-byte boundaries, a side is too long for `wgmma`, or it does not have the form, `tensorcore` stands for it.

@@ -181,7 +181,7 @@ def measure(backend: CupyBackend, product: TunedProduct, most: int, seconds: flo
     sides = {"NT": ((m, k), (n, k)), "NN": ((m, k), (k, n)), "TN": ((k, m), (k, n))}[product.form]
     a, b = (backend.asarray(rng.standard_normal(shape, np.float32), kind.storage) for shape in sides)
     c = backend.empty((m, n), master_of(kind.storage))
-    variants = variants_for(product.dtype, None, chip, product.alignment, product.form)
+    variants = variants_for(product.dtype, None, chip, product.alignment, product.form, max(m, n, k))
     tiles = [
         each
         for variant in variants

@@ -90,5 +90,5 @@ def require_room(name: str, size: int) -> None:
     memory = usable_memory()
     if memory and size > memory:
         raise DataError(
-            f"{name}: it unpacks to {size / 2**30:,.0f} GiB; this process may use {memory / 2**30:,.0f} GiB"
+            f"{name}: it unpacks to {size / 2**30:,.1f} GiB; this process may use {memory / 2**30:,.1f} GiB"
         )

@@ -144,7 +144,7 @@ def _seconds(work: Workload, cost: Cost, gpu: Gpu) -> float:
     if work.primitive not in PRODUCTS:
         return cost.least_seconds(gpu.roofline(cost.rate))
     chip = gpu.for_plans()
-    variants = variants_for(work.dtype, None, chip, work.row_alignment, work.form)
+    variants = variants_for(work.dtype, None, chip, work.row_alignment, work.form, max(work.shape))
     found = [
         candidate
         for variant in variants

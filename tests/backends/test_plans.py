@@ -175,7 +175,7 @@ def test_tensor_cores_need_a_chip_that_has_them():
 def test_float64_is_chosen_on_tensor_cores_where_the_table_has_their_rate(key, form):
     chip = chips.get(key).for_plans()
     both = ("pipelined", "tensorcore")
-    assert variants_for("float64", None, chip, 16, form) == variants_for("float64", None, chip, 8, form) == both
+    assert variants_for("float64", None, chip, 16, form, 64) == variants_for("float64", None, chip, 8, form, 64) == both
     plan = choose(4096, 4096, 4096, "float64", chip, form=form, others=("tensorcore",))
     assert plan.variant == "tensorcore"
     assert plan.tile_m * plan.tile_n >= 64 * 64
@@ -188,9 +188,9 @@ def test_float64_is_chosen_on_tensor_cores_where_the_table_has_their_rate(key, f
 
 def test_float64_stays_with_threads_elsewhere():
     for key in ("B200", "RTX4090", "T4"):
-        assert variants_for("float64", None, chips.get(key).for_plans(), 16, "NT") == ("pipelined",)
+        assert variants_for("float64", None, chips.get(key).for_plans(), 16, "NT", 64) == ("pipelined",)
     with pytest.raises(ArgumentError, match=r"variant was 'wgmma'; it must be another one to multiply in float64$"):
-        variants_for("float64", "wgmma", EMULATED_CHIP, 16, "NT")
+        variants_for("float64", "wgmma", EMULATED_CHIP, 16, "NT", 64)
 
 
 def test_a_plan_of_wgmma_refuses_what_tensor_maps_cannot_reach():
@@ -206,15 +206,15 @@ def test_tf32_is_chosen_on_wgmma_along_the_depth_alone():
     chip = chips.get("H100").for_plans()
     for variant in (None, "wgmma"):
         usual = both if variant is None else ("wgmma",)
-        assert variants_for("tf32", variant, chip, 16, "NT") == usual
-        assert variants_for("tf32", variant, chip, 8, "NT") == one
+        assert variants_for("tf32", variant, chip, 16, "NT", 64) == usual
+        assert variants_for("tf32", variant, chip, 8, "NT", 64) == one
         assert variants_for("tf32", variant, chip, 16, "NT", plans.LONGEST_MAPPED) == usual
         assert variants_for("tf32", variant, chip, 16, "NT", plans.LONGEST_MAPPED + 1) == one
         for form in ("NN", "TN"):
-            assert variants_for("tf32", variant, chip, 16, form) == one
-            assert variants_for("bfloat16", variant, chip, 16, form) == usual
+            assert variants_for("tf32", variant, chip, 16, form, 64) == one
+            assert variants_for("bfloat16", variant, chip, 16, form, 64) == usual
     for key in ("A100", "B200"):
-        assert variants_for("tf32", None, chips.get(key).for_plans(), 16, "NT") == one
+        assert variants_for("tf32", None, chips.get(key).for_plans(), 16, "NT", 64) == one
     plan = choose(4096, 4096, 4096, "tf32", chip, "tensorcore", others=("wgmma",))
     assert (plan.variant, plan.tile_k, plan.vector) == ("wgmma", 32, 4)
     clocks = [
