@@ -7,13 +7,18 @@ launcher of MPI started.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import stat
 import sys
+import termios
+import time
 import traceback
+from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import numpy as np
@@ -35,6 +40,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 FAILED, MISUSED = 1, 2
 """The exit codes of a job that a rank ended: by a defect, or by what its user got wrong."""
+
+LISTENING = 10.0
+"""Seconds in which a launcher has read what a rank printed, on the busiest machine: one that has not will not."""
 
 
 class Ranks:
@@ -168,6 +176,7 @@ class Ranks:
             traceback.print_exception(error)
         sys.stdout.flush()
         print(f"error: {self!r} ended all: {shown(told, 400)}", file=sys.stderr, flush=True)
+        _wait_for_readers()
         self._communicator.Abort(code)
         os._exit(code)  # MPICH's Abort returns, and is obeyed a moment later
 
@@ -237,6 +246,24 @@ def joined() -> Iterator[Ranks]:
         if not ranks.alone and error is not ranks._together:
             ranks.abort(error)
         raise
+
+
+def _wait_for_readers() -> None:
+    """Wait until what this process has printed is read, for `LISTENING` seconds at most: a launcher that hears of an
+    abort before it reads the ranks' outputs ends without them."""
+    until = time.monotonic() + LISTENING
+    for output in (1, 2):
+        while _is_unread(output) and time.monotonic() < until:
+            time.sleep(0.002)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Return whether this is a pipe with bytes in it that nobody has read."""
+    unread = array("i", [0])
+    with suppress(OSError):  # closed
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            fcntl.ioctl(descriptor, termios.FIONREAD, unread)
+    return unread[0] > 0
 
 
 def _take_own_gpu(ranks: Ranks) -> None:
