@@ -19,7 +19,6 @@ from gpubp.distributed.ranks import ALONE, VISIBLE, Ranks
 from gpubp.emulator.cupy import nccl as emulated
 from gpubp.errors import BackendError, DataError, OtherRankFailed, StateError
 
-
 HOST = socket.gethostname().encode()
 
 
