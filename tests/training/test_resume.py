@@ -297,7 +297,7 @@ def brief(tmp_path_factory, spawn):
 
 
 @pytest.mark.parametrize(
-    ("seed", "times"), [pytest.param(0, 1, marks=pytest.mark.slow), pytest.param(1, 12, marks=pytest.mark.exhaustive)]
+    ("seed", "times"), [pytest.param(0, 1, marks=pytest.mark.slow), pytest.param(1, 5, marks=pytest.mark.exhaustive)]
 )
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGXCPU])
 def test_a_run_killed_in_its_first_second_starts_or_goes_on_to_the_same_end(
