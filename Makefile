@@ -23,7 +23,7 @@ virtual := $(VENV)/.installed-virtual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test quick long suites mutants fuzz pythons oldest mlir peers first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
+.PHONY: help train test quick long suites mutants fuzz pythons newest oldest mlir peers first-steps exhaustive lint types format bench profiles pictures readme-tables gpu-report clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -58,6 +58,9 @@ pythons:  ## run the quick tests with each Python on this machine
 	for minor in $$minors; do $(MAKE) python-$$minor || failed="$$failed python-$$minor"; done; \
 	[ -z "$$failed" ] || { echo "The quick tests failed in:$$failed" >&2; exit 1; }
 
+newest:  ## run the quick tests with the newest Python on this machine
+	@$(find_python); minors=$$("$$found" tests/environments.py pythons) && $(MAKE) python-$${minors##* }
+
 # One of them: make python-3.12. With what pip installs today, where `make test` has fixed compilers.
 python-%:
 	@$(find_python); path=$$("$$found" tests/environments.py python $*) || exit 1; \
@@ -86,7 +89,7 @@ compared: $(test)
 	$(python) -m pytest tests/peers.py $(ARGS)
 
 first-steps: $(test)  ## run the first commands after an installation, as different people meet them
-	$(python) -m pytest tests/first_steps.py $(ARGS)
+	$(python) -m pytest -n $(JOBS) --dist worksteal tests/first_steps.py $(ARGS)
 
 # Each takes half an hour or more. CuPy's source package is fetched.
 suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
@@ -94,7 +97,7 @@ suites: $(test)  ## run numba-cuda's and CuPy's own tests on the virtual device
 	$(python) tests/suites/run.py cupy --jobs $(JOBS) $(ARGS)
 
 # Of the mutants a fixed sample, and of numba-cuda's own tests two of each module: all of them take an hour.
-exhaustive: long fuzz pythons oldest peers first-steps  ## run long, fuzz, pythons, oldest, peers, first-steps, and samples of mutants and suites
+exhaustive: long fuzz newest oldest peers first-steps  ## run long, fuzz, newest, oldest, peers, first-steps, and samples of mutants and suites
 	$(MAKE) mutants ARGS="--sample 40"
 	$(python) tests/suites/run.py numba-cuda --jobs $(JOBS) --most 2
 

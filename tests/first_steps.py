@@ -25,13 +25,13 @@ NOBODY = (65534, 65534)
 STRANGER = (64999, 65534)
 """A user that the system does not know at all, as in a container; of the same group."""
 
-SMALL = ("--primitive", "hidden_delta", "--shape", "33x17x65")
+SMALL = ("--device", "emulator", "--primitive", "hidden_delta", "--shape", "33x17x65", "--mode", "-")
 STEPS = (
     ("--help",),
     ("info",),
     ("train", "--epochs", "1", "--out", "runs/first"),
-    *2 * (("check", "--backend", "cupy", "--device", "emulator", "--variant", "tensorcore", *SMALL),),
-    *2 * (("check", "--backend", "numba", "--device", "emulator", "--variant", "tiled", *SMALL),),
+    *2 * (("check", "--backend", "cupy", "--variant", "tensorcore", "--dtype", "float16", *SMALL),),
+    *2 * (("check", "--backend", "numba", "--variant", "tiled", "--dtype", "float32", *SMALL),),
 )
 """What everybody tries."""
 LATER = (
@@ -241,7 +241,7 @@ def test_two_users_of_one_cache(root, from_wheel, folder):
     made = [path for path in shared.rglob("*") if path.is_file()]
     assert made
     before = {path: path.stat().st_mtime_ns for path in made}
-    ended = second.gpubp("check", "--backend", "cupy", "--device", "emulator", "--variant", "naive", *SMALL)
+    ended = second.gpubp("check", "--backend", "cupy", "--variant", "naive", *SMALL)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in made} == before
     assert {path.stat().st_uid for path in shared.rglob("*.cubin") if path not in made} == {STRANGER[0]}

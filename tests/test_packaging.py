@@ -415,6 +415,14 @@ def test_a_python_that_cannot_be_set_up_fails_too(make):
     assert "The quick tests failed in: python-3.11 python-3.12 python-3.13\n" in output
 
 
+def test_the_newest_python_runs_alone(make, tmp_path):
+    make("newest")
+    assert ran(tmp_path) == ["python-3.13"]
+    make("newest", failing="python-3.13", expect=2)
+    _, output = make("newest", python="./nonesuch", expect=2)
+    assert "gpubp needs Python 3.11 or later" in output
+
+
 def test_one_python_runs_alone_and_one_that_is_missing_fails(make, tmp_path):
     make("python-3.12")
     assert ran(tmp_path) == ["python-3.12"]
@@ -448,9 +456,9 @@ def test_scikit_learn_has_an_environment_of_its_own(make, tmp_path):
 
 def test_exhaustive_runs_the_long_tests_then_every_environment(make, tmp_path):
     installs, _ = make("exhaustive")
-    assert [line.split()[-1] for line in installs] == [".[test]", *[".[tools]"] * 4, ".[compared]"]
+    assert [line.split()[-1] for line in installs] == [".[test]", *[".[tools]"] * 2, ".[compared]"]
     assert len(re.findall(r"^TESTED \.venv/.* -m exhaustive", (tmp_path / "log").read_text(), re.MULTILINE)) == 1
-    assert ran(tmp_path) == ["python-3.11", "python-3.12", "python-3.13", "oldest", "peers"]
+    assert ran(tmp_path) == ["python-3.13", "oldest", "peers"]
     first_steps, mutants, suites = (tmp_path / "log").read_text().splitlines()[-3:]
     assert "tests/first_steps.py" in first_steps
     assert mutants == "tests/mutants --sample 40"
