@@ -746,13 +746,14 @@ class Selection:
         for name in self.dtypes:
             require_dtype("dtype", name, name, variants, stores_halves)
         make = all_cases if self.full else covering_cases
-        found = self.of(
+        made = [
             case
             for primitive in self.primitives or OPTIONS
             for case in make(primitive, self.variants or variants, stores_halves)
             if tensor_doubles or not case.on_tensor_doubles
-        )
-        if self.shape is not None and not found:
+        ]
+        found = self.of(made)
+        if self.shape is not None and not found and replace(self, shape=None).of(made):
             must = "of as many sides as a chosen primitive has: MxNxK for products"
             raise ArgumentError("shape", "x".join(map(str, self.shape)), must)
         if not found:

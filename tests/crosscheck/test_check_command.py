@@ -157,6 +157,14 @@ def test_a_mode_that_no_chosen_primitive_has_is_named(primitives, modes, message
         Selection(primitives, modes=modes).cases(VARIANTS)
 
 
+def test_a_shape_is_refused_for_its_sides_and_for_nothing_else():
+    variants = (*VARIANTS, "tensorcore")
+    with pytest.raises(ArgumentError, match=r"shape was '3x4'; it must be of as many sides as a chosen primitive has"):
+        Selection(("hidden_delta",), shape=(3, 4)).cases(variants)
+    with pytest.raises(ArgumentError, match=r"dtype was 'float32'; it must be one that the chosen primitives and var"):
+        Selection(("hidden_delta",), ("tensorcore",), ("float32",), shape=(3, 4, 5)).cases(variants)
+
+
 def test_everything_is_more_than_the_subset_and_holds_it():
     some = Selection(("softmax", "scale")).cases(VARIANTS)
     everything = Selection(("softmax", "scale"), full=True).cases(VARIANTS)
