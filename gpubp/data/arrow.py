@@ -297,11 +297,11 @@ class _Reader(TableReader):
                     if label is not None:
                         labels.append(self._labels(block.column(len(used) - 1), start, label, columns, read))
                     start += block.num_rows
+                    if in_file:
+                        part.arrow.default_memory_pool().release_unused()  # it keeps what it has had
                 if start - before != part.rows:
                     raise DataError(f"{part.name}: it announces {part.rows:,} rows and holds {start - before:,}")
             raw, several, weights = self.taken_from(spool, self.rows, columns, read)
-        if in_file:
-            self.parts[0].arrow.default_memory_pool().release_unused()  # it keeps what it has had
         return raw, as_whole(several) if read.several else _joined(labels), weights, None
 
     def _require_readable(self, column: int, columns: Columns, read: Read) -> None:
