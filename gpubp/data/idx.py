@@ -15,7 +15,7 @@ import numpy as np
 
 from gpubp.data.rows import Unchanged
 from gpubp.data.source import Labels, Source, reason, require_room
-from gpubp.data.spool import Spool, is_wanted, mapped_files
+from gpubp.data.spool import Spool, is_large, is_wanted, mapped_files
 from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
 
@@ -131,7 +131,7 @@ def read_idx(path: Path, *, stream: bool | None = False) -> np.ndarray:
     integer, then the values, big-endian, in C order (Y. LeCun, "The MNIST database of handwritten digits"). What the
     header announces is read, and no more: a small gzip file can unpack to any size.
 
-    stream: map the values, those of gzip from a `Spool`, as `spool.is_wanted` takes it.
+    stream: map the values, those of gzip from a `Spool`; None: if they are large for the memory.
     """
     try:
         with open_regular(path) as file:
@@ -165,9 +165,10 @@ def _read_values(path: Path, file: BinaryIO, stream: bool | None) -> np.ndarray:
         held = os.fstat(file.fileno()).st_size - 4 - len(sides)
         if held != announced:
             raise DataError(f"{damage}, the file has {held:,}; it is cut off or damaged")
-    in_file = is_wanted(stream, announced)
-    if in_file and announced and not isinstance(file, gzip.GzipFile):
+    stays = is_large(announced) if stream is None else stream
+    if stays and announced and not isinstance(file, gzip.GzipFile):
         return np.memmap(path, dtype, "r", file.tell(), shape)
+    in_file = is_wanted(stream, announced)
     if not in_file:
         require_room(name, announced)
     with Spool(name, in_file=in_file, size=announced) as spool:

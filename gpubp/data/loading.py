@@ -84,7 +84,8 @@ def load(
             where `weight_column` is None.
         stream: put inputs that would be unpacked into memory, of a table, of IDX files or of a compressed .npz, into a
             temporary file, where they stay as those of a large .npy file stay in it: see `gpubp.data.spool`. None: if
-            they are large for the memory and that is known beforehand, as it is not of text.
+            they are large for the memory, there is room for that file, and both are known beforehand, as of text they
+            are not.
 
     Returns:
         The data. Its `notes` say what was guessed. What a table's text and its missing values become is fitted on the

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -30,10 +31,23 @@ _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 def is_wanted(stream: bool | None, size: int | None) -> bool:
     """Return whether values go to a file.
 
-    stream: what was asked for; None: if they are large.
+    stream: what was asked for; None: if they are large for the memory, and there is room for the file.
     size: their bytes; None if that is not known beforehand.
     """
-    return size is not None and 0 < SHARE_OF_MEMORY * usable_memory() < size if stream is None else stream
+    return size is not None and is_large(size) and size <= _room() if stream is None else stream
+
+
+def is_large(size: int) -> bool:
+    """True if so many bytes take more than `SHARE_OF_MEMORY`."""
+    return 0 < SHARE_OF_MEMORY * usable_memory() < size
+
+
+def _room() -> int:
+    """Return how many bytes there is room for in the folder for temporary files."""
+    try:
+        return shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:
+        return 0
 
 
 def mapped_files(files: Unchanged, *arrays: np.ndarray | None) -> Unchanged | None:
@@ -128,7 +142,7 @@ class Spool:
             place = "the folder for temporary files"
         return DataError(
             f"{self._name}: to stream it, {size / 2**30:,.2f} GiB and more are unpacked into a file in {place}: "
-            f"{reason(error)}; the variable TMPDIR names another folder, and --no-stream unpacks into memory"
+            f"{reason(error)}; the variable TMPDIR names another folder, and without --stream the memory takes them"
         )
 
 

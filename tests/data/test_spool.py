@@ -89,6 +89,12 @@ def test_what_is_wanted_is_what_was_asked_for_or_what_is_large(monkeypatch):
     assert not spool.is_wanted(False, 2**60)
     assert not spool.is_wanted(None, None)
     assert [spool.is_wanted(None, size) for size in (100, 101)] == [False, True]
+    monkeypatch.setattr(spool, "_room", lambda: 101)
+    assert [spool.is_wanted(None, size) for size in (101, 102)] == [True, False]
+    assert spool.is_wanted(True, 102)
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", "gone")
+    assert spool._room() == 0
 
 
 # --- rows that are prepared when they are asked for -------------------------------------------------------------------

@@ -203,6 +203,28 @@ def test_an_archive_may_be_compressed_in_part(tmp_path, monkeypatch):
         found.x_test[:1]
 
 
+def test_an_idx_file_that_changes_while_it_is_read_is_said(tmp_path):
+    found = load(made(tmp_path, "idx"), stream=True)
+    assert found.x_train[:2].shape == (2, 12)
+    os.utime(tmp_path / "idx" / "t10k-images-idx3-ubyte", ns=(1, 1))
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte: it changed while it was read"):
+        found.x_train[:2]
+
+
+@pytest.mark.parametrize("line", ["1,2,", "1,,a", "1,2,3,a", "1,b,a"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_what_is_wrong_with_a_table_is_said_as_ever(tmp_path, name, line):
+    text = ("p,q,side\n" + "1.5,2,a\n3,4,b\n" * 20 + line + "\n").encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    told = []
+    for stream in (True, False):
+        with pytest.raises(DataError) as error:
+            load(tmp_path / name, stream=stream)
+        told.append(str(error.value))
+    assert told[0] == told[1]
+    assert "line 42" in told[0]
+
+
 # --- stopped and resumed ----------------------------------------------------------------------------------------------
 class Stops(Listener):
     def batch(self, run):
