@@ -18,6 +18,7 @@ from gpubp.data import cells
 from gpubp.data.columns import Columns, Wanted
 from gpubp.data.preparation import InputRules
 from gpubp.data.source import Source, reason, require_room
+from gpubp.data.spool import Spool, is_wanted
 from gpubp.data.table import TableFormat
 from gpubp.data.table_reader import Read, TableReader, Values, as_whole
 from gpubp.errors import ArgumentError, DataError, listed, shown, shown_path
@@ -26,8 +27,10 @@ from gpubp.files import open_regular
 ARROW_SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
 """How the names of these files end: the last three are Arrow's own format, which Feather is too."""
 
-ROWS_AT_ONCE = 2**16
-"""Rows of a Parquet file that are unpacked at once."""
+ROWS_AT_ONCE = 2**13
+"""Rows that are unpacked at once."""
+BYTES_AT_ONCE = 2**16
+"""Bytes of each column of a Parquet file that are read at once: its row groups may be as large as the file."""
 
 _OF_SO_MANY = re.compile(r"(\d+)-of-(\d+)")
 _NUMBERED = re.compile(r"part[-._]?(\d+)\.[a-z]+")
@@ -55,6 +58,7 @@ def read_arrow(
     *,
     weight: str | int | None = None,
     inputs_only: bool = False,
+    stream: bool | None = False,
 ) -> Source:
     """Read a Parquet, Arrow or Feather file, or a folder of them; arguments as for `read_table`.
 
@@ -76,7 +80,8 @@ def read_arrow(
     parts = [_Part(file) for file in files]
     for part in parts[1:]:
         _require_same_columns(parts[0], part)
-    return _Reader(shown_path(path), parts, written, rules, wanted).read(label, weight, wanted, inputs_only=inputs_only)
+    reader = _Reader(shown_path(path), parts, written, rules, wanted, stream)
+    return reader.read(label, weight, wanted, inputs_only=inputs_only)
 
 
 def _pyarrow(name: str) -> ModuleType:
@@ -170,7 +175,9 @@ class _Part:
         """Yield these columns as Arrow record batches. Raise DataError for a block that is damaged."""
         if not self.is_parquet:
             with self._told("it cannot be read"), self._batches() as (_, batches):
-                yield from (_valid(batch, columns) for batch in batches)
+                for batch in batches:
+                    found = _valid(batch, columns)
+                    yield from (found.slice(first, ROWS_AT_ONCE) for first in range(0, len(found), ROWS_AT_ONCE))
             return
         with self._told("it cannot be read"), self._parquet() as file:
             for group in range(file.num_row_groups):
@@ -187,7 +194,9 @@ class _Part:
             raise DataError(f"{self.name}: {what}: {shown(reason(error), 200)}") from None
 
     def _parquet(self) -> Any:
-        return self.arrow.parquet.ParquetFile(self.path, page_checksum_verification=True)
+        return self.arrow.parquet.ParquetFile(
+            self.path, page_checksum_verification=True, pre_buffer=False, buffer_size=BYTES_AT_ONCE
+        )
 
     @contextmanager
     def _batches(self) -> Iterator[tuple[Any, Iterator[Any]]]:
@@ -206,9 +215,15 @@ class _Reader(TableReader):
     """One table of typed columns, in one part or in several."""
 
     def __init__(
-        self, name: str, parts: Sequence[_Part], written: TableFormat, rules: InputRules, wanted: Wanted
+        self,
+        name: str,
+        parts: Sequence[_Part],
+        written: TableFormat,
+        rules: InputRules,
+        wanted: Wanted,
+        stream: bool | None,
     ) -> None:
-        super().__init__(name, rules, float, written.drop, keep_index=written.keep_index)
+        super().__init__(name, rules, float, written.drop, keep_index=written.keep_index, stream=stream)
         self.parts = parts
         found = parts[0]
         kept = [
@@ -261,29 +276,33 @@ class _Reader(TableReader):
         used = [*read.numeric, *read.coded, *(() if label is None else (label,))]
         for column in used:
             self._require_readable(column, columns, read)
-        require_room(self.name, self.rows * len(read.numeric) * 8)
-        matrix = np.empty((self.rows, len(read.numeric)))
+        size = self.rows * read.width * 8
+        in_file = is_wanted(self.stream, size)
+        if not in_file:
+            require_room(self.name, size)
         labels: list[Any] = []
         start = 0
-        for part in self.parts:
-            before = start
-            for block in part.blocks([self.stored[i] for i in used]):
-                rows = matrix[start : start + block.num_rows]
-                for place in range(len(read.numeric)):
-                    rows[:, place] = _numbers(block.column(place))
-                if not np.isfinite(rows).all():
-                    self._look_closely(rows, start, columns, read)
-                for place, text in enumerate(read.coded.values(), len(read.numeric)):
-                    text.extend(*_texts(block.column(place)))
-                if label is not None:
-                    labels.append(self._labels(block.column(len(used) - 1), start, label, columns, read))
-                start += block.num_rows
-            if start - before != part.rows:
-                raise DataError(f"{part.name}: it announces {part.rows:,} rows and holds {start - before:,}")
-        inputs = len(read.numeric) - len(read.others)
-        several = inputs + len(read.several)
-        y = as_whole(matrix[:, inputs:several]) if read.several else _joined(labels)
-        return self.raw(matrix[:, :inputs], columns, read, self.rows), y, matrix[:, several:], None
+        with Spool(self.name, in_file=in_file, size=size) as spool:
+            for part in self.parts:
+                before = start
+                for block in part.blocks([self.stored[i] for i in used]):
+                    rows = np.empty((block.num_rows, read.width))
+                    for place in range(len(read.numeric)):
+                        rows[:, place] = _numbers(block.column(place))
+                    if not np.isfinite(rows[:, : len(read.numeric)]).all():
+                        self._look_closely(rows[:, : len(read.numeric)], start, columns, read)
+                    for place, text in enumerate(read.coded.values(), len(read.numeric)):
+                        rows[:, place] = text.codes(*_texts(block.column(place)))
+                    spool.append(rows)
+                    if label is not None:
+                        labels.append(self._labels(block.column(len(used) - 1), start, label, columns, read))
+                    start += block.num_rows
+                    if in_file:
+                        part.arrow.default_memory_pool().release_unused()  # it keeps what it has had
+                if start - before != part.rows:
+                    raise DataError(f"{part.name}: it announces {part.rows:,} rows and holds {start - before:,}")
+            raw, several, weights = self.taken_from(spool, self.rows, columns, read)
+        return raw, as_whole(several) if read.several else _joined(labels), weights, None
 
     def _require_readable(self, column: int, columns: Columns, read: Read) -> None:
         """Raise DataError for a column whose type is none that its values can have."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.data import cells
+from gpubp.data.spool import Spool
 from gpubp.data.table_reader import Read
 from gpubp.data.texts import TextColumn
 
@@ -36,17 +36,27 @@ class Found:
     """What pyarrow read.
 
     Attributes:
-        matrix: the numbers, (rows, numeric columns) float64.
-        read: the columns, those of text filled.
+        rows: how many; their numbers are in the spool.
+        read: the columns, with the texts of those that are coded.
         labels: of a single label column: text, or numbers if all are numbers to predict; else empty.
     """
 
-    matrix: np.ndarray
+    rows: int
     read: Read
     labels: np.ndarray | list[str]
 
 
-def read_values(path: Path, width: int, skipped: int, delimiter: str, read: Read, *, gaps: bool) -> Found | None:
+def read_values(
+    path: Path,
+    width: int,
+    skipped: int,
+    delimiter: str,
+    read: Read,
+    spool: Spool,
+    *,
+    gaps: bool,
+    at_once: bool,
+) -> Found | None:
     """Return the columns that are read of a plain CSV file; None if the reader of rows must read it.
 
     Args:
@@ -55,7 +65,9 @@ def read_values(path: Path, width: int, skipped: int, delimiter: str, read: Read
         skipped: lines before the first row.
         delimiter: what stands between cells.
         read: the columns to read. It is not changed.
+        spool: gets the rows, `Read.width` numbers each.
         gaps: whether inputs may be missing.
+        at_once: read the whole file into memory, with all cores; else block by block, with one.
     """
     arrow = _pyarrow_csv()
     if arrow is None or delimiter == " " or not delimiter.isascii() or not _is_plain(path, skipped, delimiter):
@@ -67,23 +79,33 @@ def read_values(path: Path, width: int, skipped: int, delimiter: str, read: Read
     types |= {str(i): pa.dictionary(pa.int32(), pa.string()) for i in read.coded}
     if label is not None:
         types[str(label)] = pa.string()
+    options = (
+        arrow.ReadOptions(skip_rows=skipped, column_names=[str(i) for i in range(width)]),
+        arrow.ParseOptions(delimiter=delimiter, quote_char=False),
+        arrow.ConvertOptions(column_types=types, include_columns=list(types), null_values=_MISSING),
+    )
+    found = replace(read, coded={i: TextColumn(column.kind) for i, column in read.coded.items()})
+    rows, empty, of_labels = 0, [], []
     try:
-        table = arrow.read_csv(
-            path,
-            arrow.ReadOptions(skip_rows=skipped, column_names=[str(i) for i in range(width)]),
-            arrow.ParseOptions(delimiter=delimiter, quote_char=False),
-            arrow.ConvertOptions(column_types=types, include_columns=list(types), null_values=_MISSING),
-        )
+        batches = arrow.read_csv(path, *options).to_batches() if at_once else arrow.open_csv(path, *options)
+        for batch in batches:
+            numbers = _numbers_of(batch, found, gaps=gaps)
+            if numbers is None:
+                return None
+            if gaps:
+                empty += (rows + _empty_rows(numbers, found)).tolist()
+            spool.append(numbers)
+            if label is not None:
+                of_labels.append(batch.column(batch.num_columns - 1))
+            rows += batch.num_rows
     except (pa.ArrowException, OSError):
         return None
-    matrix = _matrix(table, [str(i) for i in read.numeric], len(read.others), gaps=gaps)
-    if matrix is None:
+    if not at_once:
+        pa.default_memory_pool().release_unused()  # it keeps what it has had
+    labels = [] if label is None else _labels(pa, pa.chunked_array(of_labels, pa.string()))
+    if any(len(labels) == 0 or labels[row] == "" for row in empty):  # nothing is there of all that is read
         return None
-    coded = {i: _coded(table.column(str(i)), read.coded[i].kind) for i in read.coded}
-    labels = [] if label is None else _labels(pa, table.column(str(label)))
-    if gaps and _has_empty_rows(matrix, coded.values(), labels):
-        return None
-    return Found(matrix, replace(read, coded=coded), labels)
+    return Found(rows, found, labels)
 
 
 def _pyarrow_csv() -> ModuleType | None:
@@ -128,34 +150,29 @@ def _may_have_long_cells(block: bytes, delimiter: bytes) -> bool:
     return any(all(block.find(end, start, start + half) < 0 for end in (delimiter, b"\n")) for start in starts)
 
 
-def _matrix(table: Any, names: Sequence[str], others: int, *, gaps: bool) -> np.ndarray | None:
-    """Return columns of numbers as (rows, columns) float64; None if a value is infinite, or missing where none may be.
-
-    others: how many of the last columns are no inputs: there, none may be missing.
-    """
-    matrix = np.empty((table.num_rows, len(names)))
-    inputs, start = len(names) - others, 0
-    for batch in table.select(names).to_batches():
-        rows = matrix[start : start + batch.num_rows]
-        nulls = 0
-        for place in range(len(names)):
-            column = batch.column(place)
-            nulls += column.null_count
-            if column.null_count and (place >= inputs or not gaps):
-                return None
-            rows[:, place] = column.to_numpy(zero_copy_only=False)
-        if np.count_nonzero(np.isfinite(rows)) != rows.size - nulls:
+def _numbers_of(batch: Any, read: Read, *, gaps: bool) -> np.ndarray | None:
+    """Return the numbers of some rows, (rows, `Read.width`) float64, whose columns the batch has in this order; None if
+    one is infinite, or missing where none may be."""
+    numbers = np.empty((batch.num_rows, read.width))
+    inputs, nulls = len(read.numeric) - len(read.others), 0
+    for place in range(len(read.numeric)):
+        column = batch.column(place)
+        nulls += column.null_count
+        if column.null_count and (place >= inputs or not gaps):
             return None
-        start += batch.num_rows
-    return matrix
+        numbers[:, place] = column.to_numpy(zero_copy_only=False)
+    for place, text in enumerate(read.coded.values(), len(read.numeric)):
+        column = batch.column(place)
+        numbers[:, place] = text.codes(column.indices.to_numpy(), column.dictionary.to_pylist())
+    return numbers if np.count_nonzero(np.isfinite(numbers)) == numbers.size - nulls else None
 
 
-def _coded(column: Any, kind: str) -> TextColumn:
-    """Return a column of text, each different text once."""
-    found = TextColumn(kind)
-    for block in column.chunks:
-        found.extend(block.indices.to_numpy(), block.dictionary.to_pylist())
-    return found
+def _empty_rows(numbers: np.ndarray, read: Read) -> np.ndarray:
+    """Return the rows in which nothing is there of all that is read, but perhaps a label."""
+    empty = np.isnan(numbers[:, : len(read.numeric)]).all(axis=1)
+    for place, text in enumerate(read.coded.values(), len(read.numeric)):
+        empty &= numbers[:, place] == text.texts.get("", -1)
+    return np.flatnonzero(empty)
 
 
 def _labels(pa: Any, column: Any) -> np.ndarray | list[str]:
@@ -179,15 +196,3 @@ def _numbers(pa: Any, column: Any) -> np.ndarray | None:
         return np.asarray(column.cast(pa.float64()).to_numpy())
     except pa.ArrowInvalid:
         return None
-
-
-def _has_empty_rows(matrix: np.ndarray, coded: Any, labels: np.ndarray | list[str]) -> bool:
-    """True if in some row nothing is there of all that is read."""
-    empty = np.isnan(matrix).all(axis=1)
-    if not empty.any():
-        return False
-    for column in coded:
-        nothing = column.texts.get("", -1)
-        empty &= np.frombuffer(column.codes, np.int64) == nothing
-    rows = np.flatnonzero(empty).tolist()
-    return any(len(labels) == 0 or labels[row] == "" for row in rows)

@@ -1,4 +1,4 @@
-"""A data set in memory: raw inputs, one row an example, and targets that a network can use."""
+"""A data set: raw inputs, one row an example, and targets that a network can use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Dataset:
 
     Attributes:
         x_train, x_test: inputs (examples, features), any real dtype; x_test may have no rows. Those of a large .npy or
-            .npz file are `Rows`, which stay in the file: indexing copies some, and `np.asarray` all.
+            .npz file, and those that are streamed, are `Rows`, which stay in a file: indexing copies some, and
+            `np.asarray` all.
         y_train, y_test: classification: class indices (examples,), int64. Multilabel: 1 for each label that an example
             has, else 0, (examples, labels), float64. Regression: values (examples, outputs), float64. A regression
             target given as (examples,) becomes one column.

@@ -13,7 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from gpubp.data.rows import Unchanged
 from gpubp.data.source import Labels, Source, reason, require_room
+from gpubp.data.spool import Spool, is_large, is_wanted, mapped_files
 from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
 
@@ -69,8 +71,10 @@ def _prefixes(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def read_idx_set(path: Path, name: str) -> Source:
+def read_idx_set(path: Path, name: str, *, stream: bool | None = False) -> Source:
     """Read the four files of a set: those of a folder, or those in its parent whose names begin with its own.
+
+    stream: leave inputs in their files, those of gzip unpacked, as `spool.is_wanted` takes it.
 
     Raises DataError if one is missing, damaged or no regular file, and if a folder holds several sets.
     """
@@ -83,7 +87,12 @@ def read_idx_set(path: Path, name: str) -> Source:
                 f"{shown_path(folder / prefixes[0])}"
             )
         prefix = prefixes[0] if prefixes and "" not in prefixes else ""
-    images, labels, test_images, test_labels = (_read_part(folder, prefix, part, what) for part, what in _PARTS)
+    paths = [_find_part(folder, prefix, part, what) for part, what in _PARTS]
+    before = Unchanged(paths)
+    images, labels, test_images, test_labels = (
+        read_idx(path, stream=stream if what.startswith("images") else False)
+        for path, (_, what) in zip(paths, _PARTS, strict=True)
+    )
     return Source(
         name,
         images,
@@ -92,10 +101,11 @@ def read_idx_set(path: Path, name: str) -> Source:
         Labels(test_labels, "y_test"),
         class_names=IDX_SETS.get(name, ()),
         value_range=255 if images.dtype == np.uint8 else None,
+        files=mapped_files(before, images, test_images),
     )
 
 
-def _read_part(folder: Path, prefix: str, part: str, what: str) -> np.ndarray:
+def _find_part(folder: Path, prefix: str, part: str, what: str) -> Path:
     front = f"{prefix}-" if prefix else ""
     # Some copies have a dot in front of "idx".
     stems = [
@@ -106,33 +116,36 @@ def _read_part(folder: Path, prefix: str, part: str, what: str) -> np.ndarray:
     for stem in stems:
         for path in (folder / stem, folder / f"{stem}.gz"):
             if os.path.exists(path):
-                return read_idx(path)
+                return path
     raise DataError(
         f"{shown_path(folder)}: there is no file {shown(stems[0])} or {shown(stems[0])}.gz; a folder must hold the "
         "four IDX files"
     )
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Read one IDX file, plain or gzip (told by its first bytes), as an array in the machine's byte order.
+def read_idx(path: Path, *, stream: bool | None = False) -> np.ndarray:
+    """Read one IDX file, plain or gzip (told by its first bytes), as an array in the machine's byte order; one that is
+    mapped has the file's.
 
     The format: two zero bytes, a code for the type, the number of axes, each axis' length as a big-endian 32-bit
     integer, then the values, big-endian, in C order (Y. LeCun, "The MNIST database of handwritten digits"). What the
     header announces is read, and no more: a small gzip file can unpack to any size.
+
+    stream: map the values, those of gzip from a `Spool`; None: if they are large for the memory.
     """
     try:
         with open_regular(path) as file:
             is_gzip = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if not is_gzip:
-                return _read_values(path, file)
+                return _read_values(path, file, stream)
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _read_values(path, unpacked)  # type: ignore[arg-type]
+                return _read_values(path, unpacked, stream)  # type: ignore[arg-type]
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise DataError(f"{shown_path(path)}: it cannot be read: {reason(error)}") from None
 
 
-def _read_values(path: Path, file: BinaryIO) -> np.ndarray:
+def _read_values(path: Path, file: BinaryIO, stream: bool | None) -> np.ndarray:
     name = shown_path(path)
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_DTYPES:
@@ -152,15 +165,19 @@ def _read_values(path: Path, file: BinaryIO) -> np.ndarray:
         held = os.fstat(file.fileno()).st_size - 4 - len(sides)
         if held != announced:
             raise DataError(f"{damage}, the file has {held:,}; it is cut off or damaged")
-    require_room(name, announced)
-    values = np.empty(announced, np.uint8)
-    filled = 0
-    while filled < announced:
-        block = file.read(min(BLOCK, announced - filled))
-        if not block:
-            raise DataError(f"{damage}, the file has {filled:,}; it is cut off or damaged")
-        values[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
-        filled += len(block)
-    if file.read(1):  # the end of a gzip file has its checksum, which this compares
-        raise DataError(f"{damage}, the file has more; it is cut off or damaged")
-    return values.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    stays = is_large(announced) if stream is None else stream
+    if stays and announced and not isinstance(file, gzip.GzipFile):
+        return np.memmap(path, dtype, "r", file.tell(), shape)
+    in_file = is_wanted(stream, announced)
+    if not in_file:
+        require_room(name, announced)
+    with Spool(name, in_file=in_file, size=announced) as spool:
+        while spool.size < announced:
+            block = file.read(min(BLOCK, announced - spool.size))
+            if not block:
+                raise DataError(f"{damage}, the file has {spool.size:,}; it is cut off or damaged")
+            spool.append(block)
+        if file.read(1):  # the end of a gzip file has its checksum, which this compares
+            raise DataError(f"{damage}, the file has more; it is cut off or damaged")
+        values = spool.array(dtype, shape)
+    return values if in_file else values.astype(dtype.newbyteorder("="), copy=False)

@@ -20,7 +20,7 @@ from gpubp.data.arrow import ARROW_SUFFIXES, parts_of, read_arrow
 from gpubp.data.columns import Wanted
 from gpubp.data.dataset import TASKS, Dataset, checked_inputs
 from gpubp.data.idx import IDX_SETS, find_idx_folder, is_idx_set, read_idx_set
-from gpubp.data.npz import is_compressed, npy_files, read_digits, read_npy, read_npz
+from gpubp.data.npz import npy_files, read_digits, read_npy, read_npz
 from gpubp.data.preparation import NUMBER, InputRules, Preparation
 from gpubp.data.rows import Inputs, Rows, unchanged
 from gpubp.data.source import Source, reason
@@ -30,7 +30,9 @@ from gpubp.data.taken import taken
 from gpubp.errors import ArgumentError, DataError, nearest, shown, shown_path, unknown_name
 from gpubp.files import is_missing
 
-NAMES = ("digits", *IDX_SETS)
+BUNDLED = "digits"
+"""The data set that comes with the program."""
+NAMES = (BUNDLED, *IDX_SETS)
 """The data sets that `load` knows by name."""
 
 
@@ -50,6 +52,7 @@ def load(
     preparation: Preparation | None = None,
     model_label: str | int | tuple[str | int, ...] | None = None,
     model_weight: str | int | None = None,
+    stream: bool | None = None,
 ) -> Dataset:
     """Load a data set by name or from a file or folder.
 
@@ -79,6 +82,10 @@ def load(
             is there, where `label` is None.
         model_weight: the `Dataset.weight_column` that an existing model was trained with; it is taken, if it is there,
             where `weight_column` is None.
+        stream: put inputs that would be unpacked into memory, of a table, of IDX files or of a compressed .npz, into a
+            temporary file, where they stay as those of a large .npy file stay in it: see `gpubp.data.spool`. None: if
+            they are large for the memory, there is room for that file, and both are known beforehand, as of text they
+            are not.
 
     Returns:
         The data. Its `notes` say what was guessed. What a table's text and its missing values become is fitted on the
@@ -93,7 +100,7 @@ def load(
     wanted = _wanted(feature_names, features, preparation, model_label, model_weight)
     whole = load_whole(
         spec, task=task, label=label, weight_column=weight_column, table=table, rules=rules, wanted=wanted,
-        classes=classes or (), preparation=preparation,
+        classes=classes or (), preparation=preparation, stream=stream,
     )  # fmt: skip
     return whole.split(test_fraction, np.random.default_rng(seed))
 
@@ -109,6 +116,7 @@ def load_whole(
     wanted: Wanted | None = None,
     classes: Sequence[str] = (),
     preparation: Preparation | None = None,
+    stream: bool | None = None,
 ) -> Whole:
     """Load a data set that is not split yet; arguments and errors as for `load`.
 
@@ -117,7 +125,7 @@ def load_whole(
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
     rules = rules or InputRules(missing="error" if preparation is None else preparation.missing)
-    source = _read(spec, label, weight_column, table, wanted or Wanted(), rules)
+    source = _read(spec, label, weight_column, table, wanted or Wanted(), rules, stream=stream)
     try:
         return _whole(source, task, classes, rules, preparation)
     except DataError:
@@ -218,7 +226,7 @@ class Whole:
             preparation = Preparation.fit(counting, self.rules)
         if preparation is None:
             return self._dataset(raw.values, y[rows], weights[0], test.values, y[test_rows], weights[1], None)
-        x, x_test = preparation.apply(raw), preparation.apply(test)
+        x, x_test = preparation.apply_later(raw), preparation.apply_later(test)
         return self._dataset(x, y[rows], weights[0], x_test, y[test_rows], weights[1], preparation)
 
     def _rows(self, which: np.ndarray) -> Inputs:
@@ -341,34 +349,43 @@ def _read(
     rules: InputRules,
     *,
     inputs_only: bool = False,
+    stream: bool | None = False,
 ) -> Source:
-    """Return what the reader for a name or a path reads. Raise DataError if its files change meanwhile."""
+    """Return what the reader for a name or a path reads. Raise DataError if its files change meanwhile.
+
+    stream: as for `load`.
+    """
     _require_text(spec)
     with unchanged(_files(spec)):
         if not is_table(spec):
             _refuse_table_options(spec, label, table, rules)
             _refuse_weights(spec, weight)
-        if str(spec) == "digits":
+        if str(spec) == BUNDLED:
             return read_digits()
         if str(spec) in IDX_SETS:
-            return read_idx_set(find_idx_folder(str(spec)), str(spec))
+            return read_idx_set(find_idx_folder(str(spec)), str(spec), stream=stream)
         path = Path(spec)
         if os.path.exists(spec):
             if is_table(spec):
                 read = read_table if _suffix(path) in TABLE_SUFFIXES else read_arrow
-                return read(path, label, table or TableFormat(), wanted, rules, weight=weight, inputs_only=inputs_only)
+                return read(
+                    path, label, table or TableFormat(), wanted, rules, weight=weight, inputs_only=inputs_only,
+                    stream=stream,
+                )  # fmt: skip
             if os.path.isdir(spec):
                 if npy_files(spec):
                     return read_npy(path, **_array_of_weights(wanted, weight, inputs_only=inputs_only))
-                return read_idx_set(path, shown_path(os.path.basename(os.path.realpath(path))))
+                return read_idx_set(path, shown_path(os.path.basename(os.path.realpath(path))), stream=stream)
             if _suffix(path) in (".npz", ".npy"):
-                read_arrays = read_npz if _suffix(path) == ".npz" else read_npy
-                return read_arrays(path, **_array_of_weights(wanted, weight, inputs_only=inputs_only))
+                of_weights = _array_of_weights(wanted, weight, inputs_only=inputs_only)
+                if _suffix(path) == ".npz":
+                    return read_npz(path, **of_weights, stream=stream)
+                return read_npy(path, **of_weights)
             raise DataError(
                 f"{shown_path(path)}: the file's kind is not known by its name; it must end in .npz, .csv or .parquet"
             )
         if is_idx_set(path):
-            return read_idx_set(path, shown_path(path.name))
+            return read_idx_set(path, shown_path(path.name), stream=stream)
         _require_looks(path)
         match = nearest(spec, NAMES)
         hint = f" (did you mean {match!r}?)" if match else ""
@@ -420,19 +437,6 @@ def _require_text(spec: str | os.PathLike[str]) -> None:
 def is_there(spec: str | os.PathLike[str]) -> bool:
     """True if this is the path of a file or folder, or of a set of IDX files in a folder."""
     return os.path.exists(spec) or is_idx_set(Path(spec))
-
-
-def is_read_whole(spec: str | os.PathLike[str]) -> bool:
-    """True if there is data of this name or path whose inputs cannot be read some at a time."""
-    if str(spec) in NAMES:
-        return True
-    if not is_there(spec):
-        return False
-    if is_table(spec):
-        return True
-    if os.path.isdir(spec) or not os.path.exists(spec):
-        return not npy_files(spec)
-    return _suffix(Path(spec)) == ".npz" and is_compressed(Path(spec))
 
 
 def is_table(spec: str | os.PathLike[str]) -> bool:

@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 from gpubp.data.idx import DIGIT_CLASSES, MOST_AXES
 from gpubp.data.rows import Unchanged
 from gpubp.data.source import Labels, Source, reason, require_room
+from gpubp.data.spool import Spool, is_wanted, mapped_files
 from gpubp.errors import DataError, listed, shown, shown_path
 from gpubp.files import open_regular
 
@@ -44,7 +45,9 @@ def read_digits() -> Source:
     return Source("digits", found.x, found.y, found.x_test, found.y_test, class_names=DIGIT_CLASSES, value_range=16)
 
 
-def read_npz(path: Path, weight: str | None = None, *, weight_is_optional: bool = False) -> Source:
+def read_npz(
+    path: Path, weight: str | None = None, *, weight_is_optional: bool = False, stream: bool | None = False
+) -> Source:
     """Read an archive with x and y (or x_train, train_images, ...), and perhaps x_test and y_test; y may be missing.
 
     Args:
@@ -52,6 +55,7 @@ def read_npz(path: Path, weight: str | None = None, *, weight_is_optional: bool 
         weight: the array with the weights of the training part's examples, such as w or w_train. If there is a test
             part, its weights are w_test.
         weight_is_optional: that array may be missing.
+        stream: put inputs that are compressed into a file in place of the memory, as `spool.is_wanted` takes it.
 
     Nothing but these arrays is read, and none whose member is not as large as its header announces: a few megabytes of
     an archive can unpack to any size.
@@ -71,22 +75,11 @@ def read_npz(path: Path, weight: str | None = None, *, weight_is_optional: bool 
                 arrays = {
                     info.filename.removesuffix(".npy"): _Member(path, archive, info) for info in archive.infolist()
                 }
-                return _read_arrays(name, arrays, weight, weight_is_optional=weight_is_optional)
+                return _read_arrays(name, arrays, weight, weight_is_optional=weight_is_optional, stream=stream)
         except DataError:
             raise
         except Exception as error:  # zipfile's, zlib's, tokenize's, ...: damage surfaces wherever the parsers meet it
             raise DataError(f"{name}: the archive is damaged: {shown(reason(error))}") from None
-
-
-def is_compressed(path: Path) -> bool:
-    """True if this is an archive some of whose arrays of inputs are compressed; False if it is no archive at all."""
-    try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    except Exception:  # whatever is wrong with it, reading it will say so
-        return False
-    names = [_member(members, INPUTS, part) for part in ("train", "test")]
-    return any(members[name].compress_type != zipfile.ZIP_STORED for name in names if name is not None)
 
 
 def npy_files(spec: str | os.PathLike[str]) -> dict[str, Path]:
@@ -183,6 +176,7 @@ def _read_arrays(
     weight: str | None,
     *,
     weight_is_optional: bool,
+    stream: bool | None = False,
     inputs: Sequence[str] = INPUTS,
 ) -> Source:
     """Return the arrays of a data set by their usual names; `inputs`: those of the inputs."""
@@ -202,7 +196,8 @@ def _read_arrays(
     def read(member: str | None, kinds: str, must: str, *, mapped: bool = False) -> Any:
         if member is None:
             return None
-        return _read_array(f"{name}: {shown(member)}", members[member], kinds, must, mapped=mapped)
+        what = f"{name}: {shown(member)}"
+        return _read_array(what, members[member], kinds, must, mapped=mapped, stream=mapped and stream)
 
     before = Unchanged({each.path for each in members.values()})
     x, x_test = (read(each, "uifb", "it must hold real numbers", mapped=True) for each in (x_name, x_test_name))
@@ -224,7 +219,7 @@ def _read_arrays(
         value_range=255 if x.dtype == np.uint8 and x.ndim > 2 else None,
         weight_column=weight if w_name is not None else None,
         notes=(*([", ".join(unusual)] if unusual else []), *notes),
-        files=before if isinstance(x, np.memmap) or isinstance(x_test, np.memmap) else None,
+        files=mapped_files(before, x, x_test),
     )
 
 
@@ -260,11 +255,15 @@ def _weights(
     return found, of_test
 
 
-def _read_array(what: str, member: _Member | _File, kinds: str, must: str, *, mapped: bool) -> np.ndarray:
+def _read_array(
+    what: str, member: _Member | _File, kinds: str, must: str, *, mapped: bool, stream: bool | None
+) -> np.ndarray:
     """Return an array whose dtype is one of these kinds; everything that its header says is checked beforehand.
 
-    what: to call it in messages.
-    mapped: map it if it is large and not compressed.
+    Args:
+        what: to call it in messages.
+        mapped: map it if it is large and not compressed.
+        stream: if it is compressed, unpack it into a file and map that, as `spool.is_wanted` takes it.
     """
     with member.open() as file:
         version = npy.read_magic(file)
@@ -291,6 +290,14 @@ def _read_array(what: str, member: _Member | _File, kinds: str, must: str, *, ma
     if mapped and size >= LEAST_MAPPED and start is not None:
         member.check(np.memmap(member.path, np.uint8, "r", start, (member.size,)))
         return np.memmap(member.path, dtype, "r", start + begin, shape, "F" if is_fortran else "C")
+    if start is None and is_wanted(stream, size):
+        with member.open() as file, Spool(what, in_file=True, size=size) as spool:
+            file.read(begin)
+            while block := file.read(MAPPED_AT_ONCE):  # at its end, the archive compares the checksum
+                spool.append(block)
+            if spool.size != size:
+                raise DataError(f"{what}: the {kept} is damaged: it has {spool.size:,} bytes of {size:,}")
+            return spool.array(dtype, shape, "F" if is_fortran else "C")
     require_room(what, size)
     with member.open() as file:
         return npy.read_array(file, allow_pickle=False)

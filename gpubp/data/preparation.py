@@ -6,12 +6,15 @@ What this takes from data is taken from the training part, as the scaling is, an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from gpubp.data.rows import Inputs, Rows, columns, have_nan, rows_of
 from gpubp.errors import DataError, listed, unknown_name
 from gpubp.registry import require_count, require_number
 
@@ -55,25 +58,28 @@ class RawColumns:
 
     Attributes:
         values: (rows, columns), float64: numbers; 1 and 0 for true and false; for a category the index of its text;
-            NaN where a value is missing.
+            NaN where a value is missing. What is mapped from a file is an `np.memmap`, and its rows are `Rows`.
         kinds: what each column is taken for, one of `KINDS`.
         texts: the different texts of each column of categories, by the column's index.
         names: of the columns; empty if the table names none.
     """
 
-    values: np.ndarray
+    values: Inputs
     kinds: tuple[str, ...]
     texts: Mapping[int, Sequence[str]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
-    def rows(self, which: np.ndarray | slice) -> RawColumns:
-        """Return some of the rows."""
-        return RawColumns(self.values[which], self.kinds, self.texts, self.names)
+    def rows(self, which: np.ndarray) -> RawColumns:
+        """Return some of the rows, by their numbers or by whether each is one of them."""
+        is_mapped = isinstance(self.values, Rows | np.memmap)
+        which = np.flatnonzero(which) if which.dtype == bool else which
+        values = rows_of(self.values, which) if is_mapped else self.values[which]
+        return RawColumns(values, self.kinds, self.texts, self.names)
 
     @property
     def are_numbers(self) -> bool:
         """True if every value is a number that is there: the columns are the inputs, as they are."""
-        return set(self.kinds) == {NUMBER} and not np.isnan(self.values).any()
+        return set(self.kinds) == {NUMBER} and not have_nan(self.values).any()
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,8 @@ class Preparation:
     @classmethod
     def fit(cls, raw: RawColumns, rules: InputRules) -> Preparation:
         """Return the preparation for the rows of a training part."""
-        columns = [_fitted(raw, index, kind, rules) for index, kind in enumerate(raw.kinds)]
-        return cls(tuple(columns), rules.missing)
+        found = [_fitted(raw, index, values, rules) for index, values in enumerate(columns(raw.values))]
+        return cls(tuple(found), rules.missing)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -186,22 +192,50 @@ class Preparation:
 
         Raises DataError for a missing value if `missing` is "error".
         """
-        x = np.zeros((len(raw.values), self.inputs))
+        return self._maker(raw)(np.asarray(raw.values))
+
+    def apply_later(self, raw: RawColumns) -> Inputs:
+        """Return the same as `apply`; of `Rows`, `Rows` that are made when they are asked for."""
+        if isinstance(raw.values, Rows):
+            return raw.values.made(self._maker(raw), self.inputs)
+        return self.apply(raw)
+
+    def _maker(self, raw: RawColumns) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function that makes inputs of some rows of values. Raises DataError as `apply`."""
+        if self.missing == "error":
+            self._require_values(raw)
+        places = {}
+        for index, column in enumerate(self.columns):
+            if column.kind == CATEGORY:
+                place_of = {text: place for place, text in enumerate(column.categories)}
+                places[index] = np.array([place_of.get(text, len(place_of)) for text in raw.texts[index]], np.int64)
+        return partial(self._inputs_of, places)
+
+    def _require_values(self, raw: RawColumns) -> None:
+        """Raise DataError for the first column with a missing value."""
+        for index, has_gaps in enumerate(have_nan(raw.values)):
+            if has_gaps:
+                values = next(islice(columns(raw.values), index, None))
+                raise DataError(
+                    f"row {int(np.argmax(np.isnan(values)))} of column {self.columns[index].name or index} has no "
+                    "value; every value must be there"
+                )
+
+    def _inputs_of(self, places: Mapping[int, np.ndarray], values: np.ndarray) -> np.ndarray:
+        """Return the inputs of some rows of values.
+
+        places: of each column of categories, by its index: the input of each text among the column's inputs.
+        """
+        x = np.zeros((len(values), self.inputs))
         start = 0
         for index, column in enumerate(self.columns):
-            values, absent = raw.values[:, index], np.isnan(raw.values[:, index])
-            if self.missing == "error" and absent.any():
-                raise DataError(
-                    f"row {int(np.argmax(absent))} of column {column.name or index} has no value; every value must be "
-                    "there"
-                )
+            of_column = values[:, index]
+            absent = np.isnan(of_column)
             here = x[:, start : start + column.inputs]
             if column.kind == CATEGORY:
-                places = {text: place for place, text in enumerate(column.categories)}
-                place_of = np.array([places.get(text, len(places)) for text in raw.texts[index]], np.int64)
-                here[~absent, place_of[values[~absent].astype(np.int64)]] = 1.0
+                here[~absent, places[index][of_column[~absent].astype(np.int64)]] = 1.0
             else:
-                here[:, 0] = np.where(absent, column.fill or 0.0, values)
+                here[:, 0] = np.where(absent, column.fill or 0.0, of_column)
             if column.indicator:
                 here[:, -1] = absent
             start += column.inputs
@@ -211,8 +245,8 @@ class Preparation:
         """Return what is to be said of rows with gaps where the training part had none, a line."""
         unseen = [
             column.name or str(index)
-            for index, column in enumerate(self.columns)
-            if not column.indicator and np.isnan(raw.values[:, index]).any()
+            for (index, column), has_gaps in zip(enumerate(self.columns), have_nan(raw.values), strict=True)
+            if has_gaps and not column.indicator
         ]
         if not unseen:
             return ()
@@ -230,10 +264,9 @@ class Preparation:
         return cls(tuple(InputColumn(**column) for column in config["columns"]), config["missing"])
 
 
-def _fitted(raw: RawColumns, index: int, kind: str, rules: InputRules) -> InputColumn:
-    """Return one column as the training part has it."""
-    name = raw.names[index] if raw.names else ""
-    values = raw.values[:, index]
+def _fitted(raw: RawColumns, index: int, values: np.ndarray, rules: InputRules) -> InputColumn:
+    """Return one column, whose values (rows,) these are, as the training part has it."""
+    name, kind = raw.names[index] if raw.names else "", raw.kinds[index]
     absent = np.isnan(values)
     there, has_gaps = values[~absent], bool(absent.any())
     if kind == CATEGORY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +14,8 @@ from gpubp.errors import DataError, shown_path
 
 ROWS_AT_ONCE = 4096
 """Rows that are computed with at once: a float64 copy of a whole image set is eight times its size."""
+COLUMN_BYTES = 2**24
+"""Bytes of columns that are copied at once, or one column if that has more: each time, all rows are read."""
 
 
 class Unchanged:
@@ -50,20 +52,29 @@ def _state(path: Path) -> tuple[int, int] | None:
 class Rows:
     """Some rows of an array (rows, columns), in an order of their own.
 
-    Indexing gives arrays, which are copies; `np.asarray` copies all.
+    Indexing by a slice or by row numbers gives arrays, which are copies; `np.asarray` copies all.
 
     Args:
         source: the array.
         which: the numbers of the rows.
         files: where the array lies if it is mapped into memory: checked whenever rows are copied, as what is cut off
             a mapped file ends the process.
+        make: makes the rows (B, columns), of the array's dtype, of those of the array. None: they are these.
+        columns: how many columns it makes.
     """
 
     ndim = 2
 
-    def __init__(self, source: np.ndarray, which: np.ndarray, files: Unchanged | None = None) -> None:
-        self.source, self.which, self.files = source, which, files
-        self.shape, self.dtype = (len(which), *source.shape[1:]), source.dtype
+    def __init__(
+        self,
+        source: np.ndarray,
+        which: np.ndarray,
+        files: Unchanged | None = None,
+        make: Callable[[np.ndarray], np.ndarray] | None = None,
+        columns: int | None = None,
+    ) -> None:
+        self.source, self.which, self.files, self.make = source, which, files, make
+        self.shape, self.dtype = (len(which), source.shape[1] if columns is None else columns), source.dtype
 
     def __len__(self) -> int:
         return len(self.which)
@@ -74,12 +85,20 @@ class Rows:
         return self.shape[0] * self.shape[1]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        if self.files is None:
-            return self.source[self.which[key]]
-        self.files.check()
+        if self.files is not None:
+            self.files.check()
         found = self.source[self.which[key]]
-        self.files.check()
-        return found
+        if self.files is not None:
+            self.files.check()
+        return found if self.make is None else self.make(found)
+
+    def some(self, which: Any) -> Rows:
+        """Return some of these rows, in the order of `which`: their places among these, or whether each is one."""
+        return Rows(self.source, self.which[which], self.files, self.make, self.shape[1])
+
+    def made(self, make: Callable[[np.ndarray], np.ndarray], columns: int) -> Rows:
+        """Return rows of so many columns that `make` makes of these, which are the array's own."""
+        return Rows(self.source, self.which, self.files, make, columns)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -93,9 +112,38 @@ Inputs: TypeAlias = np.ndarray | Rows
 
 def rows_of(x: Inputs, which: np.ndarray) -> Rows:
     """Return some rows of inputs, which are copied when they are asked for."""
-    return Rows(x.source, x.which[which], x.files) if isinstance(x, Rows) else Rows(x, which)
+    return x.some(which) if isinstance(x, Rows) else Rows(x, which)
+
+
+def all_rows(x: Inputs) -> Inputs:
+    """Return all rows of inputs: as they are, or where they are mapped into memory as `Rows`."""
+    return Rows(x, np.arange(len(x))) if isinstance(x, np.memmap) else x
 
 
 def blocks(x: Inputs) -> Iterator[np.ndarray]:
     """Yield inputs in blocks of `ROWS_AT_ONCE` rows."""
     return (x[start : start + ROWS_AT_ONCE] for start in range(0, len(x), ROWS_AT_ONCE))
+
+
+def columns(x: Inputs) -> Iterator[np.ndarray]:
+    """Yield the columns of inputs, (rows,) each; those of `Rows` are copied, a few at a time."""
+    if not isinstance(x, Rows):
+        yield from x.T
+        return
+    at_once = max(1, COLUMN_BYTES // max(1, len(x) * x.dtype.itemsize))
+    for first in range(0, x.shape[1], at_once):
+        some = np.empty((min(at_once, x.shape[1] - first), len(x)), x.dtype)
+        start = 0
+        for block in blocks(x):
+            some[:, start : start + len(block)] = block[:, first : first + len(some)].T
+            start += len(block)
+        yield from some
+        del some  # before the next are made
+
+
+def have_nan(x: Inputs) -> np.ndarray:
+    """Return for each column of inputs whether some value is NaN, (columns,) bool."""
+    found = np.zeros(x.shape[1], bool)
+    for block in blocks(x):
+        found |= np.isnan(block).any(axis=0)
+    return found

@@ -56,7 +56,7 @@ class Source:
         weight_column: the column or the array with the weights, by name, or by position if it has none; else None.
         roles: each column of a table by its name or position, and what it is: "input", "label", "weight" or "left out".
         notes: what was guessed, a short line each.
-        files: the files that x and x_test are mapped from; None if they are in memory.
+        files: the files that x and x_test are mapped from, none of them if that is a spool; None if they are in memory.
         again: reads the source anew by a slower reader, which knows the lines of labels: for what is wrong with them.
     """
 

@@ -26,6 +26,7 @@ from gpubp.data import arrow_csv, cells
 from gpubp.data.columns import Columns, Wanted, named_in, names_columns
 from gpubp.data.preparation import InputRules
 from gpubp.data.source import Source, reason
+from gpubp.data.spool import Spool, is_wanted
 from gpubp.data.table_reader import Read, TableReader, Values, as_whole
 from gpubp.errors import ArgumentError, DataError, listed, shown, shown_path, unknown_name
 from gpubp.files import open_regular
@@ -51,6 +52,8 @@ CELLS_TO_JUDGE = 2**18
 """Cells after which no further line is needed for that."""
 LINES_TO_JUDGE, CHARACTERS_TO_JUDGE = 20, 2**20
 """Lines by which the delimiter is judged; fewer if they are long."""
+NUMBERS_AT_ONCE = 2**16
+"""Numbers that are gathered before they are put where all are kept."""
 LONGEST_ROW = 2**25
 """Characters that a row may have; without a limit, a small gzip file could fill the memory with one."""
 
@@ -121,6 +124,7 @@ def read_table(
     *,
     weight: str | int | None = None,
     inputs_only: bool = False,
+    stream: bool | None = False,
     fast: bool = True,
 ) -> Source:
     """Read a table with a label column, or several.
@@ -133,6 +137,7 @@ def read_table(
         rules: what is asked of the input columns.
         weight: the column with the examples' weights, by name or position; see `Columns.weight`.
         inputs_only: labels and weights are not wanted, and their columns may be missing.
+        stream: put the inputs into a file in place of the memory, as `spool.is_wanted` takes it.
         fast: pyarrow may read it. It does not count lines: `Source.again` does, to say where labels are wrong.
 
     Raises:
@@ -142,13 +147,14 @@ def read_table(
     try:
         with _open_text(path, written.encoding) as file:
             plain = fast and not isinstance(file.buffer, gzip.GzipFile) and file.encoding.lower() in ("utf-8", "utf8")
-            reader = _Reader(name, file, written, rules, path if plain else None)
+            reader = _Reader(name, file, written, rules, path if plain else None, stream)
             found = reader.read(label, weight, wanted, inputs_only=inputs_only)
         if not reader.was_fast:
             return found
         again = partial(
-            read_table, path, label, written, wanted, rules, weight=weight, inputs_only=inputs_only, fast=False
-        )
+            read_table, path, label, written, wanted, rules, weight=weight, inputs_only=inputs_only, stream=stream,
+            fast=False,
+        )  # fmt: skip
         return replace(found, again=again)
     except UnicodeError as error:
         encoding = getattr(error, "encoding", written.encoding) or written.encoding
@@ -179,8 +185,19 @@ class _Reader(TableReader):
     plain: the path of the file if it is plain UTF-8, so that pyarrow may read it; else None.
     """
 
-    def __init__(self, name: str, file: TextIO, written: TableFormat, rules: InputRules, plain: Path | None) -> None:
-        super().__init__(name, rules, written.number, written.drop, keep_index=written.keep_index)
+    def __init__(
+        self,
+        name: str,
+        file: TextIO,
+        written: TableFormat,
+        rules: InputRules,
+        plain: Path | None,
+        stream: bool | None,
+    ) -> None:
+        # how much the text unpacks to is not known beforehand
+        in_file = is_wanted(stream, None)
+        super().__init__(name, rules, written.number, written.drop, keep_index=written.keep_index, stream=in_file)
+        self.most_text = math.inf if in_file else usable_memory() or math.inf
         self.file, self.written, self.plain = file, written, plain
         self.was_fast = False
         self.line_of: Sequence[int] = ()  # of each row
@@ -207,7 +224,7 @@ class _Reader(TableReader):
     # --- text to rows -------------------------------------------------------------------------------------------------
     def _lines(self) -> Iterator[str]:
         """Yield the lines of the file; none may make a row, or the whole, too long."""
-        most = usable_memory() or math.inf
+        most = self.most_text
         for number, line in enumerate(iter(partial(self.file.readline, LONGEST_ROW), ""), 1):
             length = len(line)
             self.in_row = in_row = self.in_row + length
@@ -352,53 +369,64 @@ class _Reader(TableReader):
         """Return the values as pyarrow reads them; None if the rows must be read one by one, or something is wrong."""
         above = self.head[0][0] - 1  # lines
         is_usual = not (self.names_rows or self.skipped) and above == bool(columns.names) and self.number is float
-        if self.plain is None or not is_usual or os.path.getsize(self.plain) > (usable_memory() or math.inf):
+        if self.plain is None or not is_usual or os.path.getsize(self.plain) > self.most_text:
             return None
         gaps = self.rules.missing != "error"
-        found = arrow_csv.read_values(self.plain, columns.width, above, self.delimiter, read, gaps=gaps)
-        if found is None:
-            return None
-        self.line_of = range(above + 1, above + 1 + len(found.matrix))
-        try:
-            return self._values_of(found.matrix, found.labels, columns, found.read)
-        except DataError:
-            return None
+        with self._spool() as spool:
+            found = arrow_csv.read_values(
+                self.plain, columns.width, above, self.delimiter, read, spool, gaps=gaps, at_once=not self.stream
+            )
+            if found is None:
+                return None
+            self.line_of = range(above + 1, above + 1 + found.rows)
+            try:
+                return self._values_of(spool, found.rows, found.labels, columns, found.read)
+            except DataError:
+                return None
 
-    def _values_of(self, matrix: np.ndarray, labels: np.ndarray | list[str], columns: Columns, read: Read) -> Values:
-        """Return the values of columns that are read: `matrix` has the numbers, `labels` those of a single column."""
-        inputs = len(read.numeric) - len(read.others)
-        several = inputs + len(read.several)
-        y = as_whole(matrix[:, inputs:several]) if read.several else labels
-        raw = self.raw(matrix[:, :inputs], columns, read, len(matrix))
-        return raw, y, matrix[:, several:], self.line_of
+    def _spool(self) -> Spool:
+        return Spool(self.name, in_file=bool(self.stream))
+
+    def _values_of(
+        self, spool: Spool, rows: int, labels: np.ndarray | list[str], columns: Columns, read: Read
+    ) -> Values:
+        """Return the values of columns that are read: the spool has the numbers, `labels` those of a single column."""
+        raw, several, weights = self.taken_from(spool, rows, columns, read)
+        return raw, as_whole(several) if read.several else labels, weights, self.line_of
 
     def _values_of_rows(self, columns: Columns, read: Read) -> Values:
         numbers, lines = array("d"), array("q")
         texts: list[str] = []
         numeric, label = read.numeric, read.labels[0] if len(read.labels) == 1 else None
         chosen = _chooser(numeric)
-        coded = [(i, column.texts, column.codes) for i, column in read.coded.items()]
+        coded = [(i, column.texts) for i, column in read.coded.items()]
         # a table may have millions of rows
-        number, add_numbers, add_line, add_text = self.number, numbers.extend, lines.append, texts.append
-        for line, row in chain(self.head, self.rest):
-            row_of_numbers = chosen(row)
-            try:
-                found = list(map(number, row_of_numbers))
-                is_fine = math.isfinite(sum(found)) or all(map(math.isfinite, found))
-            except ValueError:
-                is_fine = False
-            if not is_fine or (line <= self.last_underscore and "_" in "".join(row_of_numbers)):
-                found = self._look_closely(line, row, columns, read)
-            add_numbers(found)
-            add_line(line)
-            if coded:
-                for i, known, codes in coded:
-                    codes.append(known.setdefault(row[i].strip(), len(known)))
-            if label is not None:
-                add_text(row[label].strip())
-        matrix = np.frombuffer(numbers, np.float64).reshape(len(lines), len(numeric))
-        self.line_of = lines
-        return self._values_of(matrix, self._plain(texts), columns, read)
+        number, add_numbers, add_number = self.number, numbers.extend, numbers.append
+        add_line, add_text = lines.append, texts.append
+        with self._spool() as spool:
+            for line, row in chain(self.head, self.rest):
+                row_of_numbers = chosen(row)
+                try:
+                    found = list(map(number, row_of_numbers))
+                    is_fine = math.isfinite(sum(found)) or all(map(math.isfinite, found))
+                except ValueError:
+                    is_fine = False
+                if not is_fine or (line <= self.last_underscore and "_" in "".join(row_of_numbers)):
+                    found = self._look_closely(line, row, columns, read)
+                add_numbers(found)
+                add_line(line)
+                if coded:
+                    for i, known in coded:
+                        add_number(known.setdefault(row[i].strip(), len(known)))
+                if label is not None:
+                    add_text(row[label].strip())
+                if len(numbers) > NUMBERS_AT_ONCE:
+                    spool.append(np.frombuffer(numbers))
+                    del numbers[:]
+            if numbers:
+                spool.append(np.frombuffer(numbers))
+            self.line_of = lines
+            return self._values_of(spool, len(lines), self._plain(texts), columns, read)
 
     def _plain(self, labels: list[str]) -> list[str]:
         """Return labels with their numbers written as Python writes them."""

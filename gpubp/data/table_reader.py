@@ -15,7 +15,9 @@ from gpubp.data import cells
 from gpubp.data.columns import Columns, Wanted
 from gpubp.data.labels import LARGEST_EXACT
 from gpubp.data.preparation import CATEGORY, NUMBER, InputRules, RawColumns
+from gpubp.data.rows import ROWS_AT_ONCE, Unchanged
 from gpubp.data.source import Labels, Source
+from gpubp.data.spool import Spool, mapped_files
 from gpubp.data.texts import TextColumn
 from gpubp.errors import DataError, listed, shown
 
@@ -60,6 +62,12 @@ class Read:
         """All that are read as numbers, the weight last."""
         return [*(i for i in self.features if i not in self.coded), *self.others]
 
+    @property
+    def width(self) -> int:
+        """How many numbers of a row are kept while the table is read: of the columns `numeric`, and behind them the
+        codes of the columns `coded`."""
+        return len(self.numeric) + len(self.coded)
+
 
 class TableReader(ABC):
     """One table, whose kind of file a subclass reads.
@@ -69,6 +77,7 @@ class TableReader(ABC):
         rules: what is asked of its input columns.
         number: reads a number as the table writes it, and raises ValueError for any other text.
         drop, keep_index: as in `TableFormat`.
+        stream: whether the numbers go to a file, as `spool.is_wanted` takes it.
 
     Attributes:
         notes: what was guessed, a short line each.
@@ -82,9 +91,10 @@ class TableReader(ABC):
         drop: str | int | Sequence[str | int] | None,
         *,
         keep_index: bool,
+        stream: bool | None,
     ) -> None:
         self.name, self.rules, self.number = name, rules, number
-        self.drop, self.keep_index = drop, keep_index
+        self.drop, self.keep_index, self.stream = drop, keep_index, stream
         self.notes: list[str] = []
 
     # --- what a kind of file has --------------------------------------------------------------------------------------
@@ -129,6 +139,7 @@ class TableReader(ABC):
         read = Read(features, coded, bool(wanted.kinds), *((), None) if inputs_only else (tuple(found), weights))
         raw, y, w, lines = self.values(columns, read)
         self._note_counters(columns, features, raw)
+        assert isinstance(raw.values, np.ndarray)
         roles = {**dict.fromkeys(range(columns.width), "left out"), **dict.fromkeys(features, "input"), **others}
         of_inputs = Source(
             self.name,
@@ -137,6 +148,7 @@ class TableReader(ABC):
             raw=raw,
             roles=tuple((columns.name(i), role) for i, role in roles.items()),
             notes=tuple(self.notes),
+            files=mapped_files(Unchanged(()), raw.values),
         )
         if inputs_only or not found:
             return of_inputs
@@ -225,31 +237,44 @@ class TableReader(ABC):
         return found | {i: TextColumn() for i in features if i not in found and self.seems_text(i)}
 
     # --- their values -------------------------------------------------------------------------------------------------
-    def raw(self, matrix: np.ndarray, columns: Columns, read: Read, rows: int) -> RawColumns:
-        """Return the inputs, of which `matrix` has the numbers."""
+    def taken_from(
+        self, spool: Spool, rows: int, columns: Columns, read: Read
+    ) -> tuple[RawColumns, np.ndarray, np.ndarray]:
+        """Return the inputs; several labels (rows, labels); and the weights (rows, 1), or (rows, 0) if there are none.
+
+        spool: the rows, `Read.width` numbers each. The columns take the order of the inputs in it, the others last.
+        """
+        matrix = spool.array(np.float64, (rows, read.width))
+        kinds, texts = [NUMBER] * len(read.features), {}
+        if read.coded:
+            meanings = {}
+            for place, i in enumerate(read.features):
+                if i in read.coded:
+                    codes = matrix[:, len(read.numeric) + list(read.coded).index(i)]
+                    kinds[place], meanings[i], found = self._settled(i, codes, columns, read)
+                    if kinds[place] == CATEGORY:
+                        texts[place] = found
+            _put_in_order(spool, matrix, read, meanings)
+        inputs = len(read.features)
+        several = inputs + len(read.several)
         names = tuple(columns.names[i] for i in read.features) if columns.names else ()
-        if not read.coded:
-            return RawColumns(matrix, (NUMBER,) * len(read.features), names=names)
-        values, kinds, texts = np.empty((rows, len(read.features))), [], {}
-        numbers = iter(matrix.T)
-        for place, i in enumerate(read.features):
-            if i not in read.coded:
-                kinds.append(NUMBER)
-                values[:, place] = next(numbers)
-                continue
+        raw = RawColumns(matrix[:, :inputs], tuple(kinds), texts, names)
+        return raw, np.asarray(matrix[:, inputs:several]), np.asarray(matrix[:, several:])
 
-            def refuse(row: int, cell: str, must: str, i: int = i) -> DataError:
-                return self.refusal(self.place(row), i, cell, columns, read, must)
+    def _settled(
+        self, column: int, codes: np.ndarray, columns: Columns, read: Read
+    ) -> tuple[str, np.ndarray, tuple[str, ...]]:
+        """Return what a column of text is, as `TextColumn.settle`. Raise DataError for a value that must not be."""
+        of_column = read.coded[column]
 
-            kind, values[:, place], found = read.coded[i].settle(self.number, refuse)
-            kinds.append(kind)
-            if kind == CATEGORY:
-                texts[place] = found
-            if self.rules.missing == "error" and np.isnan(values[:, place]).any():
-                row = int(np.argmax(np.isnan(values[:, place])))
-                cell = list(read.coded[i].texts)[read.coded[i].codes[row]]
-                raise self.refusal(self.place(row), i, cell, columns, read, "every value must be there")
-        return RawColumns(values, tuple(kinds), texts, names)
+        def refuse(row: int, cell: str, must: str) -> DataError:
+            return self.refusal(self.place(row), column, cell, columns, read, must)
+
+        kind, meaning, texts = of_column.settle(self.number, codes, refuse)
+        if self.rules.missing == "error" and np.isnan(meaning).any():
+            cell = list(of_column.texts)[int(np.argmax(np.isnan(meaning)))]
+            raise refuse(of_column.first_row(codes, cell), cell, "every value must be there")
+        return kind, meaning, texts
 
     def refusal(self, place: str, column: int, cell: str, columns: Columns, read: Read, must: str) -> DataError:
         """Return the error for a cell that is not what its column must hold, with what to do about it."""
@@ -264,6 +289,21 @@ class TableReader(ABC):
             remedy += f"; --categories {key} takes the column for text"
         closing = f" ({remedy})" if remedy else ""
         return DataError(f"{self.name}, {place}: the {kind}column {columns.call(column)} {what}; {must}{closing}")
+
+
+def _put_in_order(spool: Spool, matrix: np.ndarray, read: Read, meanings: Mapping[int, np.ndarray]) -> None:
+    """Replace codes by the values of their texts, and put the columns in the order of the inputs, the others last.
+
+    matrix: what is in the spool; meanings: the value of each text of each column.
+    """
+    place_of = {i: place for place, i in enumerate((*read.numeric, *read.coded))}
+    for start in range(0, len(matrix), ROWS_AT_ONCE):
+        block = matrix[start : start + ROWS_AT_ONCE]
+        ordered = np.empty(block.shape)
+        for place, i in enumerate((*read.features, *read.others)):
+            values = block[:, place_of[i]]
+            ordered[:, place] = meanings[i][values.astype(np.int64)] if i in meanings else values
+        spool.replace(start * matrix.strides[0], ordered)
 
 
 def as_whole(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.data.preparation import BOOLEAN, CATEGORY, InputColumn, Preparation
+from gpubp.data.rows import all_rows, columns
 from gpubp.data.source import Source
 from gpubp.errors import listed, shown
 
@@ -45,13 +46,13 @@ def taken(source: Source, preparation: Preparation | None, label: str, classes: 
     raw = source.raw
     if raw is None:
         return ()
-    inputs = iter(range(len(raw.kinds)))
+    inputs = enumerate(columns(all_rows(raw.values)))
     found = []
     for name, role in source.roles:
         if role == "input":
-            index = next(inputs)
+            index, values = next(inputs)
             column = InputColumn("") if preparation is None else preparation.columns[index]
-            found.append(_input(name, column, raw.values[:, index], raw.texts.get(index, ())))
+            found.append(_input(name, column, values, raw.texts.get(index, ())))
         elif role == "label":
             found.append(Taken(name, role, label, listed(classes, SHOWN) if label == "classes" else ""))
         else:

@@ -59,17 +59,16 @@ def look(settings: Settings) -> Dataset:
 
 def _what_to_load(settings: Settings) -> dict[str, Any]:
     """Return the arguments of `loading.load` that these settings are. Raises ArgumentError for data that is to be
-    streamed and cannot be."""
-    if settings.stream and loading.is_read_whole(settings.data):
-        kinds = "a .npy file and a .npz that numpy.savez made, not savez_compressed, are read while the network trains"
-        expected = f"be left out for {shown(settings.data, 200)}: only {kinds}"
-        raise StateError("stream", "was given", expected)
+    streamed, and comes with the program."""
+    if settings.stream and settings.data == loading.BUNDLED:
+        raise StateError("stream", "was given", f"be left out for {settings.data}: they come with gpubp, and are small")
     return {
         "spec": settings.data,
         "task": settings.task,
         "label": settings.label,
         "weight_column": settings.weight_column,
         "table": table_format(settings.chosen()),
+        "stream": settings.stream,
         "rules": InputRules(**{name: getattr(settings, name) for name in RULES}),
     }
 

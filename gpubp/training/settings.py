@@ -160,8 +160,9 @@ class Settings:
     backend: str = _where("auto, numpy, cpu, cupy or numba.", "auto")
     device: str | None = _where("cpu, gpu, emulator or virtual. Default: the backend's first.")
     stream: bool | None = _where(
-        "Leave the inputs in their .npy or .npz file, and read them while the network trains: the same results in less "
-        "memory. Default: if they are large for the machine or the GPU."
+        "Leave the inputs in their file, and read them while the network trains: the same results in less memory. "
+        "Tables and what is compressed are unpacked into a temporary file first, in the folder TMPDIR, which needs "
+        "room for it on a disk. Default: if they are large for the machine or the GPU."
     )
 
     def hidden_widths(self) -> list[int]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from gpubp.data.dataset import Dataset
+from gpubp.data.spool import SHARE_OF_MEMORY
 from gpubp.memory import usable_memory
 from gpubp.nn.network import Network
 
-SHARE_OF_MEMORY = 1 / 4
-"""Scaled inputs that take more than this share of the memory that a process may use are streamed. The rest is for what
-they are made of, for the network, and for other programs."""
 SHARE_OF_DEVICE = 3 / 4
 """Training examples that take more than this share of the memory that a GPU has free are streamed. The rest is for the
 passes' arrays, which grow with the batch."""
 
 
 def is_chosen(network: Network, dataset: Dataset, rows: int) -> bool:
-    """Return whether a run streams of which nobody has said. rows: of the training part, to train on."""
+    """Return whether a run streams of which nobody has said: its scaled inputs take more than `SHARE_OF_MEMORY`, or
+    more than `SHARE_OF_DEVICE`. rows: of the training part, to train on."""
     memory, free = usable_memory(), network.backend.free_memory
     scaled = (len(dataset.x_train) + len(dataset.x_test)) * _row_bytes(network, network.dtype)
     return (0 < SHARE_OF_MEMORY * memory < scaled) or (

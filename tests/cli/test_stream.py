@@ -1,12 +1,14 @@
-"""`gpubp train --stream`: the same run, whatever is streamed; and what cannot be is refused."""
+"""`gpubp train --stream`: the same run, whatever is streamed; and what is bundled is refused."""
 
+import gzip
 import os
+import re
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import FAST, history, table, write_csv
+from command_line import FAST, history, table, write_csv, write_idx_set
 
 from gpubp.data import npz
 from gpubp.training import streaming
@@ -31,10 +33,13 @@ def resolved(folder):
 
 
 @pytest.mark.usefixtures("arrays")
-@pytest.mark.parametrize("data", ["pair", "pair/x.npy", "plain.npz"])
+@pytest.mark.parametrize("data", ["pair", "pair/x.npy", "plain.npz", "small.npz", "t.csv", "t.csv.gz", "idx"])
 def test_a_streamed_run_is_the_run(gpubp, data):
+    write_csv("t.csv", ["a", "b", "side"], table())
+    Path("t.csv.gz").write_bytes(gzip.compress(Path("t.csv").read_bytes()))
+    write_idx_set("idx/set", train=60, t10k=20)
     shown = gpubp("train", "--data", data, "--out", "streamed", *FAST, "--stream").stdout
-    assert "inputs are read while the network trains, 64 examples at a time" in shown
+    assert re.search("inputs are read while the network trains, (48|60|64) examples at a time", shown)
     assert "read while" not in gpubp("train", "--data", data, "--out", "whole", *FAST, "--no-stream").stdout
     assert history("streamed") == history("whole")
     assert Path("streamed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
@@ -60,27 +65,28 @@ def test_what_is_large_is_streamed_by_itself(gpubp, monkeypatch):
 
 
 @pytest.mark.usefixtures("arrays")
-def test_a_sweep_and_a_cross_validation_are_streamed_too(gpubp):
+@pytest.mark.parametrize("data", ["pair", "t.csv"])
+def test_a_sweep_and_a_cross_validation_are_streamed_too(gpubp, data):
+    write_csv("t.csv", ["a", "b", "side"], table())
     for words in (("--find-lr",), ("--cv", "2")):
-        options = ("train", "--data", "pair", *words, "--layers", "4", "--epochs", "1")
+        options = ("train", "--data", data, *words, "--layers", "4", "--epochs", "1")
         found = [gpubp(*options, stream).stdout.splitlines() for stream in ("--stream", "--no-stream")]
         same = [[line for line in lines if "train with" not in line] for lines in found]
         assert same[0] == same[1]
 
 
-@pytest.mark.usefixtures("arrays")
-@pytest.mark.parametrize("data", ["digits", "t.csv", "small.npz"])
 @pytest.mark.parametrize("words", [(), ("--find-lr",), ("--cv", "2")])
-def test_what_is_read_whole_is_refused(gpubp, refused, data, words):
-    write_csv("t.csv", ["a", "b", "side"], table())
-    message = ["--stream was given; it must be left out for ", f"{data}: only a .npy file and a .npz"]
-    refused("train", "--data", data, "--stream", *words, message=message)
+def test_the_bundled_digits_are_refused(refused, words):
+    message = "--stream was given; it must be left out for digits: they come with gpubp, and are small"
+    refused("train", "--data", "digits", "--stream", *words, message=message)
 
 
 def test_what_is_not_there_is_said_as_ever(refused):
     for gone in ("gone.npz", "gone.csv", "gone"):
         refused("train", "--data", gone, "--stream", message=f"no data set and no file is called '{gone}'")
     refused("train", "--data", "digit", "--stream", message="did you mean 'digits'?")
+    os.mkdir("empty")
+    refused("train", "--data", "empty", "--stream", message="empty: there is no file train-images-idx3-ubyte")
 
 
 @pytest.mark.usefixtures("arrays")
