@@ -27,7 +27,8 @@ FILES = [
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FILES)
 def test_what_passes_on_the_emulator_passes_on_the_virtual_device(name):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not exhaustive", str(FOLDER / name)]
+    quick = ("-m", "not slow and not exhaustive")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *quick, str(FOLDER / name)]
     environment = {**os.environ, "GPUBP_TEST_DEVICE": "virtual"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
