@@ -46,13 +46,16 @@ def taken(source: Source, preparation: Preparation | None, label: str, classes: 
     raw = source.raw
     if raw is None:
         return ()
-    inputs = enumerate(columns(all_rows(raw.values)))
+    # those of a model stand in its order, whatever the table's
+    names = raw.names or [name for name, role in source.roles if role == "input"]
+    inputs = {}
+    for index, (name, values) in enumerate(zip(names, columns(all_rows(raw.values)), strict=True)):
+        column = InputColumn("") if preparation is None else preparation.columns[index]
+        inputs[name] = _input(name, column, values, raw.texts.get(index, ()))
     found = []
     for name, role in source.roles:
         if role == "input":
-            index, values = next(inputs)
-            column = InputColumn("") if preparation is None else preparation.columns[index]
-            found.append(_input(name, column, values, raw.texts.get(index, ())))
+            found.append(inputs[name])
         elif role == "label":
             found.append(Taken(name, role, label, listed(classes, SHOWN) if label == "classes" else ""))
         else:

@@ -427,3 +427,13 @@ def test_columns_that_are_left_out_stay_so_for_a_model_and_may_be_missing(read):
 def test_columns_that_cannot_be_left_out(read, options, message):
     with pytest.raises(DataError, match=message):
         read(TEXT, **options)
+
+
+def test_columns_in_another_order_than_the_models_are_told_as_what_they_are(read):
+    first = read("city,a,b,y\nRome,1,7,0\nBern,2,8,1\n")
+    again = read(
+        "b,a,city,y\n7,1,Rome,0\n8,2,Bern,1\n", feature_names=first.preparation.names, preparation=first.preparation
+    )
+    told = {column.name: column for column in first.columns}
+    assert [column.name for column in again.columns] == ["b", "a", "city", "y"]
+    assert list(again.columns) == [told[name] for name in ("b", "a", "city", "y")]
