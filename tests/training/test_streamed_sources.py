@@ -339,11 +339,11 @@ print(peak - first)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="RssAnon is Linux's")
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_large_table_is_not_in_memory(tmp_path, kind):
-    length, width = 1_000_000, 30
+    length, width = 500_000, 80
     rng = np.random.default_rng(0)
     schema = pa.schema([(f"c{i}", pa.float64()) for i in range(width)])
     for name, parts in (("small", 1), ("large", 10)):
