@@ -121,8 +121,9 @@ def all_rows(x: Inputs) -> Inputs:
 
 
 def blocks(x: Inputs) -> Iterator[np.ndarray]:
-    """Yield inputs in blocks of `ROWS_AT_ONCE` rows."""
-    return (x[start : start + ROWS_AT_ONCE] for start in range(0, len(x), ROWS_AT_ONCE))
+    """Yield inputs in blocks of `ROWS_AT_ONCE` rows, each C-contiguous: the order of a sum, and with it its last bit, is
+    then the same however the whole lies in memory or in a file."""
+    return (np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]) for start in range(0, len(x), ROWS_AT_ONCE))
 
 
 def columns(x: Inputs) -> Iterator[np.ndarray]:
