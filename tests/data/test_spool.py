@@ -44,7 +44,7 @@ def test_an_array_may_have_another_order_or_nothing(in_file):
 
 
 def test_a_file_has_no_name_and_is_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = set(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else set()
     with Spool("t", in_file=True, size=2**16) as kept:
         kept.append(np.ones(8))
@@ -80,9 +80,23 @@ def test_a_disk_that_takes_some_bytes_and_no_more_is_full(monkeypatch):
     with Spool("the table", in_file=True) as kept:
         kept.append(np.ones(2))
         with pytest.raises(
-            DataError, match=r"^the table: to stream it, .*No space left on device; the variable TMPDIR"
+            DataError,
+            match=r"^the table: to stream it, .*No space left on device; the variable TMPDIR .* with --no-stream",
         ):
             kept.append(np.ones(2))
+
+
+def test_no_folder_stands_for_the_one_that_is_named(tmp_path, monkeypatch):
+    """Python itself takes /tmp, which may be in memory, where TMPDIR has a mistake or its disk is full."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "mistake"))
+    with pytest.raises(DataError, match=rf"into a file in {tmp_path / 'mistake'}: No such file or directory; the var"):
+        Spool("t", in_file=True)
+    monkeypatch.delenv("TMPDIR")
+    with Spool("t", in_file=True) as kept:
+        kept.append(np.ones(1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=f"into a file in {tmp_path / 'gone'}: No such file"):
+        Spool("t", in_file=True)
 
 
 def test_what_is_wanted_is_what_was_asked_for_or_what_is_large(monkeypatch):
@@ -95,7 +109,15 @@ def test_what_is_wanted_is_what_was_asked_for_or_what_is_large(monkeypatch):
     assert [spool.is_wanted(None, size) for size in (101, 102)] == [True, False]
     assert spool.is_wanted(True, 102)
     monkeypatch.undo()
-    monkeypatch.setattr(tempfile, "tempdir", "gone")
+    monkeypatch.setenv("TMPDIR", "gone")
+    assert spool._room() == 0
+
+
+def test_there_is_no_room_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """Nobody asked for a file there, so that what is large goes into memory as ever."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert spool._room() > 0
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == str(tmp_path) and mode & os.W_OK))
     assert spool._room() == 0
 
 
