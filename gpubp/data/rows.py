@@ -98,6 +98,7 @@ class Rows:
 
     def some_columns(self, key: Any, columns: slice) -> np.ndarray:
         """Return some columns of some rows, which are the array's own, as indexing by `key` gives all of them."""
+        assert self.make is None, "what is made is made of all columns"
         return Rows(self.source[:, columns], self.which, self.files)[key]
 
     def some(self, which: Any) -> Rows:
