@@ -36,6 +36,8 @@ _OF_SO_MANY = re.compile(r"(\d+)-of-(\d+)")
 _NUMBERED = re.compile(r"part[-._]?(\d+)\.[a-z]+")
 _INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls an index of the rows that has no name."""
+_TEXT = ("string", "large_string")
+"""The types of text that a dictionary may have, and every release of pyarrow can take out of it."""
 _FOR_TEXT = ("header", "delimiter", "encoding", "decimal", "thousands", "percent")
 """The fields of `TableFormat` that say how text is written."""
 
@@ -367,6 +369,8 @@ def _texts(found: Any) -> tuple[np.ndarray, list[str]]:
         import pyarrow as pa
 
         found = pa.array(found.to_pylist(), pa.large_string())  # earlier versions cannot cast or encode a view
+    if hasattr(found, "dictionary") and len(found) < len(found.dictionary) and str(found.type.value_type) in _TEXT:
+        found = found.dictionary_decode()  # each block has the dictionary of all, most of which it does not use
     encoded = found if hasattr(found, "dictionary") else found.dictionary_encode()
     texts = [_text(value) for value in encoded.dictionary.to_pylist()]
     indices = encoded.indices.cast("int64").fill_null(len(texts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpubp.errors import DataError, shown_path
+from gpubp.memory import usable_memory
 
 ROWS_AT_ONCE = 4096
 """Rows that are computed with at once: a float64 copy of a whole image set is eight times its size."""
 COLUMN_BYTES = 2**24
-"""Bytes of columns that are copied at once, or one column if that has more: each time, all rows are read."""
+"""Bytes of columns that are copied at once at least, or one column if that has more: each time, all rows are read."""
+MOST_READINGS = 16
+"""Times that all rows are read for their columns, or more if this share of the memory holds no more columns."""
 
 
 class Unchanged:
@@ -92,6 +96,11 @@ class Rows:
             self.files.check()
         return found if self.make is None else self.make(found)
 
+    def some_columns(self, key: Any, columns: slice) -> np.ndarray:
+        """Return some columns of some rows, which are the array's own, as indexing by `key` gives all of them."""
+        assert self.make is None, "what is made is made of all columns"
+        return Rows(self.source[:, columns], self.which, self.files)[key]
+
     def some(self, which: Any) -> Rows:
         """Return some of these rows, in the order of `which`: their places among these, or whether each is one."""
         return Rows(self.source, self.which[which], self.files, self.make, self.shape[1])
@@ -121,8 +130,9 @@ def all_rows(x: Inputs) -> Inputs:
 
 
 def blocks(x: Inputs) -> Iterator[np.ndarray]:
-    """Yield inputs in blocks of `ROWS_AT_ONCE` rows."""
-    return (x[start : start + ROWS_AT_ONCE] for start in range(0, len(x), ROWS_AT_ONCE))
+    """Yield inputs in blocks of `ROWS_AT_ONCE` rows, each C-contiguous: the order of a sum, and with it its last bit,
+    is then the same however the whole lies in memory or in a file."""
+    return (np.ascontiguousarray(x[start : start + ROWS_AT_ONCE]) for start in range(0, len(x), ROWS_AT_ONCE))
 
 
 def columns(x: Inputs) -> Iterator[np.ndarray]:
@@ -130,13 +140,14 @@ def columns(x: Inputs) -> Iterator[np.ndarray]:
     if not isinstance(x, Rows):
         yield from x.T
         return
-    at_once = max(1, COLUMN_BYTES // max(1, len(x) * x.dtype.itemsize))
+    of_column = len(x) * x.dtype.itemsize
+    share = min(x.shape[1] * of_column, usable_memory() or math.inf) / MOST_READINGS
+    at_once = max(1, math.ceil(max(COLUMN_BYTES, share) / max(1, of_column)))
     for first in range(0, x.shape[1], at_once):
         some = np.empty((min(at_once, x.shape[1] - first), len(x)), x.dtype)
-        start = 0
-        for block in blocks(x):
-            some[:, start : start + len(block)] = block[:, first : first + len(some)].T
-            start += len(block)
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            block = x.some_columns(slice(start, start + ROWS_AT_ONCE), slice(first, first + at_once))
+            some[:, start : start + len(block)] = block.T
         yield from some
         del some  # before the next are made
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpubp.data.rows import Unchanged
 from gpubp.data.source import reason
-from gpubp.errors import DataError
+from gpubp.errors import DataError, shown_path
 from gpubp.memory import usable_memory
 
 SHARE_OF_MEMORY = 1 / 4
@@ -42,10 +42,17 @@ def is_large(size: int) -> bool:
     return 0 < SHARE_OF_MEMORY * usable_memory() < size
 
 
+def _folder() -> str:
+    """Return the folder for temporary files: the one that TMPDIR names, even if no file can be made there, where
+    `tempfile` would take another, which may be in memory. Raises OSError if there is none."""
+    return os.environ.get("TMPDIR") or tempfile.gettempdir()
+
+
 def _room() -> int:
     """Return how many bytes there is room for in the folder for temporary files."""
     try:
-        return shutil.disk_usage(tempfile.gettempdir()).free
+        folder = _folder()
+        return shutil.disk_usage(folder).free if os.access(folder, os.W_OK | os.X_OK) else 0
     except OSError:
         return 0
 
@@ -83,7 +90,7 @@ class Spool:
         self.size = 0
         if in_file:
             try:
-                self._file = tempfile.TemporaryFile(buffering=0, prefix="gpubp-")  # noqa: SIM115
+                self._file = tempfile.TemporaryFile(buffering=0, prefix="gpubp-", dir=_folder())  # noqa: SIM115
                 _reserve(self._file.fileno(), size)
             except OSError as error:
                 self.close()
@@ -137,12 +144,12 @@ class Spool:
     def _full(self, error: OSError, size: int) -> DataError:
         """Return the error for a file that cannot be written; size: the bytes that it was to have, or has."""
         try:
-            place = tempfile.gettempdir()
+            place = shown_path(_folder())
         except OSError:
             place = "the folder for temporary files"
         return DataError(
             f"{self._name}: to stream it, {size / 2**30:,.2f} GiB and more are unpacked into a file in {place}: "
-            f"{reason(error)}; the variable TMPDIR names another folder, and without --stream the memory takes them"
+            f"{reason(error)}; the variable TMPDIR names another folder, and with --no-stream the memory takes them"
         )
 
 

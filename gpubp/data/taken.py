@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.data.preparation import BOOLEAN, CATEGORY, InputColumn, Preparation
-from gpubp.data.rows import all_rows, columns
+from gpubp.data.rows import Inputs, all_rows, blocks
 from gpubp.data.source import Source
 from gpubp.errors import listed, shown
 
@@ -48,10 +48,11 @@ def taken(source: Source, preparation: Preparation | None, label: str, classes: 
         return ()
     # those of a model stand in its order, whatever the table's
     names = raw.names or [name for name, role in source.roles if role == "input"]
+    seen = _seen(all_rows(raw.values))
     inputs = {}
-    for index, (name, values) in enumerate(zip(names, columns(all_rows(raw.values)), strict=True)):
+    for index, name in enumerate(names):
         column = InputColumn("") if preparation is None else preparation.columns[index]
-        inputs[name] = _input(name, column, values, raw.texts.get(index, ()))
+        inputs[name] = _input(name, column, seen, index, len(raw.texts.get(index, ())))
     found = []
     for name, role in source.roles:
         if role == "input":
@@ -63,19 +64,42 @@ def taken(source: Source, preparation: Preparation | None, label: str, classes: 
     return tuple(found)
 
 
-def _input(name: str | int, column: InputColumn, values: np.ndarray, texts: Sequence[str]) -> Taken:
-    there = np.ascontiguousarray(values)  # a column of a matrix is slow to go through
-    low, high = (there.min(), there.max()) if len(there) else (np.nan, np.nan)
-    if np.isnan(low):
-        there = there[~np.isnan(there)]
-        low, high = (there.min(), there.max()) if len(there) else (np.nan, np.nan)
-    if not len(there):
+@dataclass(frozen=True)
+class _Seen:
+    """What each column has, (columns,) each: the smallest and the largest value, the sum of what is there, and how many
+    values are there and are missing. Of a column without values, the first two are infinite."""
+
+    low: np.ndarray
+    high: np.ndarray
+    total: np.ndarray
+    there: np.ndarray
+    missing: np.ndarray
+
+
+def _seen(x: Inputs) -> _Seen:
+    """Return what the columns of inputs have. All rows are read once, as they may lie in a large file."""
+    width = x.shape[1]
+    low, high, total, missing = np.full(width, np.inf), np.full(width, -np.inf), np.zeros(width), np.zeros(width, int)
+    for block in blocks(x):
+        absent = np.isnan(block)
+        low = np.minimum(low, np.where(absent, np.inf, block).min(axis=0))
+        high = np.maximum(high, np.where(absent, -np.inf, block).max(axis=0))
+        with np.errstate(over="ignore"):  # it is asked of truths alone
+            total += np.where(absent, 0.0, block).sum(axis=0)
+        missing += absent.sum(axis=0)
+    return _Seen(low, high, total, len(x) - missing, missing)
+
+
+def _input(name: str | int, column: InputColumn, seen: _Seen, index: int, texts: int) -> Taken:
+    """Return what an input is taken for; texts: how many different ones it has."""
+    there = int(seen.there[index])
+    if not there:
         told = "none"
     elif column.kind == CATEGORY:
-        rest = len(texts) - len(column.categories)
-        told = f"{len(texts):,}: {listed(column.categories, SHOWN)}" + (f"; {rest:,} others" if rest > 0 else "")
+        rest = texts - len(column.categories)
+        told = f"{texts:,}: {listed(column.categories, SHOWN)}" + (f"; {rest:,} others" if rest > 0 else "")
     elif column.kind == BOOLEAN:
-        told = f"true in {100 * there.mean():.3g} %"
+        told = f"true in {100 * (seen.total[index] / there):.3g} %"
     else:
-        told = f"{low:.4g} to {high:.4g}"
-    return Taken(name, "input", column.kind, shown(told, 2 * SHOWN), len(values) - len(there), column.inputs)
+        told = f"{seen.low[index]:.4g} to {seen.high[index]:.4g}"
+    return Taken(name, "input", column.kind, shown(told, 2 * SHOWN), int(seen.missing[index]), column.inputs)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_files import write_csv
 
+from gpubp.data import arrow
 from gpubp.data.loading import load, load_inputs
 from gpubp.data.preparation import InputRules
 from gpubp.data.table import TableFormat
@@ -232,3 +233,13 @@ def test_without_pyarrow_it_is_said_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"needs pyarrow: .*pip install 'gpubp\[parquet\]'"):
         load(path)
+
+
+@pytest.mark.parametrize("rows", [3, 300])
+def test_a_large_dictionary_is_not_gone_through_for_each_block(rows):
+    """A block has few rows, and every one has the dictionary of all."""
+    places = pa.array([99, None, 5] * (rows // 3), pa.int32())
+    found = pa.DictionaryArray.from_arrays(places, pa.array([f"t{i}" for i in range(100)]))
+    indices, texts = arrow._texts(found.slice(1))
+    assert [texts[i] for i in indices.tolist()] == (["t99", "", "t5"] * (rows // 3))[1:]
+    assert len(texts) <= min(rows, 101)

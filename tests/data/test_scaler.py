@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpubp.data.loading import load
+from gpubp.data.rows import Rows
 from gpubp.data.scaler import Scaler
 from gpubp.errors import ArgumentError, DataError
 
@@ -32,6 +33,17 @@ def test_tables_get_mean_0_and_deviation_1_from_the_training_data_alone():
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-12)
     np.testing.assert_allclose(scaler.apply(test, "float64"), (test - train.mean(axis=0)) / train.std(axis=0))
+
+
+@pytest.mark.parametrize("value_range", [None, 255])
+def test_how_an_array_lies_in_memory_changes_no_bit(value_range):
+    """A Fortran-order array is one of rows where it is read from a file, and of columns where it is in memory."""
+    x = np.random.default_rng(0).normal(50, 7, (5000, 3))
+    wide = np.column_stack([x, x])
+    kinds = [np.asfortranarray(x), wide[:, :3], Rows(np.asfortranarray(x), np.arange(len(x)))]
+    found = [Scaler.fit(each, value_range).arrays() for each in (x, *kinds)]
+    for name, values in found[0].items():
+        assert all(each[name].tobytes() == values.tobytes() for each in found[1:])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3e7, 1e300, 1e-300])

@@ -10,7 +10,9 @@ import pytest
 from gpubp.data import rows, spool
 from gpubp.data.preparation import InputColumn, InputRules, Preparation, RawColumns
 from gpubp.data.rows import Rows, have_nan, rows_of
+from gpubp.data.source import Source
 from gpubp.data.spool import Spool
+from gpubp.data.taken import taken
 from gpubp.errors import DataError
 
 NAN = np.nan
@@ -42,7 +44,7 @@ def test_an_array_may_have_another_order_or_nothing(in_file):
 
 
 def test_a_file_has_no_name_and_is_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = set(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else set()
     with Spool("t", in_file=True, size=2**16) as kept:
         kept.append(np.ones(8))
@@ -78,9 +80,23 @@ def test_a_disk_that_takes_some_bytes_and_no_more_is_full(monkeypatch):
     with Spool("the table", in_file=True) as kept:
         kept.append(np.ones(2))
         with pytest.raises(
-            DataError, match=r"^the table: to stream it, .*No space left on device; the variable TMPDIR"
+            DataError,
+            match=r"^the table: to stream it, .*No space left on device; the variable TMPDIR .* with --no-stream",
         ):
             kept.append(np.ones(2))
+
+
+def test_no_folder_stands_for_the_one_that_is_named(tmp_path, monkeypatch):
+    """Python itself takes /tmp, which may be in memory, where TMPDIR has a mistake or its disk is full."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "mistake"))
+    with pytest.raises(DataError, match=rf"into a file in {tmp_path / 'mistake'}: No such file or directory; the var"):
+        Spool("t", in_file=True)
+    monkeypatch.delenv("TMPDIR")
+    with Spool("t", in_file=True) as kept:
+        kept.append(np.ones(1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=f"into a file in {tmp_path / 'gone'}: No such file"):
+        Spool("t", in_file=True)
 
 
 def test_what_is_wanted_is_what_was_asked_for_or_what_is_large(monkeypatch):
@@ -93,7 +109,15 @@ def test_what_is_wanted_is_what_was_asked_for_or_what_is_large(monkeypatch):
     assert [spool.is_wanted(None, size) for size in (101, 102)] == [True, False]
     assert spool.is_wanted(True, 102)
     monkeypatch.undo()
-    monkeypatch.setattr(tempfile, "tempdir", "gone")
+    monkeypatch.setenv("TMPDIR", "gone")
+    assert spool._room() == 0
+
+
+def test_there_is_no_room_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """Nobody asked for a file there, so that what is large goes into memory as ever."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert spool._room() > 0
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == str(tmp_path) and mode & os.W_OK))
     assert spool._room() == 0
 
 
@@ -133,6 +157,62 @@ def test_rows_are_prepared_as_the_whole_is(raw, monkeypatch, missing):
     counting = np.arange(40) % 3 > 0
     np.testing.assert_array_equal(np.asarray(mapped.rows(counting).values), whole.rows(counting).values)
     np.testing.assert_array_equal(have_nan(mapped.values), np.isnan(whole.values).any(axis=0))
+
+
+class Counted(np.ndarray):
+    """Counts the values that are copied from it."""
+
+    copied = 0
+
+    def __getitem__(self, key):
+        found = np.asarray(self)[key]
+        Counted.copied += found.size
+        return found
+
+
+def test_a_wide_table_is_not_read_once_a_column(monkeypatch):
+    """Its columns together may be many times the memory, and each reading may be one of a whole disk."""
+    monkeypatch.setattr(rows, "COLUMN_BYTES", 1)
+    monkeypatch.setattr(Counted, "copied", 0)
+    values = np.random.default_rng(0).normal(size=(64, 100))
+    found = list(rows.columns(Rows(values.view(Counted), np.arange(64)[::-1])))
+    np.testing.assert_array_equal(found, values[::-1].T)
+    assert Counted.copied == values.size
+    monkeypatch.setattr(Counted, "copied", 0)
+    asked, at = [], Rows.some_columns
+    monkeypatch.setattr(Rows, "some_columns", lambda x, key, some: asked.append(some) or at(x, key, some))
+    assert len(list(rows.columns(Rows(values, np.arange(64))))) == 100
+    assert len(asked) <= rows.MOST_READINGS
+    monkeypatch.setattr(rows, "usable_memory", lambda: 2 * 8 * 64 * rows.MOST_READINGS)
+    asked.clear()
+    list(rows.columns(Rows(values, np.arange(64))))
+    assert len(asked) == 50
+
+
+@pytest.mark.parametrize("at_once", [7, 4096])
+def test_what_columns_are_taken_for_is_read_once(raw, monkeypatch, at_once):
+    monkeypatch.setattr(rows, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(rows, "COLUMN_BYTES", 1)
+    whole, _ = raw
+    whole.values[:, 3] = NAN
+    fitted = Preparation.fit(whole, InputRules(missing="zero", max_categories=2))
+    roles = tuple((name, "input") for name in whole.names)
+    found = taken(Source("t", whole.values, None, raw=whole, roles=roles), fitted, "classes", ())
+    p, q, r = (whole.values[:, i][~np.isnan(whole.values[:, i])] for i in range(3))
+    assert [(each.name, each.values, each.missing) for each in found] == [
+        ("p", f"{p.min():.4g} to {p.max():.4g}", 50 - len(p)),
+        ("q", "3: " + ", ".join(fitted.columns[1].categories) + "; 1 others", 50 - len(q)),
+        ("r", f"true in {100 * r.mean():.3g} %", 50 - len(r)),
+        ("s", "none", 50),
+    ]
+    with Spool("t", in_file=True) as kept:
+        kept.append(whole.values)
+        again = RawColumns(kept.array(np.float64, (50, 4)), whole.kinds, whole.texts, whole.names)
+    read = []
+    at = Rows.__getitem__
+    monkeypatch.setattr(Rows, "__getitem__", lambda x, key: read.append(len(x.which[key])) or at(x, key))
+    assert taken(Source("t", again.values, None, raw=again, roles=roles), fitted, "classes", ()) == found
+    assert sum(read) == 50
 
 
 def test_a_value_that_is_missing_is_found_in_rows(raw):

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import zipfile
 from contextlib import ExitStack
 
@@ -371,7 +370,7 @@ def test_a_large_table_is_not_in_memory(tmp_path, kind):
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, name, fails):
     path, temporary = made(tmp_path, name), tmp_path / "temporary"
     temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -387,7 +386,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, name, fai
 
 def test_a_folder_for_temporary_files_that_is_gone_is_said(tmp_path, monkeypatch):
     path = made(tmp_path, "t.csv")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     with pytest.raises(DataError, match=r"t\.csv: to stream it, .* in .*gone: No such file"):
         folders.start(settings(path, True, **OPTIONS["prepared"]), tmp_path / "run", Listener())
 
