@@ -13,8 +13,11 @@ import hashlib
 import json
 import pickle
 import platform
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import llvmlite
@@ -46,6 +49,26 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let a Ctrl-C wait until the block is over: llvmlite, interrupted as it frees something, frees it again.
+
+    Python handles signals in the main thread alone: in another thread nothing has to wait.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *told: heard.append(told))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if heard:
+            usual(*heard[0])
+
+
 def loop(function: Callable, **options: Any) -> Callable:
     """Compile a function with `numba.njit` and these options of it; it runs without the interpreter's lock."""
     dispatcher = njit(nogil=True, **options)(function)
@@ -60,8 +83,9 @@ def elementwise(function: Callable, signatures: Sequence[str]) -> np.ufunc:
     dispatcher = built._dispatcher
     dispatcher.cache = kept = _KeptCode(dispatcher)
     dispatcher.compile = kept.in_turn(dispatcher.compile)
-    for signature in signatures:
-        built.add(signature)
+    with interrupts_wait():
+        for signature in signatures:
+            built.add(signature)
     _OWNERS.append(built)
     return built.ufunc
 
@@ -89,7 +113,12 @@ class _KeptCode(NullCache):
         @functools.wraps(compile_)
         def compile_in_turn(signature: Any, *arguments: Any, **options: Any) -> Any:
             # In this order: who compiles a function needs both for those that it calls.
-            with global_compiler_lock, cache.turn(self._entry(signature)), without_garbage_collection():
+            with (
+                global_compiler_lock,
+                cache.turn(self._entry(signature)),
+                without_garbage_collection(),
+                interrupts_wait(),
+            ):
                 return compile_(signature, *arguments, **options)
 
         return compile_in_turn

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 
@@ -165,6 +166,27 @@ def helped(x):
 def anew(function=doubled):
     """A dispatcher that has compiled nothing yet."""
     return loops.loop(function.py_func)
+
+
+def test_an_interrupt_waits_until_what_is_compiled_is_there(folder, monkeypatch):
+    """llvmlite, interrupted as it frees something, frees it again, which ends the process."""
+    kept, keep = [], loops._KeptCode.save_overload
+
+    def interrupted(self, *arguments):
+        signal.raise_signal(signal.SIGINT)
+        keep(self, *arguments)
+        kept.append(self)
+
+    monkeypatch.setattr(loops._KeptCode, "save_overload", interrupted)
+    usual, function = signal.getsignal(signal.SIGINT), anew()
+    with pytest.raises(KeyboardInterrupt):
+        function(2)
+    assert len(kept) == len(list(folder.glob("*.code"))) > 0
+    assert signal.getsignal(signal.SIGINT) is usual
+    before = len(kept)
+    with pytest.raises(KeyboardInterrupt):
+        loops.elementwise(lambda a: a + 3, ["float64(float64)", "float32(float32)"])
+    assert len(kept) == before + 2
 
 
 def test_code_is_kept_by_types(folder):

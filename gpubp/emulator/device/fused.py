@@ -15,12 +15,9 @@ import ctypes
 import functools
 import hashlib
 import itertools
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import llvmlite
@@ -33,6 +30,7 @@ from gpubp.emulator.device.memory import WINDOW_GRANULE_BITS
 from gpubp.emulator.device.state import Array, Machine
 from gpubp.emulator.device.steps import Access, Computation, Given, Source, Step
 from gpubp.emulator.isa.lanecode import BIT, Value, llvm_type
+from gpubp.emulator.loops import interrupts_wait
 from gpubp.emulator.program.ptx import Register
 from gpubp.emulator.program.registers import Slot
 from gpubp.toolchain import cache
@@ -397,7 +395,7 @@ def _compiled(text: str) -> Callable[[int, int, int], int]:
     """Return the function of a module, which is compiled for this CPU unless gpubp's cache has it."""
     parts = (CACHE_FORMAT, text, llvmlite.__version__, llvm.get_host_cpu_name(), _features())
     entry = f"loops/fused-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
-    with _LOCK, _interrupts_wait():
+    with _LOCK, interrupts_wait():
         content = cache.find(entry, _read)
         if content is None:
             content = _object_code(text)
@@ -408,26 +406,6 @@ def _compiled(text: str) -> Callable[[int, int, int], int]:
         _ENGINES.append(engine)
         address = engine.get_function_address("fused")
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Let a Ctrl-C wait until the block is over: llvmlite, interrupted as it frees something, frees it again.
-
-    Python handles signals in the main thread alone: in another thread nothing has to wait.
-    """
-    usual = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(usual):
-        yield
-        return
-    heard: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda *told: heard.append(told))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        if heard:
-            usual(*heard[0])
 
 
 def _read(path: Path) -> bytes | None:
