@@ -112,10 +112,12 @@ class _KeptCode(NullCache):
 
         @functools.wraps(compile_)
         def compile_in_turn(signature: Any, *arguments: Any, **options: Any) -> Any:
+            with interrupts_wait():
+                entry = self._entry(signature)
             # In this order: who compiles a function needs both for those that it calls.
             with (
                 global_compiler_lock,
-                cache.turn(self._entry(signature)),
+                cache.turn(entry),
                 without_garbage_collection(),
                 interrupts_wait(),
             ):

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 
+import llvmlite.binding
 import numpy as np
 import pytest
 
 from gpubp.emulator import loops
-from gpubp.emulator.device import native
+from gpubp.emulator.device import fused, native
 from gpubp.emulator.isa import compiled
 from gpubp.emulator.observe import shadow
 from gpubp.toolchain import cache
@@ -153,6 +154,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "loops"
 
 
+FUSED = "define i64 @fused(i64 %a, i8* %b, i8* %c) { ret i64 %a }"
+
+
 @loops.loop
 def doubled(x):
     return helped(x) + x
@@ -187,6 +191,40 @@ def test_an_interrupt_waits_until_what_is_compiled_is_there(folder, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         loops.elementwise(lambda a: a + 3, ["float64(float64)", "float32(float32)"])
     assert len(kept) == before + 2
+
+
+@pytest.mark.parametrize("name", ["get_host_cpu_name", "get_host_cpu_features"])
+def test_an_interrupt_waits_while_llvmlite_is_asked_for_the_cpu(folder, monkeypatch, name):
+    """Its strings too are freed twice."""
+    ask, answers = getattr(llvmlite.binding, name), []
+
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+        answers.append(ask())
+        return answers[-1]
+
+    monkeypatch.setattr(llvmlite.binding, name, interrupted)
+    for kept in (fused._compiled, fused._features):
+        kept.cache_clear()
+    with pytest.raises(KeyboardInterrupt):
+        fused._compiled(FUSED)
+    assert answers
+
+
+def test_an_interrupt_waits_while_an_entry_is_named(folder, monkeypatch):
+    """By the CPU, of which llvmlite is asked."""
+    name, named = loops._KeptCode._entry, []
+
+    def interrupted(self, signature):
+        signal.raise_signal(signal.SIGINT)
+        named.append(name(self, signature))
+        return named[-1]
+
+    monkeypatch.setattr(loops._KeptCode, "_entry", interrupted)
+    function = anew(helped)
+    with pytest.raises(KeyboardInterrupt):
+        function(2)
+    assert len(named) == 1
 
 
 def test_code_is_kept_by_types(folder):

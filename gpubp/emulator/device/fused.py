@@ -393,9 +393,9 @@ _ENGINES: list[Any] = []
 @functools.cache
 def _compiled(text: str) -> Callable[[int, int, int], int]:
     """Return the function of a module, which is compiled for this CPU unless gpubp's cache has it."""
-    parts = (CACHE_FORMAT, text, llvmlite.__version__, llvm.get_host_cpu_name(), _features())
-    entry = f"loops/fused-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
     with _LOCK, interrupts_wait():
+        parts = (CACHE_FORMAT, text, llvmlite.__version__, llvm.get_host_cpu_name(), _features())
+        entry = f"loops/fused-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
         content = cache.find(entry, _read)
         if content is None:
             content = _object_code(text)
