@@ -9,11 +9,9 @@ data that a file holds uncompressed (.npz, or .npy files).
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import anonymous_memory
 import numpy as np
 import pytest
 
@@ -24,32 +22,18 @@ EXAMPLES, FEATURES = 1_500_000, 28
 MOST_TIME, MOST_MEMORY = 1.5, 1.3
 
 TRAINING = """
-import sys, threading, time
+import sys
+from anonymous_memory import Watched
 from gpubp.data.loading import load
 from gpubp.nn.network import Network
 from gpubp.training.config import TrainingConfig
 from gpubp.training.loop import fit
 import gpubp.data.arrow, gpubp.data.npz
 
-def anonymous():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
 network = Network([int(sys.argv[2]), 16, 1], loss="mean_squared_error", backend="numpy")
-before = anonymous()
-peak, is_done = before, threading.Event()
-
-def watch():
-    global peak
-    while not is_done.wait(0.002):
-        peak = max(peak, anonymous())
-
-watcher = threading.Thread(target=watch)
-watcher.start()
-fit(network, load(sys.argv[1]), TrainingConfig(epochs=1, batch_size=1024))
-is_done.set()
-watcher.join()
-print(peak - before)
+with Watched() as memory:
+    fit(network, load(sys.argv[1]), TrainingConfig(epochs=1, batch_size=1024))
+print(memory.peak - memory.first)
 """
 
 
@@ -95,12 +79,6 @@ def test_the_memory_of_a_training(benchmark, tmp_path, kind):
         path = tmp_path
         np.save(path / "x.npy", x)
         np.save(path / "y.npy", y)
-    peak = benchmark.pedantic(_peak, args=(path,), rounds=1)
+    peak = benchmark.pedantic(anonymous_memory.told_by, (TRAINING, path, str(FEATURES)), rounds=1)
     benchmark.extra_info["times the arrays"] = round(peak / (x.nbytes + y.nbytes), 2)
     assert peak <= MOST_MEMORY * (x.nbytes + y.nbytes)
-
-
-def _peak(path: Path) -> int:
-    """Return the peak of the anonymous memory of a training, in bytes."""
-    command = [sys.executable, "-c", TRAINING, path, str(FEATURES)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -6,11 +6,10 @@ import gzip
 import io
 import os
 import signal
-import subprocess
-import sys
 import zipfile
 from contextlib import ExitStack
 
+import anonymous_memory
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -306,14 +305,11 @@ def test_what_a_text_unpacks_to_is_not_known(tmp_path, monkeypatch):
 
 
 TRAINING = """
-import sys, threading
+import sys
+from anonymous_memory import Watched
 from gpubp.training import folder
 from gpubp.training.loop import Listener
 from gpubp.training.settings import Settings
-
-def anonymous():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 def train(data, out):
     options = dict(layers="4", epochs=1, batch_size=1024, backend="numpy", task="regression", label="c29")
@@ -321,20 +317,9 @@ def train(data, out):
 
 folder._keep_pictures = lambda run, result: None
 train(sys.argv[1], sys.argv[3])  # what is there once, however large the data is
-first = peak = anonymous()
-is_done = threading.Event()
-
-def watch():
-    global peak
-    while not is_done.wait(0.002):
-        peak = max(peak, anonymous())
-
-watcher = threading.Thread(target=watch, daemon=True)  # ends with a training that fails
-watcher.start()
-train(sys.argv[2], sys.argv[4])
-is_done.set()
-watcher.join()
-print(peak - first)
+with Watched() as memory:
+    train(sys.argv[2], sys.argv[4])
+print(memory.peak - memory.first)
 """
 
 
@@ -353,8 +338,8 @@ def test_a_large_table_is_not_in_memory(tmp_path, kind):
                 values = rng.integers(0, 1000, (width, length // 10 if parts > 1 else 10_000)) / 8
                 file.write(pa.table(dict(zip(schema.names, values, strict=True))))
     paths = [tmp_path / f"{name}.{kind}" for name in ("small", "large")]
-    command = [sys.executable, "-c", TRAINING, *paths, tmp_path / "a", tmp_path / "b"]
-    grown, size = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 8 * length * width
+    grown = anonymous_memory.told_by(TRAINING, *paths, tmp_path / "a", tmp_path / "b")
+    size = 8 * length * width
     print(f"{grown / 2**20:.0f} MiB of the table's {size / 2**20:.0f}")
     assert grown < 2 / 3 * size
 
