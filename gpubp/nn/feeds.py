@@ -45,7 +45,7 @@ class Feed:
         self.network, self.rows = network, rows
         self.x, self.y, self.weights, self.order = x, y, weights, order
         self._host_weights = host_weights
-        self._host_order = np.arange(rows)
+        self._host_order = np.arange(0 if host_weights is None else rows)  # for the sums of weights alone
         self._recorded: dict[int, RecordedStep] = {}
 
     def weight(self, start: int, rows: int) -> float | None:
@@ -67,8 +67,10 @@ class Feed:
         self._take(order)
 
     def _take(self, order: np.ndarray) -> None:
-        self._host_order[...] = order
-        self.network.backend.upload(self._host_order, self.order)
+        order = np.ascontiguousarray(order, np.int64)
+        if self._host_weights is not None:
+            self._host_order[...] = order
+        self.network.backend.upload(order, self.order)
 
     def require(self, start: int, rows: int) -> None:
         """Raise ArgumentError unless the feed has rows start .. start + rows − 1, at least one."""
@@ -135,6 +137,7 @@ class StreamedFeed(Feed):
         order = backend.asarray(np.arange(places * self.window), "int64")
         placed_weights = None if weights is None else self._device[2]
         super().__init__(network, rows, self._device[0], self._device[1], placed_weights, order, weights)
+        self._host_order = np.arange(rows)
         self._reader = ThreadPoolExecutor(1, "gpubp-feed")
         self._sent: list[Mark | None] = [None, None]
         self._here: int | None = None
